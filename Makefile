@@ -1,0 +1,54 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: rank test check format bench accuracy docs clean
+
+rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
+	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
+	  --input-len "lognormal(2000, cv=0.8)" --output-len "lognormal(300, cv=1)" \
+	  --goodput ttft:1000 tpot:50 --percentile 90
+
+test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/.dev ## lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.tests ## print every benchmark's ratios
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+accuracy: $(VENV)/.tests ## regenerate validation/report.md from the measurements beside the checkout
+	$(BIN)/python validation/accuracy.py
+
+docs: $(VENV)/.dev ## build the documentation strictly
+	$(BIN)/pip install -q ".[docs]"
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bestserve needs Python 3.11 or newer; try make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.tests
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info docs/_build

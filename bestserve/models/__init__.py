@@ -1,0 +1,1 @@
+"""Analytic models: pure functions of numbers and arrays, no I/O, no pydantic."""

@@ -1,0 +1,95 @@
+"""What a transformer computes, as numbers: the shapes that operators, memory and KV need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+AttentionKind = Literal["full", "sliding", "mla", "linear"]
+FfnKind = Literal["dense", "moe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """One kind of attention layer.
+
+    kind : "full" (MHA, GQA, MQA), "sliding" (each query sees `window` keys; chunked attention
+        counts as sliding), "mla" (latent KV, DeepSeek), "linear" (recurrent state of fixed size)
+    num_heads, num_kv_heads, head_dim : as in config.json; `v_head_dim` 0 means `head_dim`
+    q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim : MLA only; q_lora_rank 0: none
+    bias : biases on the q, k, v projections; o_bias : on the output projection
+    qk_norm : RMSNorm on q and k (per head dimension)
+    output_gate : the q projection is doubled by an elementwise output gate (Qwen3.5)
+    """
+
+    kind: AttentionKind
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    v_head_dim: int = 0
+    window: int = 0
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    bias: bool = False
+    o_bias: bool = False
+    qk_norm: bool = False
+    output_gate: bool = False
+    linear_key_heads: int = 0
+    linear_value_heads: int = 0
+    linear_key_dim: int = 0
+    linear_value_dim: int = 0
+    linear_conv: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ffn:
+    """One kind of feed-forward layer.
+
+    intermediate_size : dense width, or the width of one routed expert
+    gated : three matrices (SwiGLU, GeGLU) instead of two
+    num_experts, top_k : routed experts and how many a token uses (MoE)
+    shared_intermediate_size : total width of the always-active shared experts (0: none)
+    """
+
+    kind: FfnKind
+    intermediate_size: int
+    gated: bool = True
+    num_experts: int = 0
+    top_k: int = 0
+    shared_intermediate_size: int = 0
+    bias: bool = False
+    shared_gate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerGroup:
+    """`count` layers with the same attention and feed-forward part."""
+
+    count: int
+    attention: Attention
+    ffn: Ffn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A decoder-only transformer.
+
+    extra_parameters : learned parameters that no group explains (learned positions, norms with
+        bias, hyper-connections), so that totals match the published count
+    norms_per_layer : RMSNorm/LayerNorm weights of hidden size per layer
+    """
+
+    hidden_size: int
+    vocab_size: int
+    groups: tuple[LayerGroup, ...]
+    tie_word_embeddings: bool = False
+    norms_per_layer: int = 2
+    norm_bias: bool = False
+    extra_parameters: int = 0
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder layers."""
+        return sum(g.count for g in self.groups)

@@ -1,0 +1,75 @@
+"""A GPU and its links, as the operator models see them: numbers in SI units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Generation = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna3", "ascend"]
+Precision = Literal["bf16", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "int4"]
+"""Weight formats: fp8 per tensor or channel, fp8_block scaled by 128x128 block; nvfp4 and mxfp4
+are 4-bit floats with block scales, int4 is 4-bit integer with 16-bit activations."""
+
+WEIGHT_BYTES: dict[Precision, float] = {
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "fp8_block": 1.0 + 4 / 128**2,
+    "int8": 1.0,
+    "nvfp4": 0.5 + 1 / 16,
+    "mxfp4": 0.5 + 1 / 32,
+    "int4": 0.5 + 2 / 128,
+}
+"""Bytes per weight including block scales (formats' own definitions)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One GPU type with its links.
+
+    flops_* : dense peak [FLOP/s], 0 if the format has no tensor-core path
+    memory_bytes [B], memory_bandwidth [B/s], sms : streaming multiprocessors (compute units)
+    link_bandwidth : one way, per GPU, inside the node [B/s]; link_latency : per hop [s]
+    network_bandwidth : one way, per GPU, across nodes [B/s]; network_latency [s]
+    gpus_per_node : GPUs that share the inner link
+    launch_time : host time to launch one kernel without graphs [s]
+    """
+
+    flops_bf16: float
+    flops_fp8: float
+    flops_int8: float
+    flops_fp4: float
+    memory_bytes: float
+    memory_bandwidth: float
+    sms: int
+    link_bandwidth: float
+    link_latency: float
+    network_bandwidth: float
+    network_latency: float
+    gpus_per_node: int
+    generation: Generation
+    launch_time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallelism:
+    """Of one engine instance: GPUs = tp · pp · dp. `ep` splits the experts over `ep` ranks."""
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one instance occupies."""
+        return self.tp * self.pp * self.dp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formats:
+    """Number formats of a deployment: dense weights, routed experts, KV cache bytes per element."""
+
+    weights: Precision = "bf16"
+    experts: Precision = "bf16"
+    embedding_bytes: float = 2.0
+    kv_bytes: float = 2.0

@@ -1,0 +1,158 @@
+"""What the queues and the simulator are both given: one description of a serving system.
+
+Everything here is numbers: `bestserve.lowering` makes it from models, GPUs and workloads, and a
+user with measured coefficients can make it by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.step_time import StepTime
+
+Policy = Literal["chunked", "prefill_priority", "mixed"]
+Routing = Literal["random", "round_robin", "least_outstanding", "power_of_two", "least_kv"]
+ArrivalKind = Literal["gamma", "mmpp", "trace", "closed"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """One engine instance as a queue sees it (one pipeline lane of it, if pp > 1).
+
+    policy : "chunked" (decodes first, prompts fill the budget; vLLM V1), "prefill_priority"
+        (prompt-only steps first; vLLM V0, SGLang) or "mixed" (decodes plus whole prompts up to
+        the budget; TensorRT-LLM)
+    max_num_seqs : running sequences at most
+    max_num_batched_tokens : tokens per step at most
+    kv_capacity_tokens : tokens that the KV cache holds (inf: never binding)
+    kv_reserve : share of the output reserved at admission: 0 grows on demand and pre-empts
+        (vLLM), 1 reserves the whole output and never evicts (TensorRT-LLM)
+    kv_block : tokens per KV block [tokens]
+    t_req : front-end time of a request (HTTP, tokeniser, detokeniser), added to TTFT [s]
+    t_req_token : front-end time per prompt token, added to TTFT [s/token]
+    stream_interval : output tokens per message to the client; the first leaves with the
+        `stream_interval`-th [tokens]
+    """
+
+    step: StepTime
+    policy: Policy = "chunked"
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    kv_capacity_tokens: float = float("inf")
+    kv_reserve: float = 0.0
+    kv_block: int = 1
+    t_req: float = 0.0
+    t_req_token: float = 0.0
+    stream_interval: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Input and output lengths as weighted atoms, independent or joint.
+
+    inputs, input_weights : float64[m]; outputs, output_weights : float64[q]; weights sum to 1.
+    With `joint`, `inputs` and `outputs` have equal length and row i is one request.
+    Lengths are ≥ 1 token; cached prompt tokens (`cached`, float64[m], 0 if empty) skip prefill
+    compute but still occupy KV and count as decode context.
+    """
+
+    inputs: Floats
+    input_weights: Floats
+    outputs: Floats
+    output_weights: Floats
+    joint: bool = False
+    cached: Floats = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """How requests reach the service.
+
+    kind "gamma": renewal with gamma gaps, scv = 1/burstiness (1: Poisson).
+    kind "mmpp": Poisson whose rate alternates between `rates` (relative, float64[s]) with mean
+        stays `stays` [s] in cyclic order; the time-average of `rates` is scaled to the rate asked.
+    kind "trace": replay of `times` [s], rescaled to the rate asked.
+    kind "closed": `concurrency` clients send `num_prompts` prompts, all starting at once, each
+        sending the next when its last one ends (plus `think` [s]); the rate asked is ignored.
+    `cap` limits requests in flight in the open kinds (0: no cap).
+    """
+
+    kind: ArrivalKind = "gamma"
+    burstiness: float = 1.0
+    rates: Floats = field(default_factory=lambda: np.zeros(0))
+    stays: Floats = field(default_factory=lambda: np.zeros(0))
+    times: Floats = field(default_factory=lambda: np.zeros(0))
+    concurrency: int = 0
+    num_prompts: int = 0
+    think: float = 0.0
+    cap: int = 0
+
+    @property
+    def scv(self) -> float:
+        """Squared coefficient of variation of the gaps of kind "gamma" [1]."""
+        return 1.0 / self.burstiness
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """KV transfer from a prefill to a decode instance: latency + tokens · seconds_per_token.
+
+    `concurrent` transfers share the link when `shared`; with `overlap` (0…1) that share of the
+    transfer is hidden behind the prefill that produces it (layer-wise transfer).
+    """
+
+    latency: float = 0.0
+    seconds_per_token: float = 0.0
+    shared: bool = False
+    overlap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collocated:
+    """`replicas` equal lanes, each doing prefill and decode."""
+
+    lane: Lane
+    replicas: int
+    lengths: Lengths
+    arrivals: Arrivals = Arrivals()
+    routing: Routing = "random"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disaggregated:
+    """`prefill_replicas` prefill lanes feed `decode_replicas` decode lanes through `transfer`."""
+
+    prefill: Lane
+    prefill_replicas: int
+    decode: Lane
+    decode_replicas: int
+    lengths: Lengths
+    transfer: Transfer = Transfer()
+    arrivals: Arrivals = Arrivals()
+    routing: Routing = "random"
+
+
+System = Collocated | Disaggregated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Latency objectives as the models see them; `None`: not asked for.
+
+    ttft, tpot, e2el : thresholds [s]; percentile: share of requests that must meet each one
+    (marginal), or all of them together when `joint` (then `percentile` is the attainment).
+    """
+
+    ttft: float | None = None
+    tpot: float | None = None
+    e2el: float | None = None
+    ttft_percentile: float = 0.9
+    tpot_percentile: float = 0.9
+    e2el_percentile: float = 0.9
+    joint: bool = False
+    attainment: float = 0.9
