@@ -18,8 +18,14 @@ class Attention:
     num_heads, num_kv_heads, head_dim : as in config.json; `v_head_dim` 0 means `head_dim`
     q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim : MLA only; q_lora_rank 0: none
     bias : biases on the q, k, v projections; o_bias : on the output projection
-    qk_norm : RMSNorm on q and k (per head dimension)
+    qk_norm : RMSNorm on q and k (per head dimension); qk_norm_heads : its weights differ by head
     output_gate : the q projection is doubled by an elementwise output gate (Qwen3.5)
+    sinks : one learned attention sink per head (gpt-oss)
+    shared_kv : values are the keys before their norm, so there is no v projection (Gemma 4); the
+        cache still holds both
+    index_heads, index_dim, index_topk : MLA with an indexer that keeps `index_topk` keys per query
+        (DeepSeek sparse attention); its keys are cached, `index_dim` per token; 0: attends to all
+    linear_* : gated delta rule (Qwen3-Next, Qwen3.5): heads and widths, convolution length
     """
 
     kind: AttentionKind
@@ -35,7 +41,13 @@ class Attention:
     bias: bool = False
     o_bias: bool = False
     qk_norm: bool = False
+    qk_norm_heads: bool = False
     output_gate: bool = False
+    sinks: bool = False
+    shared_kv: bool = False
+    index_heads: int = 0
+    index_dim: int = 0
+    index_topk: int = 0
     linear_key_heads: int = 0
     linear_value_heads: int = 0
     linear_key_dim: int = 0
@@ -50,7 +62,10 @@ class Ffn:
     intermediate_size : dense width, or the width of one routed expert
     gated : three matrices (SwiGLU, GeGLU) instead of two
     num_experts, top_k : routed experts and how many a token uses (MoE)
-    shared_intermediate_size : total width of the always-active shared experts (0: none)
+    shared_intermediate_size : total width of the always-active shared experts (0: none), or of
+        the dense feed-forward part that runs beside the experts (Gemma 4)
+    bias : biases on all matrices; shared_gate : the shared experts' output is gated per token
+    router_bias : one learned bias per routed expert
     """
 
     kind: FfnKind
@@ -61,6 +76,7 @@ class Ffn:
     shared_intermediate_size: int = 0
     bias: bool = False
     shared_gate: bool = False
+    router_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
