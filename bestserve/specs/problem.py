@@ -1,0 +1,93 @@
+"""A question to bestserve: a model, GPUs, an engine, a workload and objectives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bestserve.models.device import Precision
+from bestserve.models.engine import EngineConstants
+from bestserve.models.step_time import StepTime
+from bestserve.models.system import Routing
+from bestserve.specs.base import Spec
+from bestserve.specs.hardware import Hardware
+from bestserve.specs.model import Model
+from bestserve.specs.slo import SLO
+from bestserve.specs.workload import Workload
+
+Layout = Literal["collocated", "disaggregated"]
+
+
+class Problem(Spec):
+    """What to serve, on what, for whom.
+
+    model : bundled name, path of a config.json, or a `Model`
+    hardware : bundled name, path of a TOML, or a `Hardware`
+    gpus : GPUs that may be used
+    engine : preset ("vllm", "sglang", "tensorrt-llm", …), path, or `EngineConstants`
+    precision : weight format; default: the model's own
+    kv_cache_dtype : "auto" (bf16) or "fp8", as vLLM
+    max_num_seqs, max_num_batched_tokens, gpu_memory_utilization : vLLM's; default: the engine's
+    enable_chunked_prefill : None keeps the engine's policy
+    routing : how a request finds its replica
+    tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries
+    tp_across_nodes : allow tensor parallelism over the network
+    network_bandwidth : one way, per GPU, across nodes [B/s]; default: the hardware record's
+    step_time, kv_capacity_tokens : bring your own coefficients instead of model and hardware;
+        then one GPU is one instance
+    calibration : path of a record written by `bestserve calibrate` or `bestserve measure`
+    """
+
+    model: str | Model | None = None
+    hardware: str | Hardware | None = None
+    gpus: int = Field(default=8, ge=1, le=1_000_000)
+    gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
+    engine: str | EngineConstants = "vllm"
+    workload: Workload
+    slo: SLO | None = None
+    precision: Precision | None = None
+    kv_cache_dtype: Literal["auto", "bf16", "fp8"] = "auto"
+    max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    enable_chunked_prefill: bool | None = None
+    routing: Routing = "random"
+    tensor_parallel_sizes: tuple[int, ...] | None = None
+    pipeline_parallel_sizes: tuple[int, ...] = (1,)
+    layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
+    tp_across_nodes: bool = False
+    network_bandwidth: float | None = Field(default=None, ge=0)
+    step_time: StepTime | None = None
+    kv_capacity_tokens: float | None = Field(default=None, gt=0)
+    calibration: str | None = None
+
+    @field_validator("slo", mode="before")
+    @classmethod
+    def _slo_text(cls, value: Any) -> Any:
+        return SLO(value) if isinstance(value, str) else value
+
+    @field_validator("step_time", mode="before")
+    @classmethod
+    def _coefficients(cls, value: Any) -> Any:
+        return StepTime(**value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Problem:
+        if self.step_time is not None:
+            if self.model is not None or self.hardware is not None:
+                raise ValueError("give step_time, or model and hardware, not both")
+            return self
+        missing = [n for n in ("model", "hardware") if getattr(self, n) is None]
+        if missing:
+            raise ValueError(
+                f"{' and '.join(missing)} missing; give a bundled name (see `bestserve catalog`) "
+                "or a path, or bring your own step_time"
+            )
+        if self.kv_capacity_tokens is not None:
+            raise ValueError("kv_capacity_tokens goes with step_time; otherwise it is computed")
+        return self
+
+    def replaced(self, **changes: Any) -> Problem:
+        """Return a copy with some fields changed, validated again."""
+        return Problem(**{**{k: getattr(self, k) for k in type(self).model_fields}, **changes})

@@ -1,0 +1,74 @@
+"""What arrives: lengths, arrivals, cache hits, classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from bestserve.specs.base import Spec
+from bestserve.specs.lengths import LengthLaw
+from bestserve.units import Share
+
+
+class RequestClass(Spec):
+    """One kind of request in a mixed workload; `share` of the requests are of it."""
+
+    name: str
+    share: float = Field(gt=0, le=1)
+    input_len: LengthLaw
+    output_len: LengthLaw
+
+
+class Workload(Spec):
+    """Requests as they reach the service.
+
+    input_len, output_len : length laws [tokens]; a number means fixed
+    burstiness : vLLM's: shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier
+    prefix_cache_hit : share of the prompt tokens found in the prefix cache [1]
+    classes : instead of `input_len` and `output_len`, several kinds of requests with shares
+    trace : path of a request trace; its lengths (jointly) and arrival times are replayed
+    max_concurrency, num_prompts : a closed loop as benchmark clients run it: that many clients,
+        all starting at once, sending that many prompts in all
+
+    >>> Workload(input_len=512, output_len="geometric(100)").output_len.mean_tokens
+    100.0
+    """
+
+    input_len: LengthLaw | None = None
+    output_len: LengthLaw | None = None
+    burstiness: float = Field(default=1.0, gt=0, le=1000)
+    prefix_cache_hit: Share = 0.0
+    classes: tuple[RequestClass, ...] = ()
+    trace: str | None = None
+    max_concurrency: int | None = Field(default=None, ge=1)
+    num_prompts: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Workload:
+        given = [
+            self.input_len is not None or self.output_len is not None,
+            bool(self.classes),
+            self.trace is not None,
+        ]
+        if sum(given) != 1:
+            raise ValueError("give input_len and output_len, or classes, or a trace: exactly one")
+        if given[0] and (self.input_len is None or self.output_len is None):
+            raise ValueError("input_len and output_len are both needed")
+        if self.classes and abs(sum(c.share for c in self.classes) - 1) > 1e-6:
+            total = sum(c.share for c in self.classes)
+            raise ValueError(f"the shares of the classes sum to {total:.6g}, not 1")
+        if self.num_prompts is not None and self.max_concurrency is None:
+            raise ValueError("num_prompts needs max_concurrency (a closed loop)")
+        if self.prefix_cache_hit >= 1:
+            raise ValueError("prefix_cache_hit must be below 1: the last prompt token is computed")
+        return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether clients wait for their answers before they send again."""
+        return self.max_concurrency is not None
+
+    def scaled(self, **changes: Any) -> Workload:
+        """Return a copy with some fields changed, validated again."""
+        return Workload(**{**{k: getattr(self, k) for k in type(self).model_fields}, **changes})
