@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 Generation = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna3", "ascend"]
-Precision = Literal["bf16", "fp8", "fp8_block", "int8", "nvfp4", "mxfp4", "int4"]
+Precision = Literal["bf16", "fp8", "fp8_block", "int8", "w8a16", "nvfp4", "mxfp4", "int4"]
 """Weight formats: fp8 per tensor or channel, fp8_block scaled by 128x128 block; nvfp4 and mxfp4
-are 4-bit floats with block scales, int4 is 4-bit integer with 16-bit activations."""
+are 4-bit floats with block scales; w8a16 and int4 are 8- and 4-bit integer weights with 16-bit
+activations, so they multiply at the bf16 rate."""
 
 WEIGHT_BYTES: dict[Precision, float] = {
     "bf16": 2.0,
     "fp8": 1.0,
     "fp8_block": 1.0 + 4 / 128**2,
     "int8": 1.0,
+    "w8a16": 1.0,
     "nvfp4": 0.5 + 1 / 16,
     "mxfp4": 0.5 + 1 / 32,
     "int4": 0.5 + 2 / 128,

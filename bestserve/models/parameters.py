@@ -210,13 +210,6 @@ def parameter_counts(arch: Architecture) -> ParameterCounts:
         router=router,
         norms=norms,
         extra=arch.extra_parameters,
-        active=attention
-        + dense
-        + shared
-        + router
-        + norms
-        + arch.extra_parameters
-        + used
-        + embedding,
+        active=always + used + embedding,
         groups=groups,
     )
