@@ -1,0 +1,1 @@
+"""Measured runs: reading logs, replaying them, comparing and calibrating."""
