@@ -1,0 +1,75 @@
+"""Which GPU somebody means: tokens of a spelling against tokens of the records.
+
+Drivers, clouds, benchmark tables and people name the same board differently ("NVIDIA H100 80GB
+HBM3", "H100-SXM5-80GB", "nvidia-h100-80gb"). A spelling names a record if every informative token
+in it fits the record. If it fits several ("NVIDIA H100": SXM, PCIe or NVL) it names none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Words that carry no information beyond the chip's own name.
+_NOISE = frozenset(
+    "nvidia amd huawei tesla geforce instinct gpu gpus npu npus accelerator tensor core card "
+    "grace hopper ampere ada lovelace volta superchip each per die with x the edition "
+    "generation".split()
+)
+_SAME = {
+    "sxm2": "sxm",
+    "sxm3": "sxm",
+    "sxm4": "sxm",
+    "sxm5": "sxm",
+    "sxm6": "sxm",
+    "pcie4": "pcie",
+    "pcie5": "pcie",
+}
+_MEMORY = re.compile(r"(\d{1,4})(?:g|gb|gib)")
+_COUNT_OR_POWER = re.compile(r"\d{1,3}x?|x\d{1,3}|\d{2,4}w")
+MEMORY_TOLERANCE = 0.06
+"""Vendors, drivers and clouds state the same memory up to 6 % apart (GB, GiB, ECC, reserve)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTokens:
+    """What a record answers to: its chip name (all needed) and other fitting tokens."""
+
+    chip: frozenset[str]
+    fitting: frozenset[str]
+    gigabytes: tuple[float, ...]
+
+
+def tokens(spelling: str) -> tuple[frozenset[str], tuple[int, ...]]:
+    """Return (informative tokens, memory sizes in GB) of a spelling.
+
+    >>> tokens("NVIDIA H100-SXM5-80GB GPU")
+    (frozenset({'h100', 'sxm'}), (80,)) # doctest: +SKIP
+    """
+    words = re.findall(r"[a-z0-9]+", spelling.lower())
+    # "80 GB" and "4090 D" are one token each.
+    joined: list[str] = []
+    for word in words:
+        if word in ("gb", "gib") and joined and joined[-1].isdigit():
+            joined[-1] += "gb"
+        elif word == "d" and joined and joined[-1] == "4090":
+            joined[-1] += "d"
+        else:
+            joined.append(word)
+    memory = tuple(int(m.group(1)) for w in joined if (m := _MEMORY.fullmatch(w)))
+    rest = frozenset(
+        _SAME.get(w, w)
+        for w in joined
+        if w not in _NOISE and not _MEMORY.fullmatch(w) and not _COUNT_OR_POWER.fullmatch(w)
+    )
+    return rest, memory
+
+
+def fits(spelling: str, record: GpuTokens) -> bool:
+    """Whether every informative token of `spelling` fits `record`, and the chip is named."""
+    words, memory = tokens(spelling)
+    if not record.chip <= words or not words <= record.chip | record.fitting:
+        return False
+    return all(
+        any(abs(size / own - 1) <= MEMORY_TOLERANCE for own in record.gigabytes) for size in memory
+    )

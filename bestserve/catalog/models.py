@@ -1,0 +1,255 @@
+"""Model records: the bundled ones, those of plug-ins, and the user's own config.json files.
+
+A bundled record is a reduced config.json in a folder ``<org>--<name>`` with one extra key,
+``_bestserve``: where its figures come from, the published parameter count, other names of the same
+architecture (``aliases``) and checkpoints that differ in number formats only (``variants``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args
+
+from bestserve.catalog.files import looks_like_path, read_json
+from bestserve.catalog.folders import data_folders, package_folder
+from bestserve.catalog.hf import read_architecture, text_part
+from bestserve.catalog.hf.config import Config
+from bestserve.catalog.hf.quantization import read_quantisation
+from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
+from bestserve.errors import DataError, UnknownNameError
+from bestserve.models.device import Precision
+from bestserve.specs.figure import Figure
+from bestserve.specs.model import KvDtype, Model
+
+WHAT = "model config"
+
+
+def list_models() -> tuple[str, ...]:
+    """Return the names of all known models as ``org/name``, sorted."""
+    return tuple(sorted(_files(), key=str.lower))
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """Return a model by bundled name, usual spelling, or path of a config.json or snapshot folder.
+
+    A quantised checkpoint of a known model ("…-FP8", "…-AWQ", "….w8a8") gets the base model's
+    architecture and the named format. Raises UnknownNameError with the nearest names, or DataError
+    for a file that cannot be read as a model.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or looks_like_path(name, ".json"):
+        return _from_path(Path(name).expanduser())
+    found = _named(name)
+    if found is None and name.startswith(("/", "~", "\\")):
+        # A path on the machine that served the model: its last part is the model's name.
+        found = _named(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
+    if found is None:
+        hint = "see `bestserve catalog`, or give the path of a config.json"
+        raise UnknownNameError("model", name, _spellings(), hint)
+    return found
+
+
+def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Model:
+    """Build a `Model` from the contents of a Hugging Face config.json.
+
+    name : what to call it
+    where : how error messages name the file
+
+    Raises DataError naming file and key: unknown architecture, missing key, unusable value.
+    """
+    config = text_part(values, where)
+    formats = read_quantisation(config)
+    about = Config(values, where).part("_bestserve")
+    notes = list(about.strings("notes"))
+    if config.prefix:
+        notes.append("text part only: vision and audio towers are not counted")
+    mtp = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
+    if any(isinstance(n := config.values.get(key), int) and n > 0 for key in mtp):
+        notes.append("layers for multi-token prediction are not counted")
+    return Model(
+        name=name,
+        architecture=read_architecture(config),
+        weights=formats.weights,
+        experts=formats.experts,
+        attention=formats.attention if formats.attention != formats.weights else None,
+        quantisation=formats.method,
+        kv_cache_dtype="fp8" if formats.kv_fp8 else "auto",
+        max_position_embeddings=config.integer("max_position_embeddings", default=0, minimum=0),
+        published_parameters=_published(about),
+        source=about.text("source", where),
+        notes=tuple(notes),
+        aliases=about.strings("aliases"),
+    )
+
+
+def _published(about: Config) -> Figure | None:
+    if not about.has("published"):
+        return None
+    part = about.part("published")
+    return Figure(
+        value=part.number("parameters"),
+        unit="1",
+        kind="datasheet",
+        source=part.text("source"),
+    )
+
+
+@lru_cache(maxsize=1)
+def _files() -> Mapping[str, Path]:
+    """``org/name`` -> config.json, over all data folders; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in data_folders("models"):
+        for path in sorted(folder.glob("*/config.json")):
+            found.setdefault(path.parent.name.replace("--", "/", 1), path)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _bundled(name: str) -> Model:
+    own = package_folder("models") / name.replace("/", "--", 1) / "config.json"
+    path = own if own.is_file() else _files()[name]
+    where = f"{WHAT} {path.parent.name}/config.json"
+    return model_from_config(read_json(path, WHAT), name=name, where=where)
+
+
+@lru_cache(maxsize=1)
+def _index() -> Mapping[str, tuple[str, str]]:
+    """Lower-case spelling -> (record, variant or ""), with and without the organisation.
+
+    A spelling without organisation that two records claim stays with neither.
+    """
+    full: dict[str, tuple[str, str]] = {}
+    bare: dict[str, set[tuple[str, str]]] = {}
+    for name, path in _files().items():
+        about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
+        variants = about.part("variants").values
+        spellings = [(name, ""), *((a, "") for a in about.strings("aliases"))]
+        for spelling, variant in [*spellings, *((v, v) for v in variants)]:
+            full[spelling.lower()] = (name, variant)
+            bare.setdefault(_bare(spelling), set()).add((name, variant))
+    unique = {key: next(iter(found)) for key, found in bare.items() if len(found) == 1}
+    return {**unique, **full}
+
+
+def _spellings() -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*list_models(), *_index()]))
+
+
+def _bare(name: str) -> str:
+    return name.rsplit("/", 1)[-1].lower()
+
+
+def _named(name: str) -> Model | None:
+    """Return the model that a spelling names, or None."""
+    folder = name.replace("/", "--", 1)
+    if "/" not in folder and "\\" not in folder and ".." not in folder and len(name) <= 120:
+        own = package_folder("models") / folder / "config.json"
+        if "/" in name and own.is_file() and own.parent.name == folder:
+            return _bundled(name)  # without reading every record for its aliases
+    found = _lookup(name)
+    if found is not None:
+        return found
+    publisher = name.rsplit("/", 1)[0] if "/" in name else ""
+    suffix = split_precision(name.rsplit("/", 1)[-1], publisher)
+    if suffix is None:
+        return None
+    base = _lookup(f"{publisher}/{suffix.base}" if publisher else suffix.base)
+    if base is None:
+        return None
+    if not publisher:
+        owner = base.name.split("/", 1)[0]
+        suffix = split_precision(name, owner) or suffix
+    return _quantised(base, suffix, name)
+
+
+def _lookup(spelling: str) -> Model | None:
+    index = _index()
+    found = index.get(spelling.lower()) or index.get(_bare(spelling))
+    if found is None:
+        return None
+    name, variant = found
+    base = _bundled(name)
+    if not variant:
+        return base if spelling == name else _renamed(base, spelling)
+    return _variant(base, variant, spelling)
+
+
+def _copy(base: Model, **changes: Any) -> Model:
+    kept = {field: getattr(base, field) for field in Model.model_fields}
+    return Model(**{**kept, "aliases": (), **changes})
+
+
+def _renamed(base: Model, spelling: str) -> Model:
+    return _copy(base, name=spelling, notes=(*base.notes, f"same architecture as {base.name}"))
+
+
+def _variant(base: Model, variant: str, spelling: str) -> Model:
+    path = _files()[base.name]
+    about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
+    stated = about.part("variants").part(variant)
+
+    def precision(key: str, default: Precision) -> Precision:
+        value = stated.text(key, default)
+        if value not in get_args(Precision):
+            raise stated.error(
+                key, f"is {value[:40]!r}, known are {', '.join(get_args(Precision))}"
+            )
+        return value  # type: ignore[return-value]
+
+    weights = precision("weights", "bf16")
+    attention = precision("attention", weights)
+    kv: KvDtype = "fp8" if stated.text("kv_cache_dtype", "auto") == "fp8" else "auto"
+    return _copy(
+        base,
+        name=spelling,
+        weights=weights,
+        attention=attention if attention != weights else None,
+        experts=precision("experts", "bf16"),
+        quantisation=stated.text("quantisation", ""),
+        kv_cache_dtype=kv,
+        notes=(*base.notes, f"architecture of {base.name}, formats: {stated.text('source')}"),
+    )
+
+
+def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
+    if suffix.word == "fp8" and "fp8" in (base.weights[:3], base.experts[:3]):
+        return _renamed(base, name)  # the publisher's own checkpoint is the FP8 one
+    how = "quantised" if suffix.precision != "bf16" else "kept"
+    return _copy(
+        base,
+        name=name,
+        weights=suffix.precision,
+        attention=None,
+        experts=suffix.precision if base.is_moe else "bf16",
+        quantisation=suffix.word if suffix.precision != "bf16" else "",
+        kv_cache_dtype=suffix.kv_cache_dtype,
+        notes=(
+            *base.notes,
+            f"architecture of {base.name}; all linear layers {how} to {suffix.precision}, as the "
+            "name says; give the checkpoint's config.json for its exceptions",
+        ),
+    )
+
+
+def _from_path(path: Path) -> Model:
+    """Read a config.json, a model folder, or a folder of the Hugging Face cache."""
+    file = _config_file(path)
+    if file is None:
+        raise DataError(f"{WHAT} {path}: no config.json in this folder; give the file's path")
+    values = read_json(file, WHAT)
+    beside = file.with_name("hf_quant_config.json")
+    if "quantization_config" not in values and beside.is_file():
+        extra = Config(read_json(beside, WHAT), f"{WHAT} {beside}").part("quantization").values
+        values = {**values, "quantization_config": {"quant_method": "modelopt", **extra}}
+    return model_from_config(values, name=str(path), where=f"{WHAT} {file}")
+
+
+def _config_file(path: Path) -> Path | None:
+    if not path.is_dir():
+        return path
+    if (path / "config.json").is_file():
+        return path / "config.json"
+    snapshots = sorted(path.glob("snapshots/*/config.json"))
+    return snapshots[-1] if snapshots else None

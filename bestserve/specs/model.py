@@ -1,0 +1,76 @@
+"""An LLM as it is deployed: its architecture and the number formats of its checkpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bestserve.models.architecture import Architecture
+from bestserve.models.device import Formats, Precision
+from bestserve.models.parameters import ParameterCounts, parameter_counts
+from bestserve.specs.base import Spec
+from bestserve.specs.figure import Figure
+
+KvDtype = Literal["auto", "bf16", "fp8"]
+
+
+class Model(Spec):
+    """A model to serve.
+
+    name : as published, or the path it was read from
+    weights : format of the linear layers outside the routed experts
+    experts : format of the routed experts
+    attention : format of the attention projections where it differs from `weights`
+    quantisation : the checkpoint's own word for its method ("" if none)
+    kv_cache_dtype : "fp8" if the checkpoint brings scales for an 8-bit cache, else "auto" (bf16)
+    max_position_embeddings : longest context [tokens]; 0: not stated
+    published_parameters : what the publisher counts, and where
+    source : where the architecture figures come from
+    notes : what was left out or assumed
+    """
+
+    name: str = Field(min_length=1, max_length=400)
+    architecture: Architecture
+    weights: Precision = "bf16"
+    experts: Precision = "bf16"
+    attention: Precision | None = None
+    quantisation: str = ""
+    kv_cache_dtype: KvDtype = "auto"
+    max_position_embeddings: int = Field(default=0, ge=0)
+    published_parameters: Figure | None = None
+    source: str = Field(min_length=1)
+    notes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def parameters(self) -> ParameterCounts:
+        """Count the parameters, by part."""
+        return parameter_counts(self.architecture)
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether any layer routes tokens to experts."""
+        return any(g.ffn.kind == "moe" for g in self.architecture.groups)
+
+    def formats(
+        self, *, precision: Precision | None = None, kv_cache_dtype: KvDtype = "auto"
+    ) -> Formats:
+        """Return the number formats of a deployment.
+
+        precision : quantise all linear layers to this instead of the checkpoint's formats
+        kv_cache_dtype : "auto" takes the checkpoint's
+
+        Where attention and feed-forward layers differ, the format that holds more of the dense
+        parameters stands for both (`Formats` has one for all dense weights).
+        """
+        kv = self.kv_cache_dtype if kv_cache_dtype == "auto" else kv_cache_dtype
+        weights = self.weights
+        if self.attention is not None and self.attention != self.weights:
+            counts = self.parameters()
+            if counts.attention > counts.dense_ffn + counts.shared_experts:
+                weights = self.attention
+        return Formats(
+            weights=precision or weights,
+            experts=precision or self.experts,
+            kv_bytes=1.0 if kv == "fp8" else 2.0,
+        )
