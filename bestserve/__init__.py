@@ -1,0 +1,68 @@
+"""bestserve: which LLM serving strategy gives the highest goodput, and how sure are you?
+
+>>> import bestserve as bs
+>>> bs.SLO("ttft:1000 tpot:50", percentile=90).tpot
+0.05
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Problem": "bestserve.specs.problem",
+    "Workload": "bestserve.specs.workload",
+    "RequestClass": "bestserve.specs.workload",
+    "Fixed": "bestserve.specs.lengths",
+    "Uniform": "bestserve.specs.lengths",
+    "LogNormal": "bestserve.specs.lengths",
+    "Geometric": "bestserve.specs.lengths",
+    "Empirical": "bestserve.specs.lengths",
+    "SLO": "bestserve.specs.slo",
+    "Strategy": "bestserve.specs.strategy",
+    "Model": "bestserve.specs.model",
+    "Hardware": "bestserve.specs.hardware",
+    "StepTime": "bestserve.models.step_time",
+    "predict": "bestserve.api",
+    "goodput": "bestserve.api",
+    "rank": "bestserve.api",
+    "simulate": "bestserve.api",
+}
+"""Public names and the modules that define them; loaded when first used (PEP 562)."""
+
+__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'bestserve' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})
+
+
+if TYPE_CHECKING:
+    from bestserve.api import goodput as goodput
+    from bestserve.api import predict as predict
+    from bestserve.api import rank as rank
+    from bestserve.api import simulate as simulate
+    from bestserve.models.step_time import StepTime as StepTime
+    from bestserve.specs.hardware import Hardware as Hardware
+    from bestserve.specs.lengths import Empirical as Empirical
+    from bestserve.specs.lengths import Fixed as Fixed
+    from bestserve.specs.lengths import Geometric as Geometric
+    from bestserve.specs.lengths import LogNormal as LogNormal
+    from bestserve.specs.lengths import Uniform as Uniform
+    from bestserve.specs.model import Model as Model
+    from bestserve.specs.problem import Problem as Problem
+    from bestserve.specs.slo import SLO as SLO
+    from bestserve.specs.strategy import Strategy as Strategy
+    from bestserve.specs.workload import RequestClass as RequestClass
+    from bestserve.specs.workload import Workload as Workload

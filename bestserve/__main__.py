@@ -1,0 +1,5 @@
+"""`python -m bestserve`."""
+
+from bestserve.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""The command line: the same words and defaults as Python, one module a command, loaded lazily.
+
+Data goes to standard output, talk and progress to standard error. Exit codes: 0 ok, 1 bug,
+2 usage, 3 nothing feasible, 4 outside tolerance, 5 bad data.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from bestserve import __version__
+from bestserve.errors import BestserveError
+
+COMMANDS = {
+    "rank": "rank serving strategies by goodput",
+    "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
+    "catalog": "list and show GPUs, models and engines with their sources",
+    "rerun": "repeat the question of a JSON answer",
+    "cite": "print the sources of the methods",
+}
+"""Commands and their one-line help; the module `bestserve.cli.<name>` has the function."""
+
+
+def build() -> App:
+    """Return the application with all commands registered but not imported."""
+    app = App(
+        name="bestserve",
+        help="Which LLM serving strategy gives the highest goodput, and how sure are you?",
+        version=__version__,
+        result_action="return_value",
+    )
+    for name, summary in COMMANDS.items():
+        app.command(f"bestserve.cli.{name}:{name}", name=name, help=summary)
+    app.register_install_completion_command(add_to_startup=False)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; never returns, exits with the code of the outcome."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; expected failures are one line on stderr."""
+    try:
+        result = build()(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return complain(" ".join(str(error).split()), 2)
+    except BestserveError as error:
+        return complain(str(error), error.exit_code)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return complain(f"{error.filename}: {error.strerror}", 5)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    return result if isinstance(result, int) else 0
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line on standard error and return the exit code."""
+    print(f"bestserve: {' '.join(message.split())}", file=sys.stderr)
+    return code

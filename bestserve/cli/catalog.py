@@ -1,0 +1,37 @@
+"""`bestserve catalog`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bestserve.cli.output import Format, emit_records
+
+Kind = Literal["hardware", "models", "engines"]
+
+
+def catalog(name: str | None = None, *, format: Format = "table") -> int:
+    """List GPUs, models and engines, or show one with the source of every figure.
+
+    Parameters
+    ----------
+    name
+        hardware, models or engines to list them; the name or path of one to show it
+    format
+        table, json, csv, md or html
+    """
+    from bestserve.catalog import catalog_rows, describe
+
+    kinds: tuple[Kind, ...] = ("hardware", "models", "engines")
+    if name is None:
+        for kind in kinds:
+            emit_records(catalog_rows(kind), format, f"{kind} (bestserve catalog {kind})")
+            print()
+    elif name in kinds:
+        emit_records(catalog_rows(name), format, name)
+    else:
+        rows = [
+            dict(zip(("figure", "value", "unit", "kind", "source"), row, strict=True))
+            for row in describe(name)
+        ]
+        emit_records(rows, format, name)
+    return 0

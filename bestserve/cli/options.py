@@ -1,0 +1,173 @@
+"""Flags that state a problem, shared by all commands that take one; vLLM's names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bestserve.cli.files import read_mapping
+from bestserve.errors import InputError
+from bestserve.specs.problem import Problem
+from bestserve.specs.slo import SLO
+from bestserve.specs.workload import Workload
+
+Many = Parameter(consume_multiple=True, negative="")
+
+WORKLOAD_FIELDS = (
+    "input_len",
+    "output_len",
+    "burstiness",
+    "prefix_cache_hit",
+    "trace",
+    "max_concurrency",
+    "num_prompts",
+)
+SLO_FIELDS = ("percentile", "joint", "attainment")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ProblemOptions:
+    """What to serve, on what, for whom; flags override the problem file.
+
+    Parameters
+    ----------
+    problem
+        file (TOML, YAML or JSON) with the fields of bestserve.Problem
+    model
+        bundled name (see `bestserve catalog models`) or path of a config.json
+    hardware
+        bundled name (see `bestserve catalog hardware`) or path of a TOML record
+    gpus
+        GPUs that may be used
+    gpus_per_node
+        GPUs that share the fast link; default: the hardware record's
+    engine
+        vllm, sglang, tensorrt-llm, … or path of an engine record
+    input_len
+        tokens of a prompt: 512, "lognormal(2000, cv=0.8)", "uniform(100, 200)"
+    output_len
+        tokens of an answer, written likewise
+    burstiness
+        shape of the gamma-distributed gaps between requests; 1 is Poisson
+    prefix_cache_hit
+        share of the prompt tokens found in the prefix cache
+    trace
+        file of recorded requests, replayed with its lengths and arrival times
+    max_concurrency
+        closed loop: clients that each wait for their answer
+    num_prompts
+        prompts of a closed-loop run; default 10 per client
+    goodput
+        objectives in ms, as vLLM: ttft:500 tpot:50 e2el:30s, also ttft:500@p99
+    percentile
+        share of requests that must meet each objective [%]
+    joint
+        count requests that meet all objectives together
+    attainment
+        share of requests that must, with --joint
+    precision
+        weight format: bf16, fp8, fp8_block, int8, nvfp4, mxfp4, int4; default: the model's
+    kv_cache_dtype
+        auto (16 bit) or fp8
+    max_num_seqs
+        running sequences at most; default: the engine's
+    max_num_batched_tokens
+        tokens per step at most; default: several are tried
+    gpu_memory_utilization
+        share of GPU memory the engine may use
+    enable_chunked_prefill
+        mix prompt chunks with decodes; default: the engine's policy
+    routing
+        random, round_robin, least_outstanding, power_of_two or least_kv
+    tensor_parallel_size
+        sizes to try; default: powers of two within a node
+    pipeline_parallel_size
+        sizes to try
+    layout
+        collocated, disaggregated or both
+    network_bandwidth
+        one way, per GPU, across nodes [B/s]
+    calibration
+        record written by `bestserve calibrate` or `bestserve measure`
+    """
+
+    problem: str | None = None
+    model: str | None = None
+    hardware: str | None = None
+    gpus: int | None = None
+    gpus_per_node: int | None = None
+    engine: str | None = None
+    input_len: Annotated[str | None, Parameter(name=["--input-len", "--isl"])] = None
+    output_len: Annotated[str | None, Parameter(name=["--output-len", "--osl"])] = None
+    burstiness: float | None = None
+    prefix_cache_hit: float | None = None
+    trace: str | None = None
+    max_concurrency: int | None = None
+    num_prompts: int | None = None
+    goodput: Annotated[list[str] | None, Many] = None
+    percentile: float | None = None
+    joint: bool | None = None
+    attainment: float | None = None
+    precision: str | None = None
+    kv_cache_dtype: str | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    gpu_memory_utilization: float | None = None
+    enable_chunked_prefill: bool | None = None
+    routing: str | None = None
+    tensor_parallel_size: Annotated[list[int] | None, Many] = None
+    pipeline_parallel_size: Annotated[list[int] | None, Many] = None
+    layout: Annotated[list[str] | None, Many] = None
+    network_bandwidth: float | None = None
+    calibration: str | None = None
+
+    def build(self) -> Problem:
+        """Return the problem that file and flags state. Raises InputError or DataError."""
+        values = read_mapping(self.problem) if self.problem else {}
+        flags = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {k: v for k, v in flags.items() if v is not None and k != "problem"}
+        workload = {k: given.pop(k) for k in WORKLOAD_FIELDS if k in given}
+        slo = {k: given.pop(k) for k in SLO_FIELDS if k in given}
+        goodput = given.pop("goodput", None)
+        for flag, name in (
+            ("tensor_parallel_size", "tensor_parallel_sizes"),
+            ("pipeline_parallel_size", "pipeline_parallel_sizes"),
+            ("layout", "layouts"),
+        ):
+            if flag in given:
+                given[name] = tuple(given.pop(flag))
+        values.update(given)
+        values["workload"] = self._workload(values.get("workload"), workload)
+        values["slo"] = self._slo(values.get("slo"), goodput, slo)
+        return Problem(**values)
+
+    def _workload(self, stated: Any, flags: dict[str, Any]) -> Workload:
+        base = _mapping(stated, "workload")
+        merged = {**base, **flags}
+        if not merged:
+            raise InputError(
+                "no workload given; add --input-len and --output-len "
+                '(for example "lognormal(2000, cv=0.8)" and 300) or --trace'
+            )
+        return Workload(**merged)
+
+    def _slo(self, stated: Any, goodput: list[str] | None, flags: dict[str, Any]) -> SLO | None:
+        if goodput is not None:
+            return SLO(" ".join(goodput), **flags)
+        if isinstance(stated, str):
+            return SLO(stated, **flags)
+        base = _mapping(stated, "slo")
+        if not base and flags:
+            raise InputError(f"{', '.join(flags)} given without --goodput ttft:… tpot:…")
+        return SLO(**{**base, **flags}) if base else None
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{name} in the problem file must be a table of fields")
+    return value

@@ -1,0 +1,100 @@
+"""How answers are printed: table, json, csv, md or html on stdout; talk on stderr."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from bestserve.results import Document, html_table
+
+Format = Literal["table", "json", "csv", "md", "html"]
+Record = dict[str, Any]
+
+
+def emit(answer: Document, form: Format, title: str = "", columns: Sequence[str] = ()) -> None:
+    """Print an answer; `columns` selects and orders what the table and md forms show."""
+    if form == "json":
+        print(answer.to_json())
+        return
+    emit_records(answer.records(), form, title, columns)
+
+
+def emit_records(
+    records: list[Record], form: Format, title: str = "", columns: Sequence[str] = ()
+) -> None:
+    """Print rows in any form but JSON documents; `form` "json" prints the bare list."""
+    shown = [{c: r[c] for c in columns} for r in records] if columns else records
+    if form == "table":
+        print_table(shown, title)
+    elif form == "csv":
+        writer = csv.DictWriter(sys.stdout, list(records[0]) if records else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    elif form == "md":
+        print_markdown(shown)
+    elif form == "html":
+        print(html_table(records))
+    else:
+        import json
+
+        print(json.dumps(records, indent=2, allow_nan=False, default=str))
+
+
+def print_table(records: list[Record], title: str = "") -> None:
+    """Print rows for a person, as wide as the terminal; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    # Outside a terminal the width is ours to choose: nothing may be cut in a pipe or a log.
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in records[0] if records else []:
+        numeric = all(isinstance(r[name], int | float | None) for r in records)
+        table.add_column(
+            name.replace("_ms", " [ms]").replace("_", " "), justify="right" if numeric else "left"
+        )
+    for record in records:
+        table.add_row(*(cell(v) for v in record.values()))
+    console.print(table)
+
+
+def print_markdown(records: list[Record]) -> None:
+    """Print rows as a Markdown table."""
+    if not records:
+        return
+    print("| " + " | ".join(records[0]) + " |")
+    print("|" + " --- |" * len(records[0]))
+    for record in records:
+        print("| " + " | ".join(cell(v).replace("|", "\\|") for v in record.values()) + " |")
+
+
+def cell(value: Any) -> str:
+    """Return a value as a person reads it: four digits, blanks for what is absent."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def talk(message: str) -> None:
+    """Say something that is not the answer, on standard error."""
+    print(message, file=sys.stderr)
+
+
+@contextmanager
+def progress(message: str) -> Iterator[Any]:
+    """Show a spinner with changing text on a terminal's stderr; silent elsewhere.
+
+    Yields a function that takes the current text.
+    """
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(message) as status:
+        yield lambda text: status.update(f"{message}: {text}")

@@ -1,0 +1,42 @@
+"""`bestserve predict`."""
+
+from __future__ import annotations
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, talk
+from bestserve.results import Status
+
+
+def predict(
+    strategy: str,
+    options: ProblemOptions | None = None,
+    *,
+    request_rate: float | None = None,
+    format: Format = "table",
+) -> int:
+    """Predict mean and percentiles of TTFT, TPOT and E2EL of one strategy.
+
+    Parameters
+    ----------
+    strategy
+        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
+    options
+        the problem
+    request_rate
+        requests per second; not needed for a closed loop (--max-concurrency)
+    format
+        table, json, csv, md or html
+    """
+    from bestserve import api
+
+    prediction = api.predict((options or ProblemOptions()).build(), strategy, request_rate)
+    if prediction.status is not Status.OK:
+        if format == "json":
+            emit(prediction, format)
+        talk(prediction.explain())
+        return 3
+    emit(prediction, format, title=prediction.strategy)
+    if format in ("table", "md"):
+        print()
+        print(prediction.explain())
+    return 0

@@ -1,0 +1,62 @@
+"""`bestserve rank`."""
+
+from __future__ import annotations
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, progress, talk
+
+COLUMNS = (
+    "rank",
+    "strategy",
+    "gpus",
+    "goodput",
+    "goodput_per_gpu",
+    "ttft_ms",
+    "tpot_ms",
+    "utilisation",
+    "binding",
+    "trust",
+    "method",
+)
+
+
+def rank(
+    options: ProblemOptions | None = None,
+    *,
+    format: Format = "table",
+    top: int = 12,
+    verify: bool = True,
+) -> int:
+    """Rank all strategies that fit the GPUs by goodput, best first.
+
+    Parameters
+    ----------
+    options
+        the problem
+    format
+        table, json, csv, md or html
+    top
+        rows shown in the table (json, csv and html have all)
+    verify
+        simulate leading strategies whose analytic goodput carries low trust
+    """
+    from bestserve import api
+
+    problem = (options or ProblemOptions()).build()
+    with progress("ranking") as say:
+        ranking = api.rank(problem, verify=verify, progress=say)
+    if not ranking.table and format == "table":
+        talk(ranking.explain())
+        return 3
+    if format in ("table", "md"):
+        from bestserve.cli.output import emit_records
+
+        shown = ranking.records()[:top]
+        title = f"{len(ranking.table)} strategies ranked, {min(top, len(shown))} shown"
+        emit_records(shown, format, title, COLUMNS)
+        print()
+        print(ranking.explain())
+    else:
+        emit(ranking, format)
+    talk(f"{ranking.considered:,} strategies considered in {ranking.seconds:.2f} s")
+    return 0 if ranking.table else 3

@@ -1,0 +1,43 @@
+"""`bestserve rerun`."""
+
+from __future__ import annotations
+
+from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.results import SCHEMA_VERSION, Document
+
+
+def rerun(path: str, *, format: Format = "json") -> int:
+    """Repeat the question of an earlier JSON answer and print the new answer.
+
+    Parameters
+    ----------
+    path
+        JSON written by rank or predict with --format json
+    format
+        table, json, csv, md or html
+    """
+    from bestserve import __version__, api
+    from bestserve.cli.files import read_mapping
+    from bestserve.errors import DataError
+    from bestserve.specs.problem import Problem
+
+    earlier = read_mapping(path)
+    if earlier.get("schema_version") != SCHEMA_VERSION or "problem" not in earlier:
+        raise DataError(
+            f"{path}: no answer of bestserve with schema_version {SCHEMA_VERSION}; "
+            "write one with --format json"
+        )
+    if earlier.get("bestserve_version") != __version__:
+        talk(f"{path} was written by {earlier.get('bestserve_version')}, this is {__version__}")
+    problem = Problem(**earlier["problem"])
+    answer: Document
+    if earlier["kind"] == "ranking":
+        with progress("ranking") as say:
+            answer = api.rank(problem, progress=say)
+    elif earlier["kind"] == "prediction":
+        rate = None if problem.workload.closed else earlier["request_rate"]
+        answer = api.predict(problem, earlier["strategy"], rate)
+    else:
+        raise DataError(f"{path}: answers of kind {earlier['kind']!r} cannot be rerun yet")
+    emit(answer, format)
+    return 0

@@ -1,0 +1,378 @@
+"""The only place that turns what users write into what the models compute with.
+
+`Lowered` resolves a problem once (catalogue, formats, lengths, arrivals); `lane` and `system`
+turn each parallelism and each strategy into the numbers that queues and simulator take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from bestserve.catalog import load_engine, load_hardware, load_model
+from bestserve.errors import InfeasibleError, InputError
+from bestserve.models.coefficients import step_time_coefficients
+from bestserve.models.constants import DEFAULT, OperatorConstants
+from bestserve.models.device import Device, Formats, Parallelism
+from bestserve.models.engine import EngineConstants
+from bestserve.models.memory import MemoryPlan, memory_plan
+from bestserve.models.system import (
+    Arrivals,
+    Collocated,
+    Disaggregated,
+    Lane,
+    Lengths,
+    System,
+    Transfer,
+)
+from bestserve.results import Status
+from bestserve.specs.hardware import Hardware
+from bestserve.specs.lengths import LengthLaw
+from bestserve.specs.model import Model
+from bestserve.specs.problem import Problem
+from bestserve.specs.strategy import Pool, Strategy
+from bestserve.specs.workload import Workload
+
+KV_TRANSFER_SETUP = 3e-3
+"""Set-up of one KV transfer [s]; assumed, of the order of the 2 ms measured for Mooncake."""
+
+PROMPTS_PER_CLIENT = 10
+"""Prompts a closed-loop client sends when num_prompts is not given (InferenceMAX's protocol)."""
+
+JOINT_ATOMS = 24
+"""Atoms per axis and class when lengths are joint."""
+
+
+@dataclass(frozen=True)
+class LaneResult:
+    """A lane, or why there is none."""
+
+    lane: Lane | None
+    lanes_per_instance: int
+    plan: MemoryPlan | None
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A problem with its names resolved."""
+
+    problem: Problem
+    constants: OperatorConstants = field(default=DEFAULT)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model record."""
+        model = self.problem.model
+        assert model is not None
+        return model if isinstance(model, Model) else load_model(model)
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        """The hardware record."""
+        hardware = self.problem.hardware
+        assert hardware is not None
+        return hardware if isinstance(hardware, Hardware) else load_hardware(hardware)
+
+    @cached_property
+    def device(self) -> Device:
+        """The GPU with the problem's own node size and network, if given."""
+        changes: dict[str, float] = {}
+        if self.problem.gpus_per_node is not None:
+            changes["gpus_per_node"] = self.problem.gpus_per_node
+        if self.problem.network_bandwidth is not None:
+            changes["network_bandwidth"] = self.problem.network_bandwidth
+        return dataclasses.replace(self.hardware.device(), **changes)  # type: ignore[arg-type]
+
+    @cached_property
+    def engine(self) -> EngineConstants:
+        """The engine preset with the problem's own limits."""
+        p = self.problem
+        engine = p.engine if isinstance(p.engine, EngineConstants) else load_engine(p.engine)
+        changes: dict[str, object] = {}
+        if p.gpu_memory_utilization is not None:
+            changes["gpu_memory_utilization"] = p.gpu_memory_utilization
+        if p.enable_chunked_prefill is not None:
+            changes["policy"] = "chunked" if p.enable_chunked_prefill else "prefill_priority"
+        return dataclasses.replace(engine, **changes)  # type: ignore[arg-type]
+
+    @cached_property
+    def formats(self) -> Formats:
+        """Number formats of weights and KV cache."""
+        p = self.problem
+        found = self.model.formats(precision=p.precision, kv_cache_dtype=p.kv_cache_dtype)
+        if p.kv_cache_dtype == "auto":
+            found = dataclasses.replace(found, kv_bytes=min(found.kv_bytes, self.engine.kv_bytes))
+        return found
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """Input and output lengths as atoms."""
+        return lower_lengths(self.problem.workload)
+
+    @cached_property
+    def mean_lengths(self) -> tuple[float, float]:
+        """Mean prompt and output length [tokens]."""
+        law = self.lengths
+        return float(law.inputs @ law.input_weights), float(law.outputs @ law.output_weights)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """How requests reach the service."""
+        w = self.problem.workload
+        if w.max_concurrency is not None:
+            prompts = w.num_prompts or PROMPTS_PER_CLIENT * w.max_concurrency
+            return Arrivals(
+                kind="closed", concurrency=w.max_concurrency, num_prompts=prompts
+            )
+        if w.trace is not None:
+            from bestserve.traces import read_trace
+
+            return Arrivals(kind="trace", times=read_trace(w.trace).arrivals)
+        return Arrivals(burstiness=w.burstiness)
+
+    def lane(
+        self,
+        parallelism: Parallelism,
+        max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
+    ) -> LaneResult:
+        """Return one lane of an instance with this parallelism, or why it cannot be built."""
+        p = self.problem
+        seqs = max_num_seqs or p.max_num_seqs
+        tokens = max_num_batched_tokens or p.max_num_batched_tokens
+        if p.step_time is not None:
+            return self._own_lane(parallelism, seqs, tokens)
+        reason = shape_problem(
+            self.model, self.device, parallelism, p.gpus, across_nodes=p.tp_across_nodes
+        )
+        if reason:
+            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
+        engine = dataclasses.replace(
+            self.engine,
+            max_num_seqs=seqs or self.engine.max_num_seqs,
+            max_num_batched_tokens=tokens or self.engine.max_num_batched_tokens,
+        )
+        arch = self.model.architecture
+        plan = memory_plan(arch, self.device, parallelism, self.formats, engine)
+        input_len, output_len = self.mean_lengths
+        if not plan.fits:
+            return LaneResult(None, 1, plan, Status.INFEASIBLE_MEMORY, plan.explain())
+        if plan.kv_capacity_tokens < input_len + output_len:
+            reason = (
+                f"the KV cache holds {plan.kv_capacity_tokens:,.0f} tokens, a mean request "
+                f"needs {input_len + output_len:,.0f}; {plan.explain()}"
+            )
+            return LaneResult(None, 1, plan, Status.NO_CAPACITY, reason)
+        hit = p.workload.prefix_cache_hit
+        step = step_time_coefficients(
+            arch,
+            self.device,
+            parallelism,
+            self.formats,
+            engine,
+            input_len=input_len * (1 - hit),
+            output_len=output_len,
+            constants=self.constants,
+        )
+        lane = Lane(
+            step=step,
+            policy=engine.policy,
+            max_num_seqs=max(1, engine.max_num_seqs * parallelism.dp // parallelism.pp),
+            max_num_batched_tokens=engine.max_num_batched_tokens * parallelism.dp,
+            kv_capacity_tokens=plan.kv_capacity_tokens,
+            kv_reserve=engine.kv_reserve,
+            kv_block=engine.kv_block,
+            t_req=engine.t_req,
+            t_req_token=engine.t_req_token,
+            stream_interval=engine.stream_interval,
+        )
+        return LaneResult(lane, parallelism.pp, plan, Status.OK)
+
+    def _own_lane(
+        self, parallelism: Parallelism, seqs: int | None, tokens: int | None
+    ) -> LaneResult:
+        p = self.problem
+        assert p.step_time is not None
+        if parallelism.gpus > 1:
+            reason = "step_time describes one instance: write 2m-tp1 for two of them"
+            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
+        lane = Lane(
+            step=p.step_time,
+            policy=self.engine.policy,
+            max_num_seqs=seqs or self.engine.max_num_seqs,
+            max_num_batched_tokens=tokens or self.engine.max_num_batched_tokens,
+            kv_capacity_tokens=p.kv_capacity_tokens or float("inf"),
+            kv_reserve=self.engine.kv_reserve,
+            kv_block=self.engine.kv_block,
+        )
+        return LaneResult(lane, 1, None, Status.OK)
+
+    def pool_lane(self, pool: Pool) -> tuple[Lane, int]:
+        """Return a pool's lane and how many of them the pool has. Raises InfeasibleError."""
+        result = self.lane(pool.parallelism, pool.max_num_seqs, pool.max_num_batched_tokens)
+        if result.lane is None:
+            raise InfeasibleError(f"{pool.replicas}{pool.role}{pool.options}: {result.reason}")
+        return result.lane, pool.replicas * result.lanes_per_instance
+
+    def system(self, strategy: Strategy | str) -> System:
+        """Return the queueing system of a strategy.
+
+        Raises InfeasibleError if a pool cannot be built or the GPUs do not suffice.
+        """
+        parsed = Strategy.parse(strategy)
+        if parsed.gpus > self.problem.gpus:
+            raise InfeasibleError(
+                f"{parsed} needs {parsed.gpus} GPUs, the problem has {self.problem.gpus}; "
+                "raise gpus or take fewer replicas"
+            )
+        lanes = [self.pool_lane(p) for p in parsed.pools]
+        if not parsed.disaggregated:
+            return self.collocated(*lanes[0])
+        transfer = self.transfer(*(p.parallelism for p in parsed.pools))
+        return self.disaggregated(*lanes[0], *lanes[1], transfer)
+
+    def collocated(self, lane: Lane, replicas: int) -> Collocated:
+        """Return `replicas` lanes under this problem's workload."""
+        return Collocated(
+            lane=lane,
+            replicas=replicas,
+            lengths=self.lengths,
+            arrivals=self.arrivals,
+            routing=self.problem.routing,
+        )
+
+    def disaggregated(
+        self, prefill: Lane, n_prefill: int, decode: Lane, n_decode: int, transfer: Transfer
+    ) -> Disaggregated:
+        """Return prefill and decode pools under this problem's workload."""
+        return Disaggregated(
+            prefill=prefill,
+            prefill_replicas=n_prefill,
+            decode=decode,
+            decode_replicas=n_decode,
+            transfer=transfer,
+            lengths=self.lengths,
+            arrivals=self.arrivals,
+            routing=self.problem.routing,
+        )
+
+    def transfer(self, prefill: Parallelism, decode: Parallelism) -> Transfer:
+        """Return the KV transfer between two instances.
+
+        Inside a node if all GPUs of the problem share one, over the network otherwise; each rank
+        of the smaller side moves its share over its own link.
+        """
+        if self.problem.step_time is not None:
+            return Transfer(latency=KV_TRANSFER_SETUP)
+        plan = memory_plan(
+            self.model.architecture, self.device, prefill, self.formats, self.engine
+        )
+        one_node = self.problem.gpus <= self.device.gpus_per_node
+        bandwidth = self.device.link_bandwidth if one_node else self.device.network_bandwidth
+        if bandwidth <= 0:
+            where = "inside the node" if one_node else "across nodes"
+            raise InputError(
+                f"{self.hardware.name}: no link bandwidth {where} is recorded, so KV cannot be "
+                "transferred; give network_bandwidth or leave out disaggregated layouts"
+            )
+        links = min(prefill.tp, decode.tp)
+        return Transfer(
+            latency=KV_TRANSFER_SETUP,
+            seconds_per_token=plan.kv_bytes_per_token_total / (bandwidth * links),
+        )
+
+
+def lower(problem: Problem) -> Lowered:
+    """Resolve a problem's names; raises UnknownNameError or DataError for what is unknown."""
+    lowered = Lowered(problem)
+    if problem.step_time is None:
+        _ = lowered.model, lowered.hardware
+    _ = lowered.engine
+    if problem.calibration is not None:
+        from bestserve.catalog import load_calibration
+
+        return load_calibration(problem.calibration).applied(lowered)
+    return lowered
+
+
+def shape_problem(
+    model: Model, device: Device, parallelism: Parallelism, gpus: int, *, across_nodes: bool
+) -> str:
+    """Return why this parallelism cannot be built for this model, or an empty string."""
+    tp, dp, pp = parallelism.tp, parallelism.dp, parallelism.pp
+    groups = model.architecture.groups
+    if parallelism.gpus > gpus:
+        return f"one instance needs {parallelism.gpus} GPUs, there are {gpus}"
+    if pp > model.architecture.num_layers:
+        return f"pp = {pp} exceeds the {model.architecture.num_layers} layers"
+    for heads in sorted({g.attention.num_heads for g in groups if g.attention.num_heads}):
+        if heads % tp:
+            return f"tp = {tp} does not divide {heads} attention heads"
+    experts = [g.ffn.num_experts for g in groups if g.ffn.kind == "moe"]
+    if dp > 1 and not experts:
+        return "dp > 1 is attention data parallelism of MoE models; use replicas instead"
+    if parallelism.ep > 1:
+        if not experts:
+            return f"ep = {parallelism.ep} needs experts, {model.name} has none"
+        if any(e % parallelism.ep for e in experts):
+            return f"ep = {parallelism.ep} does not divide {experts[0]} experts"
+    if tp > device.gpus_per_node and not across_nodes:
+        return (
+            f"tp = {tp} exceeds the {device.gpus_per_node} GPUs of a node; "
+            "allow it with tp_across_nodes or use pp"
+        )
+    return ""
+
+
+def lower_lengths(workload: Workload) -> Lengths:
+    """Return a workload's lengths as atoms: independent for one class, joint for several."""
+    hit = workload.prefix_cache_hit
+    if workload.trace is not None:
+        from bestserve.traces import read_trace
+
+        trace = read_trace(workload.trace)
+        weights = np.full(trace.input_len.size, 1 / trace.input_len.size)
+        return _lengths(trace.input_len, weights, trace.output_len, weights, hit, joint=True)
+    if workload.classes:
+        parts = [
+            _product(c.input_len, c.output_len, c.share, JOINT_ATOMS) for c in workload.classes
+        ]
+        inputs, outputs, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return _lengths(inputs, weights, outputs, weights, hit, joint=True)
+    assert workload.input_len is not None
+    assert workload.output_len is not None
+    return _lengths(*workload.input_len.atoms(), *workload.output_len.atoms(), hit, joint=False)
+
+
+def _product(
+    input_len: LengthLaw, output_len: LengthLaw, share: float, atoms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    inputs, input_weights = input_len.atoms(atoms)
+    outputs, output_weights = output_len.atoms(atoms)
+    weights = share * np.outer(input_weights, output_weights).ravel()
+    return np.repeat(inputs, outputs.size), np.tile(outputs, inputs.size), weights
+
+
+def _lengths(
+    inputs: np.ndarray,
+    input_weights: np.ndarray,
+    outputs: np.ndarray,
+    output_weights: np.ndarray,
+    hit: float,
+    *,
+    joint: bool,
+) -> Lengths:
+    as_float = [np.asarray(v, dtype=np.float64) for v in (inputs, outputs)]
+    return Lengths(
+        inputs=as_float[0],
+        input_weights=input_weights,
+        outputs=as_float[1],
+        output_weights=output_weights,
+        joint=joint,
+        cached=np.floor(hit * as_float[0]) if hit > 0 else np.zeros(0),
+    )

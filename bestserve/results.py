@@ -1,0 +1,304 @@
+"""Frozen answers: what was found, how sure it is, and the sentence that explains it."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
+
+from bestserve.units import milliseconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bestserve.specs.problem import Problem
+
+SCHEMA_VERSION = 1
+"""Of every JSON document bestserve writes; raised when a field changes its meaning."""
+
+
+class Status(StrEnum):
+    """What became of a question; the value is the sentence the user reads."""
+
+    OK = "predicted"
+    UNSTABLE = "the queue grows without bound at this rate: lower the rate or add replicas"
+    INFEASIBLE_SLO = "a lone request already misses the objective: no rate can meet it"
+    INFEASIBLE_MEMORY = "the model does not fit: raise tp or pp, quantise, or take larger GPUs"
+    INFEASIBLE_SHAPE = "this parallelism cannot be built"
+    NO_CAPACITY = "the KV cache holds no single request of this workload"
+
+
+class Binding(StrEnum):
+    """What stops the goodput from being higher."""
+
+    TTFT = "TTFT objective"
+    TPOT = "TPOT objective"
+    E2EL = "E2EL objective"
+    JOINT = "joint attainment"
+    STABILITY = "capacity: the queue would become unstable"
+    NONE = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Mean and percentiles of one latency [s]."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+    def ms(self) -> dict[str, float]:
+        """Return the same figures in milliseconds, keyed mean, p50, …"""
+        return {f.name: milliseconds(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """Whether a number can be relied on, and the reasons why not."""
+
+    high: bool
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "high" if self.high else "low: " + "; ".join(self.reasons)
+
+
+class Document:
+    """Serialisation shared by all answers: JSON with its input, frames, HTML."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain data, with `schema_version` and the package version."""
+        from bestserve import __version__
+
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bestserve_version": __version__,
+            "kind": type(self).__name__.lower(),
+            **_plain(self),
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return the answer as a JSON document that `bestserve rerun` reproduces."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the answer as flat rows, milliseconds in fields that end in `_ms`."""
+        raise NotImplementedError
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame (needs `pip install bestserve[frame]`)."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_frame needs pandas: pip install 'bestserve[frame]'") from None
+        return pandas.DataFrame(self.records())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.records())
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(Document):
+    """Latencies of one strategy at one rate.
+
+    method is "analytic" or "simulated"; `attainment` is the share of requests that meet all
+    objectives together [1], `stability_rate` the highest sustainable rate [requests/s].
+    """
+
+    problem: Problem
+    strategy: str
+    request_rate: float
+    status: Status
+    ttft: Summary | None = None
+    tpot: Summary | None = None
+    e2el: Summary | None = None
+    utilisation: float | None = None
+    stability_rate: float | None = None
+    mean_batch: float | None = None
+    attainment: float | None = None
+    method: str = "analytic"
+    trust: Confidence = field(default_factory=lambda: Confidence(True))
+    bound: str = ""
+    detail: str = ""
+
+    @property
+    def binding(self) -> str:
+        """Which resource a typical step waits for, with its share."""
+        return self.bound
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per latency."""
+        rows = []
+        for name in ("ttft", "tpot", "e2el"):
+            summary: Summary | None = getattr(self, name)
+            if summary is not None:
+                row = {f"{k}_ms": v for k, v in summary.ms().items()}
+                rows.append({"strategy": self.strategy, "metric": name.upper(), **row})
+        return rows
+
+    def explain(self) -> str:
+        """Return what was predicted, how, and how far it can be trusted."""
+        lines = [f"{self.strategy} at {self.request_rate:.4g} req/s: {self.status.value}"]
+        if self.detail:
+            lines.append(f"  {self.detail}")
+        if self.ttft is None:
+            return "\n".join(lines)
+        lines.append(f"  method: {self.method}; trust {self.trust}")
+        if self.utilisation is not None and self.stability_rate is not None:
+            lines.append(
+                f"  utilisation {self.utilisation:.0%}; saturates at "
+                f"{self.stability_rate:.3g} req/s"
+            )
+        if self.bound:
+            lines.append(f"  a typical step: {self.bound}")
+        if self.attainment is not None:
+            lines.append(f"  {self.attainment:.1%} of requests meet all objectives")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedStrategy:
+    """One strategy with its goodput and where it stands at that rate.
+
+    goodput, low, high : [requests/s], the interval of the estimate
+    goodput_per_dollar : requests per dollar, if the hardware record has a price
+    ttft, tpot : at the percentile of the objective, at the goodput [s]
+    """
+
+    strategy: str
+    gpus: int
+    goodput: float
+    low: float
+    high: float
+    goodput_per_gpu: float
+    goodput_per_dollar: float | None
+    ttft: float
+    tpot: float
+    utilisation: float
+    binding: Binding
+    trust: Confidence
+    method: str
+    nearest_miss: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A strategy, or a family of them, that was not ranked, and why."""
+
+    strategy: str
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Document):
+    """All strategies that fit, best goodput first, with the rejected ones and their reasons."""
+
+    problem: Problem
+    table: tuple[RankedStrategy, ...]
+    rejected: tuple[Rejected, ...]
+    considered: int
+    seconds: float
+
+    @property
+    def best(self) -> RankedStrategy:
+        """The strategy with the highest goodput. InfeasibleError if none is feasible."""
+        if not self.table:
+            from bestserve.errors import InfeasibleError
+
+            raise InfeasibleError(self.why_nothing())
+        return self.table[0]
+
+    def why_nothing(self) -> str:
+        """Return, in one line, why no strategy is feasible and what to try."""
+        reasons = list(dict.fromkeys(r.reason for r in self.rejected))
+        shown = "; ".join(reasons[-2:]) if reasons else "no strategy fits the GPU budget"
+        return f"no strategy is feasible on {self.problem.gpus} GPUs: {shown}"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per ranked strategy."""
+        rows = []
+        for rank, s in enumerate(self.table, start=1):
+            rows.append(
+                {
+                    "rank": rank,
+                    "strategy": s.strategy,
+                    "gpus": s.gpus,
+                    "goodput": s.goodput,
+                    "goodput_low": s.low,
+                    "goodput_high": s.high,
+                    "goodput_per_gpu": s.goodput_per_gpu,
+                    "goodput_per_dollar": s.goodput_per_dollar,
+                    "ttft_ms": milliseconds(s.ttft),
+                    "tpot_ms": milliseconds(s.tpot),
+                    "utilisation": s.utilisation,
+                    "binding": s.binding.value,
+                    "trust": "high" if s.trust.high else "low",
+                    "method": s.method,
+                }
+            )
+        return rows
+
+    def explain(self, losers: int = 4) -> str:
+        """Return why the winner wins, why the next ones lose, and what was rejected."""
+        from bestserve.explain import explain_ranking
+
+        return explain_ranking(self, losers)
+
+    def pareto(self, metric: str = "ttft") -> tuple[RankedStrategy, ...]:
+        """Return the strategies no other beats in both goodput per GPU and `metric` [s]."""
+        from bestserve.solvers.frontier import pareto_front
+
+        points = [(s.goodput_per_gpu, -float(getattr(s, metric))) for s in self.table]
+        return tuple(self.table[i] for i in pareto_front(points))
+
+    def cite(self) -> str:
+        """Return the sources of the methods this ranking used, as BibTeX."""
+        from bestserve.citations import bibtex
+
+        return bibtex("ranking", *{s.method for s in self.table})
+
+
+def html_table(records: list[dict[str, Any]]) -> str:
+    """Return rows as an HTML table; numbers with four digits, text escaped."""
+    if not records:
+        return "<p>nothing to show</p>"
+    head = "".join(f"<th>{html.escape(str(k))}</th>" for k in records[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
+        for row in records
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Reduce dataclasses, specs, enums and arrays to JSON types; what is not finite is null."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, Enum):
+        return {"name": value.name, "text": value.value} if isinstance(value, Status) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return value

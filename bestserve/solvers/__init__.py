@@ -1,0 +1,1 @@
+"""Search over strategies: enumerate, rank, allocate, and the fronts between objectives."""

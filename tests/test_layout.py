@@ -1,0 +1,88 @@
+"""What a user imports and installs: names, weight, layers of the house."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import bestserve
+
+HEAVY = {
+    "numpy", "scipy", "numba", "pandas", "cvxpy", "sympy", "plotly", "matplotlib", "pydantic",
+    "cyclopts", "rich", "yaml", "joblib", "torch",
+}  # fmt: skip
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the top-level modules loaded by a fresh interpreter that runs `code`."""
+    script = f"import sys, json\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+
+
+def test_importing_bestserve_loads_nothing_heavy():
+    assert not modules_after("import bestserve") & HEAVY
+
+
+@pytest.mark.parametrize("module", ["bestserve.lowering", "bestserve.solvers.search"])
+def test_a_ranking_needs_no_solver_no_frame_no_compiler(module):
+    loaded = modules_after(f"import {module}")
+    assert not loaded & {"cvxpy", "sympy", "pandas", "plotly", "matplotlib", "numba", "torch"}
+
+
+@pytest.mark.parametrize("name", [n for n in bestserve.__all__ if n != "__version__"])
+def test_every_public_name_exists_and_is_documented(name):
+    assert getattr(bestserve, name).__doc__
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="rankk"):
+        _ = bestserve.rankk
+
+
+def test_version_is_stated_once_more_in_pyproject(root):
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["version"] == bestserve.__version__
+
+
+def test_every_dependency_says_why(root):
+    lines = (root / "pyproject.toml").read_text().splitlines()
+    start = lines.index("dependencies = [")
+    for line in lines[start + 1 : lines.index("]", start)]:
+        assert "#" in line, line
+
+
+def test_evidence_folders_are_no_packages(root):
+    for folder in ("models", "solvers", "validation"):
+        assert not (root / folder / "__init__.py").exists()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_bestserve_and_its_data_only(root, tmp_path):
+    import shutil
+    import zipfile
+
+    source = tmp_path / "source"
+    wanted = ("pyproject.toml", "README.md", "LICENSE", "bestserve")
+    source.mkdir()
+    for name in wanted:
+        path = root / name
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, source / name)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "-w", str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {n.split("/")[0] for n in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"bestserve"}
+    assert "bestserve/py.typed" in names
+    for folder, suffix in (("hardware", ".toml"), ("models", "config.json"), ("engines", ".toml")):
+        on_disk = list((root / "bestserve/data" / folder).rglob(f"*{suffix}"))
+        in_wheel = [n for n in names if n.startswith(f"bestserve/data/{folder}/") and n.endswith(suffix)]
+        assert len(in_wheel) == len(on_disk) > 0
