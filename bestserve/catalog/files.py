@@ -56,9 +56,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except ValueError as error:  # an integer with thousands of digits
         raise DataError(f"{what} {path}: no valid JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
-        raise DataError(
-            f"{what} {path}: holds a {type(value).__name__}, expected an object {{...}}"
-        )
+        raise DataError(f"{what} {path}: holds a {type(value).__name__}, expected an object")
     return value
 
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 # Words that carry no information beyond the chip's own name.
 _NOISE = frozenset(
-    "nvidia amd huawei tesla geforce instinct gpu gpus npu npus accelerator tensor core card "
-    "grace hopper ampere ada lovelace volta superchip each per die with x the edition "
-    "generation".split()
+    (
+        *("nvidia", "amd", "huawei", "tesla", "geforce", "instinct"),
+        *("gpu", "gpus", "npu", "npus", "accelerator", "tensor", "core", "card", "edition"),
+        *("grace", "hopper", "ampere", "ada", "lovelace", "volta", "superchip", "generation"),
+        *("each", "per", "die", "with", "the", "x", "form", "factor", "not", "stated"),
+    )
 )
 _SAME = {
     "sxm2": "sxm",
@@ -27,6 +30,7 @@ _SAME = {
 }
 _MEMORY = re.compile(r"(\d{1,4})(?:g|gb|gib)")
 _COUNT_OR_POWER = re.compile(r"\d{1,3}x?|x\d{1,3}|\d{2,4}w")
+_COUNT_IN_FRONT = re.compile(r"^\d{1,4}\s*[x×]\s*(?=[a-z])")
 MEMORY_TOLERANCE = 0.06
 """Vendors, drivers and clouds state the same memory up to 6 % apart (GB, GiB, ECC, reserve)."""
 
@@ -43,10 +47,11 @@ class GpuTokens:
 def tokens(spelling: str) -> tuple[frozenset[str], tuple[int, ...]]:
     """Return (informative tokens, memory sizes in GB) of a spelling.
 
-    >>> tokens("NVIDIA H100-SXM5-80GB GPU")
-    (frozenset({'h100', 'sxm'}), (80,)) # doctest: +SKIP
+    >>> words, memory = tokens("8x NVIDIA H100-SXM5-80GB GPU")
+    >>> sorted(words), memory
+    (['h100', 'sxm'], (80,))
     """
-    words = re.findall(r"[a-z0-9]+", spelling.lower())
+    words = re.findall(r"[a-z0-9]+", _COUNT_IN_FRONT.sub("", spelling.lower().strip()))
     # "80 GB" and "4090 D" are one token each.
     joined: list[str] = []
     for word in words:

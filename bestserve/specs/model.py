@@ -53,17 +53,17 @@ class Model(Spec):
         return any(g.ffn.kind == "moe" for g in self.architecture.groups)
 
     def formats(
-        self, *, precision: Precision | None = None, kv_cache_dtype: KvDtype = "auto"
+        self, *, precision: Precision | None = None, kv_cache_dtype: KvDtype | None = None
     ) -> Formats:
         """Return the number formats of a deployment.
 
         precision : quantise all linear layers to this instead of the checkpoint's formats
-        kv_cache_dtype : "auto" takes the checkpoint's
+        kv_cache_dtype : None or "auto" takes the checkpoint's
 
         Where attention and feed-forward layers differ, the format that holds more of the dense
         parameters stands for both (`Formats` has one for all dense weights).
         """
-        kv = self.kv_cache_dtype if kv_cache_dtype == "auto" else kv_cache_dtype
+        kv = self.kv_cache_dtype if kv_cache_dtype in (None, "auto") else kv_cache_dtype
         weights = self.weights
         if self.attention is not None and self.attention != self.weights:
             counts = self.parameters()

@@ -1,0 +1,34 @@
+"""Calibration records on disk, as `bestserve measure` and `bestserve calibrate` write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bestserve.catalog.files import read_toml
+from bestserve.errors import DataError, InputError
+from bestserve.specs.calibration import Calibration
+
+WHAT = "calibration record"
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Return the record in a TOML file; DataError says what is wrong with it."""
+    file = Path(path).expanduser()
+    tables = read_toml(file, WHAT)
+    try:
+        return Calibration(**tables)
+    except InputError as error:
+        reason = str(error).removeprefix("Calibration: ")
+        raise DataError(f"{WHAT} {file}: {reason}") from None
+    except TypeError:  # keys that are no names
+        raise DataError(f"{WHAT} {file}: holds no tables provenance and constants") from None
+
+
+def save_calibration(calibration: Calibration, path: str | Path) -> Path:
+    """Write a record as TOML and return its path."""
+    import tomli_w
+
+    file = Path(path).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(tomli_w.dumps(calibration.record()), encoding="utf-8")
+    return file
