@@ -1,0 +1,8 @@
+"""Sphinx configuration; `make docs` builds strictly."""
+
+project = "bestserve"
+author = "The bestserve developers"
+extensions = ["myst_parser"]
+html_theme = "furo"
+myst_enable_extensions = ["dollarmath"]
+exclude_patterns = ["_build"]
