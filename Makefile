@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
-	  --input-len "lognormal(2000, cv=0.8)" --output-len "lognormal(300, cv=1)" \
+	  --input-len "lognormal:2000,0.8" --output-len "lognormal:300,1" \
 	  --goodput ttft:1000 tpot:50 --percentile 90
 
 test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README

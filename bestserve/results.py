@@ -63,8 +63,13 @@ class Confidence:
     high: bool
     reasons: tuple[str, ...] = ()
 
+    @property
+    def level(self) -> str:
+        """ "high" or "low"."""
+        return "high" if self.high else "low"
+
     def __str__(self) -> str:
-        return "high" if self.high else "low: " + "; ".join(self.reasons)
+        return self.level if self.high else "low: " + "; ".join(self.reasons)
 
 
 class Document:
@@ -80,8 +85,13 @@ class Document:
             "schema_version": SCHEMA_VERSION,
             "bestserve_version": __version__,
             "kind": type(self).__name__.lower(),
-            **_plain(self),
+            **self.content(),
         }
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields of the answer as plain data, seconds and requests/s throughout."""
+        fields_of_answer: dict[str, Any] = plain(self)
+        return fields_of_answer
 
     def to_json(self, indent: int | None = 2) -> str:
         """Return the answer as a JSON document that `bestserve rerun` reproduces."""
@@ -108,7 +118,7 @@ class Prediction(Document):
     """Latencies of one strategy at one rate.
 
     method is "analytic" or "simulated"; `attainment` is the share of requests that meet all
-    objectives together [1], `stability_rate` the highest sustainable rate [requests/s].
+    objectives together [1], `stability_limit` the highest sustainable rate [requests/s].
     """
 
     problem: Problem
@@ -119,7 +129,7 @@ class Prediction(Document):
     tpot: Summary | None = None
     e2el: Summary | None = None
     utilisation: float | None = None
-    stability_rate: float | None = None
+    stability_limit: float | None = None
     mean_batch: float | None = None
     attainment: float | None = None
     method: str = "analytic"
@@ -150,11 +160,10 @@ class Prediction(Document):
         if self.ttft is None:
             return "\n".join(lines)
         lines.append(f"  method: {self.method}; trust {self.trust}")
-        if self.utilisation is not None and self.stability_rate is not None:
-            lines.append(
-                f"  utilisation {self.utilisation:.0%}; saturates at "
-                f"{self.stability_rate:.3g} req/s"
-            )
+        if self.utilisation is not None and self.stability_limit is not None:
+            limit = f"; saturates at {self.stability_limit:.3g} req/s"
+            open_loop = limit if self.request_rate else ""
+            lines.append(f"  utilisation {self.utilisation:.0%}{open_loop}")
         if self.bound:
             lines.append(f"  a typical step: {self.bound}")
         if self.attainment is not None:
@@ -206,6 +215,16 @@ class Ranking(Document):
     considered: int
     seconds: float
 
+    def content(self) -> dict[str, Any]:
+        """Return problem, strategies (best first) and the rejected ones as plain data."""
+        return {
+            "problem": plain(self.problem),
+            "strategies": plain(self.table),
+            "rejected": plain(self.rejected),
+            "considered": self.considered,
+            "seconds": self.seconds,
+        }
+
     @property
     def best(self) -> RankedStrategy:
         """The strategy with the highest goodput. InfeasibleError if none is feasible."""
@@ -239,7 +258,7 @@ class Ranking(Document):
                     "tpot_ms": milliseconds(s.tpot),
                     "utilisation": s.utilisation,
                     "binding": s.binding.value,
-                    "trust": "high" if s.trust.high else "low",
+                    "trust": s.trust.level,
                     "method": s.method,
                 }
             )
@@ -283,22 +302,24 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Reduce dataclasses, specs, enums and arrays to JSON types; what is not finite is null."""
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, Confidence):
+        return {"level": value.level, "reasons": list(value.reasons)}
     if isinstance(value, Enum):
-        return {"name": value.name, "text": value.value} if isinstance(value, Status) else value
+        return value.value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if value - value == 0 else None
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return value

@@ -16,6 +16,7 @@ from bestserve.errors import BestserveError
 
 COMMANDS = {
     "rank": "rank serving strategies by goodput",
+    "goodput": "highest rate at which one strategy meets the objectives",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
     "catalog": "list and show GPUs, models and engines with their sources",
     "rerun": "repeat the question of a JSON answer",

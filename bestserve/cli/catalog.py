@@ -22,12 +22,17 @@ def catalog(name: str | None = None, *, format: Format = "table") -> int:
     from bestserve.catalog import catalog_rows, describe
 
     kinds: tuple[Kind, ...] = ("hardware", "models", "engines")
-    if name is None:
+    if name is None and format == "json":
+        import json
+
+        from bestserve.results import SCHEMA_VERSION
+
+        listing = {kind: catalog_rows(kind) for kind in kinds}
+        print(json.dumps({"schema_version": SCHEMA_VERSION, **listing}, indent=2))
+    elif name is None or name in kinds:
         for kind in kinds:
-            emit_records(catalog_rows(kind), format, f"{kind} (bestserve catalog {kind})")
-            print()
-    elif name in kinds:
-        emit_records(catalog_rows(name), format, name)
+            if name in (None, kind):
+                emit_records(catalog_rows(kind), format, kind)
     else:
         rows = [
             dict(zip(("figure", "value", "unit", "kind", "source"), row, strict=True))

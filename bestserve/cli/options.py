@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bestserve.cli.files import read_mapping
+from bestserve.cli.output import talk
 from bestserve.errors import InputError
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import SLO
@@ -26,9 +27,13 @@ WORKLOAD_FIELDS = (
 )
 SLO_FIELDS = ("percentile", "joint", "attainment")
 
+DEFAULT_LENGTHS = {"input_len": "lognormal:1000,1", "output_len": "lognormal:250,1"}
+DEFAULT_GOODPUT = "ttft:1000 tpot:50"
+"""A chat workload and interactive objectives, used (and said) where a command line states none."""
+
 
 @Parameter(name="*")
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProblemOptions:
     """What to serve, on what, for whom; flags override the problem file.
 
@@ -47,7 +52,7 @@ class ProblemOptions:
     engine
         vllm, sglang, tensorrt-llm, … or path of an engine record
     input_len
-        tokens of a prompt: 512, "lognormal(2000, cv=0.8)", "uniform(100, 200)"
+        tokens of a prompt: 512, lognormal:2000,0.8 (mean, cv), uniform:100,200, geometric:300
     output_len
         tokens of an answer, written likewise
     burstiness
@@ -147,22 +152,25 @@ class ProblemOptions:
     def _workload(self, stated: Any, flags: dict[str, Any]) -> Workload:
         base = _mapping(stated, "workload")
         merged = {**base, **flags}
-        if not merged:
-            raise InputError(
-                "no workload given; add --input-len and --output-len "
-                '(for example "lognormal(2000, cv=0.8)" and 300) or --trace'
-            )
+        if not {"input_len", "output_len", "trace", "classes"} & merged.keys():
+            talk(f"no lengths given: taking {_flags(DEFAULT_LENGTHS)}")
+            merged.update(DEFAULT_LENGTHS)
         return Workload(**merged)
 
-    def _slo(self, stated: Any, goodput: list[str] | None, flags: dict[str, Any]) -> SLO | None:
+    def _slo(self, stated: Any, goodput: list[str] | None, flags: dict[str, Any]) -> SLO:
         if goodput is not None:
             return SLO(" ".join(goodput), **flags)
         if isinstance(stated, str):
             return SLO(stated, **flags)
         base = _mapping(stated, "slo")
-        if not base and flags:
-            raise InputError(f"{', '.join(flags)} given without --goodput ttft:… tpot:…")
-        return SLO(**{**base, **flags}) if base else None
+        if base:
+            return SLO(**{**base, **flags})
+        talk(f"no objectives given: taking --goodput {DEFAULT_GOODPUT}")
+        return SLO(DEFAULT_GOODPUT, **flags)
+
+
+def _flags(values: dict[str, str]) -> str:
+    return " ".join(f"--{k.replace('_', '-')} {v}" for k, v in values.items())
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:

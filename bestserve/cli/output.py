@@ -72,12 +72,21 @@ def print_markdown(records: list[Record]) -> None:
 
 
 def cell(value: Any) -> str:
-    """Return a value as a person reads it: four digits, blanks for what is absent."""
+    """Return a value as a person reads it: four digits, SI prefixes, blanks for what is absent.
+
+    >>> cell(3.35e12), cell(12.3456), cell(None)
+    ('3.35 T', '12.35', '')
+    """
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def talk(message: str) -> None:

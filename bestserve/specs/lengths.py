@@ -98,7 +98,15 @@ class Uniform(_Law):
 
     def quantile(self, u: Floats) -> Floats:
         """Return the inverse distribution function at u [tokens]."""
-        return self.low - 0.5 + np.asarray(u) * (self.high - self.low + 1)
+        steps = np.floor(np.asarray(u) * (self.high - self.low + 1))
+        return np.minimum(self.low + steps, float(self.high))
+
+    def atoms(self, count: int = ATOMS) -> tuple[Floats, Floats]:
+        """Return every length if there are few, else the means of quantile bins."""
+        values = self.high - self.low + 1
+        if values <= count:
+            return np.arange(self.low, self.high + 1.0), np.full(values, 1 / values)
+        return super().atoms(count)
 
     @property
     def mean_tokens(self) -> float:
@@ -234,11 +242,11 @@ _LAWS: dict[str, type[_Law]] = {
     "lognormal": LogNormal,
     "geometric": Geometric,
 }
-_CALL = re.compile(r"\s*([a-z]+)\s*\(([^()]*)\)\s*", re.IGNORECASE)
+_CALL = re.compile(r"\s*([a-z]+)\s*(?:\(([^()]*)\)|:([^():]*))\s*", re.IGNORECASE)
 
 
 def parse_law(text: object) -> object:
-    """Read 512, "512", "lognormal(2000, cv=0.8)", "uniform(100, 200)" or "geometric(300)".
+    """Read 512, "512", "lognormal(2000, cv=0.8)", "lognormal:2000,0.8", "uniform(100, 200)", ….
 
     Objects that are laws, or dictionaries with `kind`, pass through. Raises InputError.
     """
@@ -246,7 +254,7 @@ def parse_law(text: object) -> object:
         raise InputError(f"length {text!r} is not a number of tokens")
     if isinstance(text, int | float) or (isinstance(text, str) and _is_number(text)):
         value = float(text)
-        if not (value >= 1 and value == int(value)):
+        if not (value >= 1 and value.is_integer()):
             raise InputError(f"length {text!r} is not a whole number of tokens ≥ 1")
         return Fixed(int(value))
     if not isinstance(text, str):
@@ -260,7 +268,8 @@ def parse_law(text: object) -> object:
         )
     names = [n for n in law.model_fields if n != "kind"]
     values: dict[str, float] = {}
-    for position, part in enumerate(p for p in match.group(2).split(",") if p.strip()):
+    inside = match.group(2) if match.group(2) is not None else match.group(3)
+    for position, part in enumerate(p for p in inside.split(",") if p.strip()):
         key, _, number = part.rpartition("=")
         name = key.strip() or (names[position] if position < len(names) else "")
         if name not in names or not _is_number(number):

@@ -14,7 +14,7 @@ from bestserve.specs.base import Spec
 Role = Literal["m", "p", "d"]
 ROLE_NAMES: dict[str, str] = {"m": "collocated", "p": "prefill", "d": "decode"}
 
-_POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d+)*)")
+_POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d+)*)", re.ASCII)
 _OPTIONS = {
     "tp": "tp",
     "pp": "pp",

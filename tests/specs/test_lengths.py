@@ -62,6 +62,7 @@ def test_lognormal_moments_are_those_of_the_tokens_not_of_the_logarithm():
         ("512", Fixed(512)),
         ("lognormal(2000, cv=0.8)", LogNormal(2000, cv=0.8)),
         ("lognormal(mean=2000, cv=0.8)", LogNormal(2000, cv=0.8)),
+        ("lognormal:2000,0.8", LogNormal(2000, cv=0.8)),
         ("uniform(100, 200)", Uniform(100, 200)),
         (" Geometric( 300 ) ", Geometric(300)),
     ],
