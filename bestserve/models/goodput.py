@@ -1,0 +1,230 @@
+"""Highest request rate at which a latency target holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bestserve.models.latency import Latencies, class_cdf, evaluator, stability_rate
+from bestserve.models.status import Status
+from bestserve.models.system import System, Target
+from bestserve.models.trust import Trust
+
+Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
+
+NEARLY_SATURATED = 0.995
+"""Share of the stability limit up to which rates are looked at."""
+
+SLO_SLACK = 0.02
+"""Relative error of a percentile for which the interval `low … high` accounts [1]."""
+
+_TTFT_ATOMS = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """Goodput of one system.
+
+    rate : highest rate at which the target holds [1/s]; low, high : the rates at which it would
+    hold with thresholds 2 % tighter and looser [1/s]: wide when latency hardly depends on the rate
+    binding : what stops a higher rate; at : the latencies there (of the lightest load when
+    infeasible); detail : the arithmetic when infeasible, else empty
+    """
+
+    rate: float
+    low: float
+    high: float
+    binding: Binding
+    at: Latencies
+    trust: Trust
+    status: Status
+    detail: str = ""
+
+
+def attainment(latencies: Latencies, target: Target) -> float:
+    """Return the share of requests that meet all thresholds of `target` together [1].
+
+    TTFT and the decode phase are taken as independent given the output length.
+    """
+    if latencies.status is not Status.OK:
+        return 0.0
+    ttft = math.inf if target.ttft is None else target.ttft
+    e2el = math.inf if target.e2el is None else target.e2el
+    first = float(latencies.ttft.cdf(min(ttft, e2el)))
+    c = latencies.classes
+    if c is None or (target.tpot is None and target.e2el is None):
+        return first
+    tpot = math.inf if target.tpot is None else target.tpot
+    if target.e2el is None:
+        late = float(c.weight @ class_cdf(c, np.array([[tpot]]))[:, 0]) * first
+    else:
+        p = (np.arange(_TTFT_ATOMS) + 0.5) / _TTFT_ATOMS
+        at = np.interp(p, latencies.ttft.F, latencies.ttft.x)
+        at = at[at <= min(ttft, e2el)]
+        limit = np.minimum(tpot, (e2el - at)[None, :] / c.steps[:, None])
+        late = float(c.weight @ class_cdf(c, limit).sum(axis=1)) / _TTFT_ATOMS
+    return (1 - c.no_decode) * late + c.no_decode * first
+
+
+def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float]:
+    """Return the share of requests that meet each threshold of `target` by itself [1]."""
+    shares = {}
+    for name in ("ttft", "tpot", "e2el"):
+        threshold = getattr(target, name)
+        if threshold is not None:
+            shares[name] = float(getattr(latencies, name).cdf(threshold))
+    return shares
+
+
+def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
+    """Return how far the target is met (≥ 0: met) and which objective is nearest.
+
+    Marginal targets: the least log(threshold / percentile); joint ones: attainment less target.
+    """
+    if latencies.status is not Status.OK:
+        return -math.inf, "stability"
+    if target.joint:
+        return attainment(latencies, target) - target.attainment, "joint"
+    best: tuple[float, Binding] = (math.inf, "stability")
+    names: tuple[Literal["ttft", "tpot", "e2el"], ...] = ("ttft", "tpot", "e2el")
+    for name in names:
+        threshold = getattr(target, name)
+        if threshold is None:
+            continue
+        value = getattr(latencies, name).quantile(getattr(target, f"{name}_percentile"))
+        room = math.log(threshold / value) if value > 0 else math.inf
+        best = min(best, (room, name))
+    return best
+
+
+def goodput(system: System, target: Target, *, tolerance: float = 1e-3) -> Goodput:
+    """Return the highest rate at which `target` holds, within `tolerance` of it.
+
+    A target that a lone request misses gives `Status.INFEASIBLE`, rate 0 and the arithmetic in
+    `detail`; one that holds up to the stability limit gives binding "stability".
+    """
+    if system.arrivals.kind == "closed":
+        raise ValueError("a closed loop sets its own rate: goodput needs open arrivals")
+    limit = stability_rate(system)
+    evaluate = evaluator(system)
+    if not limit > 0:
+        at = evaluate(1.0)
+        return Goodput(
+            rate=0.0,
+            low=0.0,
+            high=0.0,
+            binding="infeasible",
+            at=at,
+            trust=Trust(True),
+            status=at.status,
+            detail=str(at.status),
+        )
+    return _search(lambda share: evaluate(share * limit), limit, target, tolerance)
+
+
+def _search(
+    at_share: Callable[[float], Latencies], limit: float, target: Target, tolerance: float
+) -> Goodput:
+    """Bracket and close in on the share of `limit` where the margin changes sign."""
+    tried: dict[float, tuple[float, Binding, Latencies]] = {}
+
+    def look(share: float) -> float:
+        found = at_share(share)
+        tried[share] = (*margin(found, target), found)
+        return tried[share][0]
+
+    low, high = 0.0, NEARLY_SATURATED
+    g_low, g_high = math.inf, -math.inf
+    share = 0.6
+    while True:
+        g = look(share)
+        if g >= 0:
+            low, g_low = share, g
+        else:
+            high, g_high = share, g
+        if low >= NEARLY_SATURATED or high - low <= tolerance * high:
+            break
+        if high <= 2e-3 and low == 0.0:
+            return _infeasible(tried[high][2], target)
+        share = _next(low, high, g_low, g_high, tolerance)
+    if low == 0.0:
+        return _infeasible(tried[high][2], target)
+    room, binding, found = tried[low]
+    if low < NEARLY_SATURATED:
+        binding = tried[high][1] if high in tried else binding
+    else:
+        binding = "stability"
+    down, up = _interval(tried, low, target)
+    return Goodput(
+        rate=low * limit,
+        low=down * limit,
+        high=min(up, 1.0) * limit,
+        binding=binding,
+        at=found,
+        trust=found.trust,
+        status=found.status,
+    )
+
+
+def _next(low: float, high: float, g_low: float, g_high: float, tolerance: float) -> float:
+    """Return the next share to look at: secant in log(1/share − 1), kept inside the bracket."""
+    if low == 0.0:
+        return high / 4 if high > 0.02 else high / 10
+    if not math.isfinite(g_high):
+        if high >= NEARLY_SATURATED and low >= 0.95:
+            return NEARLY_SATURATED
+        return 1.0 - (1.0 - low) / 2.5 if high >= NEARLY_SATURATED else (low + high) / 2
+    z_low, z_high = math.log(1 / low - 1), math.log(1 / high - 1)
+    part = g_low / (g_low - g_high)
+    z = z_low + (z_high - z_low) * min(max(part, 0.02), 0.98)
+    guess = 1 / (1 + math.exp(z))
+    edge = 0.45 * tolerance * high
+    return min(max(guess, low + edge), high - edge)
+
+
+def _interval(
+    tried: dict[float, tuple[float, Binding, Latencies]], share: float, target: Target
+) -> tuple[float, float]:
+    """Return the shares at which the margin would be ± `SLO_SLACK`, from the looks taken."""
+    finite = sorted((s, t[0]) for s, t in tried.items() if math.isfinite(t[0]))
+    slack = SLO_SLACK if not target.joint else SLO_SLACK / 2
+    x = np.log([s for s, _ in finite])
+    g = np.minimum.accumulate(np.array([m for _, m in finite]))
+    if g.size < 2:
+        return share, share
+    order = slice(None, None, -1)
+    down = math.exp(float(np.interp(slack, g[order], x[order])))
+    up = math.exp(float(np.interp(-slack, g[order], x[order])))
+    return min(down, share), max(up, share)
+
+
+def _infeasible(light: Latencies, target: Target) -> Goodput:
+    """Return the verdict that even a request alone misses the target, with the arithmetic."""
+    if target.joint:
+        share = attainment(light, target)
+        detail = (
+            f"a request alone meets all thresholds with probability {share:.3f}, "
+            f"below the attainment of {target.attainment:.3f}"
+        )
+    else:
+        room, name = margin(light, target)
+        p = getattr(target, f"{name}_percentile") if name in ("ttft", "tpot", "e2el") else 0.0
+        law = getattr(light, name) if name in ("ttft", "tpot", "e2el") else light.ttft
+        detail = (
+            f"{name} of a request alone: P{100 * p:g} = {law.quantile(p) * 1e3:.4g} ms, above the "
+            f"threshold of {getattr(target, name) * 1e3:.4g} ms"
+        )
+    return Goodput(
+        rate=0.0,
+        low=0.0,
+        high=0.0,
+        binding="infeasible",
+        at=light,
+        trust=light.trust,
+        status=Status.INFEASIBLE,
+        detail=detail,
+    )

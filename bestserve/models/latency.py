@@ -1,0 +1,319 @@
+"""Latency of a serving system at a request rate, from the queueing models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.distribution import Distribution
+from bestserve.models.queues.mixture import mixture, pearson3_cdf
+from bestserve.models.queues.requests import Requests, prepare
+from bestserve.models.schedulers import (
+    chunked,
+    decode_pool,
+    mixed,
+    prefill_pool,
+    prefill_priority,
+    tandem,
+)
+from bestserve.models.schedulers.engine import Engine, LaneLatency
+from bestserve.models.schedulers.prefill_pool import rescale_excess
+from bestserve.models.status import Status
+from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lane, Routing, System
+from bestserve.models.trust import Trust
+
+Floats = NDArray[np.float64]
+
+POLICIES: dict[
+    str, tuple[Callable[[Engine], float], Callable[[Engine, float], LaneLatency | None]]
+] = {
+    "chunked": (chunked.capacity, chunked.evaluate),
+    "prefill_priority": (prefill_priority.capacity, prefill_priority.evaluate),
+    "mixed": (mixed.capacity, mixed.evaluate),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputClasses:
+    """TPOT by output length: what joint attainment and E2EL need.
+
+    steps : decode steps D [c]; weight : shares of the requests with D > 0 [c];
+    mean, variance, third : moments of TPOT [c; s, s², s³]; low : fastest TPOT [s];
+    no_decode : share of the requests that end with their first token
+    """
+
+    steps: Floats
+    weight: Floats
+    mean: Floats
+    variance: Floats
+    third: Floats
+    low: float
+    no_decode: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latencies:
+    """What requests meet at one rate.
+
+    ttft, tpot, e2el : laws of time to first token, time per output token (requests of two tokens
+    or more) and end-to-end latency [s]; infinite when unstable
+    rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
+    lane runs steps; stability_rate : saturated rate of the whole system [1/s]
+    mean_batch : running sequences per (decode) lane; trust : may this be used without simulating
+    """
+
+    ttft: Distribution
+    tpot: Distribution
+    e2el: Distribution
+    rate: float
+    utilisation: float
+    stability_rate: float
+    mean_batch: float
+    trust: Trust
+    status: Status
+    classes: OutputClasses | None = None
+
+
+def latency(system: System, rate: float) -> Latencies:
+    """Return the stationary latencies of `system` at `rate` requests per second.
+
+    A rate at or above the stability limit gives `Status.UNSTABLE` and infinite laws.
+    """
+    if not rate > 0:
+        raise ValueError(f"rate = {rate} must be positive [1/s]")
+    return evaluator(system)(rate)
+
+
+def latency_curve(system: System, rates: Iterable[float]) -> list[Latencies]:
+    """Return `latency` at each of `rates` [1/s]; lanes and workload are prepared once."""
+    evaluate = evaluator(system)
+    return [evaluate(float(rate)) for rate in rates]
+
+
+def stability_rate(system: System) -> float:
+    """Return the saturated rate of the whole system [1/s]."""
+    requests = prepare(system.lengths)
+    if isinstance(system, Collocated):
+        engine = engine_of(system.lane, requests)
+        return system.replicas * POLICIES[system.lane.policy][0](engine)
+    return min(
+        system.prefill_replicas * prefill_pool.capacity(engine_of(system.prefill, requests)),
+        system.decode_replicas * decode_pool.capacity(engine_of(system.decode, requests)),
+        tandem.link_limit(system.transfer, requests),
+    )
+
+
+def evaluator(system: System) -> Callable[[float], Latencies]:
+    """Return the function rate [1/s] → `Latencies`, everything else prepared."""
+    requests = prepare(system.lengths)
+    if isinstance(system, Collocated):
+        return lambda rate: _collocated(system, requests, rate)
+    return lambda rate: _disaggregated(system, requests, rate)
+
+
+def engine_of(lane: Lane, requests: Requests) -> Engine:
+    """Return the engine of a lane for a workload; recent ones are kept."""
+    return _engine(lane, _ById(requests))
+
+
+class _ById:
+    """A `Requests` that hashes by identity."""
+
+    __slots__ = ("requests",)
+
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
+
+    def __hash__(self) -> int:
+        return id(self.requests)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and other.requests is self.requests
+
+
+@lru_cache(maxsize=512)
+def _engine(lane: Lane, key: _ById) -> Engine:
+    return Engine.of(lane, key.requests)
+
+
+def lane_scv(arrivals: Arrivals, routing: Routing, replicas: int) -> float:
+    """Return the squared CV of the gaps at one of `replicas` lanes [1].
+
+    Random routing thins the stream, 1 + (c² − 1)/k; taking turns sums k gaps, c²/k, and so, nearly,
+    does sending each request to the least busy lane.
+    """
+    scv = arrivals.scv
+    if arrivals.kind == "trace" and arrivals.times.size > 2:
+        gaps = np.diff(arrivals.times)
+        scv = float(gaps.var() / max(gaps.mean() ** 2, 1e-300))
+    if routing == "random":
+        return 1.0 + (scv - 1.0) / replicas
+    return scv / replicas
+
+
+def _unstable(rate: float, limit: float, status: Status) -> Latencies:
+    never = Distribution.point(float("inf"))
+    return Latencies(
+        ttft=never,
+        tpot=never,
+        e2el=never,
+        rate=rate,
+        utilisation=1.0,
+        stability_rate=limit,
+        mean_batch=float("nan"),
+        trust=Trust(True),
+        status=status,
+    )
+
+
+def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:
+    engine = engine_of(system.lane, requests)
+    capacity, evaluate = POLICIES[system.lane.policy]
+    if engine.slots < 1:
+        return _unstable(rate, 0.0, Status.NO_SLOT)
+    share = rate / system.replicas
+    met = evaluate(engine, share)
+    if met is None:
+        limit = capacity(engine) * system.replicas
+        return _unstable(rate, limit, Status.UNSTABLE)
+    scv = lane_scv(system.arrivals, system.routing, system.replicas)
+    if scv != 1.0:
+        met = _reshape(engine, met, scv)
+    return _compose(
+        requests,
+        system.lane,
+        met.ttft,
+        met,
+        rate=rate,
+        limit=met.capacity * system.replicas,
+        utilisation=met.busy,
+        trust=Trust.of(*met.reasons, *_arrival_reasons(system.arrivals, system.routing, scv)),
+    )
+
+
+def _reshape(engine: Engine, met: LaneLatency, scv: float) -> LaneLatency:
+    """Return `met` with the excess of TTFT scaled for gaps that are not exponential."""
+    from dataclasses import replace
+
+    r = engine.requests
+    floor = float(r.weight @ engine.prompt_times(0.0, True, engine.budget)) + engine.front_end()
+    return replace(met, ttft=rescale_excess(met.ttft, floor, max(met.stall, 0.05), scv))
+
+
+def _arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[str, ...]:
+    reasons = []
+    if arrivals.kind in ("mmpp", "trace"):
+        reasons.append(
+            f"arrivals of kind {arrivals.kind!r} are reduced to the spread of their gaps"
+        )
+    if routing in ("least_outstanding", "power_of_two", "least_kv"):
+        reasons.append(f"routing {routing!r} depends on the state of the lanes")
+    if abs(scv - 1.0) > 0.05:
+        reasons.append("gaps between arrivals at a lane are far from exponential")
+    return tuple(reasons)
+
+
+def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> Latencies:
+    prefill = engine_of(system.prefill, requests)
+    decode = engine_of(system.decode, requests)
+    if decode.slots < 1:
+        return _unstable(rate, 0.0, Status.NO_SLOT)
+    k_p, k_d = system.prefill_replicas, system.decode_replicas
+    scv_p = lane_scv(system.arrivals, system.routing, k_p)
+    scv_d = lane_scv(system.arrivals, system.routing, k_d)
+    moved = tandem.transfer_moments(system.transfer, requests, rate)
+    first = prefill_pool.evaluate(prefill, rate / k_p, scv_p)
+    rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
+    limit = stability_rate(system)
+    if first is None or rest is None:
+        return _unstable(rate, limit, Status.UNSTABLE)
+    ttft, busy = first
+    reasons = _arrival_reasons(system.arrivals, system.routing, scv_p)
+    return _compose(
+        requests,
+        system.decode,
+        ttft.shift(prefill.front_end()),
+        rest,
+        rate=rate,
+        limit=limit,
+        utilisation=max(busy, rest.busy),
+        trust=Trust.of(*rest.reasons, *reasons),
+    )
+
+
+def _compose(
+    requests: Requests,
+    lane: Lane,
+    ttft: Distribution,
+    met: LaneLatency,
+    *,
+    rate: float,
+    limit: float,
+    utilisation: float,
+    trust: Trust,
+) -> Latencies:
+    """Return the percentiles of TPOT and E2EL from the moments per output class."""
+    d = requests.classes
+    mean, variance, third = met.mean, met.variance, met.third
+    if d.size == 0:
+        zero = Distribution.point(0.0)
+        tpot, e2el, classes = zero, ttft, None
+    else:
+        if lane.stream_interval > 1:
+            # the first message leaves with token `stream_interval`, or with the last one
+            held = np.minimum(lane.stream_interval - 1, d)
+            ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
+            keep = 1.0 - held / d
+            mean, variance, third = mean * keep, variance * keep**2, third * keep**3
+        low = 0.0 if lane.stream_interval > 1 else met.low
+        tpot = mixture(requests.class_weight, mean, variance, third, low, met.high)
+        classes = OutputClasses(
+            steps=d,
+            weight=requests.class_weight,
+            mean=mean,
+            variance=np.maximum(variance, (1e-7 * mean) ** 2),
+            third=third,
+            low=low,
+            no_decode=requests.no_decode,
+        )
+        e2el = _end_to_end(ttft, classes)
+    return Latencies(
+        ttft=ttft,
+        tpot=tpot,
+        e2el=e2el,
+        rate=rate,
+        utilisation=utilisation,
+        stability_rate=limit,
+        mean_batch=met.running,
+        trust=trust,
+        status=Status.OK,
+        classes=classes,
+    )
+
+
+def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
+    """Return the law of TTFT + D·TPOT, TTFT independent of the decode phase given D."""
+    d = c.steps
+    room = np.maximum(c.mean - c.low, 1e-9 * c.mean)
+    kappa = np.maximum(c.third, 2 * c.variance**2 / room)
+    law = mixture(
+        c.weight,
+        ttft.mean + d * c.mean,
+        ttft.variance + d**2 * c.variance,
+        max(ttft.third_cumulant, 0.0) + d**3 * kappa,
+        float(ttft.x[0]),
+    )
+    if c.no_decode > 0:
+        return Distribution.mixture([law, ttft], [1 - c.no_decode, c.no_decode])
+    return law
+
+
+def class_cdf(c: OutputClasses, tpot: Floats) -> Floats:
+    """Return P(TPOT ≤ tpot) per class; `tpot` broadcasts against [c, 1]."""
+    room = np.maximum(c.mean - c.low, 1e-9 * c.mean)
+    kappa = np.maximum(c.third, 2 * c.variance**2 / room)
+    return pearson3_cdf(tpot, c.mean[:, None], c.variance[:, None], kappa[:, None])

@@ -1,0 +1,1 @@
+"""Queueing models, one family per file; arrays in, arrays out."""

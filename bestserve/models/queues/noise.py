@@ -1,0 +1,61 @@
+"""Fluctuation of the step time that a request sees, by its number of decode steps.
+
+Each arrival adds h(j) = α + k(l + j) to the next D steps (and a jump S at j = 0 when prompts share
+the server), while longer steps collect more arrivals: a linear Hawkes process in step time, with
+
+    S_t(ω) = λτ [ E|ĥ|² + (c_a² − 1)|E ĥ|² ] / |1 − λ E ĥ(ω)|²
+
+for mean step τ and squared CV c_a² of the gaps. The mean of D consecutive steps then has variance
+v(D) = (2/D) ∫_0^D (1 − u/D) R(u) du, R the inverse transform of S_t. Derived in
+`models/derive_noise.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.queues.requests import Requests
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Linear response of the step time to one more request.
+
+    alpha : per running sequence, context aside [s]; k : per context token [s/token]
+    jump1, jump2 : first two moments of the prompt's own work, 0 on decode-only servers [s, s²]
+    """
+
+    alpha: float
+    k: float
+    jump1: float = 0.0
+    jump2: float = 0.0
+
+
+def variance_of_mean(
+    requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
+) -> Floats:
+    """Return the variance of the mean of D consecutive step times [c, s²] for each output class.
+
+    rate : λ [1/s]; tau : mean step time, stalls included [s]; scv : squared CV of the gaps
+    """
+    a, k, width = response.alpha, response.k, requests.width
+    # totals over a bin of `width` steps: amplitudes × width, the jump counted once
+    mean_h = a * requests.response0 + k * requests.response1
+    power = a * a * requests.power00 + a * k * requests.power01 + k * k * requests.power11
+    total = mean_h + response.jump1
+    density = power * width + response.jump2 + 2 * response.jump1 * mean_h.real
+    density = density + (scv - 1.0) * np.abs(total) ** 2
+    spectrum = rate * tau * width * density / np.abs(1.0 - rate * total) ** 2
+    covariance = np.fft.irfft(spectrum)[: requests.survival.size + 2]
+    # Var of a sum over m bins: m R0 + 2 Σ_{u<m} (m − u) R_u
+    inner = np.cumsum(np.cumsum(covariance[1:]))
+    sums = np.concatenate(
+        ([0.0, covariance[0]], np.arange(2, covariance.size + 1) * covariance[0] + 2 * inner)
+    )[: covariance.size]
+    bins = requests.classes / width
+    return np.maximum(np.interp(bins, np.arange(sums.size), sums), 0.0) / requests.classes**2

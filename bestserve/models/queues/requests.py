@@ -1,0 +1,226 @@
+"""What the queues need to know of the requests: moments, survival functions, classes.
+
+All of it is independent of rate and hardware, so one `Requests` serves a whole ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.system import Lengths
+
+Floats = NDArray[np.float64]
+
+STEP_BINS = 512
+"""Resolution of functions of the decode age; a bin is one step for outputs up to 512 tokens."""
+
+MAX_CLASSES = 40
+"""Output-length classes kept for mixtures; more change P99 of TPOT by less than 0.3 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Moments and tables of one workload.
+
+    prompt, cached, weight : distinct prompts: tokens to compute, tokens found in the cache, share
+    p1, p2 : E[prompt], E[prompt²]; pairs : E[attention pairs of a prompt] [token²]
+    kv1 : E[prompt + cached] [tokens]
+    d1, d2 : E[D], E[D²] of the decode steps D = output − 1
+    context : mean context of a running sequence, length-biased [tokens]
+    classes : decode steps of the output classes [c], ascending, none zero; class_weight [c] sums
+        to 1 over requests with D > 0; class_prompt: their mean prompt + cached [c]
+    no_decode : share of requests that end with their first token
+    width : decode steps per bin; survival : E[1{D ≥ j}] in bins [STEP_BINS]
+    overlap : E[min(D', D)] per class, D' an independent copy [c]
+    response0, response1 : Fourier transforms of E[1{D ≥ j}] and E[(l + j) 1{D ≥ j}] per bin
+    power00, power01, power11 : spectra of their autocovariances (see `noise`)
+    peak_context : E[(kv + output)·D] / E[D], mean final footprint of a running sequence
+    reserve2 : E[R²] / E[R] with R = kv + output
+    independent : whether prompt and output lengths are drawn independently
+    """
+
+    prompt: Floats
+    cached: Floats
+    weight: Floats
+    p1: float
+    p2: float
+    pairs: float
+    kv1: float
+    d1: float
+    d2: float
+    context: float
+    classes: Floats
+    class_weight: Floats
+    class_prompt: Floats
+    no_decode: float
+    width: float
+    survival: Floats
+    overlap: Floats
+    response0: NDArray[np.complex128]
+    response1: NDArray[np.complex128]
+    power00: Floats
+    power01: Floats
+    power11: Floats
+    peak_context: float
+    reserve2: float
+    independent: bool
+    smallest_kv: float
+
+    @property
+    def fixed_prompt(self) -> bool:
+        """Whether all prompts take the same number of tokens to compute."""
+        return bool(self.prompt.size == 1)
+
+
+def prepare(lengths: Lengths) -> Requests:
+    """Return the tables of `lengths`; about 0.3 ms, kept for the most recent workloads."""
+    for known, prepared in _recent:
+        if known is lengths:
+            return prepared
+    prepared = _prepare(lengths)
+    _recent.append((lengths, prepared))
+    del _recent[:-8]
+    return prepared
+
+
+_recent: list[tuple[Lengths, Requests]] = []
+
+
+def _prepare(lengths: Lengths) -> Requests:
+    total = np.asarray(lengths.inputs, dtype=np.float64)
+    p_in = np.asarray(lengths.input_weights, dtype=np.float64)
+    cached = np.asarray(lengths.cached, dtype=np.float64)
+    cached = cached if cached.size else np.zeros_like(total)
+    prompt = np.maximum(total - cached, 1.0)
+    decode = np.maximum(np.asarray(lengths.outputs, dtype=np.float64) - 1.0, 0.0)
+    p_out = np.asarray(lengths.output_weights, dtype=np.float64)
+    mean_kv = float(p_in @ total)
+    if lengths.joint:
+        p_out, kv1, kv2 = p_in, total, total**2
+    else:
+        kv1 = np.full_like(decode, mean_kv)
+        kv2 = np.full_like(decode, float(p_in @ total**2))
+
+    d1, d2 = float(p_out @ decode), float(p_out @ decode**2)
+    busy = max(d1, 1e-12)
+    context = float(p_out @ (kv1 * decode + decode * (decode + 1) / 2)) / busy
+    reserve = p_out @ (kv1 + decode + 1)
+    classes, class_weight, class_prompt = _classes(decode, p_out, kv1)
+    tables = _survival_tables(decode, p_out, kv1, kv2)
+    alone, prompt_weight = _distinct(prompt, cached, p_in)
+    return Requests(
+        prompt=alone[0],
+        cached=alone[1],
+        weight=prompt_weight,
+        p1=float(p_in @ prompt),
+        p2=float(p_in @ prompt**2),
+        pairs=float(p_in @ (prompt * cached + prompt**2 / 2)),
+        kv1=mean_kv,
+        d1=d1,
+        d2=d2,
+        context=context,
+        classes=classes,
+        class_weight=class_weight,
+        class_prompt=class_prompt,
+        no_decode=float(p_out[decode <= 0].sum()),
+        width=tables["width"],
+        survival=tables["survival"],
+        overlap=np.interp(
+            classes,
+            tables["width"] * np.arange(STEP_BINS + 1),
+            np.concatenate(([0.0], np.cumsum(tables["survival"]) * tables["width"])),
+        ),
+        response0=tables["response0"],
+        response1=tables["response1"],
+        power00=tables["power00"],
+        power01=tables["power01"],
+        power11=tables["power11"],
+        peak_context=float(p_out @ ((kv1 + decode + 1) * decode)) / busy,
+        reserve2=float(p_out @ (kv2 + 2 * kv1 * (decode + 1) + (decode + 1) ** 2)) / reserve,
+        independent=not lengths.joint,
+        smallest_kv=float(total.min() + decode.min() + 1),
+    )
+
+
+def _distinct(prompt: Floats, cached: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Return distinct (prompt, cached) pairs [2, m] and their shares [m]."""
+    pairs, index = np.unique(np.stack((prompt, cached)), axis=1, return_inverse=True)
+    return pairs, np.bincount(index.ravel(), weights=weight, minlength=pairs.shape[1])
+
+
+def _classes(decode: Floats, weight: Floats, kv1: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return at most `MAX_CLASSES` classes of decode steps: mean steps, share, mean prompt.
+
+    Bins are narrow in both tails (sin² spacing of the quantiles), where percentiles are read.
+    """
+    some = decode > 0
+    if not some.any():
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    steps, index = np.unique(decode[some], return_inverse=True)
+    share = np.bincount(index, weights=weight[some])
+    prompt = np.bincount(index, weights=(weight * kv1)[some])
+    if steps.size > MAX_CLASSES:
+        middle = (np.cumsum(share) - share / 2) / share.sum()
+        edges = np.sin(np.pi * np.arange(1, MAX_CLASSES) / (2 * MAX_CLASSES)) ** 2
+        group = np.searchsorted(edges, middle)
+        _, group = np.unique(group, return_inverse=True)
+        steps = np.bincount(group, weights=steps * share)
+        share, prompt = (np.bincount(group, weights=v) for v in (share, prompt))
+        steps = steps / share
+    return steps, share / share.sum(), prompt / share
+
+
+def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -> dict[str, Floats]:
+    """Return survival function, responses and autocovariance spectra by decode age.
+
+    With s the age of the older of two steps u apart, the response of the step time to one request
+    is α + k·(l + j) while it runs, so its autocovariance needs Σ_{s>u} E[(l+s−u)^a (l+s)^b 1{D≥s}].
+    """
+    width = max(1.0, float(decode.max(initial=1.0)) / STEP_BINS)
+    order = np.argsort(decode)
+    steps = decode[order]
+    tail = np.stack((weight, weight * kv1, weight * kv2))[:, order]
+    tail = np.concatenate((np.cumsum(tail[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))), axis=1)
+    edge = width * np.arange(STEP_BINS + 1)
+    # integral of the survival function over a bin, so that E[D] is kept exactly
+    cumulative = np.stack([_integral(edge, steps, row) for row in tail])
+    g0, g1, g2 = np.diff(cumulative, axis=1) / width
+    age = edge[:-1] + (width + 1) / 2
+
+    def beyond(values: Floats) -> Floats:
+        return np.cumsum(values[::-1])[::-1] * width
+
+    u = width * np.arange(STEP_BINS)
+    f0, f1, f2 = g0, g1 + age * g0, g2 + 2 * age * g1 + age**2 * g0
+    lag = np.stack(
+        (
+            beyond(f0),
+            2 * beyond(f1) - u * beyond(f0),
+            beyond(f2) - u * beyond(f1),
+        )
+    )
+    size = 4 * STEP_BINS
+    even = np.zeros((3, size))
+    even[:, :STEP_BINS] = lag
+    even[:, size - STEP_BINS + 1 :] += lag[:, :0:-1]
+    power = np.fft.rfft(even, axis=1).real
+    response = np.fft.rfft(np.stack((f0, f1)), n=size, axis=1) * width
+    return {
+        "width": width,
+        "survival": g0,
+        "response0": response[0],
+        "response1": response[1],
+        "power00": power[0],
+        "power01": power[1],
+        "power11": power[2],
+    }
+
+
+def _integral(at: Floats, steps: Floats, tail: Floats) -> Floats:
+    """Return ∫_0^at tail(j) dj of the step function that drops to tail[i+1] after steps[i]."""
+    knots = np.concatenate(([0.0], steps))
+    area = np.concatenate(([0.0], np.cumsum(np.diff(knots) * tail[:-1])))
+    return np.interp(at, knots, area)

@@ -1,0 +1,64 @@
+"""Saturated throughput: the rate beyond which queues grow without bound.
+
+Prefill first: 1/λ* = E[D] t_d(B)/B + S, S the prompt time at the batch sizes that saturation
+makes. Shared steps (chunked, mixed): if the token budget binds before the slots, decodes hold
+b = M E[D]/(E[l]+E[D]) tokens of it and λ* = (M − b)/(E[l] t); else B sequences run and
+λ* = B/(E[D] τ) with τ the step with the prompts that keep them coming. Decode only:
+λ* = B/(E[D] t_d(B)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def decode_limit(slots: float, steps: float, full_step: float) -> float:
+    """Return B/(E[D] t_d(B)) [1/s]; infinite when nothing decodes."""
+    return slots / (steps * full_step) if steps > 0 else float("inf")
+
+
+def prefill_first_limit(decode: float, prompt_time: float) -> float:
+    """Return λ* = 1/(1/decode + prompt_time) [1/s], `decode` the decode-only limit."""
+    return 1.0 / (1.0 / decode + prompt_time)
+
+
+def shared_limit(
+    budget: float,
+    slots: float,
+    prompt: float,
+    steps: float,
+    packed: Callable[[float], float],
+    step: Callable[[float, float], float],
+) -> float:
+    """Return λ* of steps that hold decodes and prompts [1/s].
+
+    budget : M [tokens]; slots : B; prompt : E[l] [tokens]; steps : E[D]
+    packed : room → prompt tokens that fill it; step : (prompt tokens, decodes) → time [s]
+    """
+    decodes = budget * steps / (prompt + steps)
+    if decodes < slots:
+        taken = packed(budget - decodes)
+        for _ in range(8):
+            # decodes in step with what is really packed: b = taken/E[l] · E[D]
+            decodes = min(taken / prompt * steps, slots)
+            taken = packed(budget - decodes)
+        if decodes < slots:
+            return taken / (prompt * step(taken, decodes))
+    tokens = slots / max(steps, 1e-9) * prompt
+    rate = slots / (steps * step(tokens, slots))
+    room = packed(max(budget - slots, 1.0))
+    # a prompt arrives every few steps: those steps are longer than the average one
+    plain = step(0.0, slots)
+    low, high = 0.0, slots / (steps * plain)
+    for _ in range(40):
+        rate = (low + high) / 2
+        tau = slots / (rate * steps)
+        per_step = rate * tau
+        share = min(1.0, per_step)
+        taken = min(per_step * prompt / share, max(room, prompt))
+        need = (1 - share) * plain + share * step(taken, slots)
+        if need > tau:
+            high = rate
+        else:
+            low = rate
+    return rate

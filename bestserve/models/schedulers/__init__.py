@@ -1,0 +1,1 @@
+"""Scheduler policies, one per file, each composing families of `bestserve.models.queues`."""

@@ -1,0 +1,77 @@
+"""A decode-only lane: prompts arrive with their KV cache and join at step boundaries.
+
+Mean TPOT from the occupancy (insensitive), its spread from the linear noise of the step time, and
+from what a request waits before it joins: the rest of the running step, a slot, the transfer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bestserve.models.distribution import Distribution
+from bestserve.models.queues.noise import variance_of_mean
+from bestserve.models.queues.occupancy import occupancy
+from bestserve.models.queues.stability import decode_limit
+from bestserve.models.schedulers.engine import Engine, LaneLatency
+
+
+def capacity(engine: Engine) -> float:
+    """Return the saturated rate of the lane [1/s]."""
+    if engine.slots < 1:
+        return 0.0
+    return decode_limit(engine.slots, engine.requests.d1, float(engine.decode_times[-1]))
+
+
+def evaluate(
+    engine: Engine, rate: float, scv: float = 1.0, transfer: tuple[float, float] = (0.0, 0.0)
+) -> LaneLatency | None:
+    """Return TPOT of the lane (`ttft` is the constant 0), or `None` when it is not stable.
+
+    rate : λ > 0 [1/s]; scv : squared CV of the gaps between arrivals at this lane;
+    transfer : mean and variance of the KV transfer, counted between first and second token [s, s²]
+    """
+    r = engine.requests
+    limit = capacity(engine)
+    if rate >= limit:
+        return None
+    state = occupancy(rate, r.d1, engine.decode_times)
+    spread = max(state.variance, 0.0) ** 0.5
+    response = engine.response(state.mean, spread)
+    own = response.alpha + response.k * r.context
+    d = r.classes
+    feedback = max(1.0 - rate * r.d1 * own, 0.05)
+    mean = state.tpot + (scv - 1.0) * own * r.overlap / d / feedback
+    mean = mean + response.k * (r.class_prompt - r.kv1)
+    variance = variance_of_mean(r, response, rate, state.tpot, scv)
+    linear = state.mean / feedback
+    if state.wait > 1e-3 and linear > 0:
+        variance = variance * min(1.0, state.variance / linear)
+    # the join waits for the end of a running step, unless the lane is idle
+    tau, joins = state.tpot, 1.0 - state.idle
+    mean = mean + joins * tau / 2 / d
+    variance = variance + (joins * tau**2 / 3 - (joins * tau / 2) ** 2) / d**2
+    third = np.zeros_like(d)
+    mean = mean + transfer[0] / d
+    variance = variance + transfer[1] / d**2
+    wait_mean = 0.0
+    if state.wait > 1e-6:
+        d_scv = r.d2 / r.d1**2 - 1.0
+        wait_mean = (scv + d_scv) / 2 / (limit - rate)
+        p = state.wait
+        mean = mean + p * wait_mean / d
+        variance = variance + (2 * p - p * p) * wait_mean**2 / d**2
+        third = third + p * (6 - 6 * p + 2 * p * p) * wait_mean**3 / d**3
+    return LaneLatency(
+        ttft=Distribution.point(0.0),
+        mean=mean,
+        variance=variance,
+        third=third,
+        low=engine.decode(1.0) + float(transfer[0] / d.max()),
+        high=np.inf,
+        running=state.mean,
+        busy=1.0 - state.idle,
+        capacity=limit,
+        wait=state.wait,
+        stall=0.0,
+        reasons=(),
+    )

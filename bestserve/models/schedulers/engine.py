@@ -1,0 +1,128 @@
+"""One engine instance doing one workload: step times by composition, limits, noise response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.distribution import Distribution
+from bestserve.models.queues.noise import Response
+from bestserve.models.queues.requests import Requests
+from bestserve.models.queues.slots import running_limit
+from bestserve.models.system import Lane
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A lane with its requests; everything that does not depend on the rate.
+
+    slots : running sequences at most, KV cache considered [sequences]
+    decode_times : t_d(1 … slots) of decode-only steps at mean context [s]
+    """
+
+    lane: Lane
+    requests: Requests
+    slots: int
+    decode_times: Floats
+
+    @classmethod
+    def of(cls, lane: Lane, requests: Requests) -> Engine:
+        """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
+        slots = int(running_limit(lane, requests))
+        return cls(lane, requests, slots, decode_time(lane, requests, np.arange(1, slots + 1)))
+
+    @property
+    def budget(self) -> float:
+        """Tokens per step at most."""
+        return float(self.lane.max_num_batched_tokens)
+
+    def decode(self, n: float) -> float:
+        """Return t_d at a real number of sequences [s]."""
+        return float(decode_time(self.lane, self.requests, np.array([n]))[0])
+
+    def slope(self, n: float, spread: float) -> float:
+        """Return d t_d / dn as a secant over n ± spread [s/sequence]."""
+        low, high = max(n - spread, 0.0), n + max(spread, 1.0)
+        low = min(low, max(n - 1.0, 0.0))
+        t = decode_time(self.lane, self.requests, np.array([low, high]))
+        return float((t[1] - t[0]) / (high - low))
+
+    def response(self, n: float, spread: float) -> Response:
+        """Return what one more sequence adds to a decode step around n."""
+        k = self.lane.step.k
+        own = self.slope(n, spread)
+        return Response(alpha=max(own - k * self.requests.context, 0.0), k=k)
+
+    def prompt_step(self, tokens: Floats, decodes: float, split: bool) -> Floats:
+        """Return the time of a step that takes `tokens` prompt tokens beside `decodes` [m, s].
+
+        Attention pairs per prompt token are those of a mean prompt; a step of few whole prompts
+        has at most the pairs of one prompt of that size.
+        """
+        r = self.requests
+        pairs = tokens * (r.pairs / r.p1)
+        if not split:
+            cached = r.kv1 - r.p1
+            pairs = np.minimum(pairs, tokens * cached + tokens**2 / 2)
+        return np.asarray(
+            self.lane.step(
+                T=tokens + decodes,
+                A=pairs,
+                K=decodes * r.context,
+                n=decodes + np.maximum(1.0, tokens / r.p1),
+                prefill=True,
+            )
+        )
+
+    def prompt_times(self, decodes: float, split: bool, room: float) -> Floats:
+        """Return the time of the steps a prompt needs when nothing else waits [m, s].
+
+        room : prompt tokens per step; beyond it a prompt is split if `split`
+        """
+        r, step = self.requests, self.lane.step
+        chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else np.ones_like(r.prompt)
+        last = r.prompt - (chunks - 1) * room if split else r.prompt
+        context, n = decodes * r.context, decodes + 1.0
+        full = step(T=room + decodes, A=0.0, K=context, n=n, prefill=True) if split else 0.0
+        rest = step(T=last + decodes, A=0.0, K=context, n=n, prefill=True)
+        pairs = r.prompt * r.cached + r.prompt**2 / 2
+        return np.asarray((chunks - 1) * full + rest + step.phi * step.a * pairs)
+
+    def front_end(self) -> float:
+        """Return the mean front-end time added to TTFT [s]."""
+        r = self.requests
+        return self.lane.t_req + self.lane.t_req_token * r.kv1
+
+
+def decode_time(lane: Lane, requests: Requests, n: NDArray[np.generic]) -> Floats:
+    """Return the time of decode-only steps of n sequences at mean context [m, s]."""
+    count = np.asarray(n, dtype=np.float64)
+    return np.asarray(lane.step(T=count, A=0.0, K=count * requests.context, n=count, prefill=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLatency:
+    """What one lane does to its requests at one rate.
+
+    ttft : time to first token [s]; mean, variance, third : TPOT per output class (as in
+    `Requests.classes`) [c; s, s², s³]; low, high : bounds of TPOT [s]; running : mean sequences;
+    busy : share of the time that steps run; capacity : saturated rate of the lane [1/s]
+    wait : share of requests that wait for a slot; stall : share of busy time in prompt steps
+    """
+
+    ttft: Distribution
+    mean: Floats
+    variance: Floats
+    third: Floats
+    low: float
+    high: float
+    running: float
+    busy: float
+    capacity: float
+    wait: float
+    stall: float
+    reasons: tuple[str, ...]

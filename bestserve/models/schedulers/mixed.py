@@ -1,0 +1,16 @@
+"""Mixed batching: decodes first, whole prompts in what is left of the budget, at least one."""
+
+from __future__ import annotations
+
+from bestserve.models.schedulers import shared_steps
+from bestserve.models.schedulers.engine import Engine, LaneLatency
+
+
+def capacity(engine: Engine) -> float:
+    """Return the saturated rate of the lane [1/s]."""
+    return shared_steps.capacity(engine, split=False)
+
+
+def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
+    """Return TTFT and TPOT under Poisson arrivals at `rate` [1/s]; `None` if not stable."""
+    return shared_steps.evaluate(engine, rate, split=False)
