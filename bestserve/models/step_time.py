@@ -28,15 +28,16 @@ class StepTime:
 
     Parameters
     ----------
-    w : weight bytes read and kernel launches of a step, whatever its size [s]
+    w : weight bytes read in a step, whatever its size [s]
     c : compute per token, in the p-norm with `w` [s/token]
     e : elementwise work and collectives per token [s/token]
     a : prefill attention per (query, key) pair [s/token²]
     k : reading one token of decode context from the KV cache [s/token]
-    a_step : host time per step that no kernel hides [s]
+    a_step : host time per step that no kernel hides, and kernel launches, which add to everything
+        else (mixtures of experts carry those in `moe`) [s]
     a_seq : host time per sequence in the step [s/sequence]
     phi : factor on the device time of steps with prompt tokens, ≥ 1 [1]
-    moe : m(T) at T = 2^(i/2), i = 0, 1, …; empty for dense models [s]
+    moe : m(T) at T = 2^(i/2), i = 0, 1, …: routed experts; empty for dense models [s]
 
     All are finite and ≥ 0; `w + c > 0`. `ValueError` otherwise.
 

@@ -1,0 +1,76 @@
+"""Serving-engine constants as numbers: host overhead, scheduler limits, memory rule, kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bestserve.models.device import Generation, Precision
+from bestserve.models.moe import MoeKernel, MoePath
+from bestserve.models.system import Policy
+
+MemoryRule = Literal["total", "static", "free"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeKernelChoice:
+    """The expert kernel of one weight format; `generation` "" matches every GPU."""
+
+    precision: Precision
+    generation: Generation | Literal[""]
+    kernel: MoeKernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConstants:
+    """One engine (and version) as the models see it.
+
+    a_step, a_step_moe : host time per step that nothing hides, dense and MoE models [s]
+    a_seq : host time per sequence in a step [s]
+    phi, phi_moe : factor on the device time of steps with prompt tokens [1]
+    t_req, t_req_token : front-end time per request and per prompt token [s]
+    gamma : factor on the fixed time of expert layers [1]
+    moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
+    alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
+    cuda_graphs : False launches every kernel from the host
+    launch_time : host time per launch without graphs; 0 takes the device's [s]
+    memory_rule : "total": KV = u·memory − weights − activations − reserve (vLLM); "static":
+        KV = u·memory − weights (SGLang); "free": KV = u·(memory − weights − activations −
+        reserve) (TensorRT-LLM), with u = gpu_memory_utilization
+    memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
+    kv_bytes : bytes per KV element by default [B]
+    Scheduler fields as in `bestserve.models.system.Lane`.
+    """
+
+    name: str
+    policy: Policy
+    a_step: float
+    a_seq: float
+    a_step_moe: float
+    phi: float
+    phi_moe: float
+    t_req: float
+    t_req_token: float
+    gamma: float
+    moe_path: MoePath
+    moe_kernels: tuple[MoeKernelChoice, ...] = ()
+    alltoall_latency: float | None = None
+    alltoall_link: float | None = None
+    cuda_graphs: bool = True
+    launch_time: float = 0.0
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    gpu_memory_utilization: float = 0.9
+    memory_rule: MemoryRule = "total"
+    memory_reserve: float = 3e9
+    kv_reserve: float = 0.0
+    kv_block: int = 16
+    kv_bytes: float = 2.0
+    stream_interval: int = 1
+
+    def moe_kernel(self, precision: Precision, generation: Generation) -> MoeKernel:
+        """Return the expert kernel for a format on a GPU generation, or the default path."""
+        for choice in self.moe_kernels:
+            if choice.precision == precision and choice.generation in ("", generation):
+                return choice.kernel
+        return MoeKernel(path=self.moe_path)
