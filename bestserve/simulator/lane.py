@@ -1,0 +1,564 @@
+"""One lane of an engine, advanced from event to event.
+
+While nobody joins or leaves, n decode steps take n·t₀ + k·b·n(n−1)/2, because the context grows
+by b tokens a step. The loop jumps to the earliest of the next departure, the first step boundary
+at or after the next arrival and the step at which the KV cache is full; it costs a few
+operations per event, however many tokens lie between.
+
+Semantics (the naive loop in `tests/simulator/naive.py` says the same without jumping):
+
+* A step starts at a boundary and ends at the next; who arrives at a boundary or before takes
+  part. The queue is first come first served; evicted requests go to its head.
+* A request needs l + j tokens of KV in its j-th decode step, in whole blocks. At admission it
+  takes the blocks of its prompt and of the reserved share of its output, l + ⌊reserve·(o − 1)⌋.
+* If the next step's blocks do not fit, the youngest running request is evicted until they do;
+  its prompt and the tokens generated so far are processed again. Nobody is admitted then.
+* A prompt is admitted if its blocks fit beside those that the next step needs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+from numpy.typing import NDArray
+
+from bestserve.models.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
+from bestserve.simulator.heap import (
+    FINISH,
+    FIRST_MESSAGE,
+    GROW,
+    ITERATION_SHIFT,
+    KIND_MASK,
+    REQUEST_MASK,
+    REQUEST_SHIFT,
+    forget,
+    pack,
+    push,
+    remove,
+)
+from bestserve.simulator.layout import (
+    ADMISSIONS,
+    ADMITTED,
+    ARRIVAL,
+    BATCH,
+    BLOCK,
+    BLOCKS,
+    BUDGET,
+    BUSY,
+    CACHED,
+    CONTEXT,
+    DECODING,
+    EVENTS,
+    EVICTED,
+    EVICTIONS,
+    FIRST,
+    GENERATED,
+    GROWING,
+    GROWING_CONTEXT,
+    HEAD,
+    HELD,
+    ITERATION,
+    JOINING,
+    KV,
+    LAST,
+    NEXT,
+    NOW,
+    OUTPUT,
+    OUTSTANDING,
+    PEAK,
+    POLICY,
+    PREFILL,
+    PROMPT,
+    PROMPT_TOKENS,
+    QUEUED_TOKENS,
+    READY,
+    RESERVE,
+    RIDING,
+    SAMPLES,
+    SEEN,
+    SERIES_BATCH,
+    SERIES_KV,
+    SERIES_LENGTH,
+    SERIES_TIME,
+    SLOTS,
+    SPLIT,
+    SPLIT_DONE,
+    START,
+    STEPPING,
+    STEPS,
+    STREAM,
+    STRIDE,
+    T_END,
+    T_NEXT,
+    TAIL,
+    UNLIMITED,
+)
+from bestserve.simulator.policies import PREFILL_PRIORITY, tokens_taken
+
+
+@njit(cache=True, inline="always")
+def reserved_tokens(prompt: int, output: int, generated: int, reserve: float) -> int:
+    """Return the KV tokens a request holds from its admission on [tokens]."""
+    return max(prompt + int(reserve * (output - 1)), prompt + generated)
+
+
+@njit(cache=True, inline="always")
+def in_blocks(tokens: int, block: int) -> int:
+    """Return tokens rounded up to whole blocks [blocks]."""
+    return (tokens + block - 1) // block
+
+
+@njit(cache=True)
+def long_step(tokens: int, costs: NDArray, moe: NDArray) -> float:
+    """Return what `token_time` returns, for steps longer than the table [s]."""
+    return token_time(float(tokens), costs, moe)
+
+
+@njit(cache=True, inline="always")
+def tokens_cost(tokens: int, table: NDArray, costs: NDArray, moe: NDArray) -> float:
+    """Return the part of the step time that depends on the token count alone [s]."""
+    return table[tokens] if tokens < table.size else long_step(tokens, costs, moe)
+
+
+@njit(cache=True)
+def growing_blocks(context: int, phases: NDArray, iteration: int, block: int) -> int:
+    """Return Σ⌈cᵢ/block⌉ over the growing requests in the next step [blocks].
+
+    context : Σcᵢ; phases[p] : how many have (cᵢ − iteration) mod block = p, which never changes
+    while a request decodes.
+    """
+    padding = 0
+    for p in range(block):
+        padding += phases[p] * ((-(p + iteration)) % block)
+    return (context + padding) // block
+
+
+@njit(cache=True, inline="always")
+def steps_to(gap: float, first: float, growth: float) -> int:
+    """Return the least n ≥ 1 with n·first + growth·n(n−1)/2 ≥ gap."""
+    b = first - 0.5 * growth
+    n = int(math.ceil(2.0 * gap / (b + math.sqrt(b * b + 2.0 * growth * gap))))
+    n = max(n, 1)
+    # The root is rounded; the boundary itself decides.
+    while n * first + growth * (0.5 * n * (n - 1)) < gap:
+        n += 1
+    while n > 1 and (n - 1) * first + growth * (0.5 * (n - 1) * (n - 2)) >= gap:
+        n -= 1
+    return n
+
+
+@njit(cache=True)
+def sample(series: NDArray, state: NDArray, now: float, batch: int, kv: int) -> None:
+    """Keep one point of the lane's series; when full, keep every second and sample half as often."""
+    n = state[SAMPLES]
+    if n == SERIES_LENGTH:
+        for i in range(SERIES_LENGTH // 2):
+            for j in range(3):
+                series[i, j] = series[2 * i, j]
+        n = SERIES_LENGTH // 2
+        state[STRIDE] *= 2
+    series[n, SERIES_TIME] = now
+    series[n, SERIES_BATCH] = batch
+    series[n, SERIES_KV] = kv
+    state[SAMPLES] = n + 1
+
+
+@njit(cache=True)
+def advance(
+    lane: int,
+    until: float,
+    inclusive: bool,
+    clock: NDArray,
+    state: NDArray,
+    heaps: NDArray,
+    phases: NDArray,
+    joins: NDArray,
+    series: NDArray,
+    times: NDArray,
+    facts: NDArray,
+    limits: NDArray,
+    costs: NDArray,
+    moe: NDArray,
+    table: NDArray,
+    done: NDArray,
+) -> int:
+    """Process the lane's events up to `until` [s] and return how many requests ended.
+
+    Steps end at or before `until`; new ones start before it, or also at it if `inclusive`. With a
+    non-empty `done`, it returns after the first boundary at which requests ended and lists them
+    there. Whatever has not ended stays as it is, to be continued by the next call.
+    """
+    c = clock[lane]
+    s = state[lane]
+    heap = heaps[lane]
+    phase = phases[lane]
+    join = joins[lane]
+    points = series[lane]
+    policy, slots, budget = limits[POLICY], limits[SLOTS], limits[BUDGET]
+    block, blocks, stream = limits[BLOCK], limits[BLOCKS], limits[STREAM]
+    k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
+    rides = policy != PREFILL_PRIORITY
+    finite = blocks < UNLIMITED
+    grows = finite and reserve < 1.0
+
+    now = c[NOW]
+    iteration = s[ITERATION]
+    decoding = s[DECODING]
+    context = s[CONTEXT]
+    events = s[EVENTS]
+    head = s[HEAD]
+    split = s[SPLIT]
+    split_done = s[SPLIT_DONE]
+    joining = s[JOINING]
+    stepping = s[STEPPING] != 0
+    riding = s[RIDING] != 0
+    t_end = c[T_END]
+    growing = s[GROWING]
+    growing_context = s[GROWING_CONTEXT]
+    held = s[HELD]
+    prompt_tokens = s[PROMPT_TOKENS]
+    queued = s[QUEUED_TOKENS]
+    busy, prefill, batch_area, kv_area = c[BUSY], c[PREFILL], c[BATCH], c[KV]
+    steps, seen, peak = s[STEPS], s[SEEN], s[PEAK]
+    ended = 0
+    t_next = math.inf
+
+    while True:
+        if stepping:
+            if t_end > until:
+                t_next = t_end
+                break
+            now = t_end
+            stepping = False
+            if riding:
+                iteration += 1
+                context += decoding
+                growing_context += growing
+        else:
+            if now > until or (now == until and not inclusive):
+                t_next = now
+                break
+            if decoding == 0 and split < 0:
+                if head < 0:
+                    break
+                arrival = times[head, ARRIVAL]
+                if arrival > now:
+                    if arrival > until or (arrival == until and not inclusive):
+                        t_next = arrival
+                        break
+                    now = arrival
+                # An idle lane may count from 0 again, which keeps packed iterations small.
+                iteration = 0
+
+            evicted = False
+            if growing > 0 and growing_context + growing * (block - 1) > (blocks - held) * block:
+                while (
+                    growing_blocks(growing_context, phase, iteration, block) + held > blocks
+                ):
+                    evicted = True
+                    if split >= 0:
+                        youngest = split
+                        split = -1
+                        tokens = facts[youngest, PROMPT] + facts[youngest, GENERATED]
+                        held -= in_blocks(
+                            reserved_tokens(
+                                facts[youngest, PROMPT],
+                                facts[youngest, OUTPUT],
+                                facts[youngest, GENERATED],
+                                reserve,
+                            ),
+                            block,
+                        )
+                        prompt_tokens -= tokens
+                    else:
+                        youngest = -1
+                        finish = 0
+                        for i in range(events):
+                            if heap[i] & KIND_MASK == FINISH:
+                                r = (heap[i] >> REQUEST_SHIFT) & REQUEST_MASK
+                                if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
+                                    youngest = r
+                                    finish = heap[i] >> ITERATION_SHIFT
+                        events = forget(heap, events, youngest)
+                        prompt = facts[youngest, PROMPT]
+                        output = facts[youngest, OUTPUT]
+                        kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
+                        generated = output - (finish - iteration)
+                        tokens = prompt + generated
+                        if tokens > kept:
+                            growing -= 1
+                            growing_context -= tokens
+                            phase[(tokens - iteration) % block] -= 1
+                        else:
+                            held -= in_blocks(kept, block)
+                        facts[youngest, GENERATED] = generated
+                        decoding -= 1
+                        context -= tokens
+                    facts[youngest, EVICTIONS] += 1
+                    facts[youngest, READY] = 0
+                    facts[youngest, NEXT] = head
+                    if head < 0:
+                        s[TAIL] = youngest
+                    head = youngest
+                    queued += tokens
+                    s[EVICTED] += 1
+
+            prompts = 0
+            tokens_in = 0
+            pairs = 0.0
+            waits = False
+            if not evicted:
+                left = budget - decoding if rides else budget
+                if split >= 0:
+                    whole = facts[split, PROMPT] + facts[split, GENERATED]
+                    take = min(whole - split_done, left)
+                    if take > 0:
+                        pairs += take * (split_done + 0.5 * take)
+                        tokens_in += take
+                        left -= take
+                        prompts += 1
+                        split_done += take
+                        if split_done == whole:
+                            join[joining] = split
+                            joining += 1
+                            split = -1
+                while head >= 0 and split < 0 and decoding + joining < slots:
+                    r = head
+                    if times[r, ARRIVAL] > now:
+                        waits = True
+                        break
+                    prompt = facts[r, PROMPT]
+                    generated = facts[r, GENERATED]
+                    whole = prompt + generated
+                    ready = facts[r, READY] != 0
+                    remaining = 0
+                    take = 0
+                    if ready:
+                        if rides and left < 1:
+                            break
+                    else:
+                        remaining = whole - facts[r, CACHED]
+                        take = tokens_taken(policy, remaining, left, prompts)
+                        if take == 0:
+                            break
+                    kept = 0
+                    need = 0
+                    if finite:
+                        kept = reserved_tokens(prompt, facts[r, OUTPUT], generated, reserve)
+                        need = in_blocks(kept, block)
+                        # A request that decodes at once needs the block of its next token too.
+                        ask = in_blocks(max(kept, whole + 1), block) if ready else need
+                        if (
+                            growing_context + growing * (block - 1)
+                            > (blocks - held - ask) * block
+                            and growing_blocks(growing_context, phase, iteration, block)
+                            + held
+                            + ask
+                            > blocks
+                        ):
+                            break
+                    head = facts[r, NEXT]
+                    s[ADMISSIONS] += 1
+                    facts[r, ADMITTED] = s[ADMISSIONS]
+                    if times[r, START] < 0.0:
+                        times[r, START] = now
+                    if ready:
+                        # The prefill instance has sent the first token already.
+                        if rides:
+                            left -= 1
+                        decoding += 1
+                        context += whole + 1
+                        queued -= whole
+                        rest = facts[r, OUTPUT] - 1
+                        message = min(stream - 1, rest)
+                        events = push(heap, events, pack(iteration + rest, r, FINISH))
+                        if times[r, FIRST] < 0.0 and message < rest:
+                            events = push(
+                                heap, events, pack(iteration + message, r, FIRST_MESSAGE)
+                            )
+                        if grows:
+                            if kept > whole:
+                                held += need
+                                if kept < prompt + facts[r, OUTPUT] - 1:
+                                    events = push(
+                                        heap, events, pack(iteration + kept - whole, r, GROW)
+                                    )
+                            else:
+                                growing += 1
+                                growing_context += whole + 1
+                                phase[(whole + 1 - iteration) % block] += 1
+                        else:
+                            held += need
+                        continue
+                    held += need
+                    prompt_tokens += whole
+                    pairs += take * (facts[r, CACHED] + 0.5 * take)
+                    tokens_in += take
+                    left -= take
+                    prompts += 1
+                    if take < remaining:
+                        split = r
+                        split_done = facts[r, CACHED] + take
+                    else:
+                        join[joining] = r
+                        joining += 1
+
+            if peak < context + prompt_tokens:
+                peak = context + prompt_tokens
+            if prompts > 0 or evicted:
+                riding = rides or prompts == 0
+                batch = prompts + decoding if riding else prompts
+                tokens = tokens_in + decoding if riding else tokens_in
+                device = tokens_cost(tokens, table, costs, moe) + costs[A] * pairs
+                if riding:
+                    device += k * context
+                duration = a_step + a_seq * batch + (costs[PHI] if prompts > 0 else 1.0) * device
+                t_end = now + duration
+                stepping = True
+                steps += 1
+                busy += duration
+                if prompts > 0:
+                    prefill += duration
+                batch_area += duration * batch
+                kv_area += duration * (context + prompt_tokens)
+                seen += 1
+                if seen % s[STRIDE] == 0:
+                    sample(points, s, now, batch, context + prompt_tokens)
+                continue
+
+            n = (heap[0] >> ITERATION_SHIFT) - iteration
+            if growing > 0:
+                room = (blocks - held) * block - growing_context - growing * (block - 1)
+                n = min(n, max(room // growing + 1, 1))
+            t0 = a_step + a_seq * decoding + tokens_cost(decoding, table, costs, moe) + k * context
+            slope = k * decoding
+            duration = n * t0 + slope * (0.5 * n * (n - 1))
+            if waits:
+                gap = times[head, ARRIVAL] - now
+                if gap < duration:
+                    n = min(n, steps_to(gap, t0, slope))
+                    duration = n * t0 + slope * (0.5 * n * (n - 1))
+            if now + duration > until:
+                t_next = now + duration
+                break
+            half = 0.5 * n * (n - 1)
+            steps += n
+            busy += duration
+            batch_area += duration * decoding
+            kv_area += (
+                n * t0 * (context + prompt_tokens)
+                + half * (decoding * t0 + slope * (context + prompt_tokens))
+                + decoding * slope * half * (2 * n - 1) / 3.0
+            )
+            seen += 1
+            if seen % s[STRIDE] == 0:
+                sample(points, s, now, decoding, context + prompt_tokens)
+            now += duration
+            iteration += n
+            context += n * decoding
+            growing_context += n * growing
+            if peak < context - decoding + prompt_tokens:
+                peak = context - decoding + prompt_tokens
+
+        before = ended
+        while events > 0 and heap[0] >> ITERATION_SHIFT == iteration:
+            event = heap[0]
+            r = (event >> REQUEST_SHIFT) & REQUEST_MASK
+            kind = event & KIND_MASK
+            events = remove(heap, events, 0)
+            prompt = facts[r, PROMPT]
+            output = facts[r, OUTPUT]
+            if kind == FINISH:
+                if times[r, FIRST] < 0.0:
+                    times[r, FIRST] = now
+                times[r, LAST] = now
+                decoding -= 1
+                context -= prompt + output
+                if finite:
+                    kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
+                    if grows and kept < prompt + output - 1:
+                        growing -= 1
+                        growing_context -= prompt + output
+                        phase[(prompt + output - iteration) % block] -= 1
+                    else:
+                        held -= in_blocks(kept, block)
+                if done.size > 0:
+                    done[ended] = r
+                ended += 1
+            elif kind == FIRST_MESSAGE:
+                times[r, FIRST] = now
+            else:
+                kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
+                held -= in_blocks(kept, block)
+                growing += 1
+                growing_context += kept + 1
+                phase[(kept + 1 - iteration) % block] += 1
+
+        for i in range(joining):
+            r = join[i]
+            prompt = facts[r, PROMPT]
+            output = facts[r, OUTPUT]
+            generated = facts[r, GENERATED]
+            whole = prompt + generated
+            prompt_tokens -= whole
+            queued -= whole
+            rest = output - generated - 1
+            message = min(stream, output) - generated - 1
+            if times[r, FIRST] < 0.0:
+                if message <= 0:
+                    times[r, FIRST] = now
+                elif message < rest:
+                    events = push(heap, events, pack(iteration + message, r, FIRST_MESSAGE))
+            kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
+            if rest == 0:
+                times[r, LAST] = now
+                if finite:
+                    held -= in_blocks(kept, block)
+                if done.size > 0:
+                    done[ended] = r
+                ended += 1
+                continue
+            decoding += 1
+            context += whole + 1
+            events = push(heap, events, pack(iteration + rest, r, FINISH))
+            if grows:
+                if kept == whole:
+                    held -= in_blocks(kept, block)
+                    growing += 1
+                    growing_context += whole + 1
+                    phase[(whole + 1 - iteration) % block] += 1
+                elif kept < prompt + output - 1:
+                    events = push(heap, events, pack(iteration + kept - whole, r, GROW))
+        joining = 0
+        if ended > before and done.size > 0:
+            t_next = now
+            break
+
+    c[NOW] = now
+    c[T_NEXT] = t_next
+    c[T_END] = t_end
+    c[BUSY] = busy
+    c[PREFILL] = prefill
+    c[BATCH] = batch_area
+    c[KV] = kv_area
+    s[STEPPING] = stepping
+    s[RIDING] = riding
+    s[ITERATION] = iteration
+    s[DECODING] = decoding
+    s[CONTEXT] = context
+    s[EVENTS] = events
+    s[HEAD] = head
+    s[SPLIT] = split
+    s[SPLIT_DONE] = split_done
+    s[JOINING] = joining
+    s[GROWING] = growing
+    s[GROWING_CONTEXT] = growing_context
+    s[HELD] = held
+    s[PROMPT_TOKENS] = prompt_tokens
+    s[QUEUED_TOKENS] = queued
+    s[OUTSTANDING] -= ended
+    s[STEPS] = steps
+    s[SEEN] = seen
+    s[PEAK] = peak
+    return ended

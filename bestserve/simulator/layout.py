@@ -1,0 +1,74 @@
+"""Where things are in the arrays that the compiled loops share.
+
+Requests are rows, so that all a loop needs of one request sits in one cache line: `times`
+float64[n, 4] and `facts` int32[n, 8]. Lanes are rows too: `clock` float64[lanes, CLOCK_WIDTH] and
+`state` int64[lanes, STATE_WIDTH]. Times are seconds, lengths and KV are tokens unless said
+otherwise.
+"""
+
+from __future__ import annotations
+
+# times[request]
+ARRIVAL, START, FIRST, LAST = range(4)
+"""Arrival; start of the first step that works on it; first message; last token. −1: not yet."""
+
+# facts[request]
+PROMPT, OUTPUT, CACHED, NEXT, GENERATED, READY, ADMITTED, EVICTIONS = range(8)
+"""NEXT: following request of the lane's queue. GENERATED: tokens out before the current admission
+(more than 0 only after an eviction). READY: 1 if the prompt's KV came from elsewhere. ADMITTED:
+admission number, for "youngest"."""
+
+# clock[lane]
+NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME = range(8)
+"""NOW: the lane's last step boundary. T_NEXT: when it needs attention again. T_END: end of the
+step under way. BUSY, PREFILL: time in steps, in steps with prompts. BATCH, KV: integrals over time
+of the sequences in the step and of the tokens in the cache."""
+CLOCK_WIDTH = 8
+
+# state[lane]
+(
+    STEPPING,
+    RIDING,
+    ITERATION,
+    DECODING,
+    EVENTS,
+    HEAD,
+    TAIL,
+    SPLIT,
+    SPLIT_DONE,
+    JOINING,
+    CONTEXT,
+    GROWING,
+    GROWING_CONTEXT,
+    HELD,
+    PROMPT_TOKENS,
+    OUTSTANDING,
+    QUEUED_TOKENS,
+    ADMISSIONS,
+    STEPS,
+    SAMPLES,
+    STRIDE,
+    SEEN,
+    PEAK,
+    EVICTED,
+) = range(24)
+"""STEPPING: a committed step is under way; RIDING: decodes take part in it. ITERATION: decode
+steps so far. DECODING, CONTEXT: running decodes and the sum of their contexts in the next step.
+EVENTS: heap size. HEAD, TAIL: waiting queue. SPLIT, SPLIT_DONE: the prompt that is partly
+processed and how far. JOINING: prompts whose last token is in the step. GROWING, GROWING_CONTEXT:
+the decodes whose KV grows by the step. HELD: KV blocks of all others. PROMPT_TOKENS: KV tokens of
+prompts under way. PEAK: most KV tokens seen."""
+STATE_WIDTH = 24
+
+# limits[i], int64
+POLICY, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM = range(6)
+"""BLOCKS: KV capacity in blocks, UNLIMITED if it never binds."""
+UNLIMITED = 1 << 60
+
+# costs[i], float64: `StepTime.coefficients()`, then
+RESERVE = 8
+"""Share of the output reserved at admission [1]."""
+
+SERIES_LENGTH = 1024
+"""Samples kept per lane of batch size and KV; every second one is dropped when full."""
+SERIES_TIME, SERIES_BATCH, SERIES_KV = range(3)

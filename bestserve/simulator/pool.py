@@ -1,0 +1,212 @@
+"""A pool of equal lanes under open arrivals: every arrival time is known beforehand."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bestserve.models.step_time_jit import token_time
+from bestserve.models.system import Lane
+from bestserve.simulator import policies
+from bestserve.simulator.heap import EVENTS_PER_REQUEST
+from bestserve.simulator.lane import advance
+from bestserve.simulator.layout import (
+    ARRIVAL,
+    CLOCK_WIDTH,
+    HEAD,
+    NEXT,
+    OUTSTANDING,
+    PROMPT,
+    QUEUED_TOKENS,
+    SERIES_LENGTH,
+    SPLIT,
+    STATE_WIDTH,
+    STRIDE,
+    T_NEXT,
+    TAIL,
+    UNLIMITED,
+)
+from bestserve.simulator.routing import choose
+
+TABLE_LENGTH = 1 << 14
+"""Token counts whose step cost is tabulated; longer steps compute it."""
+
+NOBODY = np.empty(0, dtype=np.int64)
+
+
+class Pool(NamedTuple):
+    """The arrays of the lanes of one pool; see `layout` for what is where."""
+
+    clock: NDArray[np.float64]
+    state: NDArray[np.int64]
+    heaps: NDArray[np.int64]
+    phases: NDArray[np.int64]
+    joins: NDArray[np.int64]
+    series: NDArray[np.float64]
+    limits: NDArray[np.int64]
+    costs: NDArray[np.float64]
+    moe: NDArray[np.float64]
+    table: NDArray[np.float64]
+
+
+@njit(cache=True)
+def tabulate(length: int, costs: NDArray, moe: NDArray) -> NDArray:
+    """Return the token part of the step time for 0 … length − 1 tokens [s]."""
+    table = np.empty(length)
+    for tokens in range(length):
+        table[tokens] = token_time(float(tokens), costs, moe)
+    return table
+
+
+@lru_cache(maxsize=64)
+def _table(step: object, length: int) -> NDArray[np.float64]:
+    table: NDArray[np.float64] = tabulate(length, step.coefficients(), step.moe_table())  # type: ignore[attr-defined]
+    return table
+
+
+def kv_blocks(lane: Lane) -> int:
+    """Return the KV capacity in whole blocks [blocks]."""
+    if not math.isfinite(lane.kv_capacity_tokens):
+        return UNLIMITED
+    return int(lane.kv_capacity_tokens // lane.kv_block)
+
+
+def new_pool(lane: Lane, lanes: int, *, stream: bool = True) -> Pool:
+    """Return `lanes` idle lanes; without `stream` the first message is the first token.
+
+    A step holds one token of every decode, so no more than `max_num_batched_tokens` requests run.
+    """
+    slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
+    blocks = kv_blocks(lane)
+    limits = np.array(
+        [
+            policies.CODES[lane.policy],
+            slots,
+            lane.max_num_batched_tokens,
+            lane.kv_block,
+            blocks,
+            lane.stream_interval if stream else 1,
+        ],
+        dtype=np.int64,
+    )
+    state = np.zeros((lanes, STATE_WIDTH), dtype=np.int64)
+    state[:, [HEAD, TAIL, SPLIT]] = -1
+    state[:, STRIDE] = 1
+    clock = np.zeros((lanes, CLOCK_WIDTH))
+    clock[:, T_NEXT] = np.inf
+    length = min(TABLE_LENGTH, max(lane.max_num_batched_tokens, slots) + 1)
+    return Pool(
+        clock=clock,
+        state=state,
+        heaps=np.empty((lanes, EVENTS_PER_REQUEST * slots + 1), dtype=np.int64),
+        phases=np.zeros((lanes, lane.kv_block), dtype=np.int64),
+        joins=np.empty((lanes, slots), dtype=np.int64),
+        series=np.empty((lanes, SERIES_LENGTH, 3)),
+        limits=limits,
+        costs=np.append(lane.step.coefficients(), lane.kv_reserve),
+        moe=lane.step.moe_table(),
+        table=_table(lane.step, length),
+    )
+
+
+@njit(cache=True)
+def append(lane: int, request: int, pool: Pool, facts: NDArray) -> None:
+    """Put a request at the end of a lane's queue."""
+    state = pool.state
+    tail = state[lane, TAIL]
+    facts[request, NEXT] = -1
+    if state[lane, HEAD] < 0:
+        state[lane, HEAD] = request
+    else:
+        facts[tail, NEXT] = request
+    state[lane, TAIL] = request
+    state[lane, OUTSTANDING] += 1
+    state[lane, QUEUED_TOKENS] += facts[request, PROMPT]
+
+
+@njit(cache=True)
+def step(
+    lane: int,
+    until: float,
+    inclusive: bool,
+    pool: Pool,
+    times: NDArray,
+    facts: NDArray,
+    done: NDArray,
+) -> int:
+    """`advance` for a lane of a pool."""
+    return advance(
+        lane,
+        until,
+        inclusive,
+        pool.clock,
+        pool.state,
+        pool.heaps,
+        pool.phases,
+        pool.joins,
+        pool.series,
+        times,
+        facts,
+        pool.limits,
+        pool.costs,
+        pool.moe,
+        pool.table,
+        done,
+    )
+
+
+@njit(cache=True)
+def run_assigned(
+    pool: Pool, times: NDArray, facts: NDArray, lanes: NDArray, refused: NDArray, nobody: NDArray
+) -> None:
+    """Simulate requests, in order of arrival, that know their lane beforehand."""
+    for r in range(times.shape[0]):
+        if not refused[r]:
+            append(lanes[r], r, pool, facts)
+    for lane in range(pool.clock.shape[0]):
+        step(lane, math.inf, True, pool, times, facts, nobody)
+
+
+@njit(cache=True)
+def run_routed(
+    pool: Pool,
+    times: NDArray,
+    facts: NDArray,
+    lanes: NDArray,
+    refused: NDArray,
+    nobody: NDArray,
+    routing: int,
+    draws: NDArray,
+) -> None:
+    """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
+    clock = pool.clock
+    number = 0
+    for r in range(times.shape[0]):
+        if refused[r]:
+            continue
+        now = times[r, ARRIVAL]
+        for lane in range(clock.shape[0]):
+            if clock[lane, T_NEXT] <= now:
+                step(lane, now, False, pool, times, facts, nobody)
+        lane = choose(
+            routing,
+            number,
+            draws,
+            now,
+            clock,
+            pool.state,
+            pool.costs,
+            pool.moe,
+            pool.table,
+        )
+        number += 1
+        lanes[r] = lane
+        append(lane, r, pool, facts)
+        clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
+    for lane in range(clock.shape[0]):
+        step(lane, math.inf, True, pool, times, facts, nobody)

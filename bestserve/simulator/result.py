@@ -1,0 +1,194 @@
+"""What a simulation returns."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.system import Target
+from bestserve.simulator.summary import Summary, summarise
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+
+class Status(enum.Enum):
+    """How a simulation ended; the value is the sentence a user reads."""
+
+    OK = "all requests were served"
+    SOME_REFUSED = "some requests need more KV cache than one replica has and were refused"
+    ALL_REFUSED = "no request fits the KV cache of one replica; nothing was served"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """What the replicas of one pool did; arrays have one entry per replica.
+
+    utilisation : share of the run in which a step was under way [1]
+    prefill_share : share of the run spent in steps with prompt tokens [1]
+    batch : mean sequences per step, over the time in steps [1]
+    kv : mean tokens in the KV cache, over the time in steps; kv_peak : most [tokens]
+    steps : engine steps; preemptions : evictions from the KV cache
+    series : per replica (time [s], sequences in the step, tokens in the KV cache), at most 1,024
+        steps evenly spaced by event
+    """
+
+    utilisation: Floats
+    prefill_share: Floats
+    batch: Floats
+    kv: Floats
+    kv_peak: Floats
+    steps: NDArray[np.int64]
+    preemptions: NDArray[np.int64]
+    series: tuple[tuple[Floats, Floats, Floats], ...]
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """Every request of one run, in order of arrival; times are seconds from the run's start.
+
+    arrival : when the client sent it; start : start of the first step that worked on it (`nan`
+    if refused); first_token, last_token : as the client sees them, front-end time included
+    input_len, output_len : tokens; preemptions : evictions; replica, decode_replica : who served
+    it (−1: nobody; decode_replica only in disaggregated systems)
+    kept : which requests the statistics use: neither warm-up, cool-down nor refused
+    rate : asked request rate [req/s], `nan` for a closed loop
+    pools : use of the collocated pool, or of prefill and decode
+    """
+
+    status: Status
+    rate: float
+    seed: int
+    arrival: Floats
+    start: Floats
+    first_token: Floats
+    last_token: Floats
+    input_len: Ints
+    output_len: Ints
+    preemptions: Ints
+    replica: Ints
+    decode_replica: Ints
+    kept: NDArray[np.bool_]
+    pools: tuple[PoolUse, ...]
+    concurrency: int = 0
+
+    def __len__(self) -> int:
+        return len(self.arrival)
+
+    @cached_property
+    def refused(self) -> NDArray[np.bool_]:
+        """Whether a request can never fit the KV cache [n]."""
+        return np.isnan(self.last_token)
+
+    @cached_property
+    def queue_time(self) -> Floats:
+        """Wait from arrival to the first step that works on a request [n] [s]."""
+        return self.start - self.arrival
+
+    @cached_property
+    def ttft(self) -> Floats:
+        """Time to first token [n] [s]."""
+        return self.first_token - self.arrival
+
+    @cached_property
+    def e2el(self) -> Floats:
+        """End-to-end latency [n] [s]."""
+        return self.last_token - self.arrival
+
+    @cached_property
+    def tpot(self) -> Floats:
+        """(e2el − ttft)/(output_len − 1) [n] [s]; `nan` for one output token."""
+        gaps = self.output_len - 1
+        span = self.last_token - self.first_token
+        out = np.full(len(span), np.nan)
+        np.divide(span, gaps, out=out, where=gaps > 0)
+        return out
+
+    def summary(self, metric: str) -> Summary:
+        """Return statistics of "ttft", "tpot", "e2el" or "queue_time" over the kept requests."""
+        values: Floats = getattr(self, metric)
+        return summarise(values[self.kept])
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """Statistics of all four latencies."""
+        return {m: self.summary(m) for m in ("ttft", "tpot", "e2el", "queue_time")}
+
+    @cached_property
+    def duration(self) -> float:
+        """Time from the first arrival to the last token that a client got [s]."""
+        if self.refused.all():
+            return 0.0
+        return float(np.nanmax(self.last_token) - self.arrival[0])
+
+    @property
+    def completed(self) -> int:
+        """Requests served."""
+        return int(len(self) - np.count_nonzero(self.refused))
+
+    @property
+    def throughput(self) -> float:
+        """Completed requests per second over the whole run, start and tail included [req/s]."""
+        return self.completed / self.duration if self.duration > 0 else 0.0
+
+    @property
+    def output_throughput(self) -> float:
+        """Output tokens per second over the whole run [tokens/s]."""
+        tokens = float(self.output_len[~self.refused].sum())
+        return tokens / self.duration if self.duration > 0 else 0.0
+
+    def meeting(self, target: Target) -> dict[str, float]:
+        """Return the share of requests that meets each objective asked for [1].
+
+        Refused requests meet none; a request with one output token meets any TPOT. Cool-down and
+        warm-up do not count.
+        """
+        from bestserve.simulator.attainment import shares
+
+        return shares(self, target)
+
+    def attainment(self, target: Target) -> float:
+        """Return the share of requests that meet all objectives together [1]."""
+        return self.meeting(target)["joint"]
+
+    def meets(self, target: Target) -> bool:
+        """Whether the target holds: each percentile, or the joint attainment."""
+        from bestserve.simulator.attainment import margin
+
+        return margin(self, target) >= 0.0
+
+    def good_throughput(self, target: Target) -> float:
+        """Return attainment × completed rate [req/s]."""
+        return self.attainment(target) * self.throughput
+
+    def to_frame(self) -> Any:
+        """Return a pandas frame, one row a request."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "arrival": self.arrival,
+                "queue_time": self.queue_time,
+                "ttft": self.ttft,
+                "tpot": self.tpot,
+                "e2el": self.e2el,
+                "input_len": self.input_len,
+                "output_len": self.output_len,
+                "preemptions": self.preemptions,
+                "replica": self.replica,
+                "decode_replica": self.decode_replica,
+                "refused": self.refused,
+                "kept": self.kept,
+            }
+        )
+
+    def to_vllm_detailed(self, *, model_id: str = "simulated", date: str = "") -> dict[str, Any]:
+        """Return the run as `vllm bench serve --save-detailed` writes it (see `vllm_log`)."""
+        from bestserve.simulator.vllm_log import to_vllm_detailed
+
+        return to_vllm_detailed(self, model_id=model_id, date=date)

@@ -1,0 +1,77 @@
+"""Means and percentiles with confidence intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+BATCHES = 20
+"""Batches of consecutive requests that one run's intervals come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Statistics of one latency over requests [s]; `nan` where no request has it.
+
+    half_width : of the 95 % interval of each statistic, in the order of `STATISTICS` [s]
+    """
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    half_width: tuple[float, float, float, float, float]
+
+    def interval(self, statistic: str) -> tuple[float, float]:
+        """Return the 95 % confidence interval of "mean", "p50", "p90", "p95" or "p99" [s]."""
+        value = float(getattr(self, statistic))
+        half = self.half_width[STATISTICS.index(statistic)]
+        return value - half, value + half
+
+
+def statistics(values: Floats) -> Floats:
+    """Return mean, P50, P90, P95, P99 [5]; `nan` for no values."""
+    if len(values) == 0:
+        return np.full(5, np.nan)
+    return np.concatenate([[values.mean()], np.percentile(values, (50, 90, 95, 99))])
+
+
+def student_t(freedom: int, confidence: float = 0.95) -> float:
+    """Return the two-sided quantile of Student's t [1]; inf without degrees of freedom."""
+    if freedom < 1:
+        return float("inf")
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
+def summarise(values: Floats) -> Summary:
+    """Summarise one run: intervals from means over batches of consecutive requests.
+
+    Neighbours share queues, so formulas for independent samples would be several times too
+    narrow (Law, Simulation Modeling and Analysis, §9.5.3).
+    """
+    kept = values[np.isfinite(values)]
+    point = statistics(kept)
+    half = np.full(5, np.nan)
+    if len(kept) >= 2 * BATCHES:
+        per_batch = np.array([statistics(part) for part in np.array_split(kept, BATCHES)])
+        half = student_t(BATCHES - 1) * per_batch.std(axis=0, ddof=1) / np.sqrt(BATCHES)
+    return Summary(len(kept), *(float(p) for p in point), tuple(float(h) for h in half))  # type: ignore[arg-type]
+
+
+def combine(rows: Floats, count: int) -> Summary:
+    """Summarise independent replications; rows float64[replications, 5] as from `statistics`."""
+    n = len(rows)
+    point = rows.mean(axis=0)
+    half = (
+        student_t(n - 1) * rows.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(5, np.nan)
+    )
+    return Summary(count, *(float(p) for p in point), tuple(float(h) for h in half))  # type: ignore[arg-type]
