@@ -9,9 +9,20 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.models.latency import Latencies, class_cdf, evaluator, stability_rate
+from bestserve.models.latency import (
+    Latencies,
+    class_cdf,
+    decode_alone,
+    engine_of,
+    evaluator,
+    lane_scv,
+    prefill_alone,
+    stability_rate,
+)
+from bestserve.models.queues.requests import prepare
+from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
-from bestserve.models.system import System, Target
+from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
 from bestserve.models.trust import Trust
 
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
@@ -21,6 +32,8 @@ NEARLY_SATURATED = 0.995
 
 SLO_SLACK = 0.02
 """Relative error of a percentile for which the interval `low … high` accounts [1]."""
+
+POISSON, NO_TRANSFER = Arrivals(), Transfer()
 
 _TTFT_ATOMS = 48
 
@@ -109,8 +122,51 @@ def goodput(system: System, target: Target, *, tolerance: float = 1e-3) -> Goodp
     """
     if system.arrivals.kind == "closed":
         raise ValueError("a closed loop sets its own rate: goodput needs open arrivals")
-    limit = stability_rate(system)
-    evaluate = evaluator(system)
+    return _search(evaluator(system), stability_rate(system), target, tolerance)
+
+
+def prefill_goodput(
+    lane: Lane, lengths: Lengths, target: Target, arrivals: Arrivals = POISSON
+) -> Goodput:
+    """Return the goodput of one prefill lane: the TTFT objective of `target` alone.
+
+    A joint target's TTFT threshold counts at its attainment, which the whole system cannot beat.
+    """
+    requests = prepare(lengths)
+    engine = engine_of(lane, requests)
+    percentile = target.attainment if target.joint else target.ttft_percentile
+    return _search(
+        lambda rate: prefill_alone(engine, rate, lane_scv(arrivals, "random", 1)),
+        prefill_pool.capacity(engine),
+        Target(ttft=target.ttft, ttft_percentile=percentile),
+    )
+
+
+def decode_goodput(
+    lane: Lane,
+    lengths: Lengths,
+    target: Target,
+    arrivals: Arrivals = POISSON,
+    transfer: Transfer = NO_TRANSFER,
+) -> Goodput:
+    """Return the goodput of one decode lane: the TPOT objective of `target` alone."""
+    requests = prepare(lengths)
+    engine = engine_of(lane, requests)
+    percentile = target.attainment if target.joint else target.tpot_percentile
+    return _search(
+        lambda rate: decode_alone(engine, rate, lane_scv(arrivals, "random", 1), transfer),
+        decode_pool.capacity(engine),
+        Target(tpot=target.tpot, tpot_percentile=percentile),
+    )
+
+
+def _search(
+    evaluate: Callable[[float], Latencies],
+    limit: float,
+    target: Target,
+    tolerance: float = 1e-3,
+) -> Goodput:
+    """Bracket and close in on the share of `limit` where the margin changes sign."""
     if not limit > 0:
         at = evaluate(1.0)
         return Goodput(
@@ -123,17 +179,10 @@ def goodput(system: System, target: Target, *, tolerance: float = 1e-3) -> Goodp
             status=at.status,
             detail=str(at.status),
         )
-    return _search(lambda share: evaluate(share * limit), limit, target, tolerance)
-
-
-def _search(
-    at_share: Callable[[float], Latencies], limit: float, target: Target, tolerance: float
-) -> Goodput:
-    """Bracket and close in on the share of `limit` where the margin changes sign."""
     tried: dict[float, tuple[float, Binding, Latencies]] = {}
 
     def look(share: float) -> float:
-        found = at_share(share)
+        found = evaluate(share * limit)
         tried[share] = (*margin(found, target), found)
         return tried[share][0]
 
@@ -153,7 +202,7 @@ def _search(
         share = _next(low, high, g_low, g_high, tolerance)
     if low == 0.0:
         return _infeasible(tried[high][2], target)
-    room, binding, found = tried[low]
+    _, binding, found = tried[low]
     if low < NEARLY_SATURATED:
         binding = tried[high][1] if high in tried else binding
     else:
@@ -211,7 +260,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
             f"below the attainment of {target.attainment:.3f}"
         )
     else:
-        room, name = margin(light, target)
+        _, name = margin(light, target)
         p = getattr(target, f"{name}_percentile") if name in ("ttft", "tpot", "e2el") else 0.0
         law = getattr(light, name) if name in ("ttft", "tpot", "e2el") else light.ttft
         detail = (

@@ -23,7 +23,15 @@ from bestserve.models.schedulers import (
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import rescale_excess
 from bestserve.models.status import Status
-from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lane, Routing, System
+from bestserve.models.system import (
+    Arrivals,
+    Collocated,
+    Disaggregated,
+    Lane,
+    Routing,
+    System,
+    Transfer,
+)
 from bestserve.models.trust import Trust
 
 Floats = NDArray[np.float64]
@@ -103,7 +111,7 @@ def stability_rate(system: System) -> float:
     return min(
         system.prefill_replicas * prefill_pool.capacity(engine_of(system.prefill, requests)),
         system.decode_replicas * decode_pool.capacity(engine_of(system.decode, requests)),
-        tandem.link_limit(system.transfer, requests),
+        system.prefill_replicas * tandem.link_limit(system.transfer, requests),
     )
 
 
@@ -212,9 +220,13 @@ def _arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[
         )
     if routing in ("least_outstanding", "power_of_two", "least_kv"):
         reasons.append(f"routing {routing!r} depends on the state of the lanes")
+    return (*reasons, *_gap_reasons(scv))
+
+
+def _gap_reasons(scv: float) -> tuple[str, ...]:
     if abs(scv - 1.0) > 0.05:
-        reasons.append("gaps between arrivals at a lane are far from exponential")
-    return tuple(reasons)
+        return ("gaps between arrivals at a lane are far from exponential",)
+    return ()
 
 
 def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> Latencies:
@@ -225,7 +237,7 @@ def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> La
     k_p, k_d = system.prefill_replicas, system.decode_replicas
     scv_p = lane_scv(system.arrivals, system.routing, k_p)
     scv_d = lane_scv(system.arrivals, system.routing, k_d)
-    moved = tandem.transfer_moments(system.transfer, requests, rate)
+    moved = tandem.transfer_moments(system.transfer, requests, rate / k_p)
     first = prefill_pool.evaluate(prefill, rate / k_p, scv_p)
     rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
     limit = stability_rate(system)
@@ -242,6 +254,47 @@ def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> La
         limit=limit,
         utilisation=max(busy, rest.busy),
         trust=Trust.of(*rest.reasons, *reasons),
+    )
+
+
+def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
+    """Return the latencies of one prefill lane by itself: TTFT only, TPOT 0."""
+    found = prefill_pool.evaluate(engine, rate, scv)
+    limit = prefill_pool.capacity(engine)
+    if found is None:
+        return _unstable(rate, limit, Status.UNSTABLE)
+    ttft = found[0].shift(engine.front_end())
+    return Latencies(
+        ttft=ttft,
+        tpot=Distribution.point(0.0),
+        e2el=ttft,
+        rate=rate,
+        utilisation=found[1],
+        stability_rate=limit,
+        mean_batch=0.0,
+        trust=Trust.of(*_gap_reasons(scv)),
+        status=Status.OK,
+    )
+
+
+def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) -> Latencies:
+    """Return the latencies of one decode lane by itself: TPOT, TTFT 0."""
+    if engine.slots < 1:
+        return _unstable(rate, 0.0, Status.NO_SLOT)
+    moved = tandem.transfer_moments(transfer, engine.requests, rate)
+    found = decode_pool.evaluate(engine, rate, scv, moved)
+    limit = decode_pool.capacity(engine)
+    if found is None:
+        return _unstable(rate, limit, Status.UNSTABLE)
+    return _compose(
+        engine.requests,
+        engine.lane,
+        found.ttft,
+        found,
+        rate=rate,
+        limit=limit,
+        utilisation=found.busy,
+        trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
     )
 
 

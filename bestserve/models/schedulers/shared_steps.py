@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_wait
-from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.noise import Response, variance_of_mean
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
@@ -123,7 +122,6 @@ def _assemble(
     s1, s2, s3 = (float(r.weight @ cost**p) * scale**p for p in (1, 2, 3))
     generations = np.log(max(sigma, 1e-12)) * d
     gamma = (1.0 - np.exp(generations)) / (1 - sigma)
-    bp = busy_period(rate, s1, s2, s3)
     mates = max(met.batch_tokens / r.p1 - 1.0, 0.0)
     spread = max(state.variance, 0.0) ** 0.5
     base = engine.response(state.mean, spread)

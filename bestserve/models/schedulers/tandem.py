@@ -8,6 +8,7 @@ arrivals, thinned or dealt out. The transfer falls between the first and the sec
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bestserve.models.queues.requests import Requests
 from bestserve.models.system import Transfer
@@ -16,29 +17,26 @@ from bestserve.models.system import Transfer
 def transfer_moments(transfer: Transfer, requests: Requests, rate: float) -> tuple[float, float]:
     """Return mean and variance of the KV transfer of one request [s, s²].
 
-    `rate` is that of all requests through the link [1/s]; a shared link adds the M/G/1 wait.
-    Returns infinity when a shared link cannot carry the rate.
+    `rate` is that of one sender [1/s]. A shared link gives its transfers in flight equal parts of
+    the bandwidth (M/G/1-PS): a work w takes w/(1 − ρ) on average, with variance near
+    w ρ E[w²]/(E[w](1 − ρ)³) (both exact in the limit of long w). Infinite when ρ ≥ 1.
     """
-    tokens = requests.prompt + requests.cached
-    hidden = 1.0 - transfer.overlap
-    time = hidden * (transfer.latency + transfer.seconds_per_token * tokens)
-    m1, m2, m3 = (float(requests.weight @ time**p) for p in (1, 2, 3))
-    mean, variance = m1, m2 - m1**2
-    if transfer.shared and m1 > 0:
-        load = rate * m1
-        if load >= 1.0:
-            return float("inf"), float("inf")
-        wait = rate * m2 / (2 * (1 - load))
-        mean += wait
-        variance += wait**2 + rate * m3 / (3 * (1 - load))
-    return mean, max(variance, 0.0)
+    work = _work(transfer, requests)
+    m1, m2 = float(requests.weight @ work), float(requests.weight @ work**2)
+    load = rate * m1 if transfer.shared else 0.0
+    if load >= 1.0:
+        return float("inf"), float("inf")
+    spread = (m2 - m1**2) / (1 - load) ** 2 + load * m2 / (1 - load) ** 3
+    return transfer.latency + m1 / (1 - load), max(spread, 0.0)
 
 
 def link_limit(transfer: Transfer, requests: Requests) -> float:
-    """Return the rate that a shared link can carry [1/s]."""
-    if not transfer.shared:
-        return float("inf")
+    """Return the rate that the shared link of one sender can carry [1/s]."""
+    work = float(requests.weight @ _work(transfer, requests))
+    return 1.0 / work if transfer.shared and work > 0 else float("inf")
+
+
+def _work(transfer: Transfer, requests: Requests) -> NDArray[np.float64]:
+    """Return the part of each prompt's transfer that prefill does not hide [m, s]."""
     tokens = requests.prompt + requests.cached
-    per = float(requests.weight @ (transfer.latency + transfer.seconds_per_token * tokens))
-    per *= 1.0 - transfer.overlap
-    return 1.0 / per if per > 0 else float(np.inf)
+    return (1.0 - transfer.overlap) * transfer.seconds_per_token * tokens
