@@ -1,0 +1,159 @@
+"""Good plans fast: dynamic slope scaling, then small exact programmes around its points.
+
+Slope scaling solves linear programmes in which a pool brings its goodput per instance *at the
+count the previous round chose*: pools that are used little look bad in the next round. Its last
+point names the pools and about how many instances; the multiple-choice programme restricted to a
+window of counts around it is small, and repairs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.caps import best_slope
+from bestserve.solvers.allocation.highs import Options, Stop, solve
+from bestserve.solvers.allocation.programme import Columns, Programme
+from bestserve.solvers.allocation.reduction import Reduced
+from bestserve.solvers.allocation.tables import Requirements, Tables
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SCALING_ROUNDS = 25
+WINDOW = 0.08
+"""Counts within 8 % (at least 3) of the point are in the window."""
+EXTRAS = (12, 25, 50)
+"""Pools drawn from earlier rounds into successive windows, at 1 to 5 instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """What slope scaling found: last continuous counts [p] and how often a pool was used [p]."""
+
+    last: Floats
+    used: Floats
+
+
+def scale_slopes(
+    tables: Tables,
+    requirements: Requirements,
+    reduced: Reduced,
+    cap: Floats,
+    options: Options,
+    stop: Stop,
+) -> Points:
+    """Run the rounds of slope scaling."""
+    rows = np.arange(reduced.count)
+    slope = reduced.goodput[rows, reduced.most] / np.maximum(reduced.most, 1)
+    base = np.maximum(best_slope(reduced), 1e-300)
+    stated = formulation.state(
+        tables, requirements, reduced, formulation.slopes(reduced, base), cap, linear=True
+    )
+    model, place = stated.compiled.model.relaxed(), stated.compiled.columns["x"]
+    is_rate = np.zeros(model.upper.size, dtype=bool)
+    for name in ("demand", "prefill rate", "decode rate"):
+        is_rate[stated.algebra.row_slice(name)] = True
+    pool = np.full(model.cost.size, -1)
+    pool[place] = rows
+    entry_pool = np.repeat(pool, np.diff(model.matrix.indptr))
+    scaled = is_rate[model.matrix.indices] & (entry_pool >= 0)
+    count, used = np.zeros(reduced.count), np.zeros(reduced.count)
+    for _ in range(SCALING_ROUNDS):
+        matrix = model.matrix.copy()
+        matrix.data[scaled] *= (slope / base)[entry_pool[scaled]]
+        outcome = solve(replace(model, matrix=matrix), options, stop=stop)
+        if outcome.point is None or stop.now:
+            break
+        count = outcome.point[place]
+        active = count > 1e-9
+        used += active
+        slope = np.where(active, slope_at(reduced, count), slope)
+    return Points(count, used)
+
+
+def slope_at(reduced: Reduced, count: Floats) -> Floats:
+    """Return goodput per instance at continuous counts [p]; below the fewest it is discounted.
+
+    A pool of a fraction of an instance must pay for a whole one in the end; the exponent ½ was
+    found to steer better than the full penalty 1.
+    """
+    fewest = reduced.fewest.astype(np.float64)
+    at = np.clip(count, fewest, reduced.most)
+    low = np.floor(at).astype(np.int64)
+    high = np.minimum(low + 1, reduced.most)
+    rows = np.arange(reduced.count)
+    part = at - low
+    value = (1 - part) * reduced.goodput[rows, low] + part * reduced.goodput[rows, high]
+    discount = np.where(count < fewest, np.sqrt(np.maximum(count / fewest, 0.3)), 1.0)
+    return np.asarray(value / at * discount)
+
+
+def window(
+    columns: Columns, reduced: Reduced, centres: list[Floats], extra: Ints
+) -> NDArray[np.bool_]:
+    """Return the columns near any of the centres, and the small counts of `extra` pools [j]."""
+    keep = np.zeros(columns.pool.size, dtype=bool)
+    for centre in centres:
+        at = centre[columns.pool]
+        reach = np.maximum(3.0, WINDOW * at)
+        keep |= (at > 1e-9) & (np.abs(columns.count - at) <= reach)
+    small = columns.count < reduced.fewest[columns.pool] + 5
+    return keep | (np.isin(columns.pool, extra) & small)
+
+
+def improve(
+    programme: Programme,
+    reduced: Reduced,
+    points: Points,
+    start: Floats | None,
+    options: Options,
+    stop: Stop,
+    seconds: float,
+    found: Callable[[Floats, float], None],
+    good_enough: Callable[[float], bool],
+) -> Floats | None:
+    """Return the best point of windows around `points` and the incumbent.
+
+    found(point, value) is told each better point; good_enough(value) ends the search.
+    """
+    rng = np.random.default_rng(options.seed)
+    model, columns = programme.compiled.model, programme.columns
+    place = programme.compiled.columns["x"]
+    best, value = start, np.inf if start is None else float(model.cost @ start)
+    budget = Stop(seconds)
+    others = np.setdiff1d(np.arange(model.cost.size), np.r_[place], assume_unique=True)
+    idle = 0
+    for trial in range(40):
+        if stop.now or budget.now or good_enough(value):
+            break
+        centres = [points.last]
+        if best is not None:
+            chosen = best[place] > 0.5
+            mine = np.zeros(reduced.count)
+            np.maximum.at(mine, columns.pool[chosen], columns.count[chosen])
+            centres = [points.last, mine] if trial < 2 else [mine]
+        weight = points.used + 1e-3
+        size = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)
+        extra = rng.choice(reduced.count, size=size, replace=False, p=weight / weight.sum())
+        near = np.flatnonzero(window(columns, reduced, centres, extra))
+        keep = np.union1d(place.start + near, others)
+        part = model.restricted(keep)
+        begin = best[keep] if best is not None else None
+        limits = replace(options, seconds=min(10.0, budget.left), gap=max(options.gap / 4, 1e-4))
+        outcome = solve(part, limits, start=begin, stop=stop)
+        if outcome.point is not None and outcome.value < value - 1e-9 * max(1.0, abs(value)):
+            gain = (value - outcome.value) / max(abs(outcome.value), 1e-12)
+            best, value = np.zeros(model.cost.size), outcome.value
+            best[keep] = outcome.point
+            found(best, value)
+            idle = 0 if gain > 1e-4 else idle + 1
+        else:
+            idle += 1
+        if idle >= 3:
+            break
+    return best

@@ -1,0 +1,386 @@
+"""Find an allocation and prove how good it is.
+
+Reduce the pools, cap them, relax, look for good plans in windows, and prove the rest away. The
+result always says which step certified it. When time runs out or the user interrupts, the best
+plan so far is returned with the bound known by then; without any plan the status says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from time import perf_counter, process_time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.caps import SAFETY, Capped, attainable, tighten
+from bestserve.solvers.allocation.check import violations
+from bestserve.solvers.allocation.heuristic import improve, scale_slopes
+from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
+from bestserve.solvers.allocation.plan import Plan, assign
+from bestserve.solvers.allocation.programme import Programme
+from bestserve.solvers.allocation.proof import Proof, prove, within
+from bestserve.solvers.allocation.reduction import (
+    Reduced,
+    drop_dominated,
+    from_tables,
+    reduce_configurations,
+)
+from bestserve.solvers.allocation.tables import Requirements, Tables
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SMALL = 1500
+"""Columns up to which the exact programme is solved at once: windows only cost time there."""
+HEURISTIC_SHARE = 0.55
+"""Share of the time that windows may take; the proof needs one or two seconds of the rest."""
+
+
+class Status(Enum):
+    """How a search ended; the value is what the user reads."""
+
+    WITHIN_GAP = "proven to be within the gap asked for"
+    STOPPED = "stopped early; the best plan so far, with the bound known by then"
+    NO_PLAN = "stopped before any plan was found; a plan may still exist"
+    INFEASIBLE = "no plan satisfies the requirements"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Told while searching: stage, seconds, best objective so far and bound (nan: none yet)."""
+
+    stage: str
+    seconds: float
+    objective: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search gave.
+
+    bound : no plan is better than this, in the objective's units; gap : relative to the larger
+    of objective and bound; step : what gave the bound; pools, columns : sizes after reduction
+    """
+
+    status: Status
+    plan: Plan | None
+    bound: float
+    gap: float
+    step: str
+    seconds: float
+    cpu_seconds: float
+    nodes: int
+    pools: tuple[int, int]
+    columns: int
+    binding: tuple[str, ...] = ()
+    shadow_prices: tuple[tuple[str, str, float], ...] = ()
+
+
+Listener = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class _State:
+    """What a search knows so far."""
+
+    tables: Tables
+    requirements: Requirements
+    options: Options
+    stop: Stop
+    tell: Listener | None
+    bound: float
+    step: str = "none"
+    nodes: int = 0
+    pools: tuple[int, int] = (0, 0)
+    columns: int = 0
+    programme: Programme | None = None
+    reduced: Reduced | None = None
+    point: Floats | None = None
+    infeasible: bool = False
+    relaxed: Outcome | None = None
+
+    def report(self, stage: str, value: float = np.nan) -> None:
+        """Tell the listener where the search stands."""
+        if self.tell is not None:
+            objective = value
+            if self.programme is not None and self.point is not None:
+                worth = float(self.programme.compiled.model.cost @ self.point)
+                objective = self.programme.objective(worth)
+            progress = Progress(
+                stage=stage, seconds=self.stop.elapsed, objective=objective, bound=self.bound
+            )
+            self.tell(progress)
+
+
+def search(
+    tables: Tables,
+    requirements: Requirements,
+    options: Options | None = None,
+    *,
+    start: Plan | None = None,
+    tell: Listener | None = None,
+    stop: Stop | None = None,
+    reduce: bool = True,
+) -> Found:
+    """Return the best allocation found and the proof of how good it is.
+
+    options.gap is the relative gap at which the search ends (default 1 %), options.seconds its
+    time limit. An interrupt from the keyboard keeps the best plan so far. With `reduce` False no
+    pool is merged or dropped (for tests).
+    """
+    options = options or Options(gap=0.01)
+    began, cpu = perf_counter(), process_time()
+    stop = stop or Stop(options.seconds)
+    worst = -np.inf if requirements.objective == "min_cost" else np.inf
+    state = _State(tables, requirements, options, stop, tell, worst)
+    try:
+        _search(state, start, reduce)
+    except KeyboardInterrupt:
+        stop.event.set()
+    plan = _best_plan(state, start)
+    return _found(state, plan, perf_counter() - began, process_time() - cpu)
+
+
+def _search(state: _State, start: Plan | None, reduce: bool) -> None:
+    """Run the steps; what they find is kept in `state`."""
+    tables, requirements = state.tables, state.requirements
+    capped, reduced = _reduce(state, reduce)
+    if not capped.feasible:
+        state.infeasible, state.step = True, "relaxation infeasible"
+        return
+    state.bound, state.step = capped.bound, "linear bound"
+    if state.stop.now:
+        return
+    columns = formulation.choices(reduced)
+    scale = abs(capped.bound) if requirements.objective == "min_cost" and capped.bound else 1.0
+    programme = formulation.state(
+        tables, requirements, reduced, columns, capped.cap, cost_scale=scale
+    )
+    state.programme, state.reduced, state.columns = programme, reduced, columns.pool.size
+    if start is not None:
+        state.point = _locate(state, start)
+    relaxed = solve(programme.compiled.model.relaxed(), state.options, stop=state.stop)
+    if relaxed.point is None and not relaxed.infeasible:
+        return
+    state.relaxed = relaxed
+    if relaxed.infeasible:
+        state.infeasible, state.step = True, "relaxation infeasible"
+        return
+    _raise_bound(state, relaxed.bound, "relaxation")
+    state.report("relaxation")
+    if columns.pool.size > SMALL:
+        _windows(state, capped.cap)
+
+    def found(point: Floats, value: float) -> None:
+        state.point = point
+        state.report("proof")
+
+    proof = prove(
+        programme, relaxed, state.point, state.options, state.stop, found, _watch(state)
+    )
+    _conclude(state, proof)
+
+
+def _reduce(state: _State, reduce: bool) -> tuple[Capped, Reduced]:
+    """Merge, cap and drop pools."""
+    tables, requirements = state.tables, state.requirements
+    reduced = from_tables(tables, requirements)
+    before = reduced.count
+    if reduced.count == 0 or np.any(attainable(tables, reduced) <= 0):
+        state.pools = (before, reduced.count)
+        if requirements.objective != "max_goodput" or reduced.count == 0:
+            return Capped(reduced, tables.demand.rate, np.nan, False), reduced
+    if reduce:
+        reduced = reduce_configurations(reduced, tables, requirements)
+    capped = tighten(tables, requirements, reduced, state.options, state.stop)
+    reduced = capped.reduced
+    if reduce and capped.feasible:
+        reduced = drop_dominated(reduced, tables, requirements)
+    state.pools = (before, reduced.count)
+    return capped, reduced
+
+
+def _raise_bound(state: _State, minimised: float, step: str) -> None:
+    """Keep the tighter of the known bound and a new one."""
+    assert state.programme is not None
+    if not np.isfinite(minimised):
+        return
+    bound = state.programme.objective(minimised)
+    better = bound > state.bound if state.programme.sign > 0 else bound < state.bound
+    if better or not np.isfinite(state.bound):
+        state.bound, state.step = bound, step
+
+
+def _windows(state: _State, cap: Floats) -> None:
+    """Look for good plans near the points of slope scaling."""
+    programme, reduced = state.programme, state.reduced
+    assert programme is not None and reduced is not None and state.relaxed is not None
+    points = scale_slopes(
+        state.tables, state.requirements, reduced, cap, state.options, state.stop
+    )
+    state.report("slope scaling")
+    lower = state.relaxed.bound
+
+    def found(point: Floats, value: float) -> None:
+        state.point = point
+        state.report("windows")
+
+    def good_enough(value: float) -> bool:
+        return bool(np.isfinite(value)) and within(value, lower, state.options.gap)
+
+    share = HEURISTIC_SHARE * min(state.stop.left, 60.0)
+    state.point = improve(
+        programme,
+        reduced,
+        points,
+        state.point,
+        state.options,
+        state.stop,
+        share,
+        found,
+        good_enough,
+    )
+
+
+def _watch(state: _State) -> Watch | None:
+    """Return what HiGHS tells its progress to."""
+    if state.tell is None:
+        return None
+
+    def watch(value: float, bound: float) -> None:
+        state.report("branch and bound")
+
+    return watch
+
+
+def _conclude(state: _State, proof: Proof) -> None:
+    """Keep what the proof gave."""
+    state.nodes += proof.nodes
+    if proof.point is not None:
+        state.point = proof.point
+    if state.point is None and proof.bound == np.inf:
+        state.infeasible, state.step = True, proof.step
+        return
+    _raise_bound(state, proof.bound, proof.step)
+
+
+def _locate(state: _State, plan: Plan) -> Floats | None:
+    """Return `plan` as a start for HiGHS, moved to the pools that replaced its own.
+
+    The start gives the instance counts; HiGHS completes the flows. None if a pool has no
+    replacement of equal worth.
+    """
+    assert state.programme is not None
+    assert state.reduced is not None
+    reduced, columns = state.reduced, state.programme.columns
+    pools = state.tables.pools
+    count = np.zeros(reduced.count, dtype=np.int64)
+    for p, k in zip(plan.pool.tolist(), plan.count.tolist(), strict=True):
+        same = (
+            (reduced.gpu == pools.gpu[p])
+            & (reduced.role == pools.role[p])
+            & (reduced.recipe == pools.recipe[p])
+            & (pools.size[p] % reduced.size == 0)
+        )
+        rows = np.flatnonzero(same)
+        if rows.size == 0:
+            return None
+        exact = rows[reduced.size[rows] == pools.size[p]]
+        row = exact[0] if exact.size else rows[np.argmax(reduced.size[rows])]
+        count[row] += k * int(pools.size[p] // reduced.size[row])
+    count = np.minimum(count, reduced.most)
+    chosen = (count[columns.pool] == columns.count) & (count[columns.pool] > 0)
+    return _complete(state, chosen)
+
+
+def _complete(state: _State, chosen: NDArray[np.bool_]) -> Floats | None:
+    """Return the best point in which exactly the columns `chosen` are taken."""
+    assert state.programme is not None
+    model = state.programme.compiled.model
+    place = state.programme.compiled.columns["x"]
+    low, high = model.low.copy(), model.high.copy()
+    low[place] = high[place] = chosen.astype(float)
+    outcome = solve(replace(model, low=low, high=high), replace(state.options, gap=0.0))
+    return outcome.point
+
+
+def _best_plan(state: _State, start: Plan | None) -> Plan | None:
+    """Return the plan of the best point on the exact tables, or the start if that is better."""
+    best = start if start is not None and _valid(state, start) else None
+    if state.point is None or state.programme is None or state.reduced is None:
+        return best
+    reduced, columns = state.reduced, state.programme.columns
+    place = state.programme.compiled.columns["x"]
+    chosen = np.flatnonzero(state.point[place] > 0.5)
+    source = reduced.source[columns.pool[chosen], columns.count[chosen]]
+    count = np.asarray(columns.count[chosen], dtype=np.int64)
+    plan = assign(state.tables, state.requirements, source, count)
+    if plan is None or not _valid(state, plan):
+        untrimmed = assign(state.tables, state.requirements, source, count, trim=False)
+        plan = untrimmed if untrimmed is not None and _valid(state, untrimmed) else None
+    if plan is None:
+        return best
+    if best is None:
+        return plan
+    sign = 1.0 if state.requirements.objective == "min_cost" else -1.0
+    return best if sign * best.objective < sign * plan.objective else plan
+
+
+def _valid(state: _State, plan: Plan) -> bool:
+    """Return whether the independent checker accepts the plan."""
+    return not violations(state.tables, state.requirements, plan)
+
+
+def _found(state: _State, plan: Plan | None, seconds: float, cpu: float) -> Found:
+    """Return the result of the search."""
+    bound, gap = state.bound, np.inf
+    if plan is not None and plan.objective <= 0:
+        # Serving nothing is no plan; where nothing better exists, that is a proof.
+        plan, state.infeasible = None, bound <= 1e-9
+    if plan is not None:
+        # Rounding of the bound must not put it on the wrong side of a plan that exists.
+        minimising = state.requirements.objective == "min_cost"
+        bound = min(bound, plan.objective) if minimising else max(bound, plan.objective)
+        largest = max(abs(bound), abs(plan.objective))
+        gap = abs(bound - plan.objective) / largest if largest else 0.0
+    if plan is not None:
+        done = gap <= state.options.gap * (1 + 1e-3) + 2e-6
+        status = Status.WITHIN_GAP if done else Status.STOPPED
+    elif state.infeasible:
+        status = Status.INFEASIBLE
+    else:
+        status = Status.NO_PLAN
+    return Found(
+        status=status,
+        plan=plan,
+        bound=bound,
+        gap=gap,
+        step=state.step,
+        seconds=seconds,
+        cpu_seconds=cpu,
+        nodes=state.nodes,
+        pools=state.pools,
+        columns=state.columns,
+        shadow_prices=_shadow_prices(state),
+    )
+
+
+def _shadow_prices(state: _State) -> tuple[tuple[str, str, float], ...]:
+    """Return (constraint, row, what one more unit brings) of the relaxation: indicative only."""
+    programme, relaxed = state.programme, state.relaxed
+    if programme is None or relaxed is None or relaxed.duals.size == 0:
+        return ()
+    prices = []
+    for name in ("GPUs", "GPU budget", "cost budget", "power budget", "configurations"):
+        place = programme.algebra.row_slice(name)
+        block = next((b for b in programme.algebra.rows if b.name == name), None)
+        if block is None:
+            continue
+        for label, dual in zip(block.labels, relaxed.duals[place], strict=True):
+            prices.append((name, label, float(programme.sign * programme.scale * dual)))
+    return tuple(prices)
