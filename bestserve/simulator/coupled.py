@@ -12,9 +12,18 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from bestserve.simulator.layout import ARRIVAL, FIRST, LAST, OUTPUT, PROMPT, T_NEXT
+from bestserve.simulator.layout import (
+    ARRIVAL,
+    FIRST,
+    LAST,
+    OUTPUT,
+    PROMPT,
+    T_NEXT,
+    Bools,
+    Floats,
+    Ints32,
+)
 from bestserve.simulator.pool import Pool, append, step
 from bestserve.simulator.routing import choose
 from bestserve.simulator.time_heap import drop, put
@@ -32,20 +41,20 @@ LATENCY, PER_TOKEN, SHARED = range(3)
 def run_coupled(
     front: Pool,
     back: Pool,
-    times: NDArray,
-    facts: NDArray,
-    lanes: NDArray,
-    back_times: NDArray,
-    back_facts: NDArray,
-    back_lanes: NDArray,
-    refused: NDArray,
-    scheduled: NDArray,
+    times: Floats,
+    facts: Ints32,
+    lanes: Ints32,
+    back_times: Floats,
+    back_facts: Ints32,
+    back_lanes: Ints32,
+    refused: Bools,
+    scheduled: Floats,
     cap: int,
-    client: NDArray,
-    link: NDArray,
+    client: Floats,
+    link: Floats,
     routing: int,
-    draws: NDArray,
-    back_draws: NDArray,
+    draws: Floats,
+    back_draws: Floats,
 ) -> None:
     """Simulate requests that clients send when allowed.
 
@@ -85,9 +94,7 @@ def run_coupled(
         for lane in range(back.clock.shape[0]):
             now = min(now, back.clock[lane, T_NEXT])
         for sender in range(senders):
-            now = min(
-                now, link_next(link_keys[sender], link_size[sender], link_clock[sender])
-            )
+            now = min(now, link_next(link_keys[sender], link_size[sender], link_clock[sender]))
         if now == math.inf:
             break
 
@@ -115,7 +122,9 @@ def run_coupled(
                             keys, values, size, now + link[LATENCY] + work, 2 * r + TRANSFERRED
                         )
                 else:
-                    free = now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                    free = (
+                        now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                    )
                     size = put(keys, values, size, free, 2 * r + FREE)
         for lane in range(back.clock.shape[0]):
             if back.clock[lane, T_NEXT] > now:

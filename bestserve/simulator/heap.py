@@ -8,7 +8,8 @@ jump over steps.
 from __future__ import annotations
 
 from numba import njit
-from numpy.typing import NDArray
+
+from bestserve.simulator.layout import Ints64
 
 FINISH, FIRST_MESSAGE, GROW = range(3)
 """Kinds: last token out; first message to the client; KV reservation used up."""
@@ -27,7 +28,7 @@ def pack(iteration: int, request: int, kind: int) -> int:
 
 
 @njit(cache=True)
-def push(heap: NDArray, size: int, event: int) -> int:
+def push(heap: Ints64, size: int, event: int) -> int:
     """Add an event; return the new size."""
     i = size
     while i > 0:
@@ -42,7 +43,7 @@ def push(heap: NDArray, size: int, event: int) -> int:
 
 
 @njit(cache=True)
-def remove(heap: NDArray, size: int, at: int) -> int:
+def remove(heap: Ints64, size: int, at: int) -> int:
     """Delete the event at position `at` (0: the earliest); return the new size."""
     size -= 1
     event = heap[size]
@@ -65,7 +66,7 @@ def remove(heap: NDArray, size: int, at: int) -> int:
 
 
 @njit(cache=True)
-def forget(heap: NDArray, size: int, request: int) -> int:
+def forget(heap: Ints64, size: int, request: int) -> int:
     """Delete all events of one request; return the new size."""
     i = 0
     while i < size:

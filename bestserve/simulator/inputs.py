@@ -90,9 +90,7 @@ def _whole(values: Floats, rng: np.random.Generator) -> Ints:
 
 def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
     """Draw n requests from weighted atoms; atoms between integers are rounded at random."""
-    rows = _pick(
-        lengths.inputs, lengths.input_weights, stratified(stream(seed, INPUTS), n)
-    )
+    rows = _pick(lengths.inputs, lengths.input_weights, stratified(stream(seed, INPUTS), n))
     columns = (
         rows
         if lengths.joint
@@ -133,21 +131,24 @@ def arrival_times(arrivals: Arrivals, rate: float, n: int, seed: int) -> Floats:
     return _modulated(arrivals.rates, arrivals.stays, rate, n, seed)
 
 
-def _replay(times: Floats, rate: float | None, n: int) -> Floats:
-    """Repeat the trace as often as needed; `rate` None or NaN keeps its own speed."""
-    if len(times) < 2:
-        raise InputError("trace arrivals need at least two times")
+def _replay(times: Floats, rate: float, n: int) -> Floats:
+    """Repeat the trace as often as needed; `rate` NaN keeps its own speed."""
     t = np.sort(np.asarray(times, dtype=np.float64))
+    if len(t) == 0 or not np.all(np.isfinite(t)):
+        raise InputError("trace arrivals need finite times, at least one")
     t = t - t[0]
+    own_speed = bool(np.isnan(rate))
+    if own_speed and n <= len(t):
+        return t[:n]
     if t[-1] <= 0:
-        raise InputError("trace arrivals all have the same time")
+        raise InputError("trace arrivals at one instant can neither be repeated nor rescaled")
     # One mean gap closes the circle, so that repeating keeps the rate.
     period = t[-1] * len(t) / (len(t) - 1)
     laps = -(-n // len(t))
     all_times: Floats = (np.arange(laps)[:, None] * period + t[None, :]).ravel()[:n]
-    if rate is None or np.isnan(rate):
+    if own_speed:
         return all_times
-    if not rate > 0:
+    if not (np.isfinite(rate) and rate > 0):
         raise InputError(f"request rate = {rate} must be > 0 req/s")
     return all_times * (len(t) / period / rate)
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 
 from numba import njit
-from numpy.typing import NDArray
 
 from bestserve.models.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.heap import (
@@ -93,6 +92,9 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
+    Floats,
+    Ints32,
+    Ints64,
 )
 from bestserve.simulator.policies import PREFILL_PRIORITY, tokens_taken
 
@@ -110,19 +112,19 @@ def in_blocks(tokens: int, block: int) -> int:
 
 
 @njit(cache=True)
-def long_step(tokens: int, costs: NDArray, moe: NDArray) -> float:
+def long_step(tokens: int, costs: Floats, moe: Floats) -> float:
     """Return what `token_time` returns, for steps longer than the table [s]."""
     return token_time(float(tokens), costs, moe)
 
 
 @njit(cache=True, inline="always")
-def tokens_cost(tokens: int, table: NDArray, costs: NDArray, moe: NDArray) -> float:
+def tokens_cost(tokens: int, table: Floats, costs: Floats, moe: Floats) -> float:
     """Return the part of the step time that depends on the token count alone [s]."""
     return table[tokens] if tokens < table.size else long_step(tokens, costs, moe)
 
 
 @njit(cache=True)
-def growing_blocks(context: int, phases: NDArray, iteration: int, block: int) -> int:
+def growing_blocks(context: int, phases: Ints64, iteration: int, block: int) -> int:
     """Return Σ⌈cᵢ/block⌉ over the growing requests in the next step [blocks].
 
     context : Σcᵢ; phases[p] : how many have (cᵢ − iteration) mod block = p, which never changes
@@ -138,7 +140,7 @@ def growing_blocks(context: int, phases: NDArray, iteration: int, block: int) ->
 def steps_to(gap: float, first: float, growth: float) -> int:
     """Return the least n ≥ 1 with n·first + growth·n(n−1)/2 ≥ gap."""
     b = first - 0.5 * growth
-    n = int(math.ceil(2.0 * gap / (b + math.sqrt(b * b + 2.0 * growth * gap))))
+    n = math.ceil(2.0 * gap / (b + math.sqrt(b * b + 2.0 * growth * gap)))
     n = max(n, 1)
     # The root is rounded; the boundary itself decides.
     while n * first + growth * (0.5 * n * (n - 1)) < gap:
@@ -149,8 +151,8 @@ def steps_to(gap: float, first: float, growth: float) -> int:
 
 
 @njit(cache=True)
-def sample(series: NDArray, state: NDArray, now: float, batch: int, kv: int) -> None:
-    """Keep one point of the lane's series; when full, keep every second and sample half as often."""
+def sample(series: Floats, state: Ints64, now: float, batch: int, kv: int) -> None:
+    """Keep one point of the lane's series; when full, drop every second one, now and later."""
     n = state[SAMPLES]
     if n == SERIES_LENGTH:
         for i in range(SERIES_LENGTH // 2):
@@ -169,19 +171,19 @@ def advance(
     lane: int,
     until: float,
     inclusive: bool,
-    clock: NDArray,
-    state: NDArray,
-    heaps: NDArray,
-    phases: NDArray,
-    joins: NDArray,
-    series: NDArray,
-    times: NDArray,
-    facts: NDArray,
-    limits: NDArray,
-    costs: NDArray,
-    moe: NDArray,
-    table: NDArray,
-    done: NDArray,
+    clock: Floats,
+    state: Ints64,
+    heaps: Ints64,
+    phases: Ints64,
+    joins: Ints64,
+    series: Floats,
+    times: Floats,
+    facts: Ints32,
+    limits: Ints64,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
+    done: Ints64,
 ) -> int:
     """Process the lane's events up to `until` [s] and return how many requests ended.
 
@@ -253,9 +255,7 @@ def advance(
 
             evicted = False
             if growing > 0 and growing_context + growing * (block - 1) > (blocks - held) * block:
-                while (
-                    growing_blocks(growing_context, phase, iteration, block) + held > blocks
-                ):
+                while growing_blocks(growing_context, phase, iteration, block) + held > blocks:
                     evicted = True
                     if split >= 0:
                         youngest = split
@@ -350,8 +350,7 @@ def advance(
                         # A request that decodes at once needs the block of its next token too.
                         ask = in_blocks(max(kept, whole + 1), block) if ready else need
                         if (
-                            growing_context + growing * (block - 1)
-                            > (blocks - held - ask) * block
+                            growing_context + growing * (block - 1) > (blocks - held - ask) * block
                             and growing_blocks(growing_context, phase, iteration, block)
                             + held
                             + ask
@@ -374,9 +373,7 @@ def advance(
                         message = min(stream - 1, rest)
                         events = push(heap, events, pack(iteration + rest, r, FINISH))
                         if times[r, FIRST] < 0.0 and message < rest:
-                            events = push(
-                                heap, events, pack(iteration + message, r, FIRST_MESSAGE)
-                            )
+                            events = push(heap, events, pack(iteration + message, r, FIRST_MESSAGE))
                         if grows:
                             if kept > whole:
                                 held += need

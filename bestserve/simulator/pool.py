@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from bestserve.models.step_time_jit import token_time
 from bestserve.models.system import Lane
@@ -30,6 +29,10 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
+    Bools,
+    Floats,
+    Ints32,
+    Ints64,
 )
 from bestserve.simulator.routing import choose
 
@@ -42,20 +45,20 @@ NOBODY = np.empty(0, dtype=np.int64)
 class Pool(NamedTuple):
     """The arrays of the lanes of one pool; see `layout` for what is where."""
 
-    clock: NDArray[np.float64]
-    state: NDArray[np.int64]
-    heaps: NDArray[np.int64]
-    phases: NDArray[np.int64]
-    joins: NDArray[np.int64]
-    series: NDArray[np.float64]
-    limits: NDArray[np.int64]
-    costs: NDArray[np.float64]
-    moe: NDArray[np.float64]
-    table: NDArray[np.float64]
+    clock: Floats
+    state: Ints64
+    heaps: Ints64
+    phases: Ints64
+    joins: Ints64
+    series: Floats
+    limits: Ints64
+    costs: Floats
+    moe: Floats
+    table: Floats
 
 
 @njit(cache=True)
-def tabulate(length: int, costs: NDArray, moe: NDArray) -> NDArray:
+def tabulate(length: int, costs: Floats, moe: Floats) -> Floats:
     """Return the token part of the step time for 0 … length − 1 tokens [s]."""
     table = np.empty(length)
     for tokens in range(length):
@@ -64,8 +67,8 @@ def tabulate(length: int, costs: NDArray, moe: NDArray) -> NDArray:
 
 
 @lru_cache(maxsize=64)
-def _table(step: object, length: int) -> NDArray[np.float64]:
-    table: NDArray[np.float64] = tabulate(length, step.coefficients(), step.moe_table())  # type: ignore[attr-defined]
+def _table(step: object, length: int) -> Floats:
+    table: Floats = tabulate(length, step.coefficients(), step.moe_table())  # type: ignore[attr-defined]
     return table
 
 
@@ -115,7 +118,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True) -> Pool:
 
 
 @njit(cache=True)
-def append(lane: int, request: int, pool: Pool, facts: NDArray) -> None:
+def append(lane: int, request: int, pool: Pool, facts: Ints32) -> None:
     """Put a request at the end of a lane's queue."""
     state = pool.state
     tail = state[lane, TAIL]
@@ -135,9 +138,9 @@ def step(
     until: float,
     inclusive: bool,
     pool: Pool,
-    times: NDArray,
-    facts: NDArray,
-    done: NDArray,
+    times: Floats,
+    facts: Ints32,
+    done: Ints64,
 ) -> int:
     """`advance` for a lane of a pool."""
     return advance(
@@ -162,7 +165,7 @@ def step(
 
 @njit(cache=True)
 def run_assigned(
-    pool: Pool, times: NDArray, facts: NDArray, lanes: NDArray, refused: NDArray, nobody: NDArray
+    pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refused: Bools, nobody: Ints64
 ) -> None:
     """Simulate requests, in order of arrival, that know their lane beforehand."""
     for r in range(times.shape[0]):
@@ -175,13 +178,13 @@ def run_assigned(
 @njit(cache=True)
 def run_routed(
     pool: Pool,
-    times: NDArray,
-    facts: NDArray,
-    lanes: NDArray,
-    refused: NDArray,
-    nobody: NDArray,
+    times: Floats,
+    facts: Ints32,
+    lanes: Ints32,
+    refused: Bools,
+    nobody: Ints64,
     routing: int,
-    draws: NDArray,
+    draws: Floats,
 ) -> None:
     """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
     clock = pool.clock

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from bestserve.models.step_time_jit import A_SEQ, A_STEP, K
 from bestserve.simulator.lane import steps_to, tokens_cost
@@ -19,6 +18,9 @@ from bestserve.simulator.layout import (
     OUTSTANDING,
     QUEUED_TOKENS,
     STEPPING,
+    Floats,
+    Ints32,
+    Ints64,
 )
 
 RANDOM, ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_KV = range(5)
@@ -32,7 +34,7 @@ CODES = {
 STATIC = ("random", "round_robin")
 
 
-def assign(routing: str, draws: NDArray[np.float64], lanes: int) -> NDArray[np.int32]:
+def assign(routing: str, draws: Floats, lanes: int) -> Ints32:
     """Return the lane of each request [n] under a static rule; `draws` float64[n, 2] in [0, 1)."""
     n = len(draws)
     if routing == "round_robin":
@@ -44,11 +46,11 @@ def assign(routing: str, draws: NDArray[np.float64], lanes: int) -> NDArray[np.i
 def kv_load(
     lane: int,
     now: float,
-    clock: NDArray,
-    state: NDArray,
-    costs: NDArray,
-    moe: NDArray,
-    table: NDArray,
+    clock: Floats,
+    state: Ints64,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
 ) -> int:
     """Return prompt plus generated tokens of all requests at the lane, waiting ones included."""
     decoding = state[lane, DECODING]
@@ -74,13 +76,13 @@ def kv_load(
 def choose(
     routing: int,
     number: int,
-    draws: NDArray,
+    draws: Floats,
     now: float,
-    clock: NDArray,
-    state: NDArray,
-    costs: NDArray,
-    moe: NDArray,
-    table: NDArray,
+    clock: Floats,
+    state: Ints64,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
 ) -> int:
     """Return the lane for arrival `number` (0, 1, …) at time `now` [s].
 

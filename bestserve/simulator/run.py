@@ -172,9 +172,7 @@ def _open(
             lanes[served] = routes.assign(routing, draws, count)[: np.count_nonzero(served)]
         run_assigned(pool, times, facts, lanes, refused, NOBODY)
     else:
-        run_routed(
-            pool, times, facts, lanes, refused, NOBODY, routes.CODES[routing], draws
-        )
+        run_routed(pool, times, facts, lanes, refused, NOBODY, routes.CODES[routing], draws)
     return lanes
 
 
@@ -259,7 +257,7 @@ def _run(
             else:
                 arrived = sent + works
             arrived += transfer.latency
-            order = np.argsort(arrived, kind="stable")
+            order = np.lexsort((ids, arrived))
             ids, arrived = ids[order], arrived[order]
             queue_times = back_times[ids]
             queue_times[:, ARRIVAL] = arrived
@@ -337,5 +335,3 @@ def _use(pool: Pool, end: float) -> PoolUse:
         preemptions=state[:, EVICTED].copy(),
         series=tuple(series),
     )
-
-

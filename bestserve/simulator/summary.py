@@ -71,7 +71,5 @@ def combine(rows: Floats, count: int) -> Summary:
     """Summarise independent replications; rows float64[replications, 5] as from `statistics`."""
     n = len(rows)
     point = rows.mean(axis=0)
-    half = (
-        student_t(n - 1) * rows.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(5, np.nan)
-    )
+    half = student_t(n - 1) * rows.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(5, np.nan)
     return Summary(count, *(float(p) for p in point), tuple(float(h) for h in half))  # type: ignore[arg-type]

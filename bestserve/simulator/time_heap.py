@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from numba import njit
-from numpy.typing import NDArray
+
+from bestserve.simulator.layout import Floats, Ints64
 
 
 @njit(cache=True)
-def put(keys: NDArray, values: NDArray, size: int, key: float, value: int) -> int:
+def put(keys: Floats, values: Ints64, size: int, key: float, value: int) -> int:
     """Add (key, value); return the new size."""
     i = size
     while i > 0:
@@ -21,7 +22,7 @@ def put(keys: NDArray, values: NDArray, size: int, key: float, value: int) -> in
 
 
 @njit(cache=True)
-def drop(keys: NDArray, values: NDArray, size: int) -> int:
+def drop(keys: Floats, values: Ints64, size: int) -> int:
     """Delete the first pair; return the new size."""
     size -= 1
     key, value = keys[size], values[size]

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from bestserve.simulator.layout import Floats, Ints32, Ints64
 from bestserve.simulator.time_heap import drop, put
 
 # link_clock[i]
@@ -20,7 +20,7 @@ UPDATED, ATTAINED = range(2)
 
 
 @njit(cache=True)
-def link_next(keys: NDArray, size: int, clock: NDArray) -> float:
+def link_next(keys: Floats, size: int, clock: Floats) -> float:
     """Return when the next transfer ends if no other starts [s]; inf without transfers."""
     if size == 0:
         return math.inf
@@ -29,10 +29,10 @@ def link_next(keys: NDArray, size: int, clock: NDArray) -> float:
 
 @njit(cache=True)
 def link_add(
-    keys: NDArray,
-    values: NDArray,
+    keys: Floats,
+    values: Ints64,
     size: int,
-    clock: NDArray,
+    clock: Floats,
     now: float,
     work: float,
     request: int,
@@ -48,7 +48,7 @@ def link_add(
 
 
 @njit(cache=True)
-def link_end(keys: NDArray, values: NDArray, size: int, clock: NDArray, now: float) -> int:
+def link_end(keys: Floats, values: Ints64, size: int, clock: Floats, now: float) -> int:
     """End the transfer that is due at `now`; return the number still under way."""
     clock[ATTAINED] = keys[0]
     clock[UPDATED] = now
@@ -56,7 +56,7 @@ def link_end(keys: NDArray, values: NDArray, size: int, clock: NDArray, now: flo
 
 
 @njit(cache=True)
-def share_link(starts: NDArray, works: NDArray, links: NDArray, count: int) -> NDArray:
+def share_link(starts: Floats, works: Floats, links: Ints32, count: int) -> Floats:
     """Return when each transfer ends [s].
 
     starts : float64[n], ascending [s]; works : float64[n] [s]; links : int32[n], which of the
