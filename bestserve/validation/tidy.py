@@ -340,6 +340,8 @@ def regime_of(
 ) -> Regime | None:
     """How the load was driven, from the rate asked [req/s], the cap and the completed rate.
 
+    None where that cannot be told: no load stated, or a rate without what was completed.
+
     A client that fell 5 % or more short of its rate was held back by its cap, or left the server
     with a queue that a steady-state formula does not know.
     """
@@ -349,7 +351,9 @@ def regime_of(
     if not paced:
         return Regime.BURST if concurrency is None else Regime.CLOSED_LOOP
     assert request_rate is not None
-    if throughput is not None and throughput < 0.95 * request_rate:
+    if throughput is None:
+        return None
+    if throughput < 0.95 * request_rate:
         return Regime.OPEN_FINITE if concurrency is None else Regime.CLIENT_CAP
     return Regime.OPEN_STEADY
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ class Record:
             return None
         if isinstance(value, (Mapping, list)):
             raise self.fail(key, "expected text")
+        if isinstance(value, (datetime.date, datetime.datetime)):  # YAML reads dates
+            value = value.isoformat()
         return printable(value if isinstance(value, str) else shown(value)) or None
 
     def flag(self, key: str) -> bool | None:

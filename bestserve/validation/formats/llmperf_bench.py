@@ -1,0 +1,57 @@
+"""llmperf-bench tables: llmperf's figures per concurrency, condensed to means.
+
+Its latency per token is the whole latency over the output tokens, so TPOT is derived:
+(latency · n_out − TTFT)/(n_out − 1). The file names no model.
+"""
+
+from __future__ import annotations
+
+from bestserve.untrusted import Source, keys_of, printable
+from bestserve.validation.formats._build import built
+from bestserve.validation.formats._record import Record
+from bestserve.validation.formats.llmperf import TPOT_NOTE, derived_tpot
+from bestserve.validation.tidy import TidyRow
+
+NAME = "llmperf-bench"
+_KEYS = frozenset({"concurrency", "first-time-to-token_mean_in_ms", "latency_ms_per_token"})
+
+
+def sniff(source: Source) -> bool:
+    """Whether the first entry has the condensed figures."""
+    if source.kind != "json" or not isinstance(source.value, dict):
+        return False
+    return keys_of(next(iter(source.value.values()), None)) >= _KEYS
+
+
+def read(source: Source) -> list[TidyRow]:
+    """One row a concurrency."""
+    return [
+        _row(Record.of(value, f"{source.name} [{printable(str(key), 40)}]", source))
+        for key, value in source.value.items()
+    ]
+
+
+def _row(record: Record) -> TidyRow:
+    ttft = record.number("first-time-to-token_mean_in_ms")
+    output = record.positive("output_token_length")
+    per_token = record.number("latency_ms_per_token")
+    e2el = per_token * output if per_token is not None and output is not None else None
+    return built(
+        record.where,
+        NAME,
+        {
+            "ttft_mean_ms": ttft,
+            "e2el_mean_ms": e2el,
+            "tpot_mean_ms": derived_tpot(e2el, ttft, output),
+        },
+        fields={
+            "source": "llmperf-bench",
+            "concurrency": record.size("concurrency"),
+            "request_rate": float("inf"),
+            "arrivals": "closed",
+            "input_len_asked": record.positive("input_token_length"),
+            "output_len_asked": output,
+            "out_tok_throughput": record.number("throughput_token_per_s"),
+        },
+        notes=(TPOT_NOTE, "lengths are those asked for"),
+    )
