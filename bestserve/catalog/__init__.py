@@ -1,5 +1,6 @@
 """Records of GPUs and models with provenance: bundled, from plug-ins, or the user's own files."""
 
+from bestserve.catalog.engines import EngineRecord, engine_record, list_engines, load_engine
 from bestserve.catalog.hardware import (
     Resolution,
     list_hardware,
@@ -10,12 +11,16 @@ from bestserve.catalog.listing import Row, catalog_rows, describe
 from bestserve.catalog.models import list_models, load_model, model_from_config
 
 __all__ = [
+    "EngineRecord",
     "Resolution",
     "Row",
     "catalog_rows",
     "describe",
+    "engine_record",
+    "list_engines",
     "list_hardware",
     "list_models",
+    "load_engine",
     "load_hardware",
     "load_model",
     "model_from_config",

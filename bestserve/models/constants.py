@@ -160,7 +160,7 @@ class DispatchConstants:
     """Host work per layer when kernels are launched one by one (no CUDA graphs)."""
 
     attention_launches: float = _constant(
-        5.0, "1/layer", "derived", "norm, q/k/v split, rotary, KV write, attention"
+        3.0, "1/layer", "derived", "norm, rotary embedding, KV write, beside the attention kernel"
     )
     ffn_launches: float = _constant(3.0, "1/layer", "derived", "norm, residual, activation")
     moe_launches: float = _constant(

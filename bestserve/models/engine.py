@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from bestserve.models.device import Generation, Precision
+from bestserve.models.device import Device, Generation, Precision
 from bestserve.models.moe import MoeKernel, MoePath
 from bestserve.models.system import Policy
 
 MemoryRule = Literal["total", "static", "free"]
+
+SMALL_GPU_BYTES = 70 * 2**30
+"""Below this vLLM lowers its scheduler defaults; the A100 counts as small too (its PR 17885)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,9 @@ class EngineConstants:
         reserve) (TensorRT-LLM), with u = gpu_memory_utilization
     memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
     kv_bytes : bytes per KV element by default [B]
-    Scheduler fields as in `bestserve.models.system.Lane`.
+    small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
+        and on the A100; 0: the same as elsewhere
+    Other scheduler fields as in `bestserve.models.system.Lane`.
     """
 
     name: str
@@ -60,6 +65,8 @@ class EngineConstants:
     launch_time: float = 0.0
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
+    small_gpu_num_seqs: int = 0
+    small_gpu_batched_tokens: int = 0
     gpu_memory_utilization: float = 0.9
     memory_rule: MemoryRule = "total"
     memory_reserve: float = 3e9
@@ -74,3 +81,13 @@ class EngineConstants:
             if choice.precision == precision and choice.generation in ("", generation):
                 return choice.kernel
         return MoeKernel(path=self.moe_path)
+
+    def for_device(self, device: Device) -> EngineConstants:
+        """Return the engine with the scheduler limits that it takes by default on this GPU."""
+        if device.memory_bytes >= SMALL_GPU_BYTES and device.generation != "ampere":
+            return self
+        return replace(
+            self,
+            max_num_seqs=self.small_gpu_num_seqs or self.max_num_seqs,
+            max_num_batched_tokens=self.small_gpu_batched_tokens or self.max_num_batched_tokens,
+        )

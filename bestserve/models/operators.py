@@ -190,9 +190,7 @@ class _Context:
             (
                 "elementwise",
                 "elementwise",
-                self.constants.dispatch.attention_launches
-                - 1.0  # the attention kernel itself is its own operator
-                + self.constants.dispatch.ffn_launches,
+                self.constants.dispatch.attention_launches + self.constants.dispatch.ffn_launches,
                 elementwise(
                     self.tokens, self.hidden, width / self.parallel.tp, self.device, self.constants
                 ),

@@ -1,0 +1,286 @@
+"""Engine records: the bundled presets, those of plug-ins, and the user's own TOML files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from bestserve.catalog.files import looks_like_path, read_toml
+from bestserve.catalog.folders import data_folders
+from bestserve.errors import DataError, InputError, UnknownNameError, nearest_names
+from bestserve.models.device import Generation, Precision
+from bestserve.models.engine import EngineConstants, MemoryRule, MoeKernelChoice
+from bestserve.models.moe import MoeKernel, MoePath
+from bestserve.models.system import Policy
+from bestserve.specs.figure import Figure
+
+WHAT = "engine record"
+
+UNITS: dict[str, str] = {
+    "a_step": "s",
+    "a_step_moe": "s",
+    "a_seq": "s",
+    "phi": "1",
+    "phi_moe": "1",
+    "t_req": "s",
+    "t_req_token": "s",
+    "gamma": "1",
+    "launch_time": "s",
+    "alltoall_latency": "s",
+    "alltoall_link": "1",
+    "max_num_seqs": "1",
+    "max_num_batched_tokens": "tokens",
+    "small_gpu_num_seqs": "1",
+    "small_gpu_batched_tokens": "tokens",
+    "gpu_memory_utilization": "1",
+    "memory_reserve": "B",
+    "kv_reserve": "1",
+    "kv_block": "tokens",
+    "kv_bytes": "B",
+    "stream_interval": "tokens",
+}
+"""The one unit in which each figure is written; a record in any other unit is refused."""
+
+OPTIONAL = ("alltoall_latency", "alltoall_link")
+KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "policy": get_args(Policy),
+    "memory_rule": get_args(MemoryRule),
+    "moe_path": get_args(MoePath),
+    "cuda_graphs": (True, False),
+}
+COUNTS = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "small_gpu_num_seqs",
+    "small_gpu_batched_tokens",
+    "kv_block",
+    "stream_interval",
+)
+POSITIVE = ("max_num_seqs", "max_num_batched_tokens", "kv_block", "kv_bytes", "stream_interval")
+_DEPTH = 5
+"""How many records may extend each other; a longer chain is a mistake or a loop."""
+
+
+class EngineRow(NamedTuple):
+    """One line of an engine record: what it says, in which unit, how it is known, from where."""
+
+    field: str
+    value: str | int | float
+    unit: str
+    kind: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """A record as written: `constants` for the models, `rows` with the provenance of its figures."""
+
+    constants: EngineConstants
+    title: str
+    notes: str
+    rows: tuple[EngineRow, ...]
+
+
+def list_engines() -> tuple[str, ...]:
+    """Return the names of all known engine presets, sorted."""
+    return tuple(sorted(_files()))
+
+
+def load_engine(name_or_path: str | Path) -> EngineConstants:
+    """Return a preset by name, or the user's own TOML.
+
+    Raises UnknownNameError (with the nearest names) or DataError (a file that is no such record).
+
+    >>> load_engine("vllm").policy
+    'chunked'
+    """
+    return engine_record(name_or_path).constants
+
+
+def engine_record(name_or_path: str | Path) -> EngineRecord:
+    """Return a preset with the provenance of its figures; errors as `load_engine`."""
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or looks_like_path(name, ".toml"):
+        return _read(Path(name).expanduser())
+    key = ALIASES.get(name.lower(), name.lower())
+    if key not in _files():
+        hint = "see `bestserve catalog`, or give the path of a TOML"
+        raise UnknownNameError("engine", name, [*list_engines(), *ALIASES], hint)
+    return _bundled(key)
+
+
+ALIASES = {"trtllm": "tensorrt-llm", "trt-llm": "tensorrt-llm", "tensorrtllm": "tensorrt-llm"}
+
+
+@lru_cache(maxsize=1)
+def _files() -> Mapping[str, Path]:
+    """Record name -> file, over all data folders; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in data_folders("engines"):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem.lower(), path)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _bundled(name: str) -> EngineRecord:
+    return _read(_files()[name])
+
+
+def _read(path: Path) -> EngineRecord:
+    try:
+        return _record(path.stem, _tables(path))
+    except DataError:
+        raise
+    except InputError as error:
+        raise DataError(f"{WHAT} {path}: {error}") from None
+
+
+def _tables(path: Path, depth: int = 0) -> dict[str, Any]:
+    """Return the tables of a file on top of those of the record that it extends."""
+    own = read_toml(path, WHAT)
+    extends = own.pop("extends", None)
+    _check_tables(own)
+    sources = own.get("sources", {})
+    own["figures"] = {
+        name: _figure(name, value, UNITS, sources) for name, value in own.get("figures", {}).items()
+    }
+    own["moe_kernels"] = [_kernel(k, sources) for k in own.get("moe_kernels", [])]
+    if extends is None:
+        return own
+    if not isinstance(extends, str):
+        raise InputError('extends must be the name or path of a record, e.g. "vllm"')
+    if depth >= _DEPTH:
+        raise InputError(f"more than {_DEPTH} records extend each other; is there a loop?")
+    if looks_like_path(extends, ".toml"):
+        base_path = path.parent / Path(extends).expanduser()
+    elif extends.lower() in _files():
+        base_path = _files()[extends.lower()]
+    else:
+        raise UnknownNameError("engine", extends, list_engines())
+    base = _tables(base_path, depth + 1)
+    merged = {**base, **own}
+    merged["figures"] = {**base["figures"], **own["figures"]}
+    # First match wins, so own kernels come before inherited ones.
+    merged["moe_kernels"] = [*own["moe_kernels"], *base["moe_kernels"]]
+    return merged
+
+
+def _check_tables(own: Mapping[str, Any]) -> None:
+    known = (*CHOICES, "title", "notes", "sources", "figures", "moe_kernels")
+    for key in own:
+        if key not in known:
+            near = nearest_names(key, known)
+            raise InputError(
+                f"unknown key {key[:60]!r}{'; nearest: ' if near else ''}{', '.join(near)}"
+            )
+    for key in ("sources", "figures"):
+        if not isinstance(own.get(key, {}), dict):
+            raise InputError(f"{key} must be a table")
+    kernels = own.get("moe_kernels", [])
+    if not isinstance(kernels, list) or not all(isinstance(k, dict) for k in kernels):
+        raise InputError("moe_kernels must be a list of tables, [[moe_kernels]]")
+
+
+def _figure(name: str, value: Any, units: Mapping[str, str], sources: Mapping[str, Any]) -> Figure:
+    if name not in units:
+        near = nearest_names(name, units)
+        raise InputError(
+            f"unknown figure {name[:60]!r}{'; nearest: ' if near else ''}{', '.join(near)}"
+        )
+    if not isinstance(value, dict):
+        raise InputError(f"{name}: write {{ value, unit, kind, source }}")
+    entry = dict(value)
+    if isinstance(entry.get("value"), int) and not isinstance(entry.get("value"), bool):
+        entry["value"] = float(entry["value"])
+    source = str(entry.get("source", ""))
+    head, separator, tail = source.partition("; ")
+    if head in sources:
+        entry["source"] = f"{sources[head]}{separator}{tail}"
+    else:
+        head, separator, tail = source.partition(": ")
+        if head in sources:
+            entry["source"] = f"{sources[head]}{separator}{tail}"
+    try:
+        figure = Figure(**entry)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{name}: {str(error).removeprefix('Figure: ')}") from None
+    if figure.unit != units[name]:
+        raise InputError(
+            f"{name} is given in {figure.unit!r}; write it in {units[name]!r} "
+            "(units are checked, never converted)"
+        )
+    return figure
+
+
+def _kernel(
+    entry: Mapping[str, Any], sources: Mapping[str, Any]
+) -> tuple[MoeKernelChoice, dict[str, Figure]]:
+    figures = {
+        name: _figure(name, value, KERNEL_UNITS, sources)
+        for name, value in entry.items()
+        if name not in ("precision", "generation", "path", "note")
+    }
+    precision = _choice("moe_kernels.precision", entry.get("precision"), get_args(Precision))
+    generation = _choice(
+        "moe_kernels.generation", entry.get("generation", ""), (*get_args(Generation), "")
+    )
+    path = _choice("moe_kernels.path", entry.get("path"), get_args(MoePath))
+    for name, figure in figures.items():
+        if figure.value <= 0:
+            raise InputError(f"moe_kernels.{name} must be positive")
+    kernel = MoeKernel(path=path, **{name: figure.value for name, figure in figures.items()})
+    return MoeKernelChoice(precision=precision, generation=generation, kernel=kernel), figures
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if value not in allowed or type(value) is not type(allowed[0]):
+        known = ", ".join(str(a) for a in allowed if a != "")
+        raise InputError(f"{name} = {str(value)[:60]!r} must be one of {known}")
+    return value
+
+
+def _record(name: str, tables: Mapping[str, Any]) -> EngineRecord:
+    figures: Mapping[str, Figure] = tables["figures"]
+    missing = [n for n in UNITS if n not in figures and n not in OPTIONAL]
+    missing += [n for n in CHOICES if n not in tables]
+    if missing:
+        raise InputError(f'missing: {", ".join(missing)}; or extend a record: extends = "vllm"')
+    values: dict[str, Any] = {n: figure.value for n, figure in figures.items()}
+    for count in COUNTS:
+        if values[count] != int(values[count]):
+            raise InputError(f"{count} = {values[count]} must be a whole number")
+        values[count] = int(values[count])
+    for positive in POSITIVE:
+        if values[positive] <= 0:
+            raise InputError(f"{positive} must be positive")
+    if not 0 < values["gpu_memory_utilization"] <= 1:
+        raise InputError("gpu_memory_utilization must be above 0 and at most 1")
+    if not 0 <= values["kv_reserve"] <= 1:
+        raise InputError("kv_reserve must be between 0 and 1")
+    for factor in ("phi", "phi_moe"):
+        if values[factor] < 1:
+            raise InputError(f"{factor} must be at least 1")
+    choices = {n: _choice(n, tables[n], allowed) for n, allowed in CHOICES.items()}
+    kernels: list[tuple[MoeKernelChoice, dict[str, Figure]]] = tables["moe_kernels"]
+    constants = EngineConstants(
+        name=name, moe_kernels=tuple(choice for choice, _ in kernels), **choices, **values
+    )
+    rows = [EngineRow(n, str(value), "", "", "") for n, value in choices.items()]
+    rows += [EngineRow(n, f.value, f.unit, f.kind, f.source) for n, f in figures.items()]
+    for choice, own in kernels:
+        label = f"moe_kernels.{choice.precision}.{choice.generation or 'any'}"
+        rows.append(EngineRow(f"{label}.path", choice.kernel.path, "", "", ""))
+        rows += [
+            EngineRow(f"{label}.{n}", f.value, f.unit, f.kind, f.source) for n, f in own.items()
+        ]
+    return EngineRecord(
+        constants=constants,
+        title=str(tables.get("title", name)),
+        notes=str(tables.get("notes", "")),
+        rows=tuple(rows),
+    )
