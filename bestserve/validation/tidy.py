@@ -183,7 +183,7 @@ class TidyRow:
 
     id: str = field(metadata={"check": _WORD})
     trust: str | None = _opt(_WORD)
-    regime: Regime | None = _opt(_REGIME)
+    regime: Regime | None = field(default=None, metadata={"check": _REGIME})
     gpu_canonical: str | None = _opt(_WORD)
     source: str | None = _opt(_WORD)
     url_or_repo_path: str | None = _opt(_WORD)
@@ -282,7 +282,7 @@ class TidyRow:
     in_process: bool | None = _opt(_TRUTH)
 
     more: Mapping[str, float] = field(default_factory=dict, metadata={"check": _figures})
-    requests: RequestLog | None = _opt(_REQUESTS)
+    requests: RequestLog | None = field(default=None, metadata={"check": _REQUESTS})
     status: RowStatus = field(default=RowStatus.USABLE, metadata={"check": _instance(RowStatus)})
     origin: str = field(default="", metadata={"check": _WORD})
     format: str = field(default="", metadata={"check": _WORD})

@@ -177,7 +177,7 @@ def completed_figures(
 
     TTFT and E2EL are recomputed where requests without a token of text are in the printed ones.
     """
-    stated = {k: v for k, v in printed.items() if v is not None}
+    stated: dict[str, float | None] = {k: v for k, v in printed.items() if v is not None}
     if requests is None:
         return stated
     if silent:

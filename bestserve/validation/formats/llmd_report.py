@@ -108,7 +108,7 @@ def _first(record: Record) -> TidyRow:
     throughput = metrics.child("throughput")
     fields = _stack(parts)
     if engines:
-        fields |= {k: v for k, v in _settings(engines[0].child("args")).items() if k not in fields}
+        fields = _merged(_settings(engines[0].child("args")), fields)
         fields["engine"] = engine_name(engines[0].text("name"))
         fields["engine_version"] = engines[0].text("version")
     return built(
@@ -218,7 +218,14 @@ def _components(scenario: Record) -> dict[str, Any]:
             "engine": engine_name(tool) if tool and tool.lower() in _ENGINES else None,
             "engine_version": standard.text("tool_version"),
         }
-    return {**out, **_stack(parts)}
+    return _merged(out, _stack(parts))
+
+
+def _merged(settings: dict[str, Any], stack: dict[str, Any]) -> dict[str, Any]:
+    """Engine arguments below what the report states; one `tp` cannot stand for two halves."""
+    if stack.get("disaggregated"):
+        settings = {k: v for k, v in settings.items() if k not in ("tp", "pp", "ep")}
+    return {**settings, **stack}
 
 
 def _halves(parts: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -243,8 +250,12 @@ def _stack(parts: list[dict[str, Any]]) -> dict[str, Any]:
         for name in ("tp", "pp", "ep"):
             values = {part[name] for part in members}
             out[f"{prefix}{name}"] = values.pop() if len(values) == 1 else None
-        workers = sum(part["replicas"] * (part["dp"] or 1) for part in members)
-        out[
-            "prefill_workers" if half == "prefill" else "decode_workers" if half else "replicas"
-        ] = workers
+        groups_of = {part["dp"] or 1 for part in members}
+        wide = len(groups_of) == 1 and all((part["ep"] or 1) > 1 for part in members)
+        if wide and groups_of != {1}:  # data-parallel attention around shared experts
+            out[f"{prefix}attention_dp"] = groups_of.pop()
+            copies = sum(part["replicas"] for part in members)
+        else:
+            copies = sum(part["replicas"] * (part["dp"] or 1) for part in members)
+        out[f"{prefix}workers" if half else "replicas"] = copies
     return out

@@ -129,8 +129,11 @@ def _server(record: Record, backend: str | None) -> dict[str, Any]:
             alike.pop(name, None)
         out |= {k: v for k, v in alike.items() if k not in out}
         return {**out, "disaggregated": True}
-    states = [Record.of(s, f"{info.where} internal_states", record.source)
-              for s in _list(info.data.get("internal_states")) if isinstance(s, Mapping)]  # fmt: skip
+    states = [
+        Record.of(state, f"{info.where} internal_states", record.source)
+        for state in _list(info.data.get("internal_states"))
+        if isinstance(state, Mapping)
+    ]
     server = info if "tp_size" in info.data else states[0] if states else info
     own = _flags(server)
     if server.text("disaggregation_mode") == "null":
