@@ -19,6 +19,7 @@ from bestserve.simulator.layout import (
     LAST,
     OUTPUT,
     PROMPT,
+    STREAM,
     T_NEXT,
     Bools,
     Floats,
@@ -105,7 +106,8 @@ def run_coupled(
             for i in range(ended):
                 r = done[i]
                 if two and back_facts[r, OUTPUT] > 1:
-                    back_times[r, FIRST] = times[r, LAST]
+                    if back.limits[STREAM] == 1:
+                        back_times[r, FIRST] = times[r, LAST]
                     work = link[PER_TOKEN] * facts[r, PROMPT]
                     if shared:
                         link_size[lane] = link_add(

@@ -1,0 +1,359 @@
+"""The simulator's semantics, iteration by iteration, in plain Python and from scratch.
+
+Nothing is incremental here: every step recounts contexts, blocks and tokens from the requests
+themselves. It shares no code with `bestserve.simulator`, only the step time and the inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bestserve.models.system import Collocated, Disaggregated, Lane, System
+
+
+def capacity(lane: Lane) -> float:
+    """Whole blocks of the KV cache."""
+    tokens = lane.kv_capacity_tokens
+    return tokens if math.isinf(tokens) else tokens // lane.kv_block
+
+
+@dataclass
+class Request:
+    number: int
+    prompt: int
+    output: int
+    cached: int
+    ready: bool
+    arrival: float
+    generated: int = 0
+    before: int = 0  # generated before the current admission
+    processed: int = 0
+    decoding: bool = False
+    start: float | None = None
+    message: float | None = None
+    end: float | None = None
+    evictions: int = 0
+
+
+@dataclass
+class Server:
+    lane: Lane
+    streams: bool
+    waiting: list[Request] = field(default_factory=list)
+    running: list[Request] = field(default_factory=list)  # in order of admission
+    now: float = 0.0
+    step: tuple[float, list[tuple[Request, int]], bool] | None = None
+    busy: float = 0.0
+    prefill: float = 0.0
+    batch: float = 0.0
+    kv: float = 0.0
+    peak: int = 0
+    steps: int = 0
+
+    def decodes(self) -> list[Request]:
+        return [r for r in self.running if r.decoding]
+
+    def blocks(self, r: Request) -> int:
+        reserved = r.prompt + int(self.lane.kv_reserve * (r.output - 1))
+        tokens = max(reserved, r.prompt + r.before)
+        if r.decoding:
+            tokens = max(tokens, r.prompt + r.generated)
+        return -(-tokens // self.lane.kv_block)
+
+    def capacity(self) -> float:
+        return capacity(self.lane)
+
+    def resident(self) -> int:
+        return sum(r.prompt + (r.generated if r.decoding else r.before) for r in self.running)
+
+    def load(self) -> int:
+        return sum(r.prompt + r.generated for r in self.running + self.waiting)
+
+    def outstanding(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    def event(self) -> float:
+        """When something happens next, arrivals apart."""
+        if self.step is not None:
+            return self.step[0]
+        return self.now if self.running or self.waiting else math.inf
+
+    def start(self, now: float) -> None:
+        """Form the step that begins now."""
+        lane = self.lane
+        self.now = now
+        evicted = False
+        slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
+        rides = lane.policy != "prefill_priority"
+        while sum(self.blocks(r) for r in self.running) > self.capacity():
+            youngest = self.running.pop()
+            youngest.decoding = False
+            youngest.ready = False
+            youngest.processed = 0
+            youngest.before = youngest.generated
+            youngest.evictions += 1
+            self.waiting.insert(0, youngest)
+            evicted = True
+        parts: list[tuple[Request, int]] = []
+        if not evicted:
+            left = lane.max_num_batched_tokens - (len(self.decodes()) if rides else 0)
+            for r in self.running:
+                if not r.decoding:  # a prompt that an earlier step has split
+                    take = min(left, r.prompt + r.before - r.processed)
+                    if take > 0:
+                        parts.append((r, take))
+                        left -= take
+            while self.waiting and len(self.running) < slots:
+                r = self.waiting[0]
+                unfinished = [
+                    q
+                    for q in self.running
+                    if not q.decoding
+                    and q.processed + sum(t for p, t in parts if p is q) < q.prompt + q.before
+                ]
+                if unfinished:
+                    break
+                if r.ready:
+                    if rides and left < 1:
+                        break
+                    r.decoding, r.generated = True, 1
+                    if sum(self.blocks(q) for q in [*self.running, r]) > self.capacity():
+                        r.decoding, r.generated = False, 0
+                        break
+                    if rides:
+                        left -= 1
+                    r.processed = r.prompt
+                else:
+                    remaining = r.prompt + r.before - r.cached
+                    if lane.policy == "chunked":
+                        take = min(left, remaining)
+                    else:
+                        take = remaining if remaining <= left or not parts else 0
+                    if take <= 0:
+                        break
+                    if sum(self.blocks(q) for q in [*self.running, r]) > self.capacity():
+                        break
+                    r.processed = r.cached
+                    parts.append((r, take))
+                    left -= take
+                if r.start is None:
+                    r.start = now
+                self.running.append(self.waiting.pop(0))
+        self.peak = max(self.peak, self.resident())
+        riding = self.decodes() if rides or not parts else []
+        if not riding and not parts:
+            self.step = None
+            assert not self.running and not self.waiting, "a step with work must do some"
+            return
+        tokens = len(riding) + sum(take for _, take in parts)
+        pairs = sum(take * r.processed + take * take / 2 for r, take in parts)
+        context = sum(r.prompt + r.generated for r in riding)
+        members = len(riding) + len(parts)
+        duration = lane.step(tokens, pairs, context, members, bool(parts))
+        self.step = (now + duration, parts, bool(riding))
+        self.steps += 1
+        self.busy += duration
+        self.prefill += duration if parts else 0.0
+        self.batch += duration * members
+        self.kv += duration * self.resident()
+
+    def finish(self) -> list[Request]:
+        """End the step under way; return the requests that end with it."""
+        assert self.step is not None
+        now, parts, riding = self.step
+        self.now, self.step = now, None
+        emitted = self.decodes() if riding else []
+        for r, take in parts:
+            r.processed += take
+            if r.processed == r.prompt + r.before:
+                r.decoding = True
+                emitted.append(r)
+        ended = []
+        interval = self.lane.stream_interval if self.streams else 1
+        for r in emitted:
+            r.generated += 1
+            if r.message is None and r.generated >= min(interval, r.output):
+                r.message = now
+            if r.generated == r.output:
+                r.end = now
+                ended.append(r)
+        self.running = [r for r in self.running if r.end is None]
+        return ended
+
+
+def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray) -> int:
+    n = len(servers)
+    if n == 1:
+        return 0
+    if routing == "random":
+        return int(draws[number, 0] * n)
+    if routing == "round_robin":
+        return number % n
+    if routing == "power_of_two":
+        one, other = int(draws[number, 0] * n), int(draws[number, 1] * (n - 1))
+        other += other >= one
+        return min((one, other), key=lambda i: servers[i].outstanding())
+    turn = [(number + i) % n for i in range(n)]
+    if routing == "least_kv":
+        return min(turn, key=lambda i: servers[i].load())
+    return min(turn, key=lambda i: servers[i].outstanding())
+
+
+@dataclass
+class Outcome:
+    arrival: np.ndarray
+    start: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    evictions: np.ndarray
+    replica: np.ndarray
+    decode_replica: np.ndarray
+    pools: list[list[Server]]
+    duration: float
+
+
+def run(
+    system: System,
+    prompts: np.ndarray,
+    outputs: np.ndarray,
+    cached: np.ndarray,
+    scheduled: np.ndarray,
+    draws: np.ndarray,
+    back_draws: np.ndarray,
+) -> Outcome:
+    n = len(prompts)
+    tandem = isinstance(system, Disaggregated)
+    if isinstance(system, Collocated):
+        front_lane, back_lane = system.lane, system.lane
+        front = [Server(system.lane, True) for _ in range(system.replicas)]
+        back: list[Server] = []
+    else:
+        front_lane, back_lane = system.prefill, system.decode
+        front = [Server(front_lane, False) for _ in range(system.prefill_replicas)]
+        back = [Server(back_lane, True) for _ in range(system.decode_replicas)]
+    arrivals = system.arrivals
+    closed = arrivals.kind == "closed"
+    cap = arrivals.concurrency if closed else (arrivals.cap or n + 1)
+    think = arrivals.think if closed else 0.0
+
+    def fits(lane: Lane, tokens: int) -> bool:
+        return -(-tokens // lane.kv_block) <= capacity(lane)
+
+    out = {k: np.full(n, np.nan) for k in ("arrival", "start", "first", "last")}
+    evictions = np.zeros(n, dtype=int)
+    replica = np.full(n, -1)
+    decode_replica = np.full(n, -1)
+    free: list[float] = []
+    landing: list[tuple[float, int]] = []
+    links: list[list[list[float]]] = [[] for _ in front]  # per sender: [work left, number]
+    link_now = [0.0 for _ in front]
+    following = flying = number = back_number = 0
+    home: dict[int, float] = {}
+
+    def link_end(sender: int) -> float:
+        flows = links[sender]
+        return link_now[sender] + min(f[0] for f in flows) * len(flows) if flows else math.inf
+
+    def link_advance(sender: int, now: float) -> None:
+        flows = links[sender]
+        for f in flows:
+            f[0] -= (now - link_now[sender]) / len(flows)
+        link_now[sender] = now
+
+    def shift(i: int) -> float:
+        return front_lane.t_req + front_lane.t_req_token * float(prompts[i])
+
+    while True:
+        now = min(
+            [s.event() for s in front + back]
+            + free
+            + [t for t, _ in landing]
+            + [link_end(i) for i in range(len(links))]
+            + [max(scheduled[following], 0.0) if following < n and flying < cap else math.inf]
+        )
+        if now == math.inf:
+            break
+        for index, server in enumerate(front):
+            if server.step is None or server.step[0] > now:
+                continue
+            for r in server.finish():
+                i = r.number
+                out["start"][i], out["first"][i], out["last"][i] = r.start, r.message, r.end
+                evictions[i] += r.evictions
+                if tandem and outputs[i] > 1:
+                    work = (
+                        system.transfer.seconds_per_token
+                        * (1 - system.transfer.overlap)
+                        * float(prompts[i])
+                    )
+                    home[i] = now
+                    if system.transfer.shared:
+                        link_advance(index, now)
+                        links[index].append([work, i])
+                    else:
+                        landing.append((now + system.transfer.latency + work, i))
+                else:
+                    free.append(now + think + shift(i))
+        for server in back:
+            if server.step is None or server.step[0] > now:
+                continue
+            for r in server.finish():
+                i = r.number
+                out["last"][i] = r.end
+                if back_lane.stream_interval > 1:
+                    out["first"][i] = r.message
+                evictions[i] += r.evictions
+                free.append(now + think + shift(i))
+        for sender in range(len(links)):
+            while link_end(sender) <= now:
+                link_advance(sender, now)
+                least = min(links[sender])
+                links[sender].remove(least)
+                landing.append((now + system.transfer.latency, int(least[1])))
+        flying -= sum(t <= now for t in free)
+        free = [t for t in free if t > now]
+        for t, i in sorted(landing):
+            if t <= now:
+                lane = choose(system.routing, back, back_number, back_draws)
+                back_number += 1
+                decode_replica[i] = lane
+                back[lane].waiting.append(
+                    Request(i, int(prompts[i]), int(outputs[i]), 0, True, t)
+                )
+        landing = [(t, i) for t, i in landing if t > now]
+        while following < n and flying < cap and scheduled[following] <= now:
+            i = following
+            following += 1
+            out["arrival"][i] = now
+            output = 1 if tandem else int(outputs[i])
+            if not fits(front_lane, int(prompts[i]) + output - 1) or (
+                tandem
+                and outputs[i] > 1
+                and not fits(back_lane, int(prompts[i]) + int(outputs[i]) - 1)
+            ):
+                continue
+            lane = choose(system.routing, front, number, draws)
+            number += 1
+            replica[i] = lane
+            flying += 1
+            front[lane].waiting.append(
+                Request(i, int(prompts[i]), output, int(cached[i]), False, now)
+            )
+        for server in front + back:
+            if server.step is None and (server.running or server.waiting):
+                server.start(now)
+    shifts = np.array([shift(i) for i in range(n)])
+    return Outcome(
+        out["arrival"],
+        out["start"],
+        out["first"] + shifts,
+        out["last"] + shifts,
+        evictions,
+        replica,
+        decode_replica,
+        [front, back] if tandem else [front],
+        max((s.now for s in front + back), default=0.0),
+    )

@@ -1,0 +1,204 @@
+"""The jumping loop equals the naive iteration-by-iteration loop, in every mode."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bestserve.models.step_time import StepTime
+from bestserve.models.system import (
+    Arrivals,
+    Collocated,
+    Disaggregated,
+    Lane,
+    Lengths,
+    System,
+    Transfer,
+)
+from bestserve.simulator import Requests, simulate
+from bestserve.simulator.inputs import BACK_ROUTES, ROUTES, stream
+
+
+def _load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+naive = _load("naive")
+
+ROUNDING = 1e-9  # [s]
+POLICIES = ("chunked", "prefill_priority", "mixed")
+ROUTINGS = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
+
+ONE = np.ones(1)
+ANY = Lengths(inputs=ONE, input_weights=ONE, outputs=ONE, output_weights=ONE)
+
+# Sums of these are exact in binary, so that arrivals can fall exactly on step boundaries.
+EXACT = StepTime(
+    w=1e-200, c=0, e=2.0**-12, a=2.0**-22, k=2.0**-20, a_step=2.0**-7, a_seq=2.0**-13
+)
+REAL = (
+    StepTime(w=6e-3, c=26e-6, e=1e-6, a=0.35e-9, k=49e-9, a_step=0.8e-3, a_seq=35e-6, phi=1.1),
+    StepTime(w=1e-3, c=1e-4, e=0, a=1e-7, k=2e-6, moe=(1e-3, 1.2e-3, 2e-3, 3e-3, 5e-3)),
+)
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(arrival times, prompts, outputs, cached), bursts and simultaneous arrivals included."""
+    n = draw(st.integers(1, 40))
+    longest = draw(st.sampled_from((4, 30, 200)))
+    most = draw(st.sampled_from((1, 6, 60)))
+    gap = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 80))
+    gaps = np.array(draw(st.lists(gap, min_size=n, max_size=n)))
+    prompts = np.array(draw(st.lists(st.integers(1, longest), min_size=n, max_size=n)))
+    outputs = np.array(draw(st.lists(st.integers(1, most), min_size=n, max_size=n)))
+    cached = np.zeros(n, dtype=int)
+    if draw(st.booleans()):
+        cached = np.array(draw(st.lists(st.integers(0, longest), min_size=n, max_size=n)))
+    cached = np.minimum(cached, prompts - 1)
+    return np.cumsum(gaps) * 2.0**-7, prompts, outputs, cached
+
+
+@st.composite
+def engines(draw: st.DrawFn, step: StepTime) -> Lane:
+    kv = draw(st.one_of(st.just(float("inf")), st.integers(20, 500).map(float)))
+    return Lane(
+        step=step,
+        policy=draw(st.sampled_from(POLICIES)),
+        max_num_seqs=draw(st.sampled_from((1, 2, 5, 256))),
+        max_num_batched_tokens=draw(st.sampled_from((1, 4, 16, 64, 8192))),
+        kv_capacity_tokens=kv,
+        kv_reserve=draw(st.sampled_from((0.0, 0.0, 0.3, 0.6, 1.0))),
+        kv_block=draw(st.sampled_from((1, 2, 7, 16))),
+        t_req=draw(st.sampled_from((0.0, 2.0**-6))),
+        t_req_token=draw(st.sampled_from((0.0, 2.0**-14))),
+        stream_interval=draw(st.sampled_from((1, 1, 5))),
+    )
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> StepTime:
+    return draw(st.sampled_from((EXACT, EXACT, *REAL)))
+
+
+def _arrivals(draw: st.DrawFn, times: np.ndarray, exact: bool) -> Arrivals:
+    kind = draw(st.sampled_from(("open", "cap", "closed")))
+    # Off the binary grid no arrival falls on a boundary, where rounding would decide.
+    times = times if exact else times * np.pi / 3
+    if kind == "closed":
+        return Arrivals(
+            kind="closed",
+            concurrency=draw(st.sampled_from((1, 2, 7, 100))),
+            num_prompts=len(times),
+            think=draw(st.sampled_from((0.0, 0.25 if exact else 0.2347))),
+        )
+    cap = draw(st.sampled_from((1, 3, 9))) if kind == "cap" else 0
+    return Arrivals(kind="trace", times=times, cap=cap)
+
+
+@st.composite
+def collocated(draw: st.DrawFn) -> tuple[System, Any]:
+    step = draw(steps())
+    work = draw(workloads())
+    return (
+        Collocated(
+            lane=draw(engines(step)),
+            replicas=draw(st.sampled_from((1, 1, 2, 3))),
+            lengths=ANY,
+            arrivals=_arrivals(draw, work[0], step is EXACT),
+            routing=draw(st.sampled_from(ROUTINGS)),
+        ),
+        work,
+    )
+
+
+@st.composite
+def disaggregated(draw: st.DrawFn) -> tuple[System, Any]:
+    step = draw(steps())
+    work = draw(workloads())
+    exact = step is EXACT
+    shared = draw(st.booleans())
+    return (
+        Disaggregated(
+            prefill=draw(engines(step)),
+            prefill_replicas=draw(st.sampled_from((1, 2, 3))),
+            decode=draw(engines(step)),
+            decode_replicas=draw(st.sampled_from((1, 2, 3))),
+            lengths=ANY,
+            transfer=Transfer(
+                latency=draw(st.sampled_from((0.0, 2.0**-8))),
+                seconds_per_token=draw(st.sampled_from((0.0, 2.0**-10)))
+                * (1.0 if exact and not shared else 1.0123),
+                shared=shared,
+                overlap=draw(st.sampled_from((0.0, 0.5))),
+            ),
+            arrivals=_arrivals(draw, work[0], exact),
+            routing=draw(st.sampled_from(ROUTINGS)),
+        ),
+        work,
+    )
+
+
+def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> None:
+    times, prompts, outputs, cached = work
+    n = len(prompts)
+    got = simulate(
+        system,
+        seed=seed,
+        given=Requests(input_len=prompts, output_len=outputs, cached=cached),
+    )
+    scheduled = np.zeros(n)
+    if system.arrivals.kind == "trace":
+        scheduled = system.arrivals.times - system.arrivals.times[0]
+    want = naive.run(
+        system,
+        prompts,
+        outputs,
+        cached,
+        scheduled,
+        stream(seed, ROUTES).random((n, 2)),
+        stream(seed, BACK_ROUTES).random((n, 2)),
+    )
+    np.testing.assert_allclose(got.arrival, want.arrival, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(got.first_token, want.first, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(got.last_token, want.last, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(got.start, want.start, rtol=0, atol=ROUNDING)
+    np.testing.assert_array_equal(got.preemptions, want.evictions)
+    np.testing.assert_array_equal(got.replica, want.replica)
+    np.testing.assert_array_equal(got.decode_replica, want.decode_replica)
+    for use, servers in zip(got.pools, want.pools, strict=True):
+        for i, server in enumerate(servers):
+            assert use.steps[i] == server.steps
+            assert use.kv_peak[i] == server.peak
+            if server.busy > 0:
+                span = want.duration
+                assert use.utilisation[i] == pytest.approx(server.busy / span, rel=1e-9)
+                assert use.prefill_share[i] == pytest.approx(server.prefill / span, rel=1e-9)
+                assert use.batch[i] == pytest.approx(server.batch / server.busy, rel=1e-9)
+                assert use.kv[i] == pytest.approx(server.kv / server.busy, rel=1e-9)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(collocated())
+def test_collocated_equals_naive_loop(case: tuple[System, Any]) -> None:
+    assert_equal_to_naive(*case)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(disaggregated())
+def test_disaggregated_equals_naive_loop(case: tuple[System, Any]) -> None:
+    assert_equal_to_naive(*case)
