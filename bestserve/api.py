@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.errors import InfeasibleError, InputError
+from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import Goodput
-from bestserve.models.latency import Latencies
-from bestserve.models.system import System, Target
-from bestserve.results import Confidence, Prediction, Ranking, Status, Summary
+from bestserve.models import status as analytic
+from bestserve.models.distribution import Distribution
+from bestserve.models.goodput import attainment
+from bestserve.models.latency import Latencies, latency
+from bestserve.results import (
+    Confidence,
+    Prediction,
+    RankedStrategy,
+    Ranking,
+    Status,
+    Summary,
+)
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
+if TYPE_CHECKING:
+    from bestserve.simulator import SimulationResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
 Method = Literal["auto", "analytic", "simulated"]
 Progress = Callable[[str], None]
 
-REFEREE_REQUESTS = 20_000
-"""Requests per probe when a goodput is polished by simulation: about 1.5 % CoV."""
+STATUS = {
+    analytic.Status.OK: Status.OK,
+    analytic.Status.UNSTABLE: Status.UNSTABLE,
+    analytic.Status.NO_SLOT: Status.NO_CAPACITY,
+}
+"""Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
 
 
-def rank(
-    problem: Problem, *, verify: bool = True, progress: Progress | None = None
-) -> Ranking:
+def single_threaded(question: Callable[P, R]) -> Callable[P, R]:
+    """Answer with one BLAS thread: on small matrices more of them cost ten times the work."""
+
+    @functools.wraps(question)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1, user_api="blas"):
+            return question(*args, **kwargs)
+
+    return wrapped
+
+
+@single_threaded
+def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = None) -> Ranking:
     """Rank all strategies that fit the GPU budget by goodput.
 
     Parameters
@@ -41,9 +72,10 @@ def rank(
     """
     from bestserve.solvers.search import rank_strategies
 
-    return rank_strategies(problem, referee=_simulated if verify else None, progress=progress)
+    return rank_strategies(problem, referee=_referee if verify else None, progress=progress)
 
 
+@single_threaded
 def predict(
     problem: Problem,
     strategy: str | Strategy,
@@ -66,29 +98,32 @@ def predict(
     parsed = Strategy.parse(strategy)
     rate = checked_rate(problem, request_rate)
     system = lowered.system(parsed)
-    found = _analytic(system, rate) if method != "simulated" else None
-    if found is None or (method == "auto" and not found.trust.high):
-        found, how = simulated_latencies(system, rate), "simulated"
-    else:
-        how = "analytic"
-    return _prediction(lowered, parsed, rate, found, how)
+    if method != "simulated" and system.arrivals.kind != "closed":
+        found = latency(system, rate)
+        if method == "analytic" or found.trust.high:
+            return _prediction(lowered, parsed, rate, found, "analytic")
+    elif method == "analytic":
+        raise InputError("closed loops are simulated; leave method at auto")
+    from bestserve.referee import simulated_latencies
+
+    return _prediction(lowered, parsed, rate, simulated_latencies(system, rate), "simulated")
 
 
-def goodput(problem: Problem, strategy: str | Strategy, *, method: Method = "auto") -> Goodput:
-    """Return the highest rate at which a strategy meets the objectives [requests/s].
+@single_threaded
+def goodput(
+    problem: Problem, strategy: str | Strategy, *, method: Method = "auto"
+) -> RankedStrategy:
+    """Return the highest rate at which a strategy meets the objectives, and how it stands there.
 
-    Raises as `predict`; InputError also without an SLO.
+    Raises as `predict`; InputError also without an SLO; InfeasibleError if even a request alone
+    misses the objectives, with the arithmetic.
     """
-    from bestserve.models.goodput import goodput as analytic_goodput
+    from bestserve.solvers.search import checked_problem, evaluate_strategy
 
-    if problem.slo is None:
-        raise InputError("goodput needs objectives; give slo, for example 'ttft:500 tpot:50'")
-    system = lower(problem).system(strategy)
-    target = problem.slo.target()
-    if method == "simulated":
-        return _simulated(system, target)
-    found = analytic_goodput(system, target)
-    return found if found.trust.high or method == "analytic" else _simulated(system, target)
+    lowered = lower(checked_problem(problem))
+    referee = None if method == "analytic" else _referee
+    always = method == "simulated"
+    return evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
 
 
 def simulate(
@@ -99,8 +134,11 @@ def simulate(
     requests: int = 20_000,
     seed: int = 0,
     **options: Any,
-) -> Any:
-    """Simulate one strategy; returns `bestserve.simulator.SimulationResult`."""
+) -> SimulationResult:
+    """Simulate one strategy request by request; `options` as `bestserve.simulator.simulate`.
+
+    Raises as `predict`.
+    """
     from bestserve.simulator import simulate as run
 
     rate = checked_rate(problem, request_rate)
@@ -121,3 +159,42 @@ def checked_rate(problem: Problem, request_rate: float | None) -> float:
     if not 0 < request_rate < float("inf"):
         raise InputError(f"request_rate = {request_rate} must be positive and finite")
     return float(request_rate)
+
+
+def _referee(system: Any, target: Any, start: Any) -> Any:
+    """Load the simulator only when an answer needs it: compiled code takes a second to load."""
+    from bestserve.referee import simulated_goodput
+
+    return simulated_goodput(system, target, start)
+
+
+def _prediction(
+    lowered: Lowered, strategy: Strategy, rate: float, found: Latencies, method: str
+) -> Prediction:
+    problem = lowered.problem
+    status = STATUS.get(found.status, Status.UNSTABLE)
+    base = Prediction(
+        problem=problem,
+        strategy=str(strategy),
+        request_rate=rate,
+        status=status,
+        stability_limit=found.stability_rate,
+        method=method,
+        trust=Confidence(found.trust.high, found.trust.reasons),
+    )
+    if status is not Status.OK:
+        detail = f"{found.stability_rate:.4g} req/s can be sustained, {rate:.4g} were asked"
+        return replace(base, detail=detail)
+    return replace(
+        base,
+        ttft=_summary(found.ttft),
+        tpot=_summary(found.tpot),
+        e2el=_summary(found.e2el),
+        utilisation=found.utilisation,
+        mean_batch=found.mean_batch,
+        attainment=attainment(found, problem.slo.target()) if problem.slo else None,
+    )
+
+
+def _summary(law: Distribution) -> Summary:
+    return Summary(law.mean, *(law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)))

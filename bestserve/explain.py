@@ -51,7 +51,9 @@ def _against(s: RankedStrategy, best: RankedStrategy, ranking: Ranking) -> str:
     less = 1 - s.goodput / best.goodput
     idle = ranking.problem.gpus - s.gpus
     left = f", {idle} GPUs idle" if idle else ""
-    return f"{s.strategy} carries {s.goodput:.3g} req/s ({less:.0%} less{left}): {_stop(s, ranking)}"
+    return (
+        f"{s.strategy} carries {s.goodput:.3g} req/s ({less:.0%} less{left}): {_stop(s, ranking)}"
+    )
 
 
 def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:

@@ -126,9 +126,7 @@ class Lowered:
         w = self.problem.workload
         if w.max_concurrency is not None:
             prompts = w.num_prompts or PROMPTS_PER_CLIENT * w.max_concurrency
-            return Arrivals(
-                kind="closed", concurrency=w.max_concurrency, num_prompts=prompts
-            )
+            return Arrivals(kind="closed", concurrency=w.max_concurrency, num_prompts=prompts)
         if w.trace is not None:
             from bestserve.traces import read_trace
 
@@ -158,16 +156,20 @@ class Lowered:
             max_num_batched_tokens=tokens or self.engine.max_num_batched_tokens,
         )
         arch = self.model.architecture
-        plan = memory_plan(arch, self.device, parallelism, self.formats, engine)
         input_len, output_len = self.mean_lengths
+        plan = memory_plan(
+            arch,
+            self.device,
+            parallelism,
+            self.formats,
+            engine,
+            context_len=input_len + output_len,
+            constants=self.constants,
+        )
         if not plan.fits:
-            return LaneResult(None, 1, plan, Status.INFEASIBLE_MEMORY, plan.explain())
-        if plan.kv_capacity_tokens < input_len + output_len:
-            reason = (
-                f"the KV cache holds {plan.kv_capacity_tokens:,.0f} tokens, a mean request "
-                f"needs {input_len + output_len:,.0f}; {plan.explain()}"
-            )
-            return LaneResult(None, 1, plan, Status.NO_CAPACITY, reason)
+            memory = plan.kv_bytes <= 0
+            status = Status.INFEASIBLE_MEMORY if memory else Status.NO_CAPACITY
+            return LaneResult(None, 1, plan, status, plan.explain())
         hit = p.workload.prefix_cache_hit
         step = step_time_coefficients(
             arch,
@@ -191,7 +193,7 @@ class Lowered:
             t_req_token=engine.t_req_token,
             stream_interval=engine.stream_interval,
         )
-        return LaneResult(lane, parallelism.pp, plan, Status.OK)
+        return LaneResult(lane, plan.lanes, plan, Status.OK)
 
     def _own_lane(
         self, parallelism: Parallelism, seqs: int | None, tokens: int | None
@@ -269,9 +271,7 @@ class Lowered:
         """
         if self.problem.step_time is not None:
             return Transfer(latency=KV_TRANSFER_SETUP)
-        plan = memory_plan(
-            self.model.architecture, self.device, prefill, self.formats, self.engine
-        )
+        plan = memory_plan(self.model.architecture, self.device, prefill, self.formats, self.engine)
         one_node = self.problem.gpus <= self.device.gpus_per_node
         bandwidth = self.device.link_bandwidth if one_node else self.device.network_bandwidth
         if bandwidth <= 0:

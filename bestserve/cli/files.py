@@ -24,7 +24,9 @@ def read_mapping(path: str) -> dict[str, Any]:
         value = _parse(text, file.suffix.lower())
     except (ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as {file.suffix or 'JSON'}: {first[:160]}") from None
+        raise DataError(
+            f"{path}: cannot be read as {file.suffix or 'JSON'}: {first[:160]}"
+        ) from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}, not a table of fields")
     return value

@@ -30,7 +30,9 @@ def emit_records(
     if form == "table":
         print_table(shown, title)
     elif form == "csv":
-        writer = csv.DictWriter(sys.stdout, list(records[0]) if records else [], lineterminator="\n")
+        writer = csv.DictWriter(
+            sys.stdout, list(records[0]) if records else [], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(records)
     elif form == "md":

@@ -9,26 +9,35 @@ bound, and strategies are evaluated in its order until none left can beat what i
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import Goodput, goodput, prefill_goodput, decode_goodput
-from bestserve.models.system import System, Target
+from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
+from bestserve.models.latency import latency
+from bestserve.models.system import Lane, System, Target
 from bestserve.results import Binding, Confidence, RankedStrategy, Ranking, Rejected, Status
 from bestserve.solvers.enumerate import Candidate, candidates, maximal_pairs
 from bestserve.specs.problem import Problem
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.strategy import Role, Strategy
 
 Progress = Callable[[str], None]
-Referee = Callable[[System, Target], Goodput]
+Referee = Callable[[System, Target, Goodput], Goodput]
+"""Takes the analytic goodput as its starting point."""
 
 LEADERS = 40
 """Strategies evaluated as whole systems at least, however the bounds fall."""
+
+REFEREED = 8
+"""Strategies at the head of the table that the referee may look at."""
+
+ROUNDING = 2e-3
+"""Relative overshoot of an objective that the tolerance of the search explains [1]."""
 
 RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""
@@ -53,159 +62,247 @@ def rank_strategies(
 
     Raises InputError if the problem has no SLO. Infeasible strategies are in `rejected`.
     """
-    from bestserve.errors import InputError
-
     started = time.perf_counter()
-    if problem.slo is None:
-        raise InputError("ranking needs objectives; give slo, for example 'ttft:500 tpot:50'")
-    if problem.workload.closed:
-        raise InputError(
-            "goodput is a rate of open arrivals; leave max_concurrency out of the workload to "
-            "rank, or use predict and simulate for a closed loop"
-        )
-    search = _Search(lower(problem), problem.slo.target(), progress or (lambda _: None))
-    rows, rejected, considered = search.run(referee)
+    lowered = lower(checked_problem(problem))
+    assert problem.slo is not None
+    search = _Search(lowered, problem.slo.target(), progress or (lambda _: None))
+    rows = search.run(referee)
     return Ranking(
         problem=problem,
         table=tuple(rows),
-        rejected=tuple(rejected),
-        considered=considered,
+        rejected=tuple(search.rejected),
+        considered=search.considered,
         seconds=time.perf_counter() - started,
     )
 
 
+def checked_problem(problem: Problem) -> Problem:
+    """Return the problem if goodput is defined for it. Raises InputError otherwise."""
+    if problem.slo is None:
+        raise InputError("goodput needs objectives; give slo, for example 'ttft:500 tpot:50'")
+    if problem.workload.closed:
+        raise InputError(
+            "goodput is a rate of open arrivals; leave max_concurrency out of the workload, or "
+            "use predict and simulate for a closed loop"
+        )
+    return problem
+
+
 class _Search:
+    """The state of one search: instances evaluated so far and what was rejected."""
+
     def __init__(self, lowered: Lowered, target: Target, progress: Progress) -> None:
         self.lowered, self.target, self.progress = lowered, target, progress
-        self.pool_of: list[Candidate] = []
-        self.unit: list[float] = []
+        self.separable = lowered.problem.routing == "random" and not (
+            target.joint or target.e2el is not None
+        )
+        self.instances: list[tuple[Candidate, Goodput]] = []
         self.rejected: list[Rejected] = []
         self.considered = 0
 
-    def run(self, referee: Referee | None) -> tuple[list[RankedStrategy], list[Rejected], int]:
+    def run(self, referee: Referee | None) -> list[RankedStrategy]:
         bounds: list[Bound] = []
         if "collocated" in self.lowered.problem.layouts:
             bounds += self.collocated_bounds()
         if "disaggregated" in self.lowered.problem.layouts:
             bounds += self.disaggregated_bounds()
         bounds.sort(key=lambda b: (-b.rate, b.pools))
-        rows = self.evaluate(bounds, referee)
-        return rows, self.rejected, self.considered
+        rows = sorted(self.evaluate(bounds), key=_order)
+        if referee is not None:
+            head = [self.refereed(row, referee) for row in rows[:REFEREED]]
+            rows = sorted([r for r in head if r is not None] + rows[REFEREED:], key=_order)
+        return rows
 
-    def instances(self, role: str) -> list[int]:
-        """Evaluate one instance of each candidate of a role; return the feasible ones."""
-        found, rejected = candidates(self.lowered, role)  # type: ignore[arg-type]
+    def feasible(self, role: Role) -> list[int]:
+        """Evaluate one instance of each candidate of a role; return those with a goodput."""
+        found, rejected = candidates(self.lowered, role)
         self.rejected += rejected
-        feasible = []
+        kept = []
         for candidate in found:
-            self.progress(f"{role}{candidate.pool(1).options}")
-            result = self.instance_goodput(candidate)
+            name = f"{role}{candidate.pool(1).options}"
+            self.progress(name)
+            result = self.alone(candidate)
             if result.rate <= 0:
-                name = f"{role}{candidate.pool(1).options}"
                 self.rejected.append(Rejected(name, Status.INFEASIBLE_SLO, result.detail))
                 continue
-            self.pool_of.append(candidate)
-            self.unit.append(result.rate * candidate.lanes_per_instance)
-            feasible.append(len(self.pool_of) - 1)
-        return feasible
+            self.instances.append((candidate, result))
+            kept.append(len(self.instances) - 1)
+        return kept
 
-    def instance_goodput(self, candidate: Candidate) -> Goodput:
-        low, lengths, arrivals = candidate.lane, self.lowered.lengths, self.lowered.arrivals
-        if candidate.role == "p":
-            return prefill_goodput(low, lengths, self.target, arrivals)
-        if candidate.role == "d":
-            return decode_goodput(low, lengths, self.target, arrivals)
-        return goodput(self.lowered.collocated(low, 1), self.target)
+    def alone(self, candidate: Candidate) -> Goodput:
+        """Return the goodput of one lane alone."""
+        lane, target = candidate.lane, self.target
+        if candidate.role == "m":
+            return goodput(self.lowered.collocated(lane, 1), target)
+        evaluate = prefill_goodput if candidate.role == "p" else decode_goodput
+        return evaluate(lane, self.lowered.lengths, target, self.lowered.arrivals)
+
+    def lanes(self, pool: tuple[int, int]) -> tuple[Lane, int]:
+        """Return the lane of a pool and how many the pool has."""
+        candidate = self.instances[pool[0]][0]
+        return candidate.lane, pool[1] * candidate.lanes_per_instance
+
+    def unit(self, i: int) -> float:
+        """Return the goodput of one instance [requests/s]."""
+        candidate, result = self.instances[i]
+        return result.rate * candidate.lanes_per_instance
+
+    def gpus_of(self, i: int) -> int:
+        """Return the GPUs of one instance."""
+        return self.instances[i][0].parallelism.gpus
 
     def collocated_bounds(self) -> list[Bound]:
         bounds = []
-        for i in self.instances("m"):
-            count = self.lowered.problem.gpus // self.pool_of[i].parallelism.gpus
+        for i in self.feasible("m"):
+            count = self.lowered.problem.gpus // self.gpus_of(i)
             self.considered += count
-            bounds.append(Bound(count * self.unit[i], ((i, count),)))
+            bounds.append(Bound(count * self.unit(i), ((i, count),)))
         return bounds
 
     def disaggregated_bounds(self) -> list[Bound]:
         gpus = self.lowered.problem.gpus
-        prefills, decodes = self.instances("p"), self.instances("d")
+        prefills, decodes = self.feasible("p"), self.feasible("d")
         bounds: list[Bound] = []
-        for i in prefills:
-            for j in decodes:
-                sizes = self.pool_of[i].parallelism.gpus, self.pool_of[j].parallelism.gpus
-                x, y = maximal_pairs(gpus, *sizes)
-                if not x.size:
-                    continue
-                self.considered += int(np.sum((gpus - x * sizes[0]) // sizes[1]))
-                rates = np.minimum(x * self.unit[i], y * self.unit[j])
-                for k in np.argsort(-rates, kind="stable")[:RATIO_ROWS]:
-                    pools = ((i, int(x[k])), (j, int(y[k])))
-                    bounds.append(Bound(float(rates[k]), pools))
+        for i, j in itertools.product(prefills, decodes):
+            sizes = self.gpus_of(i), self.gpus_of(j)
+            x, y = maximal_pairs(gpus, *sizes)
+            every_x = np.arange(1, (gpus - sizes[1]) // sizes[0] + 1)
+            self.considered += int(np.sum((gpus - every_x * sizes[0]) // sizes[1]))
+            rates = np.minimum(x * self.unit(i), y * self.unit(j))
+            for k in np.argsort(-rates, kind="stable")[:RATIO_ROWS]:
+                bounds.append(Bound(float(rates[k]), ((i, int(x[k])), (j, int(y[k])))))
         return bounds
 
-    def evaluate(self, bounds: list[Bound], referee: Referee | None) -> list[RankedStrategy]:
-        """Evaluate whole systems in the order of their bounds; prune what cannot lead."""
+    def evaluate(self, bounds: list[Bound]) -> list[RankedStrategy]:
+        """Evaluate whole systems in the order of their bounds; stop where none can lead."""
         rows: list[RankedStrategy] = []
-        best: list[float] = []
         for done, bound in enumerate(bounds):
-            if done >= LEADERS and len(best) == LEADERS and bound.rate <= best[0]:
-                break
-            row = self.row(bound, referee)
-            if row is None:
-                continue
-            rows.append(row)
-            heapq.heappush(best, row.goodput)
-            if len(best) > LEADERS:
-                heapq.heappop(best)
-        rows.sort(key=lambda r: (-r.goodput, r.gpus, r.strategy))
+            if done >= LEADERS:
+                goodputs = sorted((r.goodput for r in rows), reverse=True)
+                if len(goodputs) >= REFEREED and bound.rate <= goodputs[REFEREED - 1]:
+                    break
+            strategy = self.strategy(bound)
+            self.progress(str(strategy))
+            composed = self.composed(bound, strategy) if self.separable else None
+            found = composed or evaluate_system(
+                self.lowered, strategy, self.system(bound), self.target, None
+            )
+            if isinstance(found, Rejected):
+                self.rejected.append(found)
+            else:
+                rows.append(found)
         return rows
 
-    def row(self, bound: Bound, referee: Referee | None) -> RankedStrategy | None:
-        pools = tuple(self.pool_of[i].pool(n) for i, n in bound.pools)
-        strategy = Strategy(pools=pools)
-        system = self.system(bound)
-        result = goodput(system, self.target)
-        method = "analytic"
-        if not result.trust.high and referee is not None:
-            self.progress(f"simulating {strategy}")
-            checked = referee(system, self.target)
-            result, method = checked, "simulated"
-        if result.rate <= 0 or result.at is None:
-            self.rejected.append(Rejected(str(strategy), Status.INFEASIBLE_SLO, result.detail))
+    def composed(self, bound: Bound, strategy: Strategy) -> RankedStrategy | None:
+        """Put a strategy together from its pools; None if it must be evaluated as a whole."""
+        pools = [(self.instances[i][1], self.lanes((i, n))[1]) for i, n in bound.pools]
+        found, count = min(pools, key=lambda pool: pool[0].rate * pool[1])
+        if strategy.disaggregated:
+            at = latency(self.system(bound), bound.rate)
+            # KV transfer, which the decode pool alone does not see, may break the TPOT objective.
+            if margin(at, self.target)[0] < -ROUNDING:
+                return None
+        else:
+            at = replace(found.at, stability_rate=found.at.stability_rate * count)
+        low, high = (min(getattr(g, end) * n for g, n in pools) for end in ("low", "high"))
+        whole = replace(found, rate=bound.rate, low=low, high=high, at=at, trust=at.trust)
+        return ranked(self.lowered, strategy, whole, self.target, "analytic")
+
+    def refereed(self, row: RankedStrategy, referee: Referee) -> RankedStrategy | None:
+        """Return the row, simulated if its trust is low; None if the referee finds no goodput."""
+        if row.trust.high:
+            return row
+        self.progress(f"simulating {row.strategy}")
+        strategy = Strategy.parse(row.strategy)
+        system = self.lowered.system(strategy)
+        found = evaluate_system(self.lowered, strategy, system, self.target, referee)
+        if isinstance(found, Rejected):
+            self.rejected.append(found)
             return None
-        price = self.price()
-        at, target = result.at, self.target
-        return RankedStrategy(
-            strategy=str(strategy),
-            gpus=strategy.gpus,
-            goodput=result.rate,
-            low=result.low,
-            high=result.high,
-            goodput_per_gpu=result.rate / strategy.gpus,
-            goodput_per_dollar=(
-                None if price is None else result.rate * 3600 / (price * strategy.gpus)
-            ),
-            ttft=at.ttft.quantile(target.ttft_percentile),
-            tpot=at.tpot.quantile(target.tpot_percentile),
-            utilisation=at.utilisation,
-            binding=Binding[result.binding.upper()],
-            trust=Confidence(result.trust.high, result.trust.reasons),
-            method=method,
-            nearest_miss=result.detail,
-        )
+        return found
+
+    def strategy(self, bound: Bound) -> Strategy:
+        """Return the strategy that a bound is about."""
+        return Strategy(pools=tuple(self.instances[i][0].pool(n) for i, n in bound.pools))
 
     def system(self, bound: Bound) -> System:
-        lowered = self.lowered
-        pools = [(self.pool_of[i], n) for i, n in bound.pools]
-        lanes = [(c.lane, n * c.lanes_per_instance) for c, n in pools]
-        if len(pools) == 1:
-            return lowered.collocated(*lanes[0])
-        transfer = lowered.transfer(pools[0][0].parallelism, pools[1][0].parallelism)
-        return lowered.disaggregated(*lanes[0], *lanes[1], transfer)
-
-    def price(self) -> float | None:
-        if self.lowered.problem.step_time is not None:
-            return None
-        figure = self.lowered.hardware.price_per_hour
-        return None if figure is None else figure.value
+        """Return the queueing system of a bound's strategy."""
+        lanes = [self.lanes(pool) for pool in bound.pools]
+        if len(lanes) == 1:
+            return self.lowered.collocated(*lanes[0])
+        shapes = [self.instances[i][0].parallelism for i, _ in bound.pools]
+        return self.lowered.disaggregated(*lanes[0], *lanes[1], self.lowered.transfer(*shapes))
 
 
+def _order(row: RankedStrategy) -> tuple[float, int, str]:
+    return (-row.goodput, row.gpus, row.strategy)
+
+
+def evaluate_strategy(
+    lowered: Lowered, strategy: Strategy, referee: Referee | None, *, always: bool = False
+) -> RankedStrategy:
+    """Return one strategy's goodput and where it stands there.
+
+    `referee` replaces the analytic answer where that carries low trust, or always.
+
+    Raises InfeasibleError if it cannot be built or a request alone misses the objectives.
+    """
+    slo = lowered.problem.slo
+    assert slo is not None
+    system = lowered.system(strategy)
+    found = evaluate_system(lowered, strategy, system, slo.target(), referee, always=always)
+    if isinstance(found, Rejected):
+        raise InfeasibleError(f"{strategy}: {found.reason}")
+    return found
+
+
+def evaluate_system(
+    lowered: Lowered,
+    strategy: Strategy,
+    system: System,
+    target: Target,
+    referee: Referee | None,
+    *,
+    always: bool = False,
+) -> RankedStrategy | Rejected:
+    """Return a strategy's goodput, or the record of why it has none."""
+    result, method = goodput(system, target), "analytic"
+    trust = result.trust
+    if referee is not None and result.rate > 0 and (always or not trust.high):
+        result, method = referee(system, target, result), "simulated"
+    if result.rate <= 0:
+        status = Status.INFEASIBLE_SLO if result.detail else Status.NO_CAPACITY
+        return Rejected(str(strategy), status, result.detail or status.value)
+    return ranked(lowered, strategy, result, target, method)
+
+
+def ranked(
+    lowered: Lowered, strategy: Strategy, result: Goodput, target: Target, method: str
+) -> RankedStrategy:
+    """Return the table row of a strategy with this goodput."""
+    price = _price(lowered)
+    at = result.at
+    return RankedStrategy(
+        strategy=str(strategy),
+        gpus=strategy.gpus,
+        goodput=result.rate,
+        low=result.low,
+        high=result.high,
+        goodput_per_gpu=result.rate / strategy.gpus,
+        goodput_per_dollar=(
+            None if price is None else result.rate * 3600 / (price * strategy.gpus)
+        ),
+        ttft=at.ttft.quantile(target.ttft_percentile),
+        tpot=at.tpot.quantile(target.tpot_percentile),
+        utilisation=min(result.rate / at.stability_rate, 1.0),
+        binding=Binding[result.binding.upper()],
+        trust=Confidence(result.trust.high, result.trust.reasons),
+        method=method,
+    )
+
+
+def _price(lowered: Lowered) -> float | None:
+    if lowered.problem.step_time is not None:
+        return None
+    figure = lowered.hardware.price_per_hour
+    return None if figure is None else figure.value
