@@ -77,7 +77,7 @@ class EngineRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRecord:
-    """A record as written: `constants` for the models, `rows` with the provenance of its figures."""
+    """A record as written: `constants` for the models, `rows` with the provenance of figures."""
 
     constants: EngineConstants
     title: str

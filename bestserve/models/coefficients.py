@@ -17,15 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.models.architecture import Architecture
+from bestserve.models.breakdown import host_step_time
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
+from bestserve.models.dispatch import eager_step
 from bestserve.models.engine import EngineConstants
-from bestserve.models.operators import (
-    Operator,
-    has_experts,
-    host_step_time,
-    operator_list,
-)
+from bestserve.models.operators import Operator, has_experts, operator_list
 from bestserve.models.roofline import Floats, Number
 from bestserve.models.step_time import KNOTS_PER_OCTAVE, StepTime, moe_time
 from bestserve.models.step_work import StepWork
@@ -159,11 +156,22 @@ def step_time_coefficients(
     target: Floats = np.zeros_like(work.tokens)
     for operator in operators:
         target = target + operator.time
-    dense = not has_experts(arch)
-    floor = closed.per_sequence * work.sequences / parallel.dp + (
-        np.full_like(target, closed.launches) if dense else moe_time(work.tokens, closed.table)
-    )
-    start = np.array([closed.w, closed.c, closed.e, closed.a, closed.k])
+    table, launches, weights, compute = closed.table, closed.launches, closed.w, closed.c
+    if not engine.cuda_graphs:
+        # A slow host is the floor of the step and hides everything else, experts included, until
+        # the device takes longer: that is what w does, so it takes the place of launches and m(T).
+        eager = eager_step(operators, engine, device)
+        target = eager.total
+        largest = 2.0 ** ((table.size - 1) / KNOTS_PER_OCTAVE)
+        compute += table[-1] / largest if table.size else 0.0
+        weights = max(weights + launches, float(eager.host.min()))
+        table, launches = np.zeros(0), 0.0
+    if table.size:
+        launches = 0.0
+    floor = launches + closed.per_sequence * work.sequences / parallel.dp
+    if table.size:
+        floor = floor + moe_time(work.tokens, table)
+    start = np.array([weights, compute, closed.e, closed.a, closed.k])
     w, c, e, a, k = polish(start, floor, work.tokens, work.pairs, work.context_tokens, target)
     return StepTime(
         w=w,
@@ -171,10 +179,10 @@ def step_time_coefficients(
         e=e,
         a=a,
         k=k,
-        a_step=host_step_time(arch, engine) + (closed.launches if dense else 0.0),
+        a_step=host_step_time(arch, engine) + launches,
         a_seq=(engine.a_seq + closed.per_sequence) / parallel.dp,
-        phi=engine.phi if dense else engine.phi_moe,
-        moe=() if dense else tuple(float(m) for m in closed.table),
+        phi=engine.phi_moe if has_experts(arch) else engine.phi,
+        moe=tuple(float(m) for m in table),
     )
 
 

@@ -1,9 +1,8 @@
 """Every operator of one engine step on one GPU: what it computes, moves, launches, and how long.
 
 `operator_list` walks the layer groups of an architecture under a parallelism and returns one
-`Operator` per kind of kernel; `step_breakdown` adds them up to the step time with its shares
-{compute, memory, dispatch, communication}. The sum is the reference that the coefficients of
-`bestserve.models.coefficients` are held to.
+`Operator` per kind of kernel. Their sum (`bestserve.models.breakdown`) is the reference that the
+coefficients of `bestserve.models.coefficients` are held to.
 
 With dp > 1 the work is that of all data-parallel ranks together, evenly spread: attention and
 dense layers see 1/dp of it, expert layers all of it. A lone prompt, which one rank works on while
@@ -13,9 +12,8 @@ because a step of a lane passes each of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -84,32 +82,9 @@ class Operator:
 
     def bound(self, step: int = 0) -> Bound:
         """Return what the largest share of its time in step `step` waits for."""
-        shares = _bounds(self.cost)
-        values = [
-            float(np.broadcast_to(np.asarray(s), (step + 1,))[step])
-            if np.ndim(s) == 0
-            else float(np.asarray(s)[step])
-            for s in shares
-        ]
+        shares = [np.ravel(np.asarray(share)) for share in time_by_bound(self.cost)]
+        values = [share[step if share.size > 1 else 0] for share in shares]
         return BOUNDS[int(np.argmax(values))]
-
-
-class Breakdown(NamedTuple):
-    """Step time and its shares [s], each float64[s]; the shares sum to `total`.
-
-    compute, memory, communication : elastic in peak FLOP/s, memory and link bandwidth
-    dispatch : kernel launches and the engine's host time
-    """
-
-    total: Floats
-    compute: Floats
-    memory: Floats
-    dispatch: Floats
-    communication: Floats
-
-    def binding(self, step: int = 0) -> Bound:
-        """Return the largest share of step `step`."""
-        return BOUNDS[int(np.argmax([share[step] for share in self[1:]]))]
 
 
 def operator_list(
@@ -385,47 +360,7 @@ class _Context:
         return [(f"{prefix}.all_reduce", "communication", 1.0, cost)]
 
 
-def prefill_factor(arch: Architecture, engine: EngineConstants, work: StepWork) -> Floats:
-    """Return φ per step: the engine's factor where prompt tokens are present, else 1 [1]."""
-    phi = engine.phi_moe if has_experts(arch) else engine.phi
-    return np.where(work.prompt_tokens > 0, phi, 1.0)
-
-
-def host_step_time(arch: Architecture, engine: EngineConstants) -> float:
-    """Return the host time per step that nothing hides [s]."""
-    return engine.a_step_moe if has_experts(arch) else engine.a_step
-
-
-def has_experts(arch: Architecture) -> bool:
-    """Return whether any layer has routed experts."""
-    return any(group.ffn.kind == "moe" for group in arch.groups)
-
-
-def step_breakdown(
-    operators: Iterable[Operator],
-    arch: Architecture,
-    parallel: Parallelism,
-    engine: EngineConstants,
-    work: StepWork,
-) -> Breakdown:
-    """Return the step time a_step + a_seq·n + φ·Σ operators with its shares [s].
-
-    Kernels are taken to be queued ahead (CUDA graphs); `bestserve.models.dispatch` has the
-    pipeline of a host that launches each one.
-    """
-    zero = np.zeros_like(work.tokens)
-    sums: list[Floats] = [zero, zero, zero, zero]
-    for operator in operators:
-        for i, share in enumerate(_bounds(operator.cost)):
-            sums[i] = sums[i] + operator.count * share
-    phi = prefill_factor(arch, engine, work)
-    compute, memory, dispatch, communication = (phi * s for s in sums)
-    dispatch = dispatch + host_step_time(arch, engine) + engine.a_seq * work.sequences / parallel.dp
-    total = compute + memory + dispatch + communication
-    return Breakdown(total, compute, memory, dispatch, communication)
-
-
-def _bounds(cost: Cost) -> tuple[Number, Number, Number, Number]:
+def time_by_bound(cost: Cost) -> tuple[Number, Number, Number, Number]:
     """Return the shares in the order of `BOUNDS`; a collective's latency is communication."""
     shares = cost.shares()
     memory = shares.memory + shares.activation
@@ -434,9 +369,6 @@ def _bounds(cost: Cost) -> tuple[Number, Number, Number, Number]:
     return shares.compute, memory, shares.launch, 0.0
 
 
-def device_time(operators: Iterable[Operator]) -> Number:
-    """Return the sum of the operators' device times [s]."""
-    total: Number = 0.0
-    for operator in operators:
-        total = total + operator.time
-    return total
+def has_experts(arch: Architecture) -> bool:
+    """Return whether any layer has routed experts."""
+    return any(group.ffn.kind == "moe" for group in arch.groups)

@@ -1,0 +1,94 @@
+"""Host and device as an asynchronous pipeline: when launching kernels takes longer than running.
+
+Without CUDA graphs the host launches kernel i after d_i seconds more, and the device starts it as
+soon as it is launched and its predecessor is done:
+
+    D_i = D_{i−1} + d_i,    G_i = max(G_{i−1}, D_i) + T_i,    D_0 = G_0 = 0.
+
+Unrolled (max-plus), G_n = max_k (D_k + Σ_{i≥k} T_i), so one pass of cumulative sums evaluates it,
+and max(ΣT, Σd) ≤ G_n ≤ Σ max(T_i, d_i) + max_k min(T_k, d_k). With CUDA graphs the launches are
+replayed on the device and only the engine's host time per step remains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bestserve.models.device import Device
+from bestserve.models.engine import EngineConstants
+from bestserve.models.operators import Operator
+from bestserve.models.roofline import Floats
+
+
+class Dispatch(NamedTuple):
+    """Time of a step whose kernels the host launches one by one [s], each float64[s].
+
+    total : until the last kernel ends; device : Σ T; host : Σ d
+    """
+
+    total: Floats
+    device: Floats
+    host: Floats
+
+    @property
+    def exposed(self) -> Floats:
+        """Time during which the device waits for the host [s]."""
+        return self.total - self.device
+
+
+def pipeline(launch: Floats, device: Floats) -> Floats:
+    """Return G_n, the end of the last kernel [...], for d and T as float64[..., n] [s].
+
+    >>> pipeline(np.array([2.0, 2.0]), np.array([1.0, 5.0]))
+    array(9.)
+    """
+    launched = np.cumsum(launch, axis=-1)
+    remaining = np.cumsum(device[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(np.max(launched + remaining, axis=-1))
+
+
+def bounds(launch: Floats, device: Floats) -> tuple[Floats, Floats]:
+    """Return the lower and the upper bound of `pipeline` [...] [s]."""
+    low = np.maximum(launch.sum(axis=-1), device.sum(axis=-1))
+    high = np.maximum(launch, device).sum(axis=-1) + np.minimum(launch, device).max(axis=-1)
+    return np.asarray(low), np.asarray(high)
+
+
+def kernel_sequence(operators: Sequence[Operator], launch_time: float) -> tuple[Floats, Floats]:
+    """Return host and device times of every kernel group of a step, in order: float64[s, n] [s].
+
+    Layers repeat their group's operators; an operator without work in a step is not launched.
+    """
+    groups = sorted({o.group for o in operators}, key=lambda g: (g < 0, g))
+    steps = max(np.size(o.cost.time) for o in operators)
+    host: list[Floats] = []
+    device: list[Floats] = []
+    for group in groups:
+        members = [o for o in operators if o.group == group]
+        times = np.stack([np.broadcast_to(o.cost.time, steps) for o in members], axis=-1)
+        launches = np.array([o.launches for o in members]) * launch_time
+        pattern = np.where(times > 0, launches, 0.0)
+        if group >= 0:
+            repeats = members[0].count
+        else:
+            # Outside the layers: each as often as it occurs.
+            each = [o.count for o in members]
+            times, pattern = np.repeat(times, each, axis=-1), np.repeat(pattern, each, axis=-1)
+            repeats = 1
+        device.append(np.tile(times, (1, repeats)))
+        host.append(np.tile(pattern, (1, repeats)))
+    return np.concatenate(host, axis=-1), np.concatenate(device, axis=-1)
+
+
+def launch_time(engine: EngineConstants, device: Device) -> float:
+    """Return the host time per launch: the engine's own, or that of the GPU's host [s]."""
+    return engine.launch_time or device.launch_time
+
+
+def eager_step(operators: Sequence[Operator], engine: EngineConstants, device: Device) -> Dispatch:
+    """Return the step without CUDA graphs; the engine's host time per step is not in it."""
+    host, gpu = kernel_sequence(operators, launch_time(engine, device))
+    return Dispatch(pipeline(host, gpu), gpu.sum(axis=-1), host.sum(axis=-1))
