@@ -1,0 +1,166 @@
+"""Length laws of the data sets that benchmark clients send, scaled to the means a row states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.system import Lengths
+from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.sources import Suite
+from bestserve.validation.tidy import TidyRow
+
+Floats = NDArray[np.float64]
+
+# Quantiles of lengths over their mean at 0, 5, 10, 20 … 90, 95, 98, 100 %: 1,000 ShareGPT
+# requests as `vllm bench serve` filters them (a detailed log of vLLM 0.6.3, Llama-3.1-405B).
+_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
+_SHAREGPT_INPUT = (
+    0.019, 0.037, 0.046, 0.070, 0.112, 0.198, 0.386, 0.973, 1.465, 1.981, 2.887, 3.513, 3.578,
+    4.633,
+)  # fmt: skip
+_SHAREGPT_OUTPUT = (
+    0.005, 0.026, 0.057, 0.123, 0.268, 0.581, 0.870, 1.111, 1.446, 1.703, 2.151, 2.655, 3.219,
+    4.013,
+)  # fmt: skip
+ATOMS = 64
+
+CHAT_CV = 0.75
+"""Coefficient of variation of answers where only their mean is known (OpenOrca, MLPerf); assumed,
+between ShareGPT's 0.88 and the 0.6 of answers cut at a limit."""
+
+
+def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
+    """Return the lengths of a row's requests, independent of each other.
+
+    Raises `Unpredictable` if neither means nor asked lengths nor medians are stated.
+    """
+    data = (row.dataset_or_lengths or "").lower()
+    inputs = _side(row, "input_len", data, suite, notes)
+    outputs = _side(row, "output_len", data, suite, notes)
+    cached = np.zeros(0)
+    return Lengths(
+        inputs=inputs[0],
+        input_weights=inputs[1],
+        outputs=outputs[0],
+        output_weights=outputs[1],
+        cached=cached,
+    )
+
+
+def _side(
+    row: TidyRow, side: str, data: str, suite: Suite, notes: list[str]
+) -> tuple[Floats, Floats]:
+    mean: float | None = getattr(row, f"{side}_mean")
+    asked: float | None = getattr(row, f"{side}_asked")
+    limits: tuple[float, float] | None = getattr(row, f"{side}_range")
+    median: float | None = getattr(row, f"{side}_p50")
+    spread: float | None = getattr(row, f"{side}_std")
+    highest = row.output_len_max if side == "output_len" else None
+    if side == "output_len" and median is None and mean is None and "standard_v1" in data:
+        median = suite.output_p50
+    if mean is None and asked is None and limits is None and median is None:
+        raise Unpredictable(Outcome.LENGTHS_MISSING, side)
+    if "sharegpt" in data and median is None:
+        shape = _SHAREGPT_INPUT if side == "input_len" else _SHAREGPT_OUTPUT
+        return quantile_atoms(shape, mean or asked or 1.0)
+    if side == "output_len" and row.ignore_eos is False and asked and mean:
+        if mean >= 0.98 * asked:
+            return _law(Fixed(round(asked)))
+        notes.append("output lengths: exponential with the realised mean, cut at the asked length")
+        return exponential_atoms(mean, asked)
+    if suite.spread is not None and suite.spread < 1 and asked:
+        return _law(Uniform(max(1, round(suite.spread * asked)), round(asked)))
+    if limits is not None and limits[0] < limits[1]:
+        low, high = limits
+        if mean is not None:  # a short run's sample differs from the law it is drawn from
+            high = max(2 * mean - low, low)
+            low = min(low, high)
+        return _law(Uniform(max(1, round(low)), max(1, round(high))))
+    if median is not None:
+        if highest is not None and median >= highest:
+            return _law(Fixed(round(highest)))
+        return median_atoms(row, side, median, mean, highest, notes)
+    value = mean if mean is not None else asked
+    assert value is not None
+    if spread is not None and spread > 0.02 * value:
+        return _law(LogNormal(value, cv=min(spread / value, 5.0)))
+    if "orca" in data or "gsm8k" in data:
+        return truncated_atoms(value, CHAT_CV, 1024.0)
+    return whole_atoms(value)
+
+
+def _law(law: LengthLaw) -> tuple[Floats, Floats]:
+    atoms: tuple[Floats, Floats] = law.atoms(ATOMS)
+    return atoms
+
+
+def whole_atoms(value: float) -> tuple[Floats, Floats]:
+    """Return the two whole lengths around `value` whose mean it is [tokens]."""
+    low = math.floor(value)
+    if value == low or value < 1:
+        return np.array([max(1.0, float(low))]), np.ones(1)
+    return np.array([max(1.0, float(low)), low + 1.0]), np.array([low + 1 - value, value - low])
+
+
+def quantile_atoms(shape: Sequence[float], mean: float) -> tuple[Floats, Floats]:
+    """Return atoms of a law with these quantiles at `_LEVELS`, scaled to `mean` [tokens]."""
+    u = (np.arange(ATOMS) + 0.5) / ATOMS
+    lengths = np.interp(u, _LEVELS, shape)
+    lengths = np.maximum(lengths * (mean / lengths.mean()), 1.0)
+    return lengths, np.full(ATOMS, 1 / ATOMS)
+
+
+def exponential_atoms(mean: float, highest: float) -> tuple[Floats, Floats]:
+    """Return atoms of an exponential law cut at `highest`, with mean `mean` after the cut [tokens].
+
+    Generation that may end at any token with the same probability, up to the asked length.
+    """
+    ratio = mean / highest
+    # Solve x(1 − e^(−1/x)) = ratio for the scale x in units of `highest`.
+    low, high = 1e-6, 1e6
+    for _ in range(200):
+        x = math.sqrt(low * high)
+        low, high = (x, high) if x * -math.expm1(-1 / x) < ratio else (low, x)
+    u = (np.arange(ATOMS) + 0.5) / ATOMS
+    lengths = np.minimum(-np.log1p(-u) * x * highest, highest)
+    lengths = np.clip(lengths * (mean / lengths.mean()), 1.0, highest)
+    return lengths, np.full(ATOMS, 1 / ATOMS)
+
+
+def truncated_atoms(mean: float, cv: float, highest: float) -> tuple[Floats, Floats]:
+    """Return atoms of a lognormal law cut at `highest`, scaled to `mean` [tokens]."""
+    lengths, weights = LogNormal(mean, cv=cv).atoms(ATOMS)
+    lengths = np.minimum(lengths, highest)
+    lengths = np.clip(lengths * (mean / float(lengths @ weights)), 1.0, None)
+    return lengths, weights
+
+
+def median_atoms(
+    row: TidyRow,
+    side: str,
+    median: float,
+    mean: float | None,
+    highest: float | None,
+    notes: list[str],
+) -> tuple[Floats, Floats]:
+    """Return atoms of a lognormal law about a median, cut at `highest` [tokens].
+
+    A stated mean above the median sets the spread; a mean below it is of another count of the
+    same text, so the mean is kept and the spread of chat answers taken.
+    """
+    if mean is not None and mean > median:
+        sigma = math.sqrt(2 * math.log(mean / median))
+        cv = math.sqrt(math.expm1(sigma**2))
+        value = mean
+    else:
+        cv, value = CHAT_CV, (mean if mean is not None else median * math.hypot(1, CHAT_CV))
+        notes.append(f"{side}: spread of chat text assumed (cv {CHAT_CV:g})")
+    if highest is None:
+        highest = float(row.max_model_len or 1 << 20)
+    lengths, weights = LogNormal(value, cv=cv).atoms(ATOMS)
+    return np.clip(lengths, 1.0, highest), weights

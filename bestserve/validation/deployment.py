@@ -1,0 +1,349 @@
+"""From a measured row to what was deployed: model, GPU, engine, formats, parallelism.
+
+Nothing is guessed. Where a row leaves something open, a stated rule may decide; its sentence is
+kept in `Deployment.notes`. Otherwise the row is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from bestserve.catalog import load_engine, load_model, resolve_hardware
+from bestserve.errors import BestserveError, UnknownNameError
+from bestserve.models.device import WEIGHT_BYTES, Parallelism, Precision
+from bestserve.models.engine import EngineConstants
+from bestserve.models.parameters import parameter_counts
+from bestserve.specs.hardware import Hardware
+from bestserve.specs.model import Model
+from bestserve.validation.engines import EngineChoice, choose_engine
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.sources import Suite, suite_of
+from bestserve.validation.tidy import TidyRow
+
+FITTING_SHARE = 0.6
+"""Without a stated tp, the smallest that leaves 40 % of the memory for KV cache and activations:
+what submitters of the MLPerf results chose on 80, 96, 141, 180 and 192 GB boards."""
+
+IN_PROCESS_T_REQ = 5e-3
+"""Front-end time of a client that drives the engine in its own process [s]; assumed."""
+
+NODE = 8
+"""SXM boards are sold as nodes of eight; whole nodes name the form factor."""
+
+_PRECISIONS: dict[str, Precision] = {
+    "bf16": "bf16",
+    "fp16": "bf16",
+    "bfloat16": "bf16",
+    "float16": "bf16",
+    "fp8": "fp8",
+    "w8a8": "int8",
+    "int8": "int8",
+    "w8a16": "w8a16",
+    "w4a16": "int4",
+    "int4": "int4",
+    "awq": "int4",
+    "awq-int4": "int4",
+    "gptq": "int4",
+    "fp4": "nvfp4",
+    "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+}
+_HARDWARE_NOTE = re.compile(r"^hw '(.{1,200}?)'?$")
+_BOARD = re.compile(r"\b(SXM\d?|PCIe|NVL|NVLink)\b", re.IGNORECASE)
+_MEMORY = re.compile(r"\b(\d{2,3}) ?GB\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What ran: everything the step time and the memory plan need.
+
+    pools : (role, instances, parallelism), one collocated "m" or prefill "p" and decode "d"
+    notes : the rules that decided what the row left open
+    """
+
+    model: Model
+    hardware: Hardware
+    engine: EngineChoice
+    engine_constants: EngineConstants
+    precision: Precision | None
+    kv_fp8: bool | None
+    pools: tuple[tuple[str, int, Parallelism], ...]
+    gpus: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prefill and decode ran on different instances."""
+        return len(self.pools) == 2
+
+    @property
+    def moe(self) -> bool:
+        """Whether the model routes tokens to experts."""
+        return self.model.is_moe
+
+
+def deployment_of(row: TidyRow) -> Deployment:
+    """Return what a row deployed. Raises `Unpredictable` with the reason."""
+    notes: list[str] = []
+    suite = suite_of(row)
+    if row.speculative_decoding:
+        raise Unpredictable(Outcome.NOT_MODELLED, "speculative decoding")
+    model = _model(row)
+    hardware = _hardware(row, notes)
+    engine = choose_engine(row)
+    if engine.note:
+        notes.append(engine.note)
+    precision = _precision(row, model, hardware, suite, notes)
+    pools = _pools(row, model, hardware, precision, notes)
+    constants = _engine_constants(row, engine, hardware)
+    kv = row.kv_cache_dtype
+    kv_fp8: bool | None = None if kv is None else "fp8" in kv.lower()
+    if kv_fp8 is None and suite.kv_fp8:
+        kv_fp8 = True
+        notes.append(f"fp8 KV cache: {suite.name}")
+    used = sum(n * p.gpus for _, n, p in pools)
+    return Deployment(
+        model=model,
+        hardware=hardware,
+        engine=engine,
+        engine_constants=constants,
+        precision=precision,
+        kv_fp8=kv_fp8,
+        pools=pools,
+        gpus=max(used, row.num_gpus or 0),
+        notes=tuple(notes),
+    )
+
+
+def _engine_constants(
+    row: TidyRow, choice: EngineChoice, hardware: Hardware
+) -> EngineConstants:
+    """Return the preset with the limits of this GPU and those that the row states."""
+    engine = load_engine(choice.preset).for_device(hardware.device())
+    changes: dict[str, object] = {
+        name: getattr(row, name)
+        for name in (
+            "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "stream_interval",
+        )
+        if getattr(row, name) is not None
+    }  # fmt: skip
+    if row.chunked_prefill is not None and choice.family == "vllm":
+        changes["policy"] = "chunked" if row.chunked_prefill else "prefill_priority"
+        if not row.chunked_prefill and row.max_num_batched_tokens is None:
+            # Without chunks a whole prompt must fit one step: the limit is raised to its length.
+            longest = row.max_model_len or 0
+            changes["max_num_batched_tokens"] = max(engine.max_num_batched_tokens, longest)
+    if row.in_process:
+        # No HTTP server in between; what remains of the front end is the tokeniser.
+        changes["t_req"] = min(engine.t_req, IN_PROCESS_T_REQ)
+    return replace(engine, **changes)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=512)
+def _load(name: str) -> Model | None:
+    try:
+        return load_model(name)
+    except UnknownNameError:
+        return None
+    except BestserveError as error:
+        raise Unpredictable(Outcome.MODEL_UNKNOWN, str(error)) from None
+
+
+def _model(row: TidyRow) -> Model:
+    if row.model is None:
+        raise Unpredictable(Outcome.MODEL_UNKNOWN, "not stated; give --model")
+    found = _load(row.model)
+    if found is None:
+        raise Unpredictable(Outcome.MODEL_UNKNOWN, row.model[:120])
+    return found
+
+
+def _hardware(row: TidyRow, notes: list[str]) -> Hardware:
+    """Resolve the GPU from its name, then from what else the row says about the board."""
+    if row.gpu is None:
+        raise Unpredictable(Outcome.GPU_UNKNOWN, "not stated; give --gpu")
+    found = resolve_hardware(row.gpu)
+    if found.hardware is not None:
+        return found.hardware
+    if row.gpu_canonical and row.gpu_canonical != row.gpu:
+        canonical = resolve_hardware(row.gpu_canonical)
+        if canonical.hardware is not None:
+            return canonical.hardware
+        found = canonical if canonical.candidates and not found.candidates else found
+    if not found.candidates:
+        raise Unpredictable(Outcome.GPU_UNKNOWN, row.gpu[:80])
+    narrowed = _narrowed(row, found.candidates, notes)
+    if narrowed is None:
+        raise Unpredictable(
+            Outcome.GPU_AMBIGUOUS, f"{row.gpu[:60]}: one of {', '.join(found.candidates)}"
+        )
+    return narrowed
+
+
+def _narrowed(row: TidyRow, candidates: tuple[str, ...], notes: list[str]) -> Hardware | None:
+    """Return the one candidate that the rest of the row points to, or None.
+
+    In order: a hardware note that names the board, a cloud's own label of it, whole nodes of
+    eight GPUs (only SXM boards come so), and the memory that remains among those.
+    """
+    evidence = ""
+    left = candidates
+    for note in row.notes:
+        match = _HARDWARE_NOTE.match(note.strip())
+        if not match:
+            continue
+        board, memory = _BOARD.search(match[1]), _MEMORY.search(match[1])
+        if board:
+            left = _with_form(left, board[1])
+            evidence = f"the row's hardware note says {board[1]}"
+        if memory:
+            left = _with_memory(left, float(memory[1]))
+    if not evidence and re.fullmatch(r"nvidia-[a-z0-9]+-\d+gb", row.gpu or ""):
+        left = _with_form(left, "SXM")
+        evidence = f"{row.gpu} is a cloud's accelerator label, of SXM machines"
+    if not evidence and (row.num_gpus or 0) >= NODE and (row.num_gpus or 0) % NODE == 0:
+        left = _with_form(left, "SXM")
+        evidence = f"{row.num_gpus} GPUs are whole nodes, which have SXM boards"
+    if evidence and len(left) > 1:
+        # The larger memory is the later and by far the commoner board of a chip.
+        records = [_record(name) for name in left]
+        largest = max(r.memory_bytes.value for r in records)
+        left = tuple(r.name for r in records if r.memory_bytes.value == largest)
+        evidence += "; its larger memory assumed"
+    if len(left) != 1 or not evidence:
+        return None
+    notes.append(f"GPU taken as {left[0]}: {evidence}")
+    return _record(left[0])
+
+
+def _record(name: str) -> Hardware:
+    found = resolve_hardware(name).hardware
+    assert found is not None, name
+    return found
+
+
+def _with_form(names: tuple[str, ...], form: str) -> tuple[str, ...]:
+    wanted = re.sub(r"\d", "", form.lower()).replace("nvlink", "sxm")
+    return tuple(n for n in names if _record(n).form_factor.lower() == wanted)
+
+
+def _with_memory(names: tuple[str, ...], gigabytes: float) -> tuple[str, ...]:
+    return tuple(
+        n for n in names if abs(_record(n).memory_bytes.value / (gigabytes * 1e9) - 1) < 0.1
+    )
+
+
+def _precision(
+    row: TidyRow, model: Model, hardware: Hardware, suite: Suite, notes: list[str]
+) -> Precision | None:
+    """Return the weight format that overrides the checkpoint's own, or None."""
+    if suite.name == "MLPerf":
+        family = choose_engine(row).family
+        own: Precision = (
+            "nvfp4"
+            if hardware.generation == "blackwell" and family == "tensorrt-llm"
+            else "fp8"
+        )
+        stated = _PRECISIONS.get((row.precision or "").lower())
+        if stated in (None, "bf16"):
+            notes.append(
+                f"{own} weights: MLPerf's data type names the reference; closed submissions of "
+                "this model run the vendor's quantised code"
+            )
+            return own
+        return stated
+    if row.precision is None:
+        return None
+    wanted = _PRECISIONS.get(row.precision.strip().lower())
+    if wanted is None:
+        raise Unpredictable(Outcome.NOT_MODELLED, f"precision {row.precision[:40]!r}")
+    held = {model.weights, model.experts} if model.is_moe else {model.weights}
+    if wanted in held or model.quantisation or (wanted == "fp8" and "fp8_block" in held):
+        return None  # the checkpoint says it better than the row's word
+    return None if held & {"mxfp4", "nvfp4", "int4"} else wanted
+
+
+def _pools(
+    row: TidyRow,
+    model: Model,
+    hardware: Hardware,
+    precision: Precision | None,
+    notes: list[str],
+) -> tuple[tuple[str, int, Parallelism], ...]:
+    if row.disaggregated:
+        return _split_pools(row, notes)
+    dp = row.attention_dp or 1
+    tp = row.attention_tp or (row.tp or 0)
+    if dp > 1 and row.attention_tp is None and tp % dp == 0 and (row.num_gpus or 0) == tp:
+        tp //= dp
+    if not tp:
+        tp = _smallest_tp(row, model, hardware, precision, notes)
+    pp = row.pp or 1
+    if dp > 1 and not model.is_moe:
+        raise Unpredictable(Outcome.CONTRADICTION, "attention data parallelism of a dense model")
+    ep = min(row.ep or 1, tp * dp)
+    parallelism = Parallelism(tp=tp, pp=pp, dp=dp, ep=ep)
+    total = row.num_gpus or parallelism.gpus * (row.replicas or 1)
+    if row.num_gpus and parallelism.gpus > row.num_gpus:
+        raise Unpredictable(
+            Outcome.CONTRADICTION, f"tp·pp·dp = {parallelism.gpus} on {row.num_gpus} GPUs"
+        )
+    replicas = row.replicas or max(1, total // parallelism.gpus)
+    if row.num_gpus and replicas * parallelism.gpus > row.num_gpus:
+        raise Unpredictable(
+            Outcome.CONTRADICTION,
+            f"{replicas} instances of {parallelism.gpus} GPUs on {row.num_gpus}",
+        )
+    if row.replicas is None and replicas > 1:
+        notes.append(f"{replicas} replicas fill the {row.num_gpus} GPUs")
+    return (("m", replicas, parallelism),)
+
+
+def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[str, int, Parallelism], ...]:
+    if row.prefill_workers is None or row.decode_workers is None:
+        raise Unpredictable(Outcome.PARALLELISM_MISSING, "numbers of prefill and decode workers")
+    tps = (row.prefill_tp or row.tp, row.decode_tp or row.tp)
+    workers = (row.prefill_workers, row.decode_workers)
+    if None in tps:
+        gpus = row.num_gpus or (NODE if suite_of(row).one_node else None)
+        if gpus is None or gpus % sum(workers):
+            raise Unpredictable(Outcome.PARALLELISM_MISSING, "tp of prefill and decode workers")
+        each = gpus // sum(workers)
+        tps = (tps[0] or each, tps[1] or each)
+        notes.append(f"tp {each}: {gpus} GPUs divided evenly over {sum(workers)} workers")
+    out = []
+    for role, count, tp, dp, ep, pp in (
+        ("p", workers[0], tps[0], row.prefill_attention_dp, row.prefill_ep, row.prefill_pp),
+        ("d", workers[1], tps[1], row.decode_attention_dp, row.decode_ep, row.decode_pp),
+    ):
+        size = (tp or 1) * (dp or 1)
+        out.append((role, count, Parallelism(tp=tp or 1, pp=pp or 1, dp=dp or 1,
+                                             ep=min(ep or 1, size))))
+    return tuple(out)
+
+
+def _smallest_tp(
+    row: TidyRow,
+    model: Model,
+    hardware: Hardware,
+    precision: Precision | None,
+    notes: list[str],
+) -> int:
+    """Return tp where it is not stated: 1 on one GPU, else the smallest that leaves KV room."""
+    if row.num_gpus == 1:
+        return 1
+    if row.num_gpus is None or not suite_of(row).tp_by_memory:
+        raise Unpredictable(Outcome.PARALLELISM_MISSING, "give --tensor-parallel-size")
+    formats = model.formats(precision=precision)
+    counts = parameter_counts(model.architecture)
+    experts = counts.experts
+    size = experts * WEIGHT_BYTES[formats.experts]
+    size += (counts.total - experts) * WEIGHT_BYTES[formats.weights]
+    share = size / hardware.memory_bytes.value / FITTING_SHARE
+    tp = 1 << max(0, math.ceil(math.log2(share)))
+    tp = min(tp, row.num_gpus)
+    notes.append(f"tp {tp}: smallest whose weights take at most {FITTING_SHARE:.0%} of the memory")
+    return tp

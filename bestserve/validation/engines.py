@@ -1,0 +1,88 @@
+"""Which engine preset a row's engine and version mean."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.tidy import TidyRow
+
+_FAMILIES: tuple[tuple[str, str], ...] = (
+    ("tensorrt-llm", r"tensorrt[-_ ]?llm|trt[-_ ]?llm|trtllm|tensorrt"),
+    ("sglang", r"sglang"),
+    ("tgi", r"\btgi\b|text[-_ ]generation[-_ ]inference"),
+    ("vllm", r"vllm|aphrodite"),
+)
+_VERSION = re.compile(r"(?<![\d.])v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """Preset name, and what was assumed to choose it ("" if the row says it all)."""
+
+    preset: str
+    family: str
+    version: tuple[int, int] | None
+    note: str = ""
+
+
+def engine_family(text: str) -> str:
+    """Return "vllm", "sglang", "tensorrt-llm" or "tgi" for a spelling, or an empty string.
+
+    >>> engine_family("dynamo-trt")
+    'tensorrt-llm'
+    """
+    lowered = text.lower().replace("dynamo-trt", "tensorrt")
+    return next((name for name, pattern in _FAMILIES if re.search(pattern, lowered)), "")
+
+
+def engine_version(text: str | None) -> tuple[int, int] | None:
+    """Return (major, minor) of a version text, or None.
+
+    >>> engine_version("0.6.3.post2.dev308+gb489fc3c")
+    (0, 6)
+    """
+    match = _VERSION.search(text or "")
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def choose_engine(row: TidyRow) -> EngineChoice:
+    """Return the preset of a row's engine and version. Raises `Unpredictable`.
+
+    Without a version the row's date decides between the generations of vLLM; without either, the
+    current one is taken.
+    """
+    if row.engine is None:
+        raise Unpredictable(Outcome.ENGINE_UNKNOWN, "not stated; give --engine")
+    family = engine_family(row.engine)
+    if not family:
+        raise Unpredictable(Outcome.ENGINE_UNKNOWN, row.engine[:60])
+    version = engine_version(row.engine_version)
+    if family == "vllm":
+        return _vllm(row, version)
+    if family == "tgi":
+        # No preset of its own: a prefill-priority scheduler of vLLM V0's kind.
+        return EngineChoice("vllm-v0", family, version, "TGI predicted with the vLLM V0 preset")
+    return EngineChoice(family, family, version)
+
+
+V1, LEAN = (0, 8), (0, 15)
+"""vLLM versions with a new engine core: V1 became the default, host work left the step's path."""
+
+_DATES = ((V1, "2025-03"), (LEAN, "2026-02"))
+"""When those versions were current: for rows that state a date and no version."""
+
+
+def _vllm(row: TidyRow, version: tuple[int, int] | None) -> EngineChoice:
+    note = ""
+    if version is not None:
+        era = sum(version >= first for first in (V1, LEAN))
+    elif row.date:
+        era = sum(row.date[:7] >= month for _, month in _DATES)
+        note = f"vLLM version not stated: taken from the date {row.date[:10]}"
+    else:
+        era, note = 2, "vLLM version not stated: the current one assumed"
+    if (row.engine_generation or "").upper() == "V0":
+        era, note = 0, ""
+    return EngineChoice(("vllm-v0", "vllm-0.11", "vllm")[era], "vllm", version, note)

@@ -1,0 +1,106 @@
+"""From a measured row to how its client loaded the server: lengths, arrivals, number of prompts.
+
+TTFT depends on this more than on anything else: closed loops start with a burst of all clients,
+finite runs drain, caps turn an offered rate into a closed loop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bestserve.models.system import Arrivals, Lengths, Routing
+from bestserve.validation.datasets import lengths_of
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.sources import Suite, suite_of
+from bestserve.validation.tidy import Regime, TidyRow
+
+CONSTANT_RATE = 1000.0
+"""Gamma shape of gaps that a client keeps constant (3 % jitter) [1]."""
+
+STEADY_REQUESTS = 6000
+"""Requests simulated where a run is long enough to be taken as stationary."""
+
+MAX_REQUESTS = 30000
+
+PROMPTS_PER_CLIENT = 10
+"""Of a closed loop whose number of prompts is not stated (the custom of benchmark scripts)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How the client drove the run.
+
+    rate : offered [req/s], 0 for closed loops; requests : how many it sent, or are simulated
+    steady : statistics over the stationary middle, not over the whole run
+    notes : the rules that decided what the row left open
+    """
+
+    arrivals: Arrivals
+    rate: float
+    requests: int
+    lengths: Lengths
+    routing: Routing
+    steady: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def closed(self) -> bool:
+        """Whether clients wait for their answers."""
+        return self.arrivals.kind == "closed"
+
+
+def protocol_of(row: TidyRow) -> Protocol:
+    """Return how a row's client loaded the server. Raises `Unpredictable` with the reason."""
+    notes: list[str] = []
+    suite = suite_of(row)
+    lengths = lengths_of(row, suite, notes)
+    arrivals, rate, requests, steady = _load(row, suite, notes)
+    return Protocol(
+        arrivals=arrivals,
+        rate=rate,
+        requests=requests,
+        lengths=lengths,
+        routing=_routing(row),
+        steady=steady,
+        notes=tuple(notes),
+    )
+
+
+def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float, int, bool]:
+    prompts = row.num_prompts or row.completed
+    rate, clients = row.request_rate, row.concurrency
+    paced = rate is not None and math.isfinite(rate)
+    if row.regime is Regime.BURST or (rate is not None and not paced and clients is None):
+        if prompts is None:
+            raise Unpredictable(Outcome.LOAD_MISSING, "how many prompts the burst had")
+        return _closed(prompts, prompts), 0.0, prompts, False
+    if clients is not None and (not paced or rate is None):
+        if prompts is None:
+            prompts = suite.prompts_per_client * clients
+            notes.append(f"{suite.prompts_per_client} prompts per client")
+        return _closed(clients, prompts), 0.0, prompts, False
+    if not paced or rate is None:
+        raise Unpredictable(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")
+    if prompts is None and suite.seconds is not None:
+        prompts = math.ceil(suite.seconds * rate)
+    elif prompts is None and row.send_duration:
+        prompts = math.ceil(row.send_duration * rate)
+    shape = CONSTANT_RATE if row.arrivals == "constant" else (row.burstiness or 1.0)
+    arrivals = Arrivals(burstiness=shape, cap=clients or 0)
+    if prompts is None:
+        notes.append("number of prompts not stated: stationary statistics")
+        return arrivals, rate, STEADY_REQUESTS, True
+    return arrivals, rate, prompts, False
+
+
+def _closed(clients: int, prompts: int) -> Arrivals:
+    return Arrivals(kind="closed", concurrency=min(clients, prompts), num_prompts=prompts)
+
+
+def _routing(row: TidyRow) -> Routing:
+    """Return how requests found their replica; round robin is what most balancers do."""
+    text = (row.routing or "").lower()
+    if "random" in text:
+        return "random"
+    return "least_outstanding" if "load" in text or "least" in text else "round_robin"

@@ -1,0 +1,218 @@
+"""Replay of one measured row: its deployment under its client's protocol, predicted.
+
+`prepare` resolves a row once; `system_of` lowers it with given constants, so that calibration can
+vary them; `predict` runs the system as the client did, analytically where the formulas are
+trusted and the run is stationary, simulated otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.errors import BestserveError
+from bestserve.lowering import Lowered
+from bestserve.models.system import Collocated, Disaggregated, System
+from bestserve.simulator import SimulationResult, simulate
+from bestserve.specs.calibration import Calibration
+from bestserve.specs.lengths import Fixed
+from bestserve.specs.problem import Problem
+from bestserve.specs.workload import Workload
+from bestserve.validation.deployment import Deployment, deployment_of
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.protocol import MAX_REQUESTS, STEADY_REQUESTS, Protocol, protocol_of
+from bestserve.validation.sources import suite_of
+from bestserve.validation.tidy import RowStatus, TidyRow
+
+LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
+THROUGHPUTS = ("req_throughput", "out_tok_throughput")
+METRICS = (*LATENCIES, *THROUGHPUTS)
+"""The figures that are compared, under their tidy names."""
+
+POOLED = 1500
+"""A short random run is repeated with other seeds until this many requests are pooled."""
+
+REPEATS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A row that can be predicted: what ran, how it was loaded, and the resolved problem."""
+
+    row: TidyRow
+    deployment: Deployment
+    protocol: Protocol
+    lowered: Lowered
+    notes: tuple[str, ...]
+
+
+def measured_figures(row: TidyRow) -> dict[str, float]:
+    """Return what a row measured, under the tidy names; only figures that are stated."""
+    return {name: value for name in METRICS if (value := getattr(row, name)) is not None}
+
+
+def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
+    """Resolve a row. Raises `Unpredictable` with the status and its reason."""
+    if row.status is not RowStatus.USABLE:
+        raise Unpredictable(Outcome.NOT_MEASURED, row.status.value)
+    if not measured_figures(row):
+        raise Unpredictable(Outcome.NOT_MEASURED)
+    deployment = deployment_of(row)
+    protocol = protocol_of(row)
+    lengths = protocol.lengths
+    mean_input = float(lengths.inputs @ lengths.input_weights)
+    mean_output = float(lengths.outputs @ lengths.output_weights)
+    engine = deployment.engine_constants
+    suite = suite_of(row)
+    notes = (*deployment.notes, *protocol.notes)
+    if interval := suite.stream_interval(row, deployment.engine.family):
+        engine = dataclasses.replace(engine, stream_interval=interval)
+        notes = (*notes, f"stream interval {interval}: {suite.name}")
+    kv = {None: "auto", True: "fp8", False: "bf16"}[deployment.kv_fp8]
+    problem = Problem(
+        model=deployment.model,
+        hardware=deployment.hardware,
+        gpus=deployment.gpus,
+        engine=engine,
+        precision=deployment.precision,
+        kv_cache_dtype=kv,
+        workload=Workload(
+            input_len=Fixed(max(1, round(mean_input))), output_len=Fixed(max(1, round(mean_output)))
+        ),
+        routing=protocol.routing,
+        tp_across_nodes=True,
+    )
+    lowered = Lowered(problem)
+    if calibration is not None:
+        lowered = calibration.applied(lowered)
+    return Prepared(row, deployment, protocol, lowered, notes)
+
+
+def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
+    """Return the queueing system of a prepared row, with its own or other constants.
+
+    Raises `Unpredictable` when the deployment cannot be built.
+    """
+    low = prepared.lowered if lowered is None else lowered
+    protocol = prepared.protocol
+    lanes = []
+    for _, count, parallelism in prepared.deployment.pools:
+        try:
+            found = low.lane(parallelism)
+        except BestserveError as error:
+            raise Unpredictable(Outcome.NOT_MODELLED, str(error)) from None
+        if found.lane is None:
+            raise Unpredictable(Outcome.DOES_NOT_FIT, found.reason)
+        lanes.append((found.lane, count * found.lanes_per_instance))
+    if len(lanes) == 1:
+        return Collocated(
+            lane=lanes[0][0],
+            replicas=lanes[0][1],
+            lengths=protocol.lengths,
+            arrivals=protocol.arrivals,
+            routing=protocol.routing,
+        )
+    parallelisms = [p for _, _, p in prepared.deployment.pools]
+    return Disaggregated(
+        prefill=lanes[0][0],
+        prefill_replicas=lanes[0][1],
+        decode=lanes[1][0],
+        decode_replicas=lanes[1][1],
+        transfer=low.transfer(parallelisms[0], parallelisms[1]),
+        lengths=protocol.lengths,
+        arrivals=protocol.arrivals,
+        routing=protocol.routing,
+    )
+
+
+def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
+    """Return the predicted figures under their tidy names, and "analytic" or "simulated"."""
+    if protocol.steady:
+        found = _analytic(system, protocol)
+        if found is not None:
+            return found, "analytic"
+    return _simulated(system, protocol), "simulated"
+
+
+def _analytic(system: System, protocol: Protocol) -> dict[str, float] | None:
+    """Return stationary figures from the queueing formulas, or None where they are not trusted."""
+    from bestserve.models.latency import latency
+
+    try:
+        found = latency(system, protocol.rate)
+    except (ValueError, ArithmeticError):
+        return None
+    if not found.trust.high:
+        return None
+    out: dict[str, float] = {}
+    for name in ("ttft", "tpot"):
+        law = getattr(found, name)
+        out[f"{name}_mean_ms"] = 1e3 * float(law.mean)
+        for share in (50, 90, 99):
+            out[f"{name}_p{share}_ms"] = 1e3 * float(law.quantile(share / 100))
+    if not all(map(math.isfinite, out.values())):
+        return None
+    outputs = float(protocol.lengths.outputs @ protocol.lengths.output_weights)
+    out["req_throughput"] = protocol.rate
+    out["out_tok_throughput"] = protocol.rate * outputs
+    return out
+
+
+def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
+    requests = min(protocol.requests, MAX_REQUESTS)
+    random = (
+        not protocol.closed or len(system.lengths.inputs) > 1 or len(system.lengths.outputs) > 1
+    )
+    repeats = min(REPEATS, max(1, round(POOLED / requests))) if random else 1
+    runs = [
+        simulate(
+            system,
+            None if protocol.closed else protocol.rate,
+            requests=requests,
+            seed=seed,
+            **({} if protocol.steady else {"warmup": 0.0, "cooldown": 0.0}),
+        )
+        for seed in range(repeats)
+    ]
+    if all(run.completed == 0 for run in runs):
+        raise Unpredictable(Outcome.DOES_NOT_FIT, runs[0].status.value)
+    return pooled(runs)
+
+
+def pooled(runs: list[SimulationResult]) -> dict[str, float]:
+    """Return the figures of runs that differ in their seed only.
+
+    Percentiles are means over runs, as a client sees one run; throughputs are steady ones.
+    """
+    out: dict[str, float] = {}
+    for name in ("ttft", "tpot"):
+        columns: list[NDArray[np.float64]] = []
+        for run in runs:
+            values = getattr(run, name)[run.kept]
+            values = values[np.isfinite(values)]
+            if values.size:
+                quantiles = np.percentile(values, (50, 90, 99))
+                columns.append(np.array([values.mean(), *quantiles]))
+        if columns:
+            for label, value in zip(("mean", "p50", "p90", "p99"), np.mean(columns, axis=0),
+                                    strict=True):  # fmt: skip
+                out[f"{name}_{label}_ms"] = 1e3 * float(value)
+    out["req_throughput"] = float(np.mean([run.throughput for run in runs]))
+    out["out_tok_throughput"] = float(np.mean([run.output_throughput for run in runs]))
+    return out
+
+
+def relative_errors(
+    predicted: Mapping[str, float], measured: Mapping[str, float]
+) -> dict[str, float]:
+    """Return predicted/measured − 1 of the figures that both have; measured zeros are left out."""
+    return {
+        name: predicted[name] / value - 1.0
+        for name, value in measured.items()
+        if value > 0 and name in predicted
+    }

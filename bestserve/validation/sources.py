@@ -1,0 +1,90 @@
+"""What is publicly known about how benchmark suites load a server, beyond what their rows say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bestserve.validation.tidy import TidyRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """The protocol of one suite.
+
+    pattern : of `TidyRow.source`; prompts_per_client : of its closed loops
+    spread : lowest over highest length where lengths are uniform; 1: fixed; None: not known
+    kv_fp8 : serves with an 8-bit KV cache; one_node : all its systems are one 8-GPU node
+    tp_by_memory : does not state tp, submitters take the smallest that fits
+    seconds : length of its open-loop runs [s]; output_p50 : median answer of its data set [tokens]
+    stream_intervals : (engine, pattern of "model tpN lengths", tokens per message) it configures
+    why : where this is known from
+    """
+
+    name: str
+    pattern: str
+    prompts_per_client: int = 10
+    spread: float | None = None
+    kv_fp8: bool = False
+    one_node: bool = False
+    tp_by_memory: bool = False
+    seconds: float | None = None
+    output_p50: float | None = None
+    stream_intervals: tuple[tuple[str, str, int], ...] = ()
+    why: str = ""
+
+    def stream_interval(self, row: TidyRow, family: str) -> int:
+        """Return the tokens per message that the suite configures, 0 where it leaves the default.
+
+        family : of the engine, as `engines.engine_family` calls it
+        """
+        data = row.dataset_or_lengths or ""
+        for engine, pattern, interval in self.stream_intervals:
+            if engine == family and re.search(pattern, f"{row.model} tp{row.tp} {data}"):
+                return interval
+        return 0
+
+
+SUITES: tuple[Suite, ...] = (
+    Suite(
+        name="InferenceMAX",
+        pattern=r"infer(ence)?(max|x)\b|InferenceX",
+        spread=0.8,
+        kv_fp8=True,
+        # Seen in the rows: TTFT of 1k/1k exceeds that of 1k/8k by 14 to 19 TPOT unless tp is 8.
+        stream_intervals=(("tensorrt-llm", r"[Ll]lama-3.*70[Bb].* tp[124] .*1024/1024", 20),),
+        why="its launch scripts: num_prompts = 10 x concurrency, random-range-ratio 0.8, fp8 KV",
+    ),
+    Suite(
+        name="aic-auto-gap-analysis",
+        pattern=r"gap-analysis",
+        spread=1.0,
+        why="fixed lengths; 10 prompts a client fit its TTFT best",
+    ),
+    Suite(
+        name="MLPerf",
+        pattern=r"mlperf",
+        tp_by_memory=True,
+        seconds=600.0,
+        why="LoadGen rules: Poisson arrivals for at least 600 s",
+    ),
+    Suite(
+        name="AccelMark",
+        pattern=r"accelmark",
+        output_p50=310.0,
+        why="its suite files: sharegpt_standard_v1 has a median answer of 310 tokens",
+    ),
+    Suite(
+        name="dstack pd_ratio",
+        pattern=r"pd_ratio",
+        one_node=True,
+        why="one 8-GPU node, divided evenly between the workers",
+    ),
+)
+OTHER = Suite(name="", pattern="")
+
+
+def suite_of(row: TidyRow) -> Suite:
+    """Return the suite a row comes from; `OTHER` (nothing known) if none."""
+    source = row.source or ""
+    return next((s for s in SUITES if re.search(s.pattern, source, re.IGNORECASE)), OTHER)
