@@ -42,15 +42,15 @@ class BulkServer:
 
     budget : M, tokens taken at most [tokens]; packed : M_E, taken when more wait [tokens]
     step : f, time of a step with x prompt tokens, x [m] > 0 → [m, s]
-    vacation : time of a step without prompts [s]; idle_step : f when nothing else runs
-    idle : share of the prompt-free time in which the server stands idle [1]
+    vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
+    else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
     """
 
     budget: float
     packed: float
     step: StepOf
     vacation: float
-    idle_step: StepOf
+    alone: Floats
     idle: float
 
 
@@ -58,9 +58,9 @@ class BulkServer:
 class BulkWait:
     """What a Poisson arrival meets.
 
-    ttft : arrival to the end of the step that takes its last token; busy : share of the non-idle
-    time in steps with prompts; tau : mean step time, idle time excluded [s]; batch_tokens : mean
-    prompt tokens of the step that ends a prompt; backlog : mean V at step starts [tokens];
+    ttft : arrival to the end of the step that takes its last token; busy : share of the time in
+    steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
+    three while something decodes; batch_tokens : mean prompt tokens of a step that ends a prompt;
     load : λ E[l] f(M_E)/M_E; saturated : share of arrivals that wait more than one step
     """
 
@@ -107,7 +107,7 @@ class _Chain:
         l2: float,
         points: int,
     ) -> None:
-        self.server, self.rate, self.l1 = server, rate, l1
+        self.server, self.rate, self.l1, self.weight = server, rate, l1, weight
         self.d, self.top = _grid(server, rate, prompt, weight, l1, l2, points)
         d = self.d
         self.full = server.packed / d
@@ -126,15 +126,18 @@ class _Chain:
         """Return transforms of the tokens that arrive in each duration [r, size/2+1]."""
         return np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
 
-    def _stationary(self) -> tuple[Floats, float]:
-        """Return π [top+1] and the ratio of the geometric tail carried by its last state."""
+    def _visits(self) -> tuple[Floats, float]:
+        """Return expected visits to states 1 … top between prompt-free states, and the tail ratio.
+
+        Row 0: after a vacation, row 1: after an idle time that a prompt ended [2, top]. The last
+        state stands for the geometric tail beyond it.
+        """
         top, m = self.top, self.m
         durations = np.concatenate(([self.server.vacation], self.f[1:], [self.f_full]))
         self.spectra = self._arrivals(durations)
         rows = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.zeros((top + 1, top + 1))
         matrix[: m + 1] = rows[:-1, : top + 1]
-        matrix[0] = (1 - self.q) * matrix[0] + self.q * self.pmf[: top + 1]
         ratio = 0.0
         if top > m:
             whole = math.floor(self.full + 1e-9)
@@ -145,26 +148,23 @@ class _Chain:
                 walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
                 whole += 1
             padded = np.concatenate((np.zeros(top + 1), walk[: 2 * top + 2]))
-            for i in range(m + 1, top + 1):
-                start = top + 1 - (i - whole)
-                matrix[i] = padded[start : start + top + 1]
+            view = np.lib.stride_tricks.sliding_window_view(padded, top + 1)
+            matrix[m + 1 :] = view[whole + np.arange(top - m, 0, -1)]
             if part > 1e-9 and whole == m + 1:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1] = 0.0
                 matrix[m + 1, 1:] = rows[-1, :top]
             ratio = self._tail_ratio()
             if ratio > 0:
-                reach = top + 1
-                geometric = (1 - ratio) * ratio ** np.arange(reach)
-                tail = np.convolve(walk[: top + whole + 2], geometric)[: top + whole + 2]
+                geometric = (1 - ratio) * ratio ** np.arange(top + 1)
+                tail = np.convolve(walk[: whole + 1], geometric)[: whole + 1]
                 matrix[top] = 0.0
-                matrix[top, top - whole :] = tail[: whole + 1]
-        matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
-        system = matrix.T - np.eye(top + 1)
-        system[-1] = 1.0
-        right = np.zeros(top + 1)
-        right[-1] = 1.0
-        return np.maximum(np.linalg.solve(system, right), 0.0), ratio
+                matrix[top, top - whole :] = tail
+        sources = np.stack((matrix[0], self.pmf[: top + 1]))
+        for block in (matrix, sources):
+            block[:, top] += np.maximum(1.0 - block.sum(axis=1), 0.0)
+        system = np.eye(top) - matrix[1:, 1:].T
+        return np.maximum(np.linalg.solve(system, sources[:, 1:].T).T, 0.0), ratio
 
     def _tail_ratio(self) -> float:
         """Return η with π(i) ∝ η^i far out: η^M_E exp(λ f (φ(1/η) − 1)) = 1."""
@@ -188,9 +188,11 @@ class _Chain:
         return float(np.exp(-s)) if s > 0 else 0.0
 
     def solve(self, load: float) -> BulkWait:
-        pi, ratio = self._stationary()
+        visits, ratio = self._visits()
         m, top, d = self.m, self.top, self.d
         durations = np.concatenate((self.f, np.full(top - m, self.f_full)))
+        after_pause, after_idle = visits
+        pi = np.concatenate(([1.0], (1 - self.q) * after_pause + self.q * after_idle))
         time = pi * durations
         share = time / time.sum()
         p_idle = share[0] * (self.q / self.rate) / durations[0]
@@ -203,8 +205,7 @@ class _Chain:
         f_done = np.concatenate(([self.f[min(1, m)]], self.f[1:]))
 
         # found idle: served at once
-        alone = self.pmf[: top + 1]
-        hist.add(p_idle * alone, self.server.idle_step(np.maximum(cells, 0.5) * d), 0.0)
+        hist.add(p_idle * self.weight, self.server.alone, 0.0)
 
         # met a step that leaves nothing behind
         f0 = durations[: m + 1].copy()
@@ -244,17 +245,17 @@ class _Chain:
             )
         beyond = max(1.0 - p_idle - mass_fit, 0.0)
         tokens = p_idle * self.l1 + tokens_fit + beyond * self.server.packed
-        steps = pi.copy()
-        steps[0] *= 1 - self.q
-        with_prompt = float(time[1:].sum())
-        pause = pi[0] * (1 - self.q) * self.server.vacation
-        tail_mean = pi[-1] * d * ratio / (1 - ratio) if ratio > 0 else 0.0
+        pause = self.server.vacation
+        # decodes only see cycles that start with a decode step
+        cycle = pause + float(after_pause @ durations[1:])
+        steps = 1.0 + float(after_pause.sum())
+        tail_mean = after_pause[-1] * d * ratio / (1 - ratio) if ratio > 0 else 0.0
         return BulkWait(
             ttft=hist.distribution(),
-            busy=with_prompt / (with_prompt + pause) if pause > 0 else 1.0,
-            tau=(with_prompt + pause) / max(float(steps.sum()), 1e-300),
+            busy=1.0 - pause / cycle,
+            tau=cycle / steps,
             batch_tokens=tokens,
-            backlog=float(pi @ cells) * d + tail_mean,
+            backlog=(float(after_pause @ cells[1:]) * d + tail_mean) / steps,
             load=load,
             saturated=beyond,
         )
@@ -333,7 +334,7 @@ class _Chain:
         else:
             cells = float(np.flatnonzero(np.cumsum(pi[::-1])[::-1] > 1e-7)[-1]) + 1.0
         rounds = math.ceil((cells + 6 * self.l1 / self.d) / self.full)
-        alone = float(self.server.idle_step(np.array([self.l1]))[0])
+        alone = float(self.server.alone.max())
         return 1.02 * ((rounds + 1) * longest + alone)
 
 

@@ -24,7 +24,7 @@ def server(engine: Engine) -> BulkServer:
         packed=packed,
         step=lambda x: engine.prompt_step(x, 0.0, split),
         vacation=0.0,
-        idle_step=lambda x: engine.prompt_step(x, 0.0, split),
+        alone=engine.prompt_times(0.0, split, budget),
         idle=1.0,
     )
 
@@ -48,7 +48,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> tuple[Distributio
     if single:
         wait = gig1_wait(alone, r.weight, rate, scv)
         return None if wait is None else (wait.plus(alone, r.weight), wait.load)
-    met = bulk_wait(bulk, rate, r.prompt, r.weight)
+    met = bulk_wait(bulk, rate, engine.work_tokens(bulk.packed), r.weight)
     if met is None:
         return None
     ttft = met.ttft

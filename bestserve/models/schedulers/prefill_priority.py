@@ -54,6 +54,7 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
     s = [float(r.weight @ lone**p) for p in (1, 2, 3)]
     packed = packed_tokens(r.prompt, r.weight, engine.budget)
     single = packed < SINGLE * r.p1
+    work = engine.work_tokens(packed)
 
     def prompts(state: Occupancy) -> BulkWait | None:
         n = max(state.mean / max(1.0 - state.idle, 1e-9), 1.0)
@@ -65,10 +66,10 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
             packed=packed,
             step=lambda x: engine.prompt_step(x, 0.0, False),
             vacation=pause,
-            idle_step=lambda x: engine.prompt_step(x, 0.0, False),
+            alone=lone,
             idle=state.idle,
         )
-        return bulk_wait(served, rate, r.prompt, r.weight)
+        return bulk_wait(served, rate, work, r.weight)
 
     sigma = min(rate * s[0], 0.9 * max(rate / limit, 0.5))
     met: BulkWait | None = None
@@ -77,17 +78,12 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
         met = prompts(state)
         if met is None:
             return None
-        sigma = min(_share(met, state.idle), 0.99)
+        sigma = min(met.busy, 0.99)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
         if state.load >= 1.0:
             return None
     assert met is not None
     return _assemble(engine, rate, limit, state, met, sigma, s)
-
-
-def _share(met: BulkWait, idle: float) -> float:
-    """Return the share of the time that decodes lose to prompts, given that decodes run."""
-    return met.busy
 
 
 def _one_at_a_time(

@@ -66,6 +66,8 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
         sigma = min(rate * work, 0.9)
         n = occupancy(rate, r.d1, engine.decode_times / (1 - sigma)).mean
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
+    alone = engine.prompt_times(0.0, split, engine.budget)
+    work = engine.work_tokens(_packed(engine, engine.budget - state.mean, split))
     met: BulkWait | None = None
     decodes = 1.0
     for _ in range(ITERATIONS):
@@ -78,10 +80,10 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
             packed=packed,
             step=lambda x, n=decodes: engine.prompt_step(x, n, split),  # type: ignore[misc]
             vacation=engine.decode(decodes),
-            idle_step=lambda x: engine.prompt_step(x, 0.0, split),
+            alone=alone,
             idle=state.idle,
         )
-        met = bulk_wait(served, rate, r.prompt, r.weight)
+        met = bulk_wait(served, rate, work, r.weight)
         if met is None:
             return None
         sigma = min(max(1.0 - served.vacation / met.tau, 1e-6), 0.98)
