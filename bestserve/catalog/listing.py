@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bestserve.catalog.files import looks_like_path
 from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import list_models, load_model
-from bestserve.errors import DataError, UnknownNameError
+from bestserve.errors import UnknownNameError
 from bestserve.specs.hardware import Hardware
-from bestserve.specs.model import Model
+from bestserve.specs.model import Model, PublishedCount
 
 Value = str | int | float
 
@@ -40,24 +41,21 @@ def describe(name: str) -> list[Row]:
     `name` may be any spelling or path that `load_hardware` or `load_model` accepts. Raises
     UnknownNameError with the nearest names of both catalogues.
     """
-    attempts: list[Callable[[], list[Row]]] = [
-        lambda: describe_hardware(load_hardware(name)),
-        lambda: describe_model(load_model(name)),
-    ]
+    if looks_like_path(name, ".toml") and not name.endswith(".json"):
+        if Path(name).expanduser().is_dir():
+            return describe_model(load_model(name))
+        return describe_hardware(load_hardware(name))
     if name.endswith(".json"):
-        attempts.reverse()
-    refusals = []
-    for attempt in attempts:
-        try:
-            return attempt()
-        except UnknownNameError as refusal:
-            refusals.append(refusal)
-        except DataError:
-            if len(attempts) == 2 and name.endswith((".json", ".toml")):
-                raise
-            refusals.append(None)
-    known = [*list_hardware(), *list_models()]
-    raise UnknownNameError("GPU or model", name, known, "see `bestserve catalog`")
+        return describe_model(load_model(name))
+    try:
+        return describe_hardware(load_hardware(name))
+    except UnknownNameError:
+        pass
+    try:
+        return describe_model(load_model(name))
+    except UnknownNameError:
+        known = [*list_hardware(), *list_models()]
+        raise UnknownNameError("GPU or model", name, known, "see `bestserve catalog`") from None
 
 
 def describe_hardware(hardware: Hardware) -> list[Row]:
@@ -80,7 +78,7 @@ def describe_model(model: Model) -> list[Row]:
     """Return the rows of one model: formats, shapes of each layer group, parameters by part."""
     counts = model.parameters()
     arch = model.architecture
-    config = [
+    config: list[tuple[str, Value, str]] = [
         ("weights", model.weights, ""),
         ("attention_weights", model.attention or model.weights, ""),
         ("experts", model.experts if model.is_moe else "none", ""),
@@ -118,13 +116,19 @@ def describe_model(model: Model) -> list[Row]:
     ):
         source = "counted from the shapes"
         rows.append(Row(f"parameters_{part}", getattr(counts, part), "1", "derived", source))
-    if model.published_parameters is not None:
-        published = model.published_parameters
-        rows.append(
-            Row("parameters_published", published.value, "1", published.kind, published.source)
-        )
+    if model.published is not None:
+        rows.append(Row("parameters_published", *_published(model.published)))
     rows += [Row("note", note, "", "", "") for note in model.notes]
     return rows
+
+
+def _published(count: PublishedCount) -> tuple[float, str, str, str]:
+    source = count.source
+    if count.without_embedding:
+        source += "; without embedding"
+    if count.elsewhere:
+        source += f"; of these {count.elsewhere:g} elsewhere: {count.elsewhere_is}"
+    return count.parameters, "1", "secondary", source
 
 
 def _hardware_row(hardware: Hardware) -> dict[str, Value]:

@@ -20,8 +20,7 @@ from bestserve.catalog.hf.quantization import read_quantisation
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.device import Precision
-from bestserve.specs.figure import Figure
-from bestserve.specs.model import KvDtype, Model
+from bestserve.specs.model import KvDtype, Model, PublishedCount
 
 WHAT = "model config"
 
@@ -76,23 +75,27 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
         attention=formats.attention if formats.attention != formats.weights else None,
         quantisation=formats.method,
         kv_cache_dtype="fp8" if formats.kv_fp8 else "auto",
-        max_position_embeddings=config.integer("max_position_embeddings", default=0, minimum=0),
-        published_parameters=_published(about),
+        max_position_embeddings=config.integer(
+            "max_position_embeddings", default=0, minimum=0, maximum=10**9
+        ),
+        published=_published(about),
         source=about.text("source", where),
         notes=tuple(notes),
         aliases=about.strings("aliases"),
     )
 
 
-def _published(about: Config) -> Figure | None:
+def _published(about: Config) -> PublishedCount | None:
     if not about.has("published"):
         return None
     part = about.part("published")
-    return Figure(
-        value=part.number("parameters"),
-        unit="1",
-        kind="datasheet",
+    elsewhere = part.part("elsewhere")
+    return PublishedCount(
+        parameters=part.number("parameters"),
         source=part.text("source"),
+        without_embedding=part.flag("without_embedding", False),
+        elsewhere=elsewhere.number("parameters") if elsewhere.values else 0.0,
+        elsewhere_is=elsewhere.text("what", ""),
     )
 
 
@@ -111,7 +114,7 @@ def _bundled(name: str) -> Model:
     own = package_folder("models") / name.replace("/", "--", 1) / "config.json"
     path = own if own.is_file() else _files()[name]
     where = f"{WHAT} {path.parent.name}/config.json"
-    return model_from_config(read_json(path, WHAT), name=name, where=where)
+    return _copy(model_from_config(read_json(path, WHAT), name=name, where=where), record=name)
 
 
 @lru_cache(maxsize=1)
@@ -159,8 +162,7 @@ def _named(name: str) -> Model | None:
     if base is None:
         return None
     if not publisher:
-        owner = base.name.split("/", 1)[0]
-        suffix = split_precision(name, owner) or suffix
+        suffix = split_precision(name, base.record.split("/", 1)[0]) or suffix
     return _quantised(base, suffix, name)
 
 
@@ -178,15 +180,16 @@ def _lookup(spelling: str) -> Model | None:
 
 def _copy(base: Model, **changes: Any) -> Model:
     kept = {field: getattr(base, field) for field in Model.model_fields}
-    return Model(**{**kept, "aliases": (), **changes})
+    return Model(**{**kept, **changes})
 
 
 def _renamed(base: Model, spelling: str) -> Model:
-    return _copy(base, name=spelling, notes=(*base.notes, f"same architecture as {base.name}"))
+    notes = (*base.notes, f"same architecture as {base.record}")
+    return _copy(base, name=spelling, aliases=(), notes=notes)
 
 
 def _variant(base: Model, variant: str, spelling: str) -> Model:
-    path = _files()[base.name]
+    path = _files()[base.record]
     about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
     stated = about.part("variants").part(variant)
 
@@ -204,12 +207,13 @@ def _variant(base: Model, variant: str, spelling: str) -> Model:
     return _copy(
         base,
         name=spelling,
+        aliases=(),
         weights=weights,
         attention=attention if attention != weights else None,
         experts=precision("experts", "bf16"),
         quantisation=stated.text("quantisation", ""),
         kv_cache_dtype=kv,
-        notes=(*base.notes, f"architecture of {base.name}, formats: {stated.text('source')}"),
+        notes=(*base.notes, f"architecture of {base.record}, formats: {stated.text('source')}"),
     )
 
 
@@ -220,6 +224,7 @@ def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
     return _copy(
         base,
         name=name,
+        aliases=(),
         weights=suffix.precision,
         attention=None,
         experts=suffix.precision if base.is_moe else "bf16",
@@ -227,7 +232,7 @@ def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
         kv_cache_dtype=suffix.kv_cache_dtype,
         notes=(
             *base.notes,
-            f"architecture of {base.name}; all linear layers {how} to {suffix.precision}, as the "
+            f"architecture of {base.record}; all linear layers {how} to {suffix.precision}, as the "
             "name says; give the checkpoint's config.json for its exceptions",
         ),
     )

@@ -24,7 +24,8 @@ class Attention:
     shared_kv : values are the keys before their norm, so there is no v projection (Gemma 4); the
         cache still holds both
     index_heads, index_dim, index_topk : MLA with an indexer that keeps `index_topk` keys per query
-        (DeepSeek sparse attention); its keys are cached, `index_dim` per token; 0: attends to all
+        (DeepSeek sparse attention); its keys are cached, `index_dim` per token; index_topk 0: it
+        attends to all; index_heads 0 with a topk: the layer reuses the picks of an earlier one
     linear_* : gated delta rule (Qwen3-Next, Qwen3.5): heads and widths, convolution length
     """
 

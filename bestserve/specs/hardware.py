@@ -281,9 +281,9 @@ def _figure(name: str, table: Any, sources: Mapping[str, Any]) -> Figure:
             f'{{ value = 1.0, unit = "{UNITS[name]}", kind = "assumed", source = "..." }}'
         )
     source = table.get("source")
+    if isinstance(source, str):
+        source = sources.get(source, source)
     try:
-        return Figure(**{**table, "source": sources.get(source, source)})
+        return Figure(**{**table, "source": source})
     except InputError as error:
         raise InputError(f"figures.{name}: {str(error).removeprefix('Figure: ')}") from None
-    except TypeError:  # keys that are no names, or an unhashable source
-        raise InputError(f"figures.{name} is not a table of value, unit, kind, source") from None

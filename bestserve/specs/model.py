@@ -10,27 +10,43 @@ from bestserve.models.architecture import Architecture
 from bestserve.models.device import Formats, Precision
 from bestserve.models.parameters import ParameterCounts, parameter_counts
 from bestserve.specs.base import Spec
-from bestserve.specs.figure import Figure
 
 KvDtype = Literal["auto", "bf16", "fp8"]
+
+
+class PublishedCount(Spec):
+    """How many parameters the publisher counts, and what differs from ours by definition.
+
+    without_embedding : the publisher leaves the input embedding out
+    elsewhere : parameters the publisher counts and a text server does not hold or use [1]
+    elsewhere_is : what those are
+    """
+
+    parameters: float = Field(gt=0)
+    source: str = Field(min_length=1)
+    without_embedding: bool = False
+    elsewhere: float = Field(default=0.0, ge=0)
+    elsewhere_is: str = ""
 
 
 class Model(Spec):
     """A model to serve.
 
     name : as published, or the path it was read from
+    record : name of the bundled record behind it ("" for the user's own file)
     weights : format of the linear layers outside the routed experts
     experts : format of the routed experts
     attention : format of the attention projections where it differs from `weights`
     quantisation : the checkpoint's own word for its method ("" if none)
     kv_cache_dtype : "fp8" if the checkpoint brings scales for an 8-bit cache, else "auto" (bf16)
     max_position_embeddings : longest context [tokens]; 0: not stated
-    published_parameters : what the publisher counts, and where
+    published : what the publisher counts, and where
     source : where the architecture figures come from
     notes : what was left out or assumed
     """
 
     name: str = Field(min_length=1, max_length=400)
+    record: str = ""
     architecture: Architecture
     weights: Precision = "bf16"
     experts: Precision = "bf16"
@@ -38,7 +54,7 @@ class Model(Spec):
     quantisation: str = ""
     kv_cache_dtype: KvDtype = "auto"
     max_position_embeddings: int = Field(default=0, ge=0)
-    published_parameters: Figure | None = None
+    published: PublishedCount | None = None
     source: str = Field(min_length=1)
     notes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -46,6 +62,14 @@ class Model(Spec):
     def parameters(self) -> ParameterCounts:
         """Count the parameters, by part."""
         return parameter_counts(self.architecture)
+
+    def parameters_as_published(self) -> float:
+        """Count the parameters the way the publisher does, to compare with `published`."""
+        counts = self.parameters()
+        if self.published is None:
+            return float(counts.total)
+        left_out = counts.embedding if self.published.without_embedding else 0
+        return counts.total - left_out + self.published.elsewhere
 
     @property
     def is_moe(self) -> bool:

@@ -92,3 +92,36 @@ def assemble(
         norm_bias=norm_bias,
         extra_parameters=extra,
     )
+
+
+def routed(
+    config: Config,
+    *,
+    experts: str,
+    width: str = "moe_intermediate_size",
+    shared: int = 0,
+    shared_gate: bool = False,
+    bias: bool = False,
+    router_bias: bool = False,
+) -> Ffn:
+    """Return routed experts; `experts` and `width` are the keys of their number and size."""
+    number = config.integer(experts)
+    return Ffn(
+        kind="moe",
+        intermediate_size=config.integer(width),
+        num_experts=number,
+        top_k=config.integer("num_experts_per_tok", maximum=number),
+        shared_intermediate_size=shared,
+        shared_gate=shared_gate and shared > 0,
+        bias=bias,
+        router_bias=router_bias,
+    )
+
+
+def sparse_steps(config: Config) -> tuple[bool, ...]:
+    """Return for each layer whether it has experts, by Qwen's step and list of dense layers."""
+    step = config.integer("decoder_sparse_step", default=1)
+    only = config.values.get("mlp_only_layers") or []
+    if not isinstance(only, list):
+        raise config.error("mlp_only_layers", "is no list of layer numbers")
+    return tuple((i + 1) % step == 0 and i not in only for i in range(config.layers()))
