@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bestserve.catalog.files import looks_like_path
+from bestserve.catalog import engines
+from bestserve.catalog.engines import EngineRecord, engine_record, list_engines
+from bestserve.catalog.files import looks_like_path, read_toml
 from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import list_models, load_model
 from bestserve.errors import UnknownNameError
+from bestserve.specs import hardware
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model, PublishedCount
 
@@ -25,52 +29,69 @@ class Row(NamedTuple):
     source: str
 
 
-def catalog_rows(kind: Literal["hardware", "models"]) -> list[dict[str, Value]]:
-    """Return one row per record with the figures that tell records apart, in SI units.
-
-    kind : "hardware" or "models"
-    """
+def catalog_rows(kind: Literal["hardware", "models", "engines"]) -> list[dict[str, Value]]:
+    """Return one row per record with the figures that tell records apart, in SI units."""
     if kind == "hardware":
         return [_hardware_row(load_hardware(name)) for name in list_hardware()]
-    return [_model_row(load_model(name)) for name in list_models()]
+    if kind == "models":
+        return [_model_row(load_model(name)) for name in list_models()]
+    return [_engine_row(name, engine_record(name)) for name in list_engines()]
 
 
 def describe(name: str) -> list[Row]:
-    """Return every figure of the GPU or model called `name`, with unit, kind and source.
+    """Return every figure of a GPU, model or engine, with unit, kind and source.
 
-    `name` may be any spelling or path that `load_hardware` or `load_model` accepts. Raises
-    UnknownNameError with the nearest names of both catalogues.
+    name : any spelling or path that `load_hardware`, `load_model` or `load_engine` accepts
+
+    Raises UnknownNameError with the nearest names of all catalogues, InputError for an ambiguous
+    GPU, DataError for an unreadable file.
     """
-    if looks_like_path(name, ".toml") and not name.endswith(".json"):
-        if Path(name).expanduser().is_dir():
-            return describe_model(load_model(name))
-        return describe_hardware(load_hardware(name))
-    if name.endswith(".json"):
+    if name.endswith(".toml"):
+        return _describe_toml(Path(name).expanduser())
+    if looks_like_path(name, ".json"):
         return describe_model(load_model(name))
-    try:
-        return describe_hardware(load_hardware(name))
-    except UnknownNameError:
-        pass
-    try:
-        return describe_model(load_model(name))
-    except UnknownNameError:
-        known = [*list_hardware(), *list_models()]
-        raise UnknownNameError("GPU or model", name, known, "see `bestserve catalog`") from None
+    loaders: tuple[Callable[[str], list[Row]], ...] = (
+        lambda n: describe_hardware(load_hardware(n)),
+        lambda n: describe_engine(engine_record(n)),
+        lambda n: describe_model(load_model(n)),
+    )
+    for loader in loaders:
+        try:
+            return loader(name)
+        except UnknownNameError:
+            continue
+    known = [*list_hardware(), *list_engines(), *list_models()]
+    raise UnknownNameError("GPU, engine or model", name, known, "see `bestserve catalog`")
 
 
-def describe_hardware(hardware: Hardware) -> list[Row]:
+def _describe_toml(path: Path) -> list[Row]:
+    """Tell engine from hardware records by the figures they state."""
+    figures = read_toml(path, "record").get("figures")
+    if isinstance(figures, dict) and set(figures) & set(engines.UNITS) - set(hardware.UNITS):
+        return describe_engine(engine_record(path))
+    return describe_hardware(load_hardware(path))
+
+
+def describe_engine(record: EngineRecord) -> list[Row]:
+    """Return the rows of one engine preset."""
+    rows = [Row("name", record.constants.name, "", "", ""), Row("title", record.title, "", "", "")]
+    rows += [Row(*row) for row in record.rows]
+    return [*rows, Row("notes", record.notes, "", "", "")] if record.notes else rows
+
+
+def describe_hardware(gpu: Hardware) -> list[Row]:
     """Return the rows of one GPU."""
     rows = [
-        Row("name", hardware.name, "", "", hardware.origin),
-        Row("title", hardware.title, "", "", ""),
-        Row("vendor", hardware.vendor, "", "", ""),
-        Row("generation", hardware.generation, "", "", ""),
+        Row("name", gpu.name, "", "", gpu.origin),
+        Row("title", gpu.title, "", "", ""),
+        Row("vendor", gpu.vendor, "", "", ""),
+        Row("generation", gpu.generation, "", "", ""),
     ]
-    for name, figure in hardware.figures().items():
+    for name, figure in gpu.figures().items():
         source = f"{figure.source} ({figure.date})" if figure.date else figure.source
         rows.append(Row(name, figure.value, figure.unit, figure.kind, source))
-    if hardware.notes:
-        rows.append(Row("notes", hardware.notes, "", "", ""))
+    if gpu.notes:
+        rows.append(Row("notes", gpu.notes, "", "", ""))
     return rows
 
 
@@ -131,19 +152,34 @@ def _published(count: PublishedCount) -> tuple[float, str, str, str]:
     return count.parameters, "1", "secondary", source
 
 
-def _hardware_row(hardware: Hardware) -> dict[str, Value]:
+def _hardware_row(gpu: Hardware) -> dict[str, Value]:
     return {
-        "name": hardware.name,
-        "title": hardware.title,
-        "vendor": hardware.vendor,
-        "generation": hardware.generation,
-        "memory_bytes": hardware.memory_bytes.value,
-        "memory_bandwidth": hardware.memory_bandwidth.value,
-        "flops_bf16": hardware.flops_bf16.value,
-        "flops_fp8": hardware.flops_fp8.value,
-        "flops_fp4": hardware.flops_fp4.value,
-        "link_bandwidth": hardware.link_bandwidth.value,
-        "gpus_per_node": int(hardware.gpus_per_node.value),
+        "name": gpu.name,
+        "title": gpu.title,
+        "vendor": gpu.vendor,
+        "generation": gpu.generation,
+        "memory_bytes": gpu.memory_bytes.value,
+        "memory_bandwidth": gpu.memory_bandwidth.value,
+        "flops_bf16": gpu.flops_bf16.value,
+        "flops_fp8": gpu.flops_fp8.value,
+        "flops_fp4": gpu.flops_fp4.value,
+        "link_bandwidth": gpu.link_bandwidth.value,
+        "gpus_per_node": int(gpu.gpus_per_node.value),
+    }
+
+
+def _engine_row(name: str, record: EngineRecord) -> dict[str, Value]:
+    constants = record.constants
+    return {
+        "name": name,
+        "title": record.title,
+        "policy": constants.policy,
+        "cuda_graphs": str(constants.cuda_graphs).lower(),
+        "a_step": constants.a_step,
+        "a_seq": constants.a_seq,
+        "max_num_seqs": constants.max_num_seqs,
+        "max_num_batched_tokens": constants.max_num_batched_tokens,
+        "gpu_memory_utilization": constants.gpu_memory_utilization,
     }
 
 
