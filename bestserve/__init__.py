@@ -33,7 +33,7 @@ _WHERE = {
 }
 """Public names and the modules that define them; loaded when first used (PEP 562)."""
 
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

@@ -190,10 +190,25 @@ def _prediction(
         ttft=_summary(found.ttft),
         tpot=_summary(found.tpot),
         e2el=_summary(found.e2el),
-        utilisation=found.utilisation,
+        utilisation=found.utilisation if problem.workload.closed else rate / found.stability_rate,
         mean_batch=found.mean_batch,
         attainment=attainment(found, problem.slo.target()) if problem.slo else None,
+        bound=_decode_bound(lowered, strategy, found.mean_batch),
     )
+
+
+def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
+    """Return what a decode step waits for, largest share first."""
+    pool = strategy.pools[-1]
+    breakdown = lowered.decode_breakdown(pool.parallelism, batch)
+    if breakdown is None:
+        return ""
+    total = float(breakdown.total[0])
+    names = ("compute", "memory", "dispatch", "communication")
+    shares = {n: float(getattr(breakdown, n)[0]) / total for n in names}
+    ordered = sorted(shares, key=lambda n: -shares[n])
+    parts = ", ".join(f"{n} {shares[n]:.0%}" for n in ordered)
+    return f"a decode of {max(batch, 1):.0f} sequences takes {total * 1e3:.1f} ms: {parts}"
 
 
 def _summary(law: Distribution) -> Summary:

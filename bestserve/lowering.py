@@ -14,11 +14,13 @@ import numpy as np
 
 from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.models.breakdown import Breakdown, step_breakdown
 from bestserve.models.coefficients import step_time_coefficients
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
 from bestserve.models.engine import EngineConstants
 from bestserve.models.memory import MemoryPlan, memory_plan
+from bestserve.models.step_work import StepWork
 from bestserve.models.system import (
     Arrivals,
     Collocated,
@@ -93,6 +95,8 @@ class Lowered:
         """The engine preset with the problem's own limits."""
         p = self.problem
         engine = p.engine if isinstance(p.engine, EngineConstants) else load_engine(p.engine)
+        if p.step_time is None:
+            engine = engine.for_device(self.device)
         changes: dict[str, object] = {}
         if p.gpu_memory_utilization is not None:
             changes["gpu_memory_utilization"] = p.gpu_memory_utilization
@@ -263,6 +267,29 @@ class Lowered:
             routing=self.problem.routing,
         )
 
+    def decode_breakdown(self, parallelism: Parallelism, sequences: float) -> Breakdown | None:
+        """Return what a decode step with this many sequences waits for.
+
+        None without model and hardware (own step-time coefficients).
+        """
+        if self.problem.step_time is not None:
+            return None
+        lengths = self.lengths
+        steps = np.maximum(lengths.outputs - 1.0, 1e-9)
+        share = steps * lengths.output_weights
+        inputs = self.mean_lengths[0]
+        context = inputs + float(share @ steps) / float(share.sum()) / 2
+        work = StepWork.grid(context=context, decodes=max(sequences, 1.0))
+        return step_breakdown(
+            self.model.architecture,
+            self.device,
+            parallelism,
+            self.formats,
+            self.engine,
+            work,
+            self.constants,
+        )
+
     def transfer(self, prefill: Parallelism, decode: Parallelism) -> Transfer:
         """Return the KV transfer between two instances.
 
@@ -294,7 +321,7 @@ def lower(problem: Problem) -> Lowered:
         _ = lowered.model, lowered.hardware
     _ = lowered.engine
     if problem.calibration is not None:
-        from bestserve.catalog import load_calibration
+        from bestserve.catalog.calibration import load_calibration
 
         return load_calibration(problem.calibration).applied(lowered)
     return lowered

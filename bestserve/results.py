@@ -165,7 +165,7 @@ class Prediction(Document):
             open_loop = limit if self.request_rate else ""
             lines.append(f"  utilisation {self.utilisation:.0%}{open_loop}")
         if self.bound:
-            lines.append(f"  a typical step: {self.bound}")
+            lines.append(f"  {self.bound}")
         if self.attainment is not None:
             lines.append(f"  {self.attainment:.1%} of requests meet all objectives")
         return "\n".join(lines)

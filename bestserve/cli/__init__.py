@@ -18,6 +18,7 @@ COMMANDS = {
     "rank": "rank serving strategies by goodput",
     "goodput": "highest rate at which one strategy meets the objectives",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
+    "launch": "print the commands that put a strategy into service",
     "catalog": "list and show GPUs, models and engines with their sources",
     "rerun": "repeat the question of a JSON answer",
     "cite": "print the sources of the methods",

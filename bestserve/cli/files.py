@@ -9,7 +9,7 @@ from typing import Any
 
 from bestserve.errors import DataError
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 1_000_000
 
 
 def read_mapping(path: str) -> dict[str, Any]:

@@ -1,0 +1,218 @@
+"""The command line as a new user meets it: answers on stdout, one line per failure, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from bestserve.cli import COMMANDS, run
+
+PROBLEM = [
+    "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "4",
+    "--input-len", "lognormal:1000,0.8", "--output-len", "lognormal:200,1",
+    "--goodput", "ttft:1000", "tpot:50", "--percentile", "90",
+]  # fmt: skip
+
+
+def answer(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = run(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_rank_prints_a_table_and_why(capsys):
+    code, out, err = answer(capsys, "rank", *PROBLEM)
+    assert code == 0
+    assert "wins with" in out
+    assert "Why others lose" in out
+    assert "strategies considered" in err
+
+
+def test_rank_as_json_has_the_documented_fields(capsys):
+    code, out, _ = answer(capsys, "rank", *PROBLEM, "--format", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["schema_version"] == 1
+    assert document["problem"]["model"] == "meta-llama/Llama-3.1-8B"
+    best = document["strategies"][0]
+    assert {"strategy", "goodput", "goodput_per_gpu", "ttft", "tpot", "binding", "trust"} <= set(best)
+    assert [s["goodput"] for s in document["strategies"]] == sorted(
+        (s["goodput"] for s in document["strategies"]), reverse=True
+    )
+    assert all({"strategy", "reason"} <= set(r) for r in document["rejected"])
+
+
+def test_predict_as_json_is_in_seconds(capsys):
+    code, out, _ = answer(
+        capsys, "predict", "2m-tp1", *PROBLEM, "--request-rate", "4", "--format", "json"
+    )
+    document = json.loads(out)
+    assert code == 0
+    for metric in ("ttft", "tpot", "e2el"):
+        summary = document[metric]
+        assert 0 < summary["p50"] <= summary["p90"] <= summary["p99"]
+    assert document["e2el"]["mean"] > document["ttft"]["mean"] > document["tpot"]["mean"]
+    assert 0 < document["utilisation"] < 1
+    assert document["stability_limit"] > 4
+    assert document["trust"]["level"] in ("high", "low")
+
+
+def test_csv_goes_to_stdout_alone(capsys):
+    code, out, _ = answer(capsys, "rank", *PROBLEM, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0
+    assert rows[0]["rank"] == "1"
+    assert float(rows[0]["goodput"]) > 0
+
+
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_tables_for_documents(capsys, form):
+    code, out, _ = answer(capsys, "rank", *PROBLEM, "--format", form)
+    assert code == 0
+    assert out.startswith("|" if form == "md" else "<table>")
+
+
+def test_goodput_is_what_rank_says(capsys):
+    _, out, _ = answer(capsys, "rank", *PROBLEM, "--format", "json")
+    best = json.loads(out)["strategies"][0]
+    code, out, _ = answer(capsys, "goodput", best["strategy"], *PROBLEM, "--format", "json")
+    assert code == 0
+    assert json.loads(out)["goodput"] == pytest.approx(best["goodput"], rel=0.01)
+
+
+def test_rerun_reproduces_a_ranking(capsys, tmp_path):
+    _, out, _ = answer(capsys, "rank", *PROBLEM, "--format", "json")
+    file = tmp_path / "ranking.json"
+    file.write_text(out)
+    code, again, _ = answer(capsys, "rerun", str(file))
+    assert code == 0
+    assert json.loads(again)["strategies"] == json.loads(out)["strategies"]
+
+
+def test_a_problem_file_says_the_same_as_flags(capsys, tmp_path):
+    file = tmp_path / "problem.toml"
+    file.write_text(
+        'model = "meta-llama/Llama-3.1-8B"\nhardware = "h100-sxm"\ngpus = 4\n'
+        'slo = "ttft:1000 tpot:50"\n'
+        '[workload]\ninput_len = "lognormal:1000,0.8"\noutput_len = "lognormal:200,1"\n'
+    )
+    _, by_flags, _ = answer(capsys, "rank", *PROBLEM, "--format", "json")
+    code, by_file, _ = answer(capsys, "rank", "--problem", str(file), "--format", "json")
+    assert code == 0
+    assert json.loads(by_file)["strategies"] == json.loads(by_flags)["strategies"]
+
+
+def test_defaults_are_said(capsys):
+    code, _, err = answer(
+        capsys, "rank", "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "1"
+    )
+    assert code == 0
+    assert "no lengths given" in err
+    assert "no objectives given" in err
+
+
+def test_catalog_lists_names_with_records(capsys):
+    code, out, _ = answer(capsys, "catalog", "--format", "json")
+    listing = json.loads(out)
+    assert code == 0
+    assert "h100-sxm" in {row["name"] for row in listing["hardware"]}
+    assert len(listing["hardware"]) >= 20
+    assert len(listing["models"]) >= 30
+
+
+def test_every_shown_figure_has_a_source(capsys):
+    code, out, _ = answer(capsys, "catalog", "h100-sxm", "--format", "json")
+    assert code == 0
+    assert all(row["source"] for row in json.loads(out))
+
+
+def test_cite_prints_the_paper(capsys):
+    code, out, _ = answer(capsys, "cite", "ranking")
+    assert code == 0
+    assert "2506.05871" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(capsys, command):
+    code, out, _ = answer(capsys, command, "--help")
+    assert code == 0
+    assert "Usage: bestserve" in out
+
+
+def with_(**changes: str) -> list[str]:
+    values = dict(zip(PROBLEM[:10:2], PROBLEM[1:10:2], strict=True))
+    values |= {f"--{k.replace('_', '-')}": v for k, v in changes.items()}
+    return [word for pair in values.items() for word in pair] + PROBLEM[10:]
+
+
+FAILURES = {
+    "unknown command": (["rnak"], 2, "rank"),
+    "unknown flag": (["rank", "--modle", "x"], 2, "--model"),
+    "unknown model": (["rank", *with_(model="Llama-3.1-8")], 2, "nearest"),
+    "unknown gpu": (["rank", *with_(hardware="h1000-sxm")], 2, "nearest"),
+    "unknown engine": (["rank", *PROBLEM, "--engine", "vlllm"], 2, "vllm"),
+    "no model": (["rank", "--hardware", "h100-sxm"], 2, "model"),
+    "negative length": (["rank", *with_(input_len="-5")], 2, "-5"),
+    "zero gpus": (["rank", *with_(gpus="0")], 2, "gpus"),
+    "nan burstiness": (["rank", *PROBLEM, "--burstiness", "nan"], 2, "burstiness"),
+    "bad objective": (["rank", *PROBLEM[:-5], "--goodput", "ttfd:5"], 2, "ttfd"),
+    "slo below a bare prefill": (["rank", *PROBLEM[:-5], "--goodput", "ttft:1"], 3, "ms"),
+    "model larger than the cluster": (
+        ["rank", *with_(model="meta-llama/Llama-3.1-405B", gpus="1")], 3, "GB"),
+    "tp does not divide heads": (
+        ["rank", *PROBLEM, "--tensor-parallel-size", "3"], 3, "does not divide 32"),
+    "tp larger than a node": (
+        ["rank", *with_(gpus="64"), "--tensor-parallel-size", "16"], 3, "of a node"),
+    "tp larger than the cluster": (
+        ["rank", *PROBLEM, "--tensor-parallel-size", "8"], 3, "4 GPUs"),
+    "strategy larger than the cluster": (
+        ["predict", "9m-tp1", *PROBLEM, "--request-rate", "1"], 3, "9 GPUs"),
+    "no rate": (["predict", "1m-tp1", *PROBLEM], 2, "request_rate"),
+    "negative rate": (["predict", "1m-tp1", *PROBLEM, "--request-rate", "-1"], 2, "positive"),
+    "unstable": (["predict", "1m-tp1", *PROBLEM, "--request-rate", "1e6"], 3, "without bound"),
+    "missing problem file": (["rank", "--problem", "absent.toml"], 5, "absent.toml"),
+    "missing config": (["rank", *with_(model="./absent/config.json")], 5, "absent"),
+    "unknown method": (["cite", "rankin"], 2, "ranking"),
+    "unknown catalogue entry": (["catalog", "h100-smx"], 2, "h100-sxm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_are_one_line_with_the_right_code(capsys, name):
+    arguments, expected, hint = FAILURES[name]
+    code, out, err = answer(capsys, *arguments)
+    assert code == expected, err
+    assert hint in err
+    assert "Traceback" not in err + out
+    if expected == 2:
+        assert len(err.strip().splitlines()) == 1, err
+
+
+HOSTILE = {
+    "brackets": b"[" * 10_000_000,
+    "nested": b'{"a":' * 100_000,
+    "binary": bytes(range(256)) * 100,
+    "list": b"[1, 2, 3]",
+    "number": b"42",
+    "empty": b"",
+    "nan": b'{"model": NaN}',
+}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml"])
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("role", ["problem", "model", "hardware"])
+def test_hostile_files_are_refused_in_one_line(capsys, tmp_path, name, suffix, role):
+    if role == "model" and suffix != ".json" or role == "hardware" and suffix != ".toml":
+        pytest.skip("no file of this role has this suffix")
+    file = tmp_path / f"hostile{suffix}"
+    file.write_bytes(HOSTILE[name])
+    arguments = ["--problem", str(file)] if role == "problem" else with_(**{role: str(file)})
+    code, out, err = answer(capsys, "rank", *arguments)
+    assert code in (2, 5)
+    assert "Traceback" not in err + out
+    assert len(err.strip().splitlines()) == 1, err
+    assert len(err) < 600
