@@ -56,8 +56,8 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
         return found.hardware
     if found.candidates:
         raise InputError(
-            f"hardware {name[:120]!r} is ambiguous: {found.note}; "
-            f"name one of {', '.join(found.candidates)}"
+            f"hardware {name[:120]!r} is ambiguous: it does not say which of "
+            f"{len(found.candidates)} boards; name one of {', '.join(found.candidates)}"
         )
     raise UnknownNameError(
         "hardware", name, list_hardware(), "see `bestserve catalog`, or give the path of a TOML"
@@ -84,7 +84,7 @@ def resolve_hardware(name: str) -> Resolution:
     if len(fitting) == 1:
         return Resolution(_bundled(fitting[0]), note=f"only {fitting[0]} fits {name!r}")
     if fitting:
-        return Resolution(None, fitting, f"{name!r} does not say which of {len(fitting)} boards")
+        return Resolution(None, fitting, f"ambiguous: {len(fitting)} boards fit {name!r}")
     return Resolution(None, note=f"no record fits {name[:120]!r}")
 
 

@@ -118,26 +118,30 @@ def _bundled(name: str) -> Model:
 
 
 @lru_cache(maxsize=1)
+def _spellings() -> Mapping[str, tuple[str, str]]:
+    """Every spelling that the records state -> (record, variant or "")."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, path in _files().items():
+        about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
+        for spelling in (name, *about.strings("aliases")):
+            found[spelling] = (name, "")
+        for variant in about.part("variants").values:
+            found[variant] = (name, variant)
+    return found
+
+
+@lru_cache(maxsize=1)
 def _index() -> Mapping[str, tuple[str, str]]:
     """Lower-case spelling -> (record, variant or ""), with and without the organisation.
 
     A spelling without organisation that two records claim stays with neither.
     """
-    full: dict[str, tuple[str, str]] = {}
+    full = {spelling.lower(): found for spelling, found in _spellings().items()}
     bare: dict[str, set[tuple[str, str]]] = {}
-    for name, path in _files().items():
-        about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
-        variants = about.part("variants").values
-        spellings = [(name, ""), *((a, "") for a in about.strings("aliases"))]
-        for spelling, variant in [*spellings, *((v, v) for v in variants)]:
-            full[spelling.lower()] = (name, variant)
-            bare.setdefault(_bare(spelling), set()).add((name, variant))
+    for spelling, found in full.items():
+        bare.setdefault(_bare(spelling), set()).add(found)
     unique = {key: next(iter(found)) for key, found in bare.items() if len(found) == 1}
     return {**unique, **full}
-
-
-def _spellings() -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*list_models(), *_index()]))
 
 
 def _bare(name: str) -> str:
