@@ -44,7 +44,7 @@ class ClosedForm:
     """Coefficients read off the operators, before polishing.
 
     launches : fixed times of the kernels of a decode step [s]; w : weights [s]; c, e [s/token];
-    a [s/token²]; k [s/token]; per_sequence : recurrent state read and written [s/sequence];
+    a [s/token²]; k [s/token]; per_sequence : recurrent state and full windows read [s/sequence];
     table : m at the knots of `StepTime.moe`, launches included (empty for dense models) [s]
     """
 
@@ -74,53 +74,53 @@ def closed_form(
     Per-token terms of prefill attention (partly filled tiles) count in e, for one prompt per step.
     """
     context = input_len + output_len / 2
-    # Steps: nothing; nothing but one token more; the typical context read; a prompt; a longer one.
+    # Steps: nothing; one token; a prompt; a longer one; half, all, twice the typical context read.
     work = StepWork.grid(
-        chunk=[0, 0, 0, input_len, 2 * input_len],
-        prompts=[0, 0, 0, 1, 1],
-        context=[PROBE, PROBE, context, 0, 0],
-        decodes=[PROBE, 1, 1, 0, 0],
+        chunk=[0, 0, input_len, 2 * input_len, 0, 0, 0],
+        prompts=[0, 0, 1, 1, 0, 0, 0],
+        context=[PROBE, PROBE, 0, 0, context / 2, context, 2 * context],
+        decodes=[PROBE, 1, 0, 0, 1, 1, 1],
     )
     operators = operator_list(arch, device, parallel, formats, engine, work, constants)
-    sums = np.zeros(7)  # launches, w, c, e, pairs linear, pairs quadratic, context
-    per_sequence = 0.0
+    launches = w = c = e = a = k = per_sequence = 0.0
     for operator in operators:
         if _tabulated(operator):
             continue
         cost, count = operator.cost, operator.count
-        overlapped = _at(cost.overlapped)
-        sums[0] += count * _at(cost.fixed)[1]
+        time, compute = _at(cost.overlapped), _at(cost.compute)
+        launches += count * _at(cost.fixed)[1]
         if operator.name == "attention.linear":
-            per_sequence += count * (overlapped[1] - overlapped[0])
-            sums[3] += count * _at(cost.compute)[3] / input_len
-        elif operator.name in ("attention.prefill", "attention.indexer"):
-            linear, quadratic = _through(overlapped[3], overlapped[4], input_len)
-            sums[3] += count * linear
-            sums[5] += count * quadratic
-            sums[6] += count * (overlapped[2] - overlapped[1]) / context
-        elif operator.name == "attention.decode":
-            sums[6] += count * (overlapped[2] - overlapped[1]) / context
+            per_sequence += count * (time[1] - time[0])
+            e += count * compute[2] / input_len
+        elif operator.name == "attention.latent":
+            e += count * time[2] / input_len
+        elif operator.kind == "attention":
+            linear, quadratic = _through_origin(time[2], time[3], input_len)
+            slope, intercept = _chord(time[4:] - time[1], context)
+            e += count * linear
+            a += count * quadratic
+            k += count * slope
+            per_sequence += count * intercept
+        elif operator.name == "lm_head":
+            w += count * time[0]  # its compute follows sequences, a hundredth of the tokens
+        elif operator.name == "attention.kv_up":
+            c += count * compute[2] / input_len
         elif operator.kind == "gemm":
-            sums[1] += count * overlapped[0]
-            slope = _at(cost.compute)
-            rows = slope[3] - slope[0] if operator.name.endswith("kv_up") else 0.0
-            if operator.name == "lm_head":
-                continue  # its compute follows sequences, a hundredth of the tokens
-            sums[2] += count * (rows / input_len if rows else slope[1] - slope[0])
+            w += count * time[0]
+            c += count * (compute[1] - compute[0])
         else:
-            sums[3] += count * (overlapped[1] - overlapped[0] + _at(cost.link)[1])
-    launches = float(sums[0])
+            e += count * (time[1] - time[0] + _at(cost.link)[1])
     table = np.zeros(0)
     if has_experts(arch):
         table = launches + _table(arch, device, parallel, formats, engine, constants)
     return ClosedForm(
-        launches=launches,
-        w=float(sums[1]),
-        c=float(sums[2]),
-        e=float(sums[3]),
-        a=float(sums[5]),
-        k=float(sums[6]),
-        per_sequence=per_sequence,
+        launches=float(launches),
+        w=float(w),
+        c=float(c),
+        e=float(e),
+        a=float(a),
+        k=float(k),
+        per_sequence=float(per_sequence),
         table=table,
     )
 
@@ -168,7 +168,7 @@ def step_time_coefficients(
         table, launches = np.zeros(0), 0.0
     if table.size:
         launches = 0.0
-    floor = launches + closed.per_sequence * work.sequences / parallel.dp
+    floor = launches + closed.per_sequence * work.sequences
     if table.size:
         floor = floor + moe_time(work.tokens, table)
     start = np.array([weights, compute, closed.e, closed.a, closed.k])
@@ -180,7 +180,7 @@ def step_time_coefficients(
         a=a,
         k=k,
         a_step=host_step_time(arch, engine) + launches,
-        a_seq=(engine.a_seq + closed.per_sequence) / parallel.dp,
+        a_seq=engine.a_seq / parallel.dp + closed.per_sequence,
         phi=engine.phi_moe if has_experts(arch) else engine.phi,
         moe=tuple(float(m) for m in table),
     )
@@ -250,11 +250,20 @@ def _table(
 
 
 def _at(value: Number) -> Floats:
-    """Return a number or vector as the vector of the five probes."""
-    return np.broadcast_to(np.asarray(value, dtype=np.float64), (5,))
+    """Return a number or vector as the vector of the seven probes."""
+    return np.broadcast_to(np.asarray(value, dtype=np.float64), (7,))
 
 
-def _through(at_one: float, at_two: float, length: float) -> tuple[float, float]:
+def _through_origin(at_one: float, at_two: float, length: float) -> tuple[float, float]:
     """Return (β, γ) with β·q + γ·q²/2 equal to `at_one` at q = length, `at_two` at 2·length."""
     gamma = max((at_two - 2.0 * at_one) / length**2, 0.0)
     return at_one / length - gamma * length / 2.0, gamma
+
+
+def _chord(values: Floats, length: float) -> tuple[float, float]:
+    """Return (slope, intercept ≥ 0) from values at ½, 1 and 2 lengths, exact at 1.
+
+    The intercept is what a sliding window costs a sequence whatever its length; 0 without one.
+    """
+    slope = (values[2] - values[0]) / (1.5 * length)
+    return slope, max(values[1] - slope * length, 0.0)

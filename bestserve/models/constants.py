@@ -94,6 +94,15 @@ class MlaConstants:
     decode_memory: float = _constant(0.82, "1", "measured", MLA)
     decode_memory_fp8: float = _constant(0.68, "1", "measured", f"{MLA}; middle of .56 to .79")
     decode_launch: float = _constant(14e-6, "s", "measured", MLA)
+    launches: float = _constant(
+        3.0,
+        "1/layer",
+        "measured",
+        "latent norms, rotary embedding, KV write: modules start in 35 µs",
+    )
+    key_passes: float = _constant(
+        2.0, "1", "derived", "up-projected keys joined with their rotary part: written, read back"
+    )
     blackwell_compute: float = _constant(0.95, "1", "measured", MLA)
     blackwell_rows: float = _constant(1.9, "1", "measured", MLA)
 

@@ -274,6 +274,8 @@ class _Context:
             ("attention.prefill", "attention", 1.0, prefill),
             ("attention.decode", "attention", 1.0, decode),
         ]
+        if attention.kind == "mla":
+            parts.insert(0, self._latent(heads, qk_dim))
         if attention.kind == "mla" and attention.index_heads:
             cost = sparse_indexer(
                 work.pairs,
@@ -285,6 +287,18 @@ class _Context:
             )
             parts.insert(0, ("attention.indexer", "attention", 1.0, cost))
         return parts
+
+    def _latent(self, heads: float, qk_dim: int) -> Part:
+        """Return the small kernels of MLA; for prompts, per-head keys are written and read back."""
+        c = self.constants
+        launches = c.mla.launches
+        traffic = c.mla.key_passes * 2.0 * heads * qk_dim * self.work.prompt_reach
+        cost = Cost(
+            fixed=launches * c.elementwise.launch * present(self.tokens),
+            memory=traffic / (c.elementwise.memory * self.device.memory_bandwidth),
+            traffic=traffic,
+        )
+        return "attention.latent", "elementwise", launches, cost
 
     def _experts(self, ffn: Ffn) -> list[Part]:
         router = gemm(
