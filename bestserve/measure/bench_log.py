@@ -15,10 +15,16 @@ BACKEND = "bestserve-measure"
 
 
 def bench_log(
-    run: Run, *, model: str, request_rate: float = math.inf, max_concurrency: int | None = None
+    run: Run,
+    *,
+    model: str,
+    label: str | None = None,
+    request_rate: float = math.inf,
+    max_concurrency: int | None = None,
 ) -> dict[str, Any]:
     """Return the log of a run, in milliseconds and seconds as vLLM writes them.
 
+    label : free text that readers show
     request_rate : offered rate of an open loop [req/s]; infinite for a closed one
     """
     served = run.served
@@ -33,7 +39,7 @@ def bench_log(
         "date": time.strftime("%Y%m%d-%H%M%S"),
         "endpoint_type": BACKEND,
         "backend": BACKEND,
-        "label": None,
+        "label": label,
         "model_id": model,
         "tokenizer_id": model,
         "num_prompts": len(served),

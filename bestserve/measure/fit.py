@@ -64,19 +64,22 @@ def fit_form(
     measured: Floats,
     start: Mapping[str, float],
     absent: Mapping[str, float] | None = None,
+    keep: Sequence[str] = (),
 ) -> Fit | None:
     """Fit the parameters named in `start` to `measured` [s]; None with too few points.
 
     predict : from parameters by name to predictions, float64[n] like `measured`
     absent : values of parameters that the points do not determine; default: those of `start`
+    keep : parameters without which the form makes no sense: fitted however badly determined
     """
     names = list(start)
     stand_in = start if absent is None else absent
     while names and measured.size > len(names):
         fixed = {n: stand_in[n] for n in start if n not in names}
         values, errors = _solve(predict, measured, {n: start[n] for n in names}, fixed)
-        worst = int(np.argmax(errors))
-        if errors[worst] > UNIDENTIFIED:
+        doubtful = [0.0 if n in keep else float(e) for n, e in zip(names, errors, strict=True)]
+        worst = int(np.argmax(doubtful))
+        if doubtful[worst] > UNIDENTIFIED:
             names.pop(worst)
             continue
         fitted = dict(zip(names, values, strict=True))

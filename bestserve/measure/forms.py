@@ -199,7 +199,8 @@ def fit_step_time(rows: Rows, mode: str) -> Fit | None:
         "a": 0.1 * float(np.max(measured[len(decodes) :] / A[len(decodes) :])),
         "k": 0.1 * float(np.max(measured[: len(decodes)] / K[: len(decodes)])),
     }
-    return fit_form(f"step time ({mode})", predict, measured, start, dict.fromkeys(start, 0.0))
+    zero = dict.fromkeys(start, 0.0)
+    return fit_form(f"step time ({mode})", predict, measured, start, zero, keep=("w",))
 
 
 def step_time_of(fit: Fit, factor: float = 1.0) -> StepTime:

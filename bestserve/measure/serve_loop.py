@@ -236,6 +236,7 @@ class _Engine:
 
     def step(self) -> list[Served]:
         """Execute one step and return the requests that it finished."""
+        begin = self.executor.clock()
         chosen = self._choose()
         ragged = Ragged(
             slots=tuple(s.slot for s, _ in chosen),
@@ -249,7 +250,6 @@ class _Engine:
             ),
             prompts=tuple(s.processed < s.request.input_len for s, _ in chosen),
         )
-        begin = self.executor.clock()
         self.executor.step(ragged)
         end = self.executor.clock()
         tokens, pairs, context, prefill = work(ragged)

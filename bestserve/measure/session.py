@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
 from bestserve.measure.bench_log import bench_log
 from bestserve.measure.campaign import Outcome, Say, check_memory, header, make_machine, run
-from bestserve.measure.device_info import DeviceInfo, describe_device
+from bestserve.measure.device_info import SELF_TEST_BANNER, DeviceInfo, describe_device
 from bestserve.measure.grid import SELF_TEST, Grid, points
 from bestserve.measure.journal import Journal
 from bestserve.measure.layer import LayerStack
+from bestserve.measure.loop_check import comparison, fit_steps, loop_step_time
 from bestserve.measure.machine import Machine
 from bestserve.measure.pytorch import require_torch
 from bestserve.measure.records import (
@@ -31,6 +33,7 @@ from bestserve.measure.records import (
 from bestserve.measure.runner import Runner
 from bestserve.measure.serve_loop import LayerExecutor, Limits, Request, Run, serve
 from bestserve.measure.shapes import Format, LayerShape, reduced, shard
+from bestserve.models.step_time import StepTime
 from bestserve.specs.hardware import Hardware
 
 TIMING_BUDGET = 0.1
@@ -182,6 +185,11 @@ class Load:
     longest: float = 4.0
     seed: int = 0
 
+    @property
+    def name(self) -> str:
+        """Short name, for files and tables."""
+        return f"clients{self.concurrency}" if self.concurrency else f"rate{self.rate:g}"
+
     def drawn(self) -> tuple[list[Request], list[float] | None]:
         """Return requests and, for an open loop, arrival times [s]."""
         random = np.random.default_rng(self.seed)
@@ -216,11 +224,41 @@ def serve_load(setup: Setup, load: Load, limits: Limits) -> Run:
     return serve(executor, requests, limits, arrivals=arrivals, concurrency=load.concurrency)
 
 
-def load_log(result: Run, load: Load, model: str) -> dict[str, Any]:
-    """Return the log of a served load."""
-    return bench_log(
-        result,
-        model=model,
-        request_rate=load.rate,
-        max_concurrency=load.concurrency or None,
-    )
+LIMITS = Limits(max_num_seqs=64, max_num_batched_tokens=2048)
+"""Of the serving loop; small, so that queueing shows at loads that a minute can offer."""
+
+
+def serve_loads(
+    options: Options, loads: Sequence[Load], limits: Limits = LIMITS
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Serve the loads in turn, log each, and predict all with the steps of the first.
+
+    Returns rows of measured and predicted TTFT and TPOT, and the paths of the logs. The loads after
+    the first are predictions; the first shows how well the step-time form describes the loop.
+    """
+    setup = set_up(options)
+    rows: list[dict[str, Any]] = []
+    paths = []
+    step: StepTime | None = None
+    device = SELF_TEST_BANNER if setup.info.self_test else setup.info.name
+    label = f"{setup.grid.layers} of {setup.shape.model_layers} layers, tp {options.tp}; {device}"
+    for load in loads:
+        result = serve_load(setup, load, limits)
+        log = bench_log(
+            result,
+            model=options.model,
+            label=label,
+            request_rate=load.rate,
+            max_concurrency=load.concurrency or None,
+        )
+        paths.append(options.output / f"bench_{load.name}.json")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_text(json.dumps(log), encoding="utf-8")
+        if step is None:
+            fit = fit_steps(result.steps)
+            if fit is None:
+                raise InputError(f"{len(result.steps)} steps are too few; serve more requests")
+            step = loop_step_time(fit, result.steps)
+        name = f"{load.name}{'' if rows else ' (fitted on)'}"
+        rows += comparison(name, result, step, limits, load.concurrency)
+    return rows, paths
