@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -106,7 +107,8 @@ def predict(
         raise InputError("closed loops are simulated; leave method at auto")
     from bestserve.referee import simulated_latencies
 
-    return _prediction(lowered, parsed, rate, simulated_latencies(system, rate), "simulated")
+    found = simulated_latencies(system, rate)
+    return _prediction(lowered, parsed, rate, found, "simulated")
 
 
 @single_threaded
@@ -173,24 +175,27 @@ def _prediction(
 ) -> Prediction:
     problem = lowered.problem
     status = STATUS.get(found.status, Status.UNSTABLE)
+    if problem.workload.closed:
+        rate = found.rate
+    limit = found.stability_rate if math.isfinite(found.stability_rate) else None
     base = Prediction(
         problem=problem,
         strategy=str(strategy),
         request_rate=rate,
         status=status,
-        stability_limit=found.stability_rate,
+        stability_limit=limit,
         method=method,
         trust=Confidence(found.trust.high, found.trust.reasons),
     )
     if status is not Status.OK:
-        detail = f"{found.stability_rate:.4g} req/s can be sustained, {rate:.4g} were asked"
-        return replace(base, detail=detail)
+        sustained = f"{limit:.4g} req/s can be sustained, " if limit else ""
+        return replace(base, detail=f"{sustained}{rate:.4g} req/s were asked")
     return replace(
         base,
         ttft=_summary(found.ttft),
         tpot=_summary(found.tpot),
         e2el=_summary(found.e2el),
-        utilisation=found.utilisation if problem.workload.closed else rate / found.stability_rate,
+        utilisation=found.utilisation if limit is None else rate / limit,
         mean_batch=found.mean_batch,
         attainment=attainment(found, problem.slo.target()) if problem.slo else None,
         bound=_decode_bound(lowered, strategy, found.mean_batch),

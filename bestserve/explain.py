@@ -16,7 +16,7 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     rivals = _rivals(ranking)
     for title, rival in rivals:
         lines.append(f"  {title}: {_against(rival, best, ranking)}")
-    others = [s for s in ranking.table[1:] if s not in [r for _, r in rivals]]
+    others = _families(ranking, [best, *(r for _, r in rivals)])
     if others and losers:
         lines.append("Why others lose:")
         lines += [f"  {_against(s, best, ranking)}" for s in others[:losers]]
@@ -73,6 +73,21 @@ def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:
             found.append(("Best with other parallelism", s))
             break
     return found
+
+
+def _families(ranking: Ranking, told: list[RankedStrategy]) -> list[RankedStrategy]:
+    """The best strategy of each family (pools up to their batch limits) not told of yet."""
+    seen = {_family(s) for s in told}
+    found = []
+    for s in ranking.table:
+        if _family(s) not in seen:
+            seen.add(_family(s))
+            found.append(s)
+    return found
+
+
+def _family(s: RankedStrategy) -> tuple[object, ...]:
+    return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(s.strategy).pools)
 
 
 def _rejections(ranking: Ranking) -> list[str]:

@@ -134,7 +134,9 @@ class Lowered:
         if w.trace is not None:
             from bestserve.traces import read_trace
 
-            return Arrivals(kind="trace", times=read_trace(w.trace).arrivals)
+            times = read_trace(w.trace).arrivals
+            if times is not None:
+                return Arrivals(kind="trace", times=times)
         return Arrivals(burstiness=w.burstiness)
 
     def lane(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.goodput import Goodput
+from bestserve.models.goodput import Binding, Goodput
 from bestserve.models.latency import Latencies
 from bestserve.models.status import Status
 from bestserve.models.system import System, Target
 from bestserve.models.trust import Trust
-from bestserve.simulator import SimulationResult, simulate
+from bestserve.simulator import Limit, SimulationResult, simulate
+from bestserve.simulator import simulated_goodput as bisect
 
 REQUESTS = 20_000
 """Per run: goodput to about 1.5 % (coefficient of variation over seeds)."""
+
+REPLICATIONS = 3
+"""Of each goodput: enough for an interval, cheap enough to check a handful of strategies."""
+
+_BINDING: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
 
 
 def simulated_latencies(system: System, rate: float, *, seed: int = 0) -> Latencies:
@@ -57,5 +65,22 @@ def _empirical(values: np.ndarray) -> Distribution:
 
 
 def simulated_goodput(system: System, target: Target, start: Goodput) -> Goodput:
-    """Return the goodput by bisection on common random numbers, from the analytic one."""
-    raise NotImplementedError
+    """Return the goodput by bisection on common random numbers, near the analytic one.
+
+    The interval is over replications; `at` are the latencies of one run at the goodput.
+    """
+    found = bisect(
+        system, target, requests=REQUESTS, replications=REPLICATIONS, near=start.rate or None
+    )
+    if found.rate <= 0:
+        return replace(start, rate=0.0, low=0.0, high=0.0, detail=found.limit.value)
+    result = simulate(system, found.rate, requests=REQUESTS)
+    return Goodput(
+        rate=found.rate,
+        low=found.low,
+        high=found.high,
+        binding="stability" if found.limit is Limit.SATURATION else _BINDING[found.binding],
+        at=as_latencies(result, found.rate, found.saturation),
+        trust=Trust(True),
+        status=Status.OK,
+    )

@@ -172,7 +172,7 @@ class Prediction(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class RankedStrategy:
+class RankedStrategy(Document):
     """One strategy with its goodput and where it stands at that rate.
 
     goodput, low, high : [requests/s], the interval of the estimate
@@ -193,7 +193,26 @@ class RankedStrategy:
     binding: Binding
     trust: Confidence
     method: str
-    nearest_miss: str = ""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the one row, latencies in milliseconds."""
+        return [
+            {
+                "strategy": self.strategy,
+                "gpus": self.gpus,
+                "goodput": self.goodput,
+                "goodput_low": self.low,
+                "goodput_high": self.high,
+                "goodput_per_gpu": self.goodput_per_gpu,
+                "goodput_per_dollar": self.goodput_per_dollar,
+                "ttft_ms": milliseconds(self.ttft),
+                "tpot_ms": milliseconds(self.tpot),
+                "utilisation": self.utilisation,
+                "binding": self.binding.value,
+                "trust": self.trust.level,
+                "method": self.method,
+            }
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,27 +261,11 @@ class Ranking(Document):
 
     def records(self) -> list[dict[str, Any]]:
         """Return one row per ranked strategy."""
-        rows = []
-        for rank, s in enumerate(self.table, start=1):
-            rows.append(
-                {
-                    "rank": rank,
-                    "strategy": s.strategy,
-                    "gpus": s.gpus,
-                    "goodput": s.goodput,
-                    "goodput_low": s.low,
-                    "goodput_high": s.high,
-                    "goodput_per_gpu": s.goodput_per_gpu,
-                    "goodput_per_dollar": s.goodput_per_dollar,
-                    "ttft_ms": milliseconds(s.ttft),
-                    "tpot_ms": milliseconds(s.tpot),
-                    "utilisation": s.utilisation,
-                    "binding": s.binding.value,
-                    "trust": s.trust.level,
-                    "method": s.method,
-                }
-            )
-        return rows
+        return [
+            {"rank": rank, **row}
+            for rank, strategy in enumerate(self.table, start=1)
+            for row in strategy.records()
+        ]
 
     def explain(self, losers: int = 4) -> str:
         """Return why the winner wins, why the next ones lose, and what was rejected."""

@@ -48,6 +48,7 @@ def emit_records(
 def print_table(records: list[Record], title: str = "") -> None:
     """Print rows for a person, as wide as the terminal; numbers to the right."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     # Outside a terminal the width is ours to choose: nothing may be cut in a pipe or a log.
@@ -56,10 +57,11 @@ def print_table(records: list[Record], title: str = "") -> None:
     for name in records[0] if records else []:
         numeric = all(isinstance(r[name], int | float | None) for r in records)
         table.add_column(
-            name.replace("_ms", " [ms]").replace("_", " "), justify="right" if numeric else "left"
+            escape(name.replace("_ms", " [ms]").replace("_", " ")),
+            justify="right" if numeric else "left",
         )
     for record in records:
-        table.add_row(*(cell(v) for v in record.values()))
+        table.add_row(*(escape(cell(v)) for v in record.values()))
     console.print(table)
 
 
