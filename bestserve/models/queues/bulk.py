@@ -12,6 +12,10 @@ the prompt length. Beyond M the chain is a random walk, so its far end is closed
 tail of that walk. A tagged arrival meets a step with probability in proportion to π(V) f(V); it
 and all that arrive in that step wait at the next boundary (Y tokens), independently of how much
 of the step has elapsed.
+
+While something decodes, every step is also a token of each decode. The steps that follow a first
+token start from the law of V that this request leaves, not from the stationary one; the solution
+h of Poisson's equation (I − P) h = f − f̄ gives what that adds to their sum.
 """
 
 from __future__ import annotations
@@ -24,14 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.lattice import Ramps, fft_size, group, split, weighted_quantile
 
 Floats = NDArray[np.float64]
-StepOf = Callable[[Floats], Floats]
 
 POINTS = 144
 """States kept; doubling them moves P90 of TTFT by 0.3 % at the median."""
 
-TIME_POINTS = 640
 U_BINS = 4
 GROUPS = 36
 
@@ -48,10 +51,44 @@ class BulkServer:
 
     budget: float
     packed: float
-    step: StepOf
+    step: Callable[[Floats], Floats]
     vacation: float
     alone: Floats
     idle: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLaw:
+    """Step durations that follow a first token, as a sequence; all while something decodes.
+
+    mean : stationary mean [s]; r0, r1 : autocovariance at lags 0 and 1, then falling by `decay`
+    per step, so that its sum over all lags is r0 + 2 r1/(1 − decay) [s²]
+    excess : Σ (E[step after a first token] − mean) over all later steps [s]
+    start : variance that the state at the first token adds to the sum, less the stationary [s²]
+    """
+
+    mean: float
+    r0: float
+    r1: float
+    decay: float
+    excess: float
+    start: float
+
+    @property
+    def long_run(self) -> float:
+        """Variance of the sum of many steps, per step [s²]."""
+        return self.r0 + 2 * self.r1 / (1 - self.decay)
+
+    def excess_of(self, steps: Floats) -> Floats:
+        """Return the part of `excess` that falls into the first steps [c, s]."""
+        return self.excess * (1 - self.decay**steps)
+
+    def variance_of(self, steps: Floats) -> Floats:
+        """Return the variance of the sum of the first steps, start included [c, s²]."""
+        r = self.decay
+        tail = (steps - 1 - r * (1 - r ** (steps - 1)) / (1 - r)) / (1 - r)
+        stationary = steps * self.r0 + 2 * self.r1 * np.maximum(tail, 0.0)
+        return np.asarray(np.maximum(stationary + self.start * (1 - r**steps) ** 2, 0.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +98,8 @@ class BulkWait:
     ttft : arrival to the end of the step that takes its last token; busy : share of the time in
     steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
     three while something decodes; batch_tokens : mean prompt tokens of a step that ends a prompt;
-    load : λ E[l] f(M_E)/M_E; saturated : share of arrivals that wait more than one step
+    load : λ E[l] f(M_E)/M_E; saturated : share of arrivals that wait more than one step;
+    steps : the step durations that follow a first token (if asked for)
     """
 
     ttft: Distribution
@@ -71,6 +109,7 @@ class BulkWait:
     backlog: float
     load: float
     saturated: float
+    steps: StepLaw | None = None
 
 
 def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
@@ -80,63 +119,52 @@ def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
 
 
 def bulk_wait(
-    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int = POINTS
+    server: BulkServer,
+    rate: float,
+    prompt: Floats,
+    weight: Floats,
+    points: int = POINTS,
+    with_steps: bool = False,
 ) -> BulkWait | None:
     """Return the wait under Poisson arrivals, or `None` when the load is 1 or more.
 
-    rate : λ > 0 [1/s]; prompt, weight : prompt tokens and their shares [m]
+    rate : λ > 0 [1/s]; prompt, weight : prompt tokens and their shares [m];
+    with_steps : also analyse the steps that follow a first token
     """
-    l1, l2 = float(weight @ prompt), float(weight @ prompt**2)
-    load = bulk_load(server, rate, l1)
+    load = bulk_load(server, rate, float(weight @ prompt))
     if load >= 1.0:
         return None
-    chain = _Chain(server, rate, prompt, weight, l1, l2, points)
-    return chain.solve(load)
+    return _Chain(server, rate, prompt, weight, points).solve(load, with_steps)
 
 
 class _Chain:
-    """One evaluation: grid, transition rows, stationary law, wait."""
+    """One evaluation: grid, transition rows, stationary law, wait, steps after the first token."""
 
     def __init__(
-        self,
-        server: BulkServer,
-        rate: float,
-        prompt: Floats,
-        weight: Floats,
-        l1: float,
-        l2: float,
-        points: int,
+        self, server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
     ) -> None:
-        self.server, self.rate, self.l1, self.weight = server, rate, l1, weight
-        self.d, self.top = _grid(server, rate, prompt, weight, l1, l2, points)
-        d = self.d
-        self.full = server.packed / d
-        self.m = min(math.floor(server.budget / d + 1e-9), self.top)
-        self.size = _fft_size(2 * self.top + 2)
-        self.pmf = _split(prompt / d, weight, self.size)
+        self.server, self.rate, self.prompt, self.weight = server, rate, prompt, weight
+        self.l1 = float(weight @ prompt)
+        self.d, self.top = _grid(server, rate, prompt, weight, points)
+        self.full = server.packed / self.d
+        self.m = min(math.floor(server.budget / self.d + 1e-9), self.top)
+        self.size = fft_size(2 * self.top + 2)
+        self.pmf = split(prompt / self.d, weight, self.size)
         self.phi = np.fft.rfft(self.pmf)
-        self.f = np.empty(self.m + 1)
-        self.f[1:] = server.step(d * np.arange(1, self.m + 1))
         idle, pause = server.idle, server.vacation
+        # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
-        self.f[0] = (1 - self.q) * pause + self.q / rate
         self.f_full = float(server.step(np.array([server.packed]))[0])
+        f = server.step(self.d * np.arange(1, self.m + 1))
+        self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
 
-    def _arrivals(self, durations: Floats) -> NDArray[np.complex128]:
-        """Return transforms of the tokens that arrive in each duration [r, size/2+1]."""
-        return np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
-
-    def _visits(self) -> tuple[Floats, float]:
-        """Return expected visits to states 1 … top between prompt-free states, and the tail ratio.
-
-        Row 0: after a vacation, row 1: after an idle time that a prompt ended [2, top]. The last
-        state stands for the geometric tail beyond it.
-        """
+    def _matrix(self) -> tuple[Floats, float]:
+        """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
         top, m = self.top, self.m
-        durations = np.concatenate(([self.server.vacation], self.f[1:], [self.f_full]))
-        self.spectra = self._arrivals(durations)
+        durations = np.concatenate((self.f[: m + 1], [self.f_full]))
+        self.spectra = np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
         rows = np.fft.irfft(self.spectra, n=self.size, axis=1)
-        matrix = np.zeros((top + 1, top + 1))
+        matrix = np.empty((top + 1, top + 1))
         matrix[: m + 1] = rows[:-1, : top + 1]
         ratio = 0.0
         if top > m:
@@ -152,19 +180,15 @@ class _Chain:
             matrix[m + 1 :] = view[whole + np.arange(top - m, 0, -1)]
             if part > 1e-9 and whole == m + 1:
                 # a positive remainder below one cell still needs a step of its own
-                matrix[m + 1] = 0.0
+                matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = rows[-1, :top]
             ratio = self._tail_ratio()
             if ratio > 0:
-                geometric = (1 - ratio) * ratio ** np.arange(top + 1)
-                tail = np.convolve(walk[: whole + 1], geometric)[: whole + 1]
+                geometric = (1 - ratio) * ratio ** np.arange(whole + 1)
                 matrix[top] = 0.0
-                matrix[top, top - whole :] = tail
-        sources = np.stack((matrix[0], self.pmf[: top + 1]))
-        for block in (matrix, sources):
-            block[:, top] += np.maximum(1.0 - block.sum(axis=1), 0.0)
-        system = np.eye(top) - matrix[1:, 1:].T
-        return np.maximum(np.linalg.solve(system, sources[:, 1:].T).T, 0.0), ratio
+                matrix[top, top - whole :] = np.convolve(walk[: whole + 1], geometric)[: whole + 1]
+        matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
+        return matrix, ratio
 
     def _tail_ratio(self) -> float:
         """Return η with π(i) ∝ η^i far out: η^M_E exp(λ f (φ(1/η) − 1)) = 1."""
@@ -187,78 +211,108 @@ class _Chain:
                 break
         return float(np.exp(-s)) if s > 0 else 0.0
 
-    def solve(self, load: float) -> BulkWait:
-        visits, ratio = self._visits()
-        m, top, d = self.m, self.top, self.d
-        durations = np.concatenate((self.f, np.full(top - m, self.f_full)))
-        after_pause, after_idle = visits
-        pi = np.concatenate(([1.0], (1 - self.q) * after_pause + self.q * after_idle))
-        time = pi * durations
-        share = time / time.sum()
-        p_idle = share[0] * (self.q / self.rate) / durations[0]
-        in_step = share[: m + 1].copy()
-        in_step[0] -= p_idle
-        in_full = float(share[m + 1 :].sum())
+    def solve(self, load: float, with_steps: bool) -> BulkWait:
+        matrix, ratio = self._matrix()
+        top, m, d, f = self.top, self.m, self.d, self.f
+        # visits to states 1 … top between prompt-free states, after a vacation or an idle time
+        sources = np.stack((matrix[0], self.pmf[: top + 1]), axis=1)
+        sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
+        system = np.eye(top) - matrix[1:, 1:]
+        visits = np.maximum(np.linalg.solve(system.T, sources[1:]), 0.0)
+        pi = np.concatenate(([1.0], (1 - self.q) * visits[:, 0] + self.q * visits[:, 1]))
+        time = pi * f
+        time[0] *= 1 - self.q
+        idle_time = self.q / self.rate
+        share = time / (time.sum() + idle_time)
+        p_idle = 1.0 - float(share.sum())
 
-        hist = _Ramps(self._horizon(pi, ratio))
-        cells = np.arange(top + 1)
-        f_done = np.concatenate(([self.f[min(1, m)]], self.f[1:]))
-
-        # found idle: served at once
-        hist.add(p_idle * self.weight, self.server.alone, 0.0)
-
-        # met a step that leaves nothing behind
-        f0 = durations[: m + 1].copy()
-        f0[0] = self.server.vacation
-        weights, lengths, spectra = _group(in_step, f0, self.spectra[: m + 1])
-        waiting = np.fft.irfft(spectra * self.phi, n=self.size, axis=1)
-        fits = np.minimum(np.maximum(waiting[:, : m + 1], 0.0), 1.0)
-        hist.add(
-            fits * weights[:, None] if weights.size else fits,
-            f_done[None, :],
-            lengths[:, None],
+        hist = Ramps(self._horizon(pi, ratio))
+        final = np.zeros(top + 2)
+        self._found_idle(hist, final, p_idle)
+        batch = self._met_step(hist, final, share, pi, ratio)
+        pause = self.server.vacation
+        # decodes only see cycles that start with a decode step
+        after = visits[:, 0]
+        cycle = pause + float(after @ f[1:])
+        count = 1.0 + float(after.sum())
+        far = after[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
+        steps = None
+        if with_steps:
+            law = np.concatenate(([1.0], after)) / count
+            steps = self._steps(matrix, system, law, cycle / count, final)
+        tokens = p_idle * self.l1 + (1 - p_idle) * batch[0]
+        return BulkWait(
+            ttft=hist.distribution(),
+            busy=1.0 - (pause / cycle if pause > 0 else p_idle),
+            tau=cycle / count,
+            batch_tokens=tokens,
+            backlog=(float(after @ np.arange(1, top + 1)) + far) * d / count,
+            load=load,
+            saturated=batch[1],
+            steps=steps,
         )
-        inside = fits.sum(axis=1)
-        mass_fit = float(weights @ inside)
-        tokens_fit = float(weights @ (fits @ (cells[: m + 1] * d)))
-        over = np.maximum(1.0 - inside, 0.0) * weights
-        if over.sum() > 1e-7:
-            self._queued(hist, over > 1e-9, weights, lengths, inside, np.array([1.0]))
 
-        # met a full step
+    def _found_idle(self, hist: Ramps, final: Floats, p_idle: float) -> None:
+        """Add arrivals that find the server idle: served at once, by several steps if long."""
+        if p_idle <= 0:
+            return
+        cells, alone = self.prompt / self.d, self.server.alone
+        rounds = np.maximum(np.ceil(cells / self.full - 1e-9) - 1.0, 0.0)
+        if self.server.budget > self.server.packed:
+            rounds = np.where(cells <= self.server.budget / self.d, 0.0, rounds)
+        remain = cells - rounds * self.full
+        none, extra = self._behind(rounds * self.f_full)
+        last = self._last(remain)
+        crowded = np.where(rounds > 0, alone + self._last(remain + extra) - last, alone)
+        none = np.where(rounds > 0, none, 1.0)
+        mass = p_idle * self.weight
+        hist.add(mass * none, alone, 0.0)
+        hist.add(mass * (1 - none), crowded, 0.0)
+        self._finish(final, remain, mass * none)
+        self._finish(final, remain + extra, mass * (1 - none))
+
+    def _met_step(
+        self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
+    ) -> tuple[float, float]:
+        """Add arrivals that meet a step; return mean tokens of their last step and who queues."""
+        m, d = self.m, self.d
+        cells = np.arange(m + 1)
+        f_done = np.concatenate(([self.f[min(1, self.top)]], self.f[1 : m + 1]))
+        weights, lengths, spectra = group(
+            share[: m + 1], self.f[: m + 1], self.spectra[: m + 1], GROUPS
+        )
+        in_full = float(share[m + 1 :].sum())
         rest = np.zeros(1)
+        waiting = np.fft.irfft(spectra * self.phi, n=self.size, axis=1)
         if in_full > 0:
             rest = self._left_behind(pi, ratio)
             spectrum = np.fft.rfft(rest, n=self.size) * self.spectra[-1] * self.phi
-            waiting = np.maximum(np.fft.irfft(spectrum, n=self.size), 0.0)[: m + 1]
-            hist.add(in_full * waiting, f_done, self.f_full)
-            inside_full = float(waiting.sum())
-            mass_fit += in_full * inside_full
-            tokens_fit += in_full * float(waiting @ cells[: m + 1]) * d
-            self._queued(
-                hist,
-                np.array([True]),
-                np.array([in_full]),
-                np.array([self.f_full]),
-                np.array([inside_full]),
-                rest,
-            )
-        beyond = max(1.0 - p_idle - mass_fit, 0.0)
-        tokens = p_idle * self.l1 + tokens_fit + beyond * self.server.packed
-        pause = self.server.vacation
-        # decodes only see cycles that start with a decode step
-        cycle = pause + float(after_pause @ durations[1:])
-        steps = 1.0 + float(after_pause.sum())
-        tail_mean = after_pause[-1] * d * ratio / (1 - ratio) if ratio > 0 else 0.0
-        return BulkWait(
-            ttft=hist.distribution(),
-            busy=1.0 - pause / cycle,
-            tau=cycle / steps,
-            batch_tokens=tokens,
-            backlog=(float(after_pause @ cells[1:]) * d + tail_mean) / steps,
-            load=load,
-            saturated=beyond,
-        )
+            waiting = np.concatenate((waiting, np.fft.irfft(spectrum, n=self.size)[None]))
+            weights = np.append(weights, in_full)
+            lengths = np.append(lengths, self.f_full)
+        waiting = np.maximum(waiting, 0.0)
+        fits = waiting[:, : m + 1]
+        mass = fits * weights[:, None]
+        hist.add(mass, f_done[None, :], lengths[:, None])
+        by_size = mass.sum(axis=0)
+        final[: m + 1] += by_size
+        inside = np.minimum(fits.sum(axis=1), 1.0)
+        over = (1.0 - inside) * weights
+        queued = float(over.sum())
+        if queued > 1e-9:
+            beyond = weights @ waiting[:, m + 1 : self.top + 1]
+            open_rows = over > 1e-9
+            plain = open_rows.copy()
+            if in_full > 0:
+                plain[-1] = False
+                self._queued(hist, final, beyond, weights[-1:], lengths[-1:], inside[-1:], rest)
+            if plain.any():
+                self._queued(
+                    hist, final, beyond, weights[plain], lengths[plain], inside[plain], np.ones(1)
+                )
+        met = float(by_size.sum()) + queued
+        tokens = float(by_size @ cells) * d + queued * self.server.packed
+        return tokens / max(met, 1e-300), queued
 
     def _left_behind(self, pi: Floats, ratio: float) -> Floats:
         """Return the law of V − M_E in a full step, tail unrolled [size]."""
@@ -268,13 +322,13 @@ class _Chain:
             tail = pi[-1] * (1 - ratio) * ratio ** np.arange(extra)
             beyond = np.concatenate((beyond[:-1], tail))
         position = np.maximum(np.arange(beyond.size) + (self.m + 1) - self.full, 0.0)
-        law = _split(position, beyond / beyond.sum(), max(self.size, beyond.size + self.top))
-        return law[: np.flatnonzero(law > 0)[-1] + 1] if law.any() else law[:1]
+        return split(position, beyond / beyond.sum(), beyond.size + 2)
 
     def _queued(
         self,
-        hist: _Ramps,
-        chosen: NDArray[np.bool_],
+        hist: Ramps,
+        final: Floats,
+        beyond: Floats,
         weights: Floats,
         lengths: Floats,
         inside: Floats,
@@ -285,17 +339,16 @@ class _Chain:
         The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
         are then rest + l + CP(λ u T).
         """
-        weights, lengths, inside = weights[chosen], lengths[chosen], inside[chosen]
         if weights.size > 8:
             order = np.array_split(np.arange(weights.size), 8)
             mass = np.array([weights[o].sum() for o in order])
             lengths = np.array([weights[o] @ lengths[o] for o in order]) / mass
             inside = np.array([weights[o] @ inside[o] for o in order]) / mass
             weights = mass
-        d, f_full, full = self.d, self.f_full, self.full
+        f_full, full = self.f_full, self.full
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         elapsed = (lengths[:, None] * u).ravel()
-        size = _fft_size(max(self.size, rest.size + 2 * self.top))
+        size = fft_size(max(self.size, rest.size + 2 * self.top))
         phi = self.phi if size == self.size else np.fft.rfft(self.pmf, n=size)
         spectrum = np.exp(self.rate * elapsed[:, None] * (phi - 1.0)) * phi
         spectrum = spectrum * np.fft.rfft(rest, n=size)
@@ -304,139 +357,94 @@ class _Chain:
         width = np.repeat(lengths, U_BINS) / U_BINS
         left = np.repeat(lengths, U_BINS) - elapsed - width / 2
 
-        next_step = np.maximum(ahead[:, : self.m + 1].sum(axis=1) - np.repeat(inside, U_BINS), 0.0)
-        hist.add(portion * next_step, left + f_full, width)
+        next_step = ahead[:, : self.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
+        next_step = portion * np.maximum(next_step, 0.0)
+        hist.add(next_step, left + f_full, width)
+        if beyond.size and beyond.sum() > 0:
+            final[self.m + 1 : self.top + 1] += beyond * (next_step.sum() / beyond.sum())
 
-        cells = np.arange(self.m + 1, size)
-        rounds = np.ceil(cells / full - 1e-9) - 1.0
-        remain = (cells - rounds * full) * d
-        behind = self.rate * (left[:, None] + width[:, None] / 2 + rounds * f_full)
-        none = np.exp(-behind)
-        extra = behind * self.l1 / np.maximum(1.0 - none, 1e-12)
-        top = self.server.packed
-        last_none = self.server.step(np.minimum(remain, top))
-        last_some = self.server.step(np.minimum(remain + extra, top))
-        last = none * last_none + (1 - none) * last_some
         mass = ahead[:, self.m + 1 :] * portion[:, None]
-        keep = mass.sum(axis=0) > 1e-9
-        hist.add(
-            mass[:, keep],
-            left[:, None] + rounds[keep] * f_full + last[:, keep],
-            width[:, None],
+        keep = np.flatnonzero(mass.sum(axis=0) > 1e-9)
+        mass, cells = mass[:, keep], keep + self.m + 1
+        rounds = np.ceil(cells / full - 1e-9) - 1.0
+        remain = cells - rounds * full
+        none, extra = self._behind(left[:, None] + width[:, None] / 2 + rounds * f_full)
+        crowded = remain + extra
+        last = none * self._last(remain) + (1 - none) * self._last(crowded)
+        hist.add(mass, left[:, None] + rounds * f_full + last, width[:, None])
+        self._finish(final, remain, (mass * none).sum(axis=0))
+        self._finish(final, crowded.ravel(), (mass * (1 - none)).ravel())
+
+    def _behind(self, wait: Floats) -> tuple[Floats, Floats]:
+        """Return P(nobody arrives in `wait`) and the mean cells of arrivals if somebody does."""
+        arrivals = self.rate * wait
+        none = np.exp(-arrivals)
+        return none, arrivals * (self.l1 / self.d) / np.maximum(1.0 - none, 1e-12)
+
+    def _last(self, cells: Floats) -> Floats:
+        """Return the time of a last step with that much waiting [s]."""
+        return self.server.step(np.minimum(cells * self.d, self.server.packed))
+
+    def _finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
+        """Note the state in which a request's last step starts."""
+        final += split(np.minimum(cells, self.top), mass, final.size)
+
+    def _steps(
+        self, matrix: Floats, system: Floats, law: Floats, mean: float, final: Floats
+    ) -> StepLaw:
+        """Return the moments of step sums after a first token, from Poisson's equation."""
+        noise = self.f - mean
+        h = np.concatenate(([0.0], np.linalg.solve(system, noise[1:])))
+        h -= law @ h
+        later = h - noise  # P h
+        final = final[: self.top + 1] / final.sum()
+        excess = float(final @ later)
+        r0 = float(law @ noise**2)
+        beyond = float(law @ (noise * later))  # covariances at lags 1, 2, …
+        r1 = float((law * noise) @ (matrix @ noise))
+        decay = min(max(1.0 - r1 / beyond, 0.0), 0.98) if beyond > 1e-12 * r0 else 0.0
+        spread = float(final @ (matrix @ h**2)) - excess**2
+        return StepLaw(
+            mean=mean,
+            r0=r0,
+            r1=beyond * (1 - decay),
+            decay=decay,
+            excess=excess,
+            start=spread - float(law @ h**2),
         )
 
     def _horizon(self, pi: Floats, ratio: float) -> float:
         """Return a time that hardly any wait exceeds [s]."""
-        longest = float(max(self.f_full, self.f.max(initial=0.0), self.server.vacation))
         cells = float(self.top)
         if ratio > 0:
             cells += 6.0 / -math.log(ratio)
         else:
             cells = float(np.flatnonzero(np.cumsum(pi[::-1])[::-1] > 1e-7)[-1]) + 1.0
         rounds = math.ceil((cells + 6 * self.l1 / self.d) / self.full)
-        alone = float(self.server.alone.max())
-        return 1.02 * ((rounds + 1) * longest + alone)
-
-
-class _Ramps:
-    """Histogram of sums of a constant and a uniform, kept as its second difference."""
-
-    def __init__(self, horizon: float) -> None:
-        self.h = horizon / (TIME_POINTS - 3)
-        self.slope = np.zeros(TIME_POINTS + 1)
-        self.total = 0.0
-        self.moment = 0.0
-
-    def add(self, mass: Floats, start: Floats, width: Floats | float) -> None:
-        """Add `mass` spread evenly over [start, start + width] (arguments broadcast)."""
-        h = self.h
-        mass, start, width = np.broadcast_arrays(mass, start, width)
-        mass, start, width = mass.ravel(), start.ravel(), width.ravel()
-        self.total += float(mass.sum())
-        self.moment += float(mass @ (start + width / 2))
-        spread = np.maximum(width, h)
-        start = start - np.where(width < h, (h - width) / 2, 0.0)
-        rate = mass / spread
-        self._impulse(start / h, rate)
-        self._impulse((start + spread) / h, -rate)
-
-    def _impulse(self, at: Floats, value: Floats) -> None:
-        at = np.clip(at, 0.0, TIME_POINTS - 1.0)
-        low = at.astype(np.int64)
-        part = at - low
-        n = self.slope.size
-        self.slope += np.bincount(low, value * (1 - part), n)
-        self.slope += np.bincount(low + 1, value * part, n)
-
-    def distribution(self) -> Distribution:
-        density = np.cumsum(self.slope)[:-1] * self.h
-        F = np.concatenate(([0.0], np.cumsum(density)))[:-1] / self.total
-        # a slope impulse at cell i acts on the cdf from i on
-        return Distribution.from_cdf(self.h * np.arange(F.size), F, self.moment / self.total)
+        return 1.02 * ((rounds + 1) * float(self.f.max()) + float(self.server.alone.max()))
 
 
 def _grid(
-    server: BulkServer,
-    rate: float,
-    prompt: Floats,
-    weight: Floats,
-    l1: float,
-    l2: float,
-    points: int,
+    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
 ) -> tuple[float, int]:
     """Return cell width [tokens] and index of the last state."""
+    l1, l2 = float(weight @ prompt), float(weight @ prompt**2)
     full = float(server.step(np.array([server.packed]))[0])
     x = l1
     for _ in range(4):
         x = min(rate * l1 * float(server.step(np.array([max(x, 1.0)]))[0]), server.packed)
     step = float(server.step(np.array([max(x, l1)]))[0])
-    large = _quantile(prompt, weight, 0.999)
-    light = x + 6.0 * math.sqrt(rate * max(step, server.vacation) * l2) + large
-    high = light
-    if light > server.budget:
+    large = weighted_quantile(prompt, weight, 0.999)
+    high = x + 6.0 * math.sqrt(rate * max(step, server.vacation) * l2) + large
+    bound = high > server.budget
+    if bound:
         theta = 2 * (server.packed - rate * full * l1) / (rate * full * l2)
-        far = min(light + 2.5 / theta, server.budget + large + 7.0 / theta)
+        far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
         high = max(server.budget * 1.5, far)
-    d = min(high / points, server.packed / 20.0) if high > server.budget else high / points
+    d = min(high / points, server.packed / 20.0) if bound else high / points
     if prompt.size == 1:
-        d = prompt[0] / max(round(prompt[0] / d), 1)
-    elif high > server.budget:
+        d = float(prompt[0]) / max(round(float(prompt[0]) / d), 1)
+    elif bound:
         d = server.packed / max(round(server.packed / d), 1)
     top = min(math.ceil(high / d), 2 * points)
     return d, max(top, math.ceil(large / d) + 1, 8)
-
-
-def _quantile(values: Floats, weight: Floats, p: float) -> float:
-    order = np.argsort(values)
-    at = int(np.searchsorted(np.cumsum(weight[order]), p))
-    return float(values[order[min(at, values.size - 1)]])
-
-
-def _split(position: Floats, weight: Floats, size: int) -> Floats:
-    """Return masses at real positions on the integer grid, means kept [size]."""
-    position = np.minimum(position, size - 2)
-    low = np.floor(position + 1e-9).astype(np.int64)
-    part = np.maximum(position - low, 0.0)
-    return np.bincount(low, weight * (1 - part), size) + np.bincount(low + 1, weight * part, size)
-
-
-def _group(
-    weight: Floats, length: Floats, spectra: NDArray[np.complex128]
-) -> tuple[Floats, Floats, NDArray[np.complex128]]:
-    """Return at most `GROUPS` groups of neighbouring steps: weight, mean length, mean spectrum."""
-    count = weight.size
-    if count <= GROUPS:
-        return weight, length, spectra
-    # the first state (the vacation) stays alone
-    edges = np.unique(np.round(np.concatenate(([0], np.linspace(1, count, GROUPS)))).astype(int))
-    starts = edges[:-1]
-    mass = np.add.reduceat(weight, starts)
-    safe = np.maximum(mass, 1e-300)
-    grouped = np.add.reduceat(weight[:, None] * spectra, starts, axis=0) / safe[:, None]
-    return mass, np.add.reduceat(weight * length, starts) / safe, grouped
-
-
-def _fft_size(n: int) -> int:
-    """Return a size ≥ n whose FFT is fast: 2^a or 3·2^a."""
-    power = 1 << (n - 1).bit_length()
-    return 3 * power // 4 if 3 * power // 4 >= n else power
