@@ -20,7 +20,7 @@ import numpy as np
 from bestserve.models.device import Device
 from bestserve.models.engine import EngineConstants
 from bestserve.models.operators import Operator
-from bestserve.models.roofline import Floats
+from bestserve.models.roofline import Floats, Number, present
 
 
 class Dispatch(NamedTuple):
@@ -57,30 +57,28 @@ def bounds(launch: Floats, device: Floats) -> tuple[Floats, Floats]:
     return np.asarray(low), np.asarray(high)
 
 
-def kernel_sequence(operators: Sequence[Operator], launch_time: float) -> tuple[Floats, Floats]:
-    """Return host and device times of every kernel group of a step, in order: float64[s, n] [s].
+def kernel_sequence(operators: Sequence[Operator], values: Sequence[Number]) -> Floats:
+    """Return one value per kernel group of a step in order of execution, float64[s, n].
 
-    Layers repeat their group's operators; an operator without work in a step is not launched.
+    values : of one occurrence of each operator. Layers repeat their group's operators; what lies
+    outside the layers comes last, as often as it occurs.
     """
-    groups = sorted({o.group for o in operators}, key=lambda g: (g < 0, g))
-    steps = max(np.size(o.cost.time) for o in operators)
-    host: list[Floats] = []
-    device: list[Floats] = []
-    for group in groups:
-        members = [o for o in operators if o.group == group]
-        times = np.stack([np.broadcast_to(o.cost.time, steps) for o in members], axis=-1)
-        launches = np.array([o.launches for o in members]) * launch_time
-        pattern = np.where(times > 0, launches, 0.0)
-        if group >= 0:
-            repeats = members[0].count
-        else:
-            # Outside the layers: each as often as it occurs.
-            each = [o.count for o in members]
-            times, pattern = np.repeat(times, each, axis=-1), np.repeat(pattern, each, axis=-1)
-            repeats = 1
-        device.append(np.tile(times, (1, repeats)))
-        host.append(np.tile(pattern, (1, repeats)))
-    return np.concatenate(host, axis=-1), np.concatenate(device, axis=-1)
+    steps = max(np.size(value) for value in values)
+    rows = [np.broadcast_to(value, steps) for value in values]
+    parts = []
+    for group in sorted({o.group for o in operators}, key=lambda g: (g < 0, g)):
+        members = [i for i, o in enumerate(operators) if o.group == group]
+        pattern = np.stack([rows[i] for i in members], axis=-1)
+        counts = [operators[i].count for i in members]
+        parts.append(
+            np.tile(pattern, (1, counts[0])) if group >= 0 else np.repeat(pattern, counts, axis=-1)
+        )
+    return np.concatenate(parts, axis=-1)
+
+
+def launch_times(operators: Sequence[Operator], launch: float) -> list[Floats]:
+    """Return the host time to launch one occurrence of each operator; 0 without work [s]."""
+    return [o.launches * launch * present(o.cost.time) for o in operators]
 
 
 def launch_time(engine: EngineConstants, device: Device) -> float:
@@ -90,5 +88,6 @@ def launch_time(engine: EngineConstants, device: Device) -> float:
 
 def eager_step(operators: Sequence[Operator], engine: EngineConstants, device: Device) -> Dispatch:
     """Return the step without CUDA graphs; the engine's host time per step is not in it."""
-    host, gpu = kernel_sequence(operators, launch_time(engine, device))
+    host = kernel_sequence(operators, launch_times(operators, launch_time(engine, device)))
+    gpu = kernel_sequence(operators, [o.cost.time for o in operators])
     return Dispatch(pipeline(host, gpu), gpu.sum(axis=-1), host.sum(axis=-1))
