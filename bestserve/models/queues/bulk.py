@@ -84,11 +84,14 @@ class StepLaw:
         return self.excess * (1 - self.decay**steps)
 
     def variance_of(self, steps: Floats) -> Floats:
-        """Return the variance of the sum of the first steps, start included [c, s²]."""
+        """Return the stationary variance of the sum of `steps` steps [c, s²]."""
         r = self.decay
         tail = (steps - 1 - r * (1 - r ** (steps - 1)) / (1 - r)) / (1 - r)
-        stationary = steps * self.r0 + 2 * self.r1 * np.maximum(tail, 0.0)
-        return np.asarray(np.maximum(stationary + self.start * (1 - r**steps) ** 2, 0.0))
+        return np.asarray(steps * self.r0 + 2 * self.r1 * np.maximum(tail, 0.0))
+
+    def slope_of(self, steps: Floats) -> Floats:
+        """Return the growth of `variance_of` with one more step [c, s²]."""
+        return np.asarray(self.variance_of(steps + 1) - self.variance_of(steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,12 +36,13 @@ class Response:
     jump2: float = 0.0
 
 
-def variance_of_mean(
+def variance_of_sum(
     requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
 ) -> Floats:
-    """Return the variance of the mean of D consecutive step times [c, s²] for each output class.
+    """Return the variance of the sum of D consecutive step times, by bins of D [bins+1, s²].
 
-    rate : λ [1/s]; tau : mean step time, stalls included [s]; scv : squared CV of the gaps
+    Entry i belongs to D = i · `requests.width`. rate : λ [1/s]; tau : mean step time, stalls
+    included [s]; scv : squared CV of the gaps
     """
     a, k, width = response.alpha, response.k, requests.width
     # totals over a bin of `width` steps: amplitudes × width, the jump counted once
@@ -49,13 +50,27 @@ def variance_of_mean(
     power = a * a * requests.power00 + a * k * requests.power01 + k * k * requests.power11
     total = mean_h + response.jump1
     density = power * width + response.jump2 + 2 * response.jump1 * mean_h.real
-    density = density + (scv - 1.0) * np.abs(total) ** 2
+    if scv != 1.0:
+        density = density + (scv - 1.0) * np.abs(total) ** 2
     spectrum = rate * tau * width * density / np.abs(1.0 - rate * total) ** 2
     covariance = np.fft.irfft(spectrum)[: requests.survival.size + 2]
     # Var of a sum over m bins: m R0 + 2 Σ_{u<m} (m − u) R_u
-    inner = np.cumsum(np.cumsum(covariance[1:]))
-    sums = np.concatenate(
-        ([0.0, covariance[0]], np.arange(2, covariance.size + 1) * covariance[0] + 2 * inner)
-    )[: covariance.size]
-    bins = requests.classes / width
-    return np.maximum(np.interp(bins, np.arange(sums.size), sums), 0.0) / requests.classes**2
+    sums = np.arange(covariance.size) * covariance[0]
+    sums[2:] += 2 * np.cumsum(np.cumsum(covariance[1:-1]))
+    return np.maximum(sums, 0.0)
+
+
+def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
+    """Return `variance_of_sum` and its slope per step at the output classes [c, s²]."""
+    bins = requests.classes / requests.width
+    left = np.minimum(bins.astype(np.int64), sums.size - 2)
+    slope = np.diff(sums)[left]
+    return sums[left] + slope * (bins - left), slope / requests.width
+
+
+def variance_of_mean(
+    requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
+) -> Floats:
+    """Return the variance of the mean of D consecutive step times [c, s²] for each class."""
+    value, _ = at_classes(requests, variance_of_sum(requests, response, rate, tau, scv))
+    return value / requests.classes**2

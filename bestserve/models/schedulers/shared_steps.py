@@ -10,15 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_wait
-from bestserve.models.queues.noise import Response, variance_of_mean
+from bestserve.models.queues.noise import Response, at_classes, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
-
-ITERATIONS = 2
 
 
 def capacity(engine: Engine, split: bool) -> float:
@@ -59,18 +57,16 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     saturated_n = min(engine.budget * r.d1 / (r.p1 + r.d1), engine.slots)
 
     # start: each prompt adds its own cost to decode-only steps
-    n = 1.0
-    sigma = 0.0
+    n, sigma = 1.0, 0.0
     for _ in range(3):
-        work = _increment(engine, max(n, 1.0), split)
-        sigma = min(rate * work, 0.9)
+        sigma = min(rate * _increment(engine, max(n, 1.0), split), 0.9)
         n = occupancy(rate, r.d1, engine.decode_times / (1 - sigma)).mean
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     alone = engine.prompt_times(0.0, split, engine.budget)
-    work = engine.work_tokens(_packed(engine, engine.budget - state.mean, split))
+    work = engine.work_tokens(_packed(engine, max(engine.budget - state.mean, 1.0), split))
     met: BulkWait | None = None
     decodes = 1.0
-    for _ in range(ITERATIONS):
+    for last in (False, True):
         decodes = max(state.mean / max(1.0 - state.idle, 1e-9), 1.0)
         crowded = decodes + 0.6 * load**8 * max(saturated_n - decodes, 0.0)
         room = max(engine.budget - crowded, 1.0)
@@ -83,15 +79,52 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
             alone=alone,
             idle=state.idle,
         )
-        met = bulk_wait(served, rate, work, r.weight)
+        met = bulk_wait(served, rate, work, r.weight, with_steps=last)
         if met is None:
             return None
         sigma = min(max(1.0 - served.vacation / met.tau, 1e-6), 0.98)
-        state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
+        times = _stretched(engine, sigma, decodes, split)
+        state = occupancy(rate, r.d1, times)
         if state.load >= 1.0:
             return None
     assert met is not None
-    return _assemble(engine, rate, limit, state, met, sigma, split, decodes)
+    return _assemble(engine, rate, limit, state, met, sigma, split, decodes, times)
+
+
+def _stretched(engine: Engine, sigma: float, decodes: float, split: bool) -> np.ndarray:
+    """Return the mean step time with n decodes, prompts included, for n = 1 … slots [s].
+
+    The prompts' share σ(n) follows what a prompt adds to a step with n decodes, scaled to the
+    chain's σ at `decodes`.
+    """
+    knots = np.unique(np.clip([1.0, decodes / 2, decodes, 1.5 * decodes, engine.slots], 1, None))
+    cost = np.array([_increment(engine, n, split) for n in knots])
+    here = float(np.interp(decodes, knots, cost))
+    count = np.arange(1, engine.slots + 1)
+    share = np.minimum(sigma * np.interp(count, knots, cost) / here, 0.99)
+    return np.asarray(engine.decode_times / (1 - share))
+
+
+def _size_bias(
+    total: np.ndarray, slope: np.ndarray, r0: float, d: np.ndarray, tau: float
+) -> np.ndarray:
+    """Return what meeting steps in proportion to their length adds to the variance of a sum [s²].
+
+    Var(S | weight d₀) − Var S = κ(S, S, d₀)/τ − (Cov(S, d₀)/τ)², with κ(S, S, d₀) a third of the
+    growth of the third cumulant, 3V²/(Dτ) for clustered noise, and Cov(S, d₀) = (V' − R₀)/2.
+    """
+    third = 2 * total * slope / d - (total / d) ** 2
+    return (third - ((slope - r0) / 2) ** 2) / tau**2
+
+
+def _slope(times: np.ndarray, n: float, spread: float) -> float:
+    """Return d times/dn as a secant over n ± spread [s/sequence]."""
+    low, high = max(n - spread, 1.0), min(n + max(spread, 1.0), float(times.size))
+    if high <= low:
+        return 0.0
+    count = np.arange(1, times.size + 1)
+    ends = np.interp([low, high], count, times)
+    return float((ends[1] - ends[0]) / (high - low))
 
 
 def _increment(engine: Engine, decodes: float, split: bool) -> float:
@@ -116,33 +149,46 @@ def _assemble(
     sigma: float,
     split: bool,
     decodes: float,
+    times: np.ndarray,
 ) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the backlog at the first token."""
     r, d = engine.requests, engine.requests.classes
+    assert met.steps is not None
     cost = _increments(engine, decodes, split)
     scale = sigma / (rate * float(r.weight @ cost))
     s1, s2, s3 = (float(r.weight @ cost**p) * scale**p for p in (1, 2, 3))
-    generations = np.log(max(sigma, 1e-12)) * d
-    gamma = (1.0 - np.exp(generations)) / (1 - sigma)
     mates = max(met.batch_tokens / r.p1 - 1.0, 0.0)
     spread = max(state.variance, 0.0) ** 0.5
-    base = engine.response(state.mean, spread)
-    own = base.alpha + base.k * r.context
+    own = (1 - sigma) * _slope(times, state.mean, spread)
+    k = engine.lane.step.k
+    base = Response(max(own - k * r.context, 0.0), k)
     feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)
-    td = (1 - sigma) * state.tpot + mates * own * r.overlap / d / feedback
-    td = td + base.k * (r.class_prompt - r.kv1)
-    left = max(rate * met.ttft.mean - (met.batch_tokens / r.p1 - 1) / 2, 0.0)
-    excess = (left - met.backlog / r.p1) * s1 * gamma
-    mean = (d * td / (1 - sigma) + excess) / d
-    response = Response(base.alpha, base.k, s1, s2)
-    variance = variance_of_mean(r, response, rate, state.tpot)
+    join = mates * own * r.overlap / d / feedback + base.k * (r.class_prompt - r.kv1)
+    tau = met.tau
+    # prompts enter the noise with the long-run variance that the chain gives their steps
+    fast = met.steps.long_run * (1 - sigma) ** 2 / (rate * tau)
+    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, fast), rate, tau)
+    alone = variance_of_sum(r, Response(base.alpha / (1 - sigma), base.k / (1 - sigma)), rate, tau)
+    total, slope = at_classes(r, noise)
+    _, slope_alone = at_classes(r, alone)
+    # long steps collect more arrivals, so requests meet more than the mean step: the part of it
+    # that the occupancy (no prompts) and the chain (fixed decodes) do not have
+    lag = (slope - noise[1] / r.width) - (slope_alone - alone[1] / r.width)
+    mean = state.tpot + join / (1 - sigma) + met.steps.excess_of(d) / d
+    mean = mean + np.maximum(lag, 0.0) / (2 * tau) / d
+    chain = met.steps.variance_of(d)
+    stationary = np.maximum(total + chain - d * met.steps.long_run, chain)
+    variance = stationary + met.steps.start * (1 - met.steps.decay**d) ** 2
+    chain_slope = met.steps.slope_of(d)
+    slope = slope + chain_slope - met.steps.long_run
+    variance = variance + _size_bias(stationary, slope, met.steps.r0, d, tau)
+    variance = variance - _size_bias(chain, chain_slope, met.steps.r0, d, tau)
+    variance = np.maximum(variance, 0.5 * chain)
     if state.wait > 1e-3:
         variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
-    first, second = s1 * gamma, s2 * gamma**3
-    behind = rate**2 * met.ttft.variance * first**2
-    variance = variance + (left * second + behind) / d**2
-    third_bp = s3 * gamma**4 + 3 * rate * s2**2 * gamma**5
-    third = rate * td * third_bp / d**2 + (left * third_bp + 2 * behind**1.5) / d**3
+    third = 3 * variance**2 / (d * tau)
+    third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
+    variance, third = variance / d**2, third / d**3
     low = engine.decode(1.0)
     high = float(
         engine.prompt_step(
