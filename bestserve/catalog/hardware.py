@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bestserve.catalog import gpu_names
-from bestserve.catalog.files import looks_like_path, read_toml
+from bestserve.catalog.files import looks_like_path, read_toml, shown, user_path
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.errors import DataError, InputError, UnknownNameError
 from bestserve.specs.hardware import Hardware, hardware_from_record
@@ -19,6 +19,8 @@ WHAT = "hardware record"
 _DEPTH = 5
 """How many records may extend each other; a longer chain is a mistake or a loop."""
 
+
+_REASON = 300  # characters of a refusal; what it quotes is the stranger's
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,80}")
 
@@ -50,7 +52,7 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
     """
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or looks_like_path(name, ".toml"):
-        return _load_file(Path(name).expanduser())
+        return _load_file(user_path(name))
     found = resolve_hardware(name)
     if found.hardware is not None:
         return found.hardware
@@ -138,7 +140,7 @@ def _load_file(path: Path, depth: int = 0) -> Hardware:
         raise
     except InputError as error:
         reason = str(error).removeprefix("Hardware: ")
-        raise DataError(f"{WHAT} {path}: {reason}") from None
+        raise DataError(f"{WHAT} {shown(path)}: {reason[:_REASON]}") from None
 
 
 def _base(record: Mapping[str, Any], path: Path, depth: int) -> Hardware | None:
@@ -150,5 +152,5 @@ def _base(record: Mapping[str, Any], path: Path, depth: int) -> Hardware | None:
     if depth >= _DEPTH:
         raise InputError(f"more than {_DEPTH} records extend each other; is there a loop?")
     if looks_like_path(extends, ".toml"):
-        return _load_file((path.parent / Path(extends).expanduser()), depth + 1)
+        return _load_file((path.parent / user_path(extends)), depth + 1)
     return load_hardware(extends)

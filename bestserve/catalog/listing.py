@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from bestserve.catalog import engines
 from bestserve.catalog.engines import EngineRecord, engine_record, list_engines
-from bestserve.catalog.files import looks_like_path, read_toml
+from bestserve.catalog.files import looks_like_path, read_toml, user_path
 from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import list_models, load_model
 from bestserve.errors import UnknownNameError
@@ -47,7 +47,7 @@ def describe(name: str) -> list[Row]:
     GPU, DataError for an unreadable file.
     """
     if name.endswith(".toml"):
-        return _describe_toml(Path(name).expanduser())
+        return _describe_toml(user_path(name))
     if looks_like_path(name, ".json"):
         return describe_model(load_model(name))
     loaders: tuple[Callable[[str], list[Row]], ...] = (

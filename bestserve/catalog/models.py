@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
-from bestserve.catalog.files import looks_like_path, read_json
+from bestserve.catalog.files import is_folder, looks_like_path, read_json, shown, user_path
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
 from bestserve.catalog.hf.config import Config
@@ -39,11 +39,11 @@ def load_model(name_or_path: str | Path) -> Model:
     """
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or looks_like_path(name, ".json"):
-        return _from_path(Path(name).expanduser())
-    found = _named(name)
-    if found is None and name.startswith(("/", "~", "\\")):
+        return _from_path(user_path(name))
+    if name.startswith(("/", "~", "\\")):
         # A path on the machine that served the model: its last part is the model's name.
-        found = _named(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
+        name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    found = _named(name)
     if found is None:
         hint = "see `bestserve catalog`, or give the path of a config.json"
         raise UnknownNameError("model", name, _spellings(), hint)
@@ -246,17 +246,21 @@ def _from_path(path: Path) -> Model:
     """Read a config.json, a model folder, or a folder of the Hugging Face cache."""
     file = _config_file(path)
     if file is None:
-        raise DataError(f"{WHAT} {path}: no config.json in this folder; give the file's path")
+        raise DataError(
+            f"{WHAT} {shown(path)}: no config.json in this folder; give the file's path"
+        )
     values = read_json(file, WHAT)
     beside = file.with_name("hf_quant_config.json")
     if "quantization_config" not in values and beside.is_file():
-        extra = Config(read_json(beside, WHAT), f"{WHAT} {beside}").part("quantization").values
+        extra = (
+            Config(read_json(beside, WHAT), f"{WHAT} {shown(beside)}").part("quantization").values
+        )
         values = {**values, "quantization_config": {"quant_method": "modelopt", **extra}}
-    return model_from_config(values, name=str(path), where=f"{WHAT} {file}")
+    return model_from_config(values, name=shown(path), where=f"{WHAT} {shown(file)}")
 
 
 def _config_file(path: Path) -> Path | None:
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     if (path / "config.json").is_file():
         return path / "config.json"

@@ -171,7 +171,8 @@ def _shell_patterns(expression: str) -> tuple[str, ...]:
     """
     body = expression.removeprefix("^")
     open_end = not body.endswith("$")
-    body = body.removesuffix("$").replace("\\d+", "*").replace(".*", "*").replace("\\.", ".")
+    dots_apart = body.removesuffix("$").replace("\\.", "\0")  # literal dots, until .* is done
+    body = dots_apart.replace("\\d+", "*").replace(".*", "*").replace("\0", ".")
     before, bracket, rest = body.partition("(")
     choices, closing, after = rest.partition(")")
     if bool(bracket) != bool(closing):
