@@ -108,10 +108,13 @@ def is_folder(path: Path) -> bool:
 
 
 def looks_like_path(name: str, suffix: str) -> bool:
-    """Whether `name` is meant as a path: it ends so, starts like one, or exists."""
+    """Whether `name` is meant as a path: it ends so, starts like one, or is a file in a folder.
+
+    A folder does not count: who works beside a checkout of vllm/ still means the engine.
+    """
     if name.endswith(suffix) or name.startswith(("./", "../", "~/", ".\\", "..\\")):
         return True
     try:
-        return Path(name).exists() and ("/" in name or "\\" in name or Path(name).is_dir())
+        return ("/" in name or "\\" in name) and Path(name).is_file()
     except (OSError, ValueError):  # too long, or a NUL inside
         return False

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 
 from bestserve.catalog import engines
 from bestserve.catalog.engines import EngineRecord, engine_record, list_engines
-from bestserve.catalog.files import looks_like_path, read_toml, user_path
+from bestserve.catalog.files import read_toml, user_path
 from bestserve.catalog.hardware import list_hardware, load_hardware
-from bestserve.catalog.models import list_models, load_model
+from bestserve.catalog.models import is_model_path, list_models, load_model
 from bestserve.errors import UnknownNameError
 from bestserve.specs import hardware
 from bestserve.specs.hardware import Hardware
@@ -48,7 +48,7 @@ def describe(name: str) -> list[Row]:
     """
     if name.endswith(".toml"):
         return _describe_toml(user_path(name))
-    if looks_like_path(name, ".json"):
+    if is_model_path(name):
         return describe_model(load_model(name))
     loaders: tuple[Callable[[str], list[Row]], ...] = (
         lambda n: describe_hardware(load_hardware(n)),

@@ -38,7 +38,7 @@ def load_model(name_or_path: str | Path) -> Model:
     for a file that cannot be read as a model.
     """
     name = str(name_or_path)
-    if isinstance(name_or_path, Path) or looks_like_path(name, ".json"):
+    if isinstance(name_or_path, Path) or is_model_path(name):
         return _from_path(user_path(name))
     if name.startswith(("/", "~", "\\")):
         # A path on the machine that served the model: its last part is the model's name.
@@ -48,6 +48,14 @@ def load_model(name_or_path: str | Path) -> Model:
         hint = "see `bestserve catalog`, or give the path of a config.json"
         raise UnknownNameError("model", name, _spellings(), hint)
     return found
+
+
+def is_model_path(name: str) -> bool:
+    """Whether `name` is the path of a config.json or of a folder that holds one."""
+    if looks_like_path(name, ".json"):
+        return True
+    folder = user_path(name)
+    return bool(name) and is_folder(folder) and _config_file(folder) is not None
 
 
 def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Model:

@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bestserve.catalog import list_models, load_model
+from bestserve.catalog import list_models, load_engine, load_hardware, load_model
 from bestserve.errors import DataError, UnknownNameError
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 1000,
+}
 
 # spelling -> (record, weights, experts)
 SPELLINGS = {
@@ -117,15 +126,7 @@ def test_odd_names_are_refused(name: str) -> None:
 
 
 def test_own_file_folder_and_cache_snapshot(tmp_path: Path) -> None:
-    config = {
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "vocab_size": 1000,
-        "torch_dtype": "bfloat16",
-    }
+    config = TINY
     snapshot = tmp_path / "models--me--Tiny" / "snapshots" / "0a1b"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text(json.dumps(config))
@@ -140,16 +141,23 @@ def test_own_file_folder_and_cache_snapshot(tmp_path: Path) -> None:
     assert model.weights == "bf16"
 
 
+def test_folders_that_are_no_models_do_not_shadow_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("vllm", "h100-sxm", "Qwen/Qwen3-8B"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert load_model("Qwen/Qwen3-8B").record == "Qwen/Qwen3-8B"
+    assert load_hardware("h100-sxm").name == "h100-sxm"
+    assert load_engine("vllm").policy == "chunked"
+    own = {**TINY, "hidden_size": 128}
+    (tmp_path / "Qwen" / "Qwen3-8B" / "config.json").write_text(json.dumps(own))
+    assert load_model("Qwen/Qwen3-8B").record == ""
+
+
 def test_settings_beside_the_config_are_read(tmp_path: Path) -> None:
     """ModelOpt writes its settings into hf_quant_config.json."""
-    config = {
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "vocab_size": 1000,
-    }
+    config = TINY
     (tmp_path / "config.json").write_text(json.dumps(config))
     settings = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(settings))
