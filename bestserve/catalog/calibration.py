@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bestserve.catalog.files import read_toml
+from bestserve.catalog.files import read_toml, user_path
 from bestserve.errors import DataError, InputError
 from bestserve.specs.calibration import Calibration
 
@@ -13,7 +13,7 @@ WHAT = "calibration record"
 
 def load_calibration(path: str | Path) -> Calibration:
     """Return the record in a TOML file; DataError says what is wrong with it."""
-    file = Path(path).expanduser()
+    file = user_path(path)
     tables = read_toml(file, WHAT)
     try:
         return Calibration(**tables)
@@ -28,7 +28,7 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Write a record as TOML and return its path."""
     import tomli_w
 
-    file = Path(path).expanduser()
+    file = user_path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(tomli_w.dumps(calibration.record()), encoding="utf-8")
     return file

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from bestserve.catalog.files import looks_like_path, read_toml
+from bestserve.catalog.files import looks_like_path, read_toml, user_path
 from bestserve.catalog.folders import data_folders
 from bestserve.errors import DataError, InputError, UnknownNameError, nearest_names
 from bestserve.models.device import Generation, Precision
@@ -105,7 +105,7 @@ def engine_record(name_or_path: str | Path) -> EngineRecord:
     """Return a preset with the provenance of its figures; errors as `load_engine`."""
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or looks_like_path(name, ".toml"):
-        return _read(Path(name).expanduser())
+        return _read(user_path(name))
     key = ALIASES.get(name.lower(), name.lower())
     if key not in _files():
         hint = "see `bestserve catalog`, or give the path of a TOML"
@@ -157,7 +157,7 @@ def _tables(path: Path, depth: int = 0) -> dict[str, Any]:
     if depth >= _DEPTH:
         raise InputError(f"more than {_DEPTH} records extend each other; is there a loop?")
     if looks_like_path(extends, ".toml"):
-        base_path = path.parent / Path(extends).expanduser()
+        base_path = path.parent / user_path(extends)
     elif extends.lower() in _files():
         base_path = _files()[extends.lower()]
     else:
