@@ -225,7 +225,8 @@ def _weights(
         ffn += layers * (layer.dense_ffn + layer.shared_experts) / parallel.tp * dense
         routed += layers * layer.experts / (parallel.tp * parallel.dp) * experts
         other += layers * (layer.router + layer.norms) * 2.0
-    other += counts.extra * 2.0 / parallel.pp
+    final_norm = counts.norms - sum(g.count * g.norms for g in counts.groups)
+    other += (final_norm + counts.extra / parallel.pp) * 2.0
     # Tied weights are still needed by the first and by the last stage.
     ends = counts.embedding + counts.lm_head
     if parallel.pp > 1:
