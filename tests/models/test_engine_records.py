@@ -1,0 +1,125 @@
+"""Engine presets: every bundled record is complete and sourced; bad ones are refused in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bestserve.catalog import engine_record, list_engines, load_engine
+from bestserve.catalog.engines import UNITS
+from bestserve.errors import DataError, UnknownNameError
+from bestserve.models.device import Device
+
+
+@pytest.mark.parametrize("name", list_engines())
+def test_every_preset_conforms(name: str) -> None:
+    record = engine_record(name)
+    constants = record.constants
+    assert constants.name == name
+    assert record.title
+    assert constants.phi >= 1
+    assert constants.phi_moe >= 1
+    assert 0 < constants.gamma <= 1.5
+    assert constants.a_step < 0.01
+    assert constants.max_num_seqs <= constants.max_num_batched_tokens
+    figures = [row for row in record.rows if row.unit]
+    assert {row.field for row in figures} >= set(UNITS) - {"alltoall_latency", "alltoall_link"}
+    for row in figures:
+        assert row.kind in ("datasheet", "measured", "derived", "assumed", "secondary"), row
+        assert len(row.source) > 5, row
+
+
+def test_presets_of_today_and_of_2025_differ_in_host_time() -> None:
+    today, last_year = load_engine("vllm"), load_engine("vllm-0.11")
+    assert today.a_step < last_year.a_step
+    assert today.a_seq < last_year.a_seq
+    assert today.moe_kernels == last_year.moe_kernels  # inherited
+    assert not load_engine("vllm-eager").cuda_graphs
+
+
+def test_engines_differ_where_their_schedulers_do() -> None:
+    assert load_engine("vllm").policy == "chunked"
+    assert load_engine("sglang").policy == "prefill_priority"
+    assert load_engine("tensorrt-llm").policy == "mixed"
+    assert load_engine("trtllm") == load_engine("tensorrt-llm")
+    assert load_engine("tensorrt-llm").kv_reserve == 1.0
+
+
+def test_four_bit_kernels_come_from_their_own_row() -> None:
+    vllm = load_engine("vllm")
+    assert vllm.moe_kernel("mxfp4", "hopper").launch == 53e-6
+    assert vllm.moe_kernel("mxfp4", "blackwell").launch == 19e-6
+    assert vllm.moe_kernel("bf16", "hopper").path == "G"
+    assert vllm.moe_kernel("bf16", "hopper").compute is None
+
+
+def test_defaults_on_smaller_gpus(h100: Device, a100: Device) -> None:
+    vllm = load_engine("vllm")
+    assert vllm.for_device(h100) == vllm
+    small = vllm.for_device(a100)
+    assert (small.max_num_seqs, small.max_num_batched_tokens) == (256, 2048)
+    trt = load_engine("tensorrt-llm")
+    assert trt.for_device(a100) == trt
+
+
+def test_own_file_extends_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'extends = "vllm"\n[figures]\n'
+        'a_step = { value = 2e-3, unit = "s", kind = "measured", source = "our own log" }\n'
+    )
+    mine = load_engine(path)
+    assert mine.a_step == 2e-3
+    assert mine.a_seq == load_engine("vllm").a_seq
+    assert mine.name == "mine"
+
+
+def test_unknown_names_name_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="nearest: vllm"):
+        load_engine("vlm")
+
+
+EXTENDS = 'extends = "vllm"\n[figures]\n'
+
+
+def figure(name: str = "a_step", value: str = "2e-3", unit: str = "s") -> str:
+    entry = f'{{ value = {value}, unit = "{unit}", kind = "measured", source = "log" }}'
+    return f"{EXTENDS}{name} = {entry}"
+
+
+BAD = {
+    "not toml": ("= 3", "no valid TOML"),
+    "missing": ('policy = "chunked"', "missing: a_step"),
+    "unknown key": ('extends = "vllm"\npolcy = "chunked"', "nearest: policy"),
+    "unknown figure": (figure("a_stp"), "nearest: a_step"),
+    "wrong unit": (figure(unit="ms"), "never converted"),
+    "bare number": (f"{EXTENDS}a_step = 0.002", "value, unit, kind, source"),
+    "negative": (figure(value="-2e-3"), "a_step"),
+    "not a number": (figure(value="nan"), "a_step"),
+    "text": (figure(value='"x"'), "a_step"),
+    "wrong choice": ('extends = "vllm"\npolicy = "fifo"', "must be one of chunked"),
+    "wrong type": ('extends = "vllm"\ncuda_graphs = 1', "cuda_graphs"),
+    "base unknown": ('extends = "vlm"', "nearest: vllm"),
+    "loop": ('extends = "./bad.toml"', "extend each other"),
+    "kernels": ('extends = "vllm"\nmoe_kernels = 3', "moe_kernels"),
+    "kernel path": (
+        'extends = "vllm"\n[[moe_kernels]]\nprecision = "fp8"\npath = "X"',
+        "must be one of L, G",
+    ),
+    "fraction of sequences": (figure("max_num_seqs", "1.5", "1"), "whole number"),
+    "phi": (figure("phi", "0.5", "1"), "at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_records_are_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    text, expected = BAD[case]
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_engine(path)
+    message = str(caught.value)
+    assert expected in message
+    assert "bad.toml" in message
+    assert "\n" not in message
