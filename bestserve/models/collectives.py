@@ -55,7 +55,7 @@ def distinct_ranks(top_k: int, ranks: int) -> float:
     ep·[1 − (1 − 1/ep)^k]·(ep − 1)/ep, for uniformly placed experts.
 
     >>> round(distinct_ranks(8, 8), 2)
-    4.6
+    4.59
     """
     if ranks <= 1:
         return 0.0
