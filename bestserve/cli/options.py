@@ -145,28 +145,33 @@ class ProblemOptions:
             if flag in given:
                 given[name] = tuple(given.pop(flag))
         values.update(given)
-        values["workload"] = self._workload(values.get("workload"), workload)
-        values["slo"] = self._slo(values.get("slo"), goodput, slo)
-        return Problem(**values)
+        said: list[str] = []
+        values["workload"] = _workload(values.get("workload"), workload, said)
+        values["slo"] = _slo(values.get("slo"), goodput, slo, said)
+        problem = Problem(**values)
+        for default in said:
+            talk(default)
+        return problem
 
-    def _workload(self, stated: Any, flags: dict[str, Any]) -> Workload:
-        base = _mapping(stated, "workload")
-        merged = {**base, **flags}
-        if not {"input_len", "output_len", "trace", "classes"} & merged.keys():
-            talk(f"no lengths given: taking {_flags(DEFAULT_LENGTHS)}")
-            merged.update(DEFAULT_LENGTHS)
-        return Workload(**merged)
 
-    def _slo(self, stated: Any, goodput: list[str] | None, flags: dict[str, Any]) -> SLO:
-        if goodput is not None:
-            return SLO(" ".join(goodput), **flags)
-        if isinstance(stated, str):
-            return SLO(stated, **flags)
-        base = _mapping(stated, "slo")
-        if base:
-            return SLO(**{**base, **flags})
-        talk(f"no objectives given: taking --goodput {DEFAULT_GOODPUT}")
-        return SLO(DEFAULT_GOODPUT, **flags)
+def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:
+    merged = {**_mapping(stated, "workload"), **flags}
+    if not {"input_len", "output_len", "trace", "classes"} & merged.keys():
+        said.append(f"no lengths given: taking {_flags(DEFAULT_LENGTHS)}")
+        merged.update(DEFAULT_LENGTHS)
+    return Workload(**merged)
+
+
+def _slo(stated: Any, goodput: list[str] | None, flags: dict[str, Any], said: list[str]) -> SLO:
+    if goodput is not None:
+        return SLO(" ".join(goodput), **flags)
+    if isinstance(stated, str):
+        return SLO(stated, **flags)
+    base = _mapping(stated, "slo")
+    if base:
+        return SLO(**{**base, **flags})
+    said.append(f"no objectives given: taking --goodput {DEFAULT_GOODPUT}")
+    return SLO(DEFAULT_GOODPUT, **flags)
 
 
 def _flags(values: dict[str, str]) -> str:

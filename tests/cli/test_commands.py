@@ -38,7 +38,9 @@ def test_rank_as_json_has_the_documented_fields(capsys):
     assert document["schema_version"] == 1
     assert document["problem"]["model"] == "meta-llama/Llama-3.1-8B"
     best = document["strategies"][0]
-    assert {"strategy", "goodput", "goodput_per_gpu", "ttft", "tpot", "binding", "trust"} <= set(best)
+    assert {"strategy", "goodput", "goodput_per_gpu", "ttft", "tpot", "binding", "trust"} <= set(
+        best
+    )
     assert [s["goodput"] for s in document["strategies"]] == sorted(
         (s["goodput"] for s in document["strategies"]), reverse=True
     )
@@ -107,7 +109,14 @@ def test_a_problem_file_says_the_same_as_flags(capsys, tmp_path):
 
 def test_defaults_are_said(capsys):
     code, _, err = answer(
-        capsys, "rank", "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "1"
+        capsys,
+        "rank",
+        "--model",
+        "meta-llama/Llama-3.1-8B",
+        "--hardware",
+        "h100-sxm",
+        "--gpus",
+        "1",
     )
     assert code == 0
     assert "no lengths given" in err
@@ -126,7 +135,9 @@ def test_catalog_lists_names_with_records(capsys):
 def test_every_shown_figure_has_a_source(capsys):
     code, out, _ = answer(capsys, "catalog", "h100-sxm", "--format", "json")
     assert code == 0
-    assert all(row["source"] for row in json.loads(out))
+    figures = [row for row in json.loads(out) if row["unit"]]
+    assert len(figures) >= 10
+    assert all(row["source"] and row["kind"] for row in figures)
 
 
 def test_cite_prints_the_paper(capsys):
@@ -202,15 +213,25 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml"])
+ROLES = [
+    ("problem", ".json"),
+    ("problem", ".toml"),
+    ("problem", ".yaml"),
+    ("model", ".json"),
+    ("hardware", ".toml"),
+    ("engine", ".toml"),
+]
+
+
+@pytest.mark.parametrize(("role", "suffix"), ROLES)
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("role", ["problem", "model", "hardware"])
 def test_hostile_files_are_refused_in_one_line(capsys, tmp_path, name, suffix, role):
-    if role == "model" and suffix != ".json" or role == "hardware" and suffix != ".toml":
-        pytest.skip("no file of this role has this suffix")
     file = tmp_path / f"hostile{suffix}"
     file.write_bytes(HOSTILE[name])
-    arguments = ["--problem", str(file)] if role == "problem" else with_(**{role: str(file)})
+    arguments = {
+        "problem": ["--problem", str(file)],
+        "engine": [*PROBLEM, "--engine", str(file)],
+    }.get(role) or with_(**{role: str(file)})
     code, out, err = answer(capsys, "rank", *arguments)
     assert code in (2, 5)
     assert "Traceback" not in err + out
