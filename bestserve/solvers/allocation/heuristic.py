@@ -146,7 +146,7 @@ def improve(
         begin = best[keep] if best is not None else None
         limits = replace(options, seconds=min(10.0, budget.left), gap=max(options.gap / 4, 1e-4))
         outcome = solve(part, limits, start=begin, stop=stop)
-        if outcome.point is not None and outcome.value < value - 1e-9 * max(1.0, abs(value)):
+        if outcome.point is not None and outcome.value < value - 1e-9:
             gain = (value - outcome.value) / max(abs(outcome.value), 1e-12)
             best, value = np.zeros(model.cost.size), outcome.value
             best[keep] = outcome.point

@@ -135,7 +135,7 @@ def solve(
         empty = np.zeros(0)
         point = empty if feasible else None
         return Outcome(point, value, value, not feasible, True, 0, empty, empty)
-    highs = _load(model, options, min(options.seconds, stop.left))
+    highs = load(model, options, min(options.seconds, stop.left))
     if start is not None and is_mip:
         solution = highspy.HighsSolution()
         solution.col_value = start.tolist()
@@ -152,7 +152,7 @@ def solve(
     return _outcome(highs, is_mip)
 
 
-def _load(model: LinearModel, options: Options, seconds: float) -> Any:
+def load(model: LinearModel, options: Options, seconds: float) -> Any:
     """Return a Highs object that holds the model."""
     import highspy
 
