@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bestserve.catalog import load_engine, load_hardware, load_model
+from bestserve.catalog import list_models, load_engine, load_hardware, load_model
 from bestserve.models.architecture import Architecture
 from bestserve.models.breakdown import step_breakdown
 from bestserve.models.coefficients import closed_form, step_time_coefficients
@@ -146,6 +148,47 @@ def test_windows_states_and_sparse_attention_hold_near_the_typical_context(
     exact = step_breakdown(*arguments, work).total
     fast = step(work.tokens, work.pairs, work.context_tokens, work.sequences)
     np.testing.assert_allclose(fast, exact, rtol=0.06)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_bundled_model_reduces(name: str, bare: EngineConstants, b200: Device) -> None:
+    """Whatever its attention and experts, the median stays within 3 % at the typical context."""
+    model = load_model(name)
+    arguments = (model.architecture, b200, Parallelism(), model.formats(), bare)
+    step = step_time_coefficients(*arguments, input_len=2000, output_len=300)
+    work = StepWork.grid(
+        chunk=[0] * 9 + [500, 1000, 2000, 4000],
+        prompts=[0] * 9 + [1] * 4,
+        context=[1500, 2150, 2500] * 3 + [0] * 4,
+        decodes=[1] * 3 + [16] * 3 + [128] * 3 + [0] * 4,
+    )
+    exact = step_breakdown(*arguments, work).total
+    fast = step(work.tokens, work.pairs, work.context_tokens, work.sequences)
+    assert np.median(np.abs(fast / exact - 1)) < 0.03
+    np.testing.assert_allclose(fast, exact, rtol=0.15)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(["meta-llama/Llama-3.1-8B", "openai/gpt-oss-120b", "Qwen/Qwen3.5-27B"]),
+    input_len=st.floats(1, 1e6),
+    output_len=st.floats(1, 1e5),
+    engine=st.sampled_from(["vllm", "vllm-eager", "tensorrt-llm"]),
+)
+def test_any_lengths_give_a_valid_step_time(
+    h100: Device, name: str, input_len: float, output_len: float, engine: str
+) -> None:
+    model = load_model(name)
+    step = step_time_coefficients(
+        model.architecture,
+        h100,
+        Parallelism(tp=2),
+        model.formats(),
+        load_engine(engine),
+        input_len=input_len,
+        output_len=output_len,
+    )
+    assert 0 < step(1, 0, input_len, 1) < step(512, 512**2 / 2, 0, 1) * 1e3
 
 
 def test_polishing_stays_near_the_closed_form(
