@@ -29,7 +29,7 @@ from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.dispatch import bounds, kernel_sequence, pipeline
+from bestserve.models.dispatch import bounds, kernel_sequence, launch_times, pipeline
 from bestserve.models.operators import operator_list
 from bestserve.models.step_work import StepWork
 
@@ -170,8 +170,8 @@ def sequence(
     engine = load_engine("vllm-eager")
     parallel = Parallelism(tp=tp)
     operators = operator_list(arch, device, parallel, Formats(), engine, step, constants)
-    host, device_times = kernel_sequence(operators, launch)
-    return host[0], device_times[0]
+    host = kernel_sequence(operators, launch_times(operators, launch))
+    return host[0], kernel_sequence(operators, [o.cost.time for o in operators])[0]
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ def _h100(a100_launch: float) -> str:
         host, times = sequence(llama, device, tp, 1, 576, launch)
         low, high = bounds(host, times)
         slow = float(pipeline(*sequence(llama, device, tp, 1, 576, launch, eager)))
-        cells = (
+        cells: tuple[float, ...] = (
             measured,
             float(times.sum()),
             float(low),
@@ -450,8 +450,8 @@ def _regimes() -> str:
     for batch in (1, 32, 256):
         head += [f"ΣT b={batch}", f"eager G_n b={batch}", f"host share with graphs b={batch}"]
     return (
-        f"H100, bf16, context 1,024, launch time {device.launch_time * 1e6:.1f} us (the eager stack "
-        "of the Splitwise profile), vLLM's host time per step with graphs; ms.\n\n"
+        f"H100, bf16, context 1,024, launch time {device.launch_time * 1e6:.1f} us (eager stack of "
+        "the Splitwise profile), vLLM's host time per step with graphs; ms.\n\n"
         + _table(head, body)
     )
 

@@ -37,13 +37,23 @@ class Ragged:
         return sum(self.queries)
 
     @property
-    def uniform_decode(self) -> bool:
-        """Whether every sequence adds one token, in slots 0…b−1, to equally long contexts."""
+    def uniform(self) -> bool:
+        """Whether all sequences are alike and in slots 0…b−1."""
         return (
-            set(self.queries) == {1}
+            len(set(self.queries)) == 1
             and len(set(self.contexts)) == 1
             and self.slots == tuple(range(len(self.slots)))
         )
+
+    @property
+    def uniform_decode(self) -> bool:
+        """Whether every sequence adds one token to equally long contexts, in slots 0…b−1."""
+        return self.uniform and self.queries[0] == 1
+
+    @property
+    def uniform_prompt(self) -> bool:
+        """Whether all sequences are equally long whole prompts, in slots 0…b−1."""
+        return self.uniform and self.queries[0] == self.contexts[0]
 
 
 def uniform(batch: int, queries: int, context: int) -> Ragged:
@@ -89,6 +99,12 @@ class SdpaAttention:
             rows = q.view(batch, kv_heads, heads // kv_heads, q.shape[2])
             keys, values = (t[:batch, start:end].transpose(1, 2) for t in (k, v))
             return sdpa(rows, keys, values).reshape(q.shape)
+        if step.uniform_prompt and not self._window:
+            batch, end = len(step.slots), step.contexts[0]
+            rows = q.view(batch, end, heads, q.shape[2]).transpose(1, 2)
+            keys, values = (t[:batch, :end].transpose(1, 2) for t in (k, v))
+            out = sdpa(rows, keys, values, is_causal=True, enable_gqa=heads != kv_heads)
+            return out.transpose(1, 2).reshape(q.shape)
         parts, first = [], 0
         for slot, count, end in zip(step.slots, step.queries, step.contexts, strict=True):
             rows = q[first : first + count].transpose(0, 1)[None]

@@ -125,13 +125,13 @@ def _solve(
     freedom = max(1, measured.size - len(names))
     variance = 2.0 * found.cost / freedom
     hessian = found.jac.T @ found.jac
-    # An eigenvalue of zero is a direction that no point sees: its variance is infinite.
     eigenvalues, vectors = np.linalg.eigh(hessian)
-    floor = 1e-12 * max(float(eigenvalues.max()), 1e-300)
-    inverse = np.where(eigenvalues > floor, 1.0 / np.maximum(eigenvalues, floor), np.inf)
-    with np.errstate(invalid="ignore"):
-        spread = np.nansum(vectors**2 * inverse, axis=1)
-    return np.exp(found.x), np.sqrt(np.maximum(variance, 1e-12) * spread)
+    seen = eigenvalues > 1e-9 * max(float(eigenvalues.max()), 1e-300)
+    spread = np.sum(vectors[:, seen] ** 2 / eigenvalues[seen], axis=1)
+    errors = np.sqrt(max(variance, 1e-12) * spread)
+    # A direction that no point sees has infinite variance; who has most part in it is blamed most.
+    blind = np.sum(vectors[:, ~seen] ** 2, axis=1)
+    return np.exp(found.x), np.where(blind > 1e-6, 1e6 * UNIDENTIFIED * blind, errors)
 
 
 def fit_linear(

@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
+EFFICIENCIES = (".compute", ".compute_bf16", ".compute_fp8", ".memory", ".allreduce_link")
+
 KV_BYTES = 2.0
 """The measured cache is bf16 [B per element]."""
 
@@ -71,11 +73,14 @@ def fit_operators(rows: Rows, shape: LayerShape, device: Device) -> tuple[Fit, .
 def _fit(
     form: str, names: Sequence[str], rows: Rows, time: Callable[[Row, OperatorConstants], Any]
 ) -> Fit | None:
+    """Fit constants to rows; efficiencies are never given up in favour of offsets."""
+
     def predict(values: Mapping[str, float]) -> Floats:
         constants = with_constants(values)
         return np.array([float(time(row, constants)) for row in rows])
 
-    return fit_form(form, predict, column(rows, "median_s"), starting(names))
+    keep = [n for n in names if n.endswith(EFFICIENCIES)]
+    return fit_form(form, predict, column(rows, "median_s"), starting(names), keep=keep)
 
 
 def fit_gemm(rows: Rows, device: Device) -> Fit | None:
@@ -92,7 +97,7 @@ def fit_gemm(rows: Rows, device: Device) -> Fit | None:
 
 
 def fit_prefill_attention(rows: Rows, shape: LayerShape, device: Device) -> Fit | None:
-    """Fit e_c, t0, s0 and A of causal attention over single prompts."""
+    """Fit e_c, t0, s0 and A of causal attention; batches of prompts tell s0 from A."""
     d = shape.head_dim
     return _fit(
         "prefill attention",
@@ -100,7 +105,14 @@ def fit_prefill_attention(rows: Rows, shape: LayerShape, device: Device) -> Fit 
         of_kind(rows, "prefill_attention"),
         lambda r, c: (
             prefill_attention(
-                r["prompt"] ** 2 / 2, r["prompt"], r["prompt"], shape.heads, d, d, device, c
+                r["batch"] * r["prompt"] ** 2 / 2,
+                r["batch"] * r["prompt"],
+                r["prompt"],
+                shape.heads,
+                d,
+                d,
+                device,
+                c,
             ).time
         ),
     )

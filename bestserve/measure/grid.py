@@ -54,15 +54,17 @@ def point(kind: Kind, **sizes: int | str) -> Point:
 class Grid:
     """Sizes to measure.
 
-    tokens : rows of GEMMs and elementwise kernels; batches, contexts : of decodes; prompts :
-    tokens of single prompts; kv_tokens : batch × context at most; layers : in the stack;
-    modes : eager and, where the device has them, CUDA graphs; formats : of GEMM weights;
-    messages : bytes of all-reduces
+    tokens : rows of GEMMs and elementwise kernels
+    batches, contexts : of decodes; kv_tokens : batch × context at most
+    prompts : tokens of prompts; prompt_batches : prompts at once, for attention alone
+    layers : in the stack; modes : eager and, where the device has them, CUDA graphs
+    formats : of GEMM weights; messages : bytes of all-reduces
     """
 
     tokens: tuple[int, ...] = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     contexts: tuple[int, ...] = (512, 2048, 8192)
+    prompt_batches: tuple[int, ...] = (1, 4)
     prompts: tuple[int, ...] = (128, 512, 1024, 2048, 4096, 8192)
     kv_tokens: int = 524_288
     layers: int = 4
@@ -104,7 +106,12 @@ def points(shape: LayerShape, grid: Grid, gpus: int = 1) -> list[Point]:
         "decode_attention": [
             point("decode_attention", batch=b, context=c) for b, c in grid.decodes()
         ],
-        "prefill_attention": [point("prefill_attention", prompt=q) for q in grid.prompts],
+        "prefill_attention": [
+            point("prefill_attention", batch=b, prompt=q)
+            for b in grid.prompt_batches
+            for q in grid.prompts
+            if b * q <= max(grid.prompts)
+        ],
         "norm": [point("norm", m=m) for m in grid.tokens],
         "activation": [point("activation", m=m) for m in grid.tokens],
         "layer_decode": [

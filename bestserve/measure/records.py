@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bestserve.catalog import load_engine
 from bestserve.measure.device_info import SELF_TEST_BANNER
 from bestserve.measure.fit import Fit, Fitted
 from bestserve.measure.forms import (
@@ -20,8 +23,12 @@ from bestserve.measure.forms import (
     of_kind,
 )
 from bestserve.measure.shapes import ELEMENT_BYTES, LayerShape
+from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
 from bestserve.models.constants import DEFAULT
-from bestserve.models.device import Device, Generation
+from bestserve.models.device import Device, Formats, Generation, Parallelism
+from bestserve.models.dispatch import launch_times
+from bestserve.models.operators import operator_list
+from bestserve.models.step_work import StepWork
 from bestserve.specs.calibration import Calibration, units
 from bestserve.specs.hardware import Hardware
 
@@ -222,15 +229,36 @@ def launch_time(analysis: Analysis) -> Fitted | None:
     if not per_kernel.identified:
         return None
     kernels = rows[0]["prefix_kernels"][0]
-    factor = kernels / launches_per_layer(analysis.shape)
+    factor = kernels / launches_per_layer(analysis.shape, analysis.device)
     return Fitted("launch_time", per_kernel.value * factor, per_kernel.sd * factor)
 
 
-def launches_per_layer(shape: LayerShape) -> float:
-    """Return the launches of one layer on one GPU in the dispatch model, collectives excluded."""
-    d, gemms = DEFAULT.dispatch, len(shape.gemms())
-    experts = d.moe_launches + 1 if shape.experts else 0.0
-    return gemms + d.attention_launches + d.ffn_launches + experts
+def launches_per_layer(shape: LayerShape, device: Device) -> float:
+    """Return the launches of one decode layer in the dispatch model, on one GPU."""
+    ffn = Ffn(
+        kind="moe" if shape.experts else "dense",
+        intermediate_size=shape.intermediate,
+        gated=shape.gated,
+        num_experts=shape.experts,
+        top_k=shape.top_k,
+    )
+    attention = Attention(
+        kind="full",
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+    )
+    layer = Architecture(
+        hidden_size=shape.hidden,
+        vocab_size=1,
+        groups=(LayerGroup(count=1, attention=attention, ffn=ffn),),
+    )
+    step = StepWork.grid(context=1, decodes=1)
+    engine = load_engine("vllm-eager")
+    operators = operator_list(layer, device, Parallelism(), Formats(), engine, step)
+    layer_operators = [o for o in operators if o.group >= 0]
+    # A launch time of 1 s makes the host's seconds a count.
+    return float(sum(np.sum(count) for count in launch_times(layer_operators, 1.0)))
 
 
 def hardware_record(analysis: Analysis) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Runner:
 
     def _prefill_attention(self, point: Point) -> Row:
         q = point["prompt"]
-        cycle = self._step_part(uniform(1, q, q), "attention")
+        cycle = self._step_part(uniform(point["batch"], q, q), "attention")
         return self._kernels(cycle, float("inf"))
 
     def _norm(self, point: Point) -> Row:
