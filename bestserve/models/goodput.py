@@ -11,7 +11,6 @@ import numpy as np
 
 from bestserve.models.latency import (
     Latencies,
-    class_cdf,
     decode_alone,
     engine_of,
     evaluator,
@@ -73,13 +72,13 @@ def attainment(latencies: Latencies, target: Target) -> float:
         return first
     tpot = math.inf if target.tpot is None else target.tpot
     if target.e2el is None:
-        late = float(c.weight @ class_cdf(c, np.array([[tpot]]))[:, 0]) * first
+        late = float(c.weight @ c.cdf(np.array([[tpot]]))[:, 0]) * first
     else:
         p = (np.arange(_TTFT_ATOMS) + 0.5) / _TTFT_ATOMS
         at = np.interp(p, latencies.ttft.F, latencies.ttft.x)
         at = at[at <= min(ttft, e2el)]
         limit = np.minimum(tpot, (e2el - at)[None, :] / c.steps[:, None])
-        late = float(c.weight @ class_cdf(c, limit).sum(axis=1)) / _TTFT_ATOMS
+        late = float(c.weight @ c.cdf(limit).sum(axis=1)) / _TTFT_ATOMS
     return (1 - c.no_decode) * late + c.no_decode * first
 
 

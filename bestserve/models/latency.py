@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.mixture import mixture, pearson3_cdf
+from bestserve.models.queues.mixture import Components, cut, mixture
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
     chunked,
@@ -50,7 +50,7 @@ class OutputClasses:
     """TPOT by output length: what joint attainment and E2EL need.
 
     steps : decode steps D [c]; weight : shares of the requests with D > 0 [c];
-    mean, variance, third : moments of TPOT [c; s, s², s³]; low : fastest TPOT [s];
+    mean, variance, third : central moments of TPOT [c; s, s², s³]; parts : its components;
     no_decode : share of the requests that end with their first token
     """
 
@@ -59,8 +59,15 @@ class OutputClasses:
     mean: Floats
     variance: Floats
     third: Floats
-    low: float
+    parts: Components
     no_decode: float
+
+    def cdf(self, tpot: Floats) -> Floats:
+        """Return P(TPOT ≤ tpot) per class [c, g]; `tpot` is [1, g] or [c, g] [s]."""
+        x = tpot if tpot.shape[0] == 1 else tpot[self.parts.cls]
+        F = np.zeros((self.steps.size, tpot.shape[1]))
+        np.add.at(F, self.parts.cls, self.parts.share[:, None] * self.parts.cdf(x))
+        return F
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,21 +323,38 @@ def _compose(
         zero = Distribution.point(0.0)
         tpot, e2el, classes = zero, ttft, None
     else:
+        keep = np.ones_like(d)
         if lane.stream_interval > 1:
             # the first message leaves with token `stream_interval`, or with the last one
             held = np.minimum(lane.stream_interval - 1, d)
             ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
             keep = 1.0 - held / d
             mean, variance, third = mean * keep, variance * keep**2, third * keep**3
-        low = 0.0 if lane.stream_interval > 1 else met.low
-        tpot = mixture(requests.class_weight, mean, variance, third, low, met.high)
+        parts = cut(
+            mean,
+            variance,
+            third,
+            met.calm,
+            met.calm_mean * keep,
+            met.calm_variance * keep**2,
+            0.0 if lane.stream_interval > 1 else met.low,
+            met.high,
+        )
+        tpot = mixture(
+            requests.class_weight[parts.cls] * parts.share,
+            parts.mean,
+            parts.variance,
+            parts.third,
+            parts.low,
+            parts.high,
+        )
         classes = OutputClasses(
             steps=d,
             weight=requests.class_weight,
             mean=mean,
-            variance=np.maximum(variance, (1e-7 * mean) ** 2),
+            variance=variance,
             third=third,
-            low=low,
+            parts=parts,
             no_decode=requests.no_decode,
         )
         e2el = _end_to_end(ttft, classes)
@@ -351,22 +375,13 @@ def _compose(
 def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
     """Return the law of TTFT + D·TPOT, TTFT independent of the decode phase given D."""
     d = c.steps
-    room = np.maximum(c.mean - c.low, 1e-9 * c.mean)
-    kappa = np.maximum(c.third, 2 * c.variance**2 / room)
     law = mixture(
         c.weight,
         ttft.mean + d * c.mean,
         ttft.variance + d**2 * c.variance,
-        max(ttft.third_cumulant, 0.0) + d**3 * kappa,
+        max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
         float(ttft.x[0]),
     )
     if c.no_decode > 0:
         return Distribution.mixture([law, ttft], [1 - c.no_decode, c.no_decode])
     return law
-
-
-def class_cdf(c: OutputClasses, tpot: Floats) -> Floats:
-    """Return P(TPOT ≤ tpot) per class; `tpot` broadcasts against [c, 1]."""
-    room = np.maximum(c.mean - c.low, 1e-9 * c.mean)
-    kappa = np.maximum(c.third, 2 * c.variance**2 / room)
-    return pearson3_cdf(tpot, c.mean[:, None], c.variance[:, None], kappa[:, None])

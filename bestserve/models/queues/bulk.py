@@ -63,6 +63,7 @@ class StepLaw:
 
     mean : stationary mean [s]; r0, r1 : autocovariance at lags 0 and 1, then falling by `decay`
     per step, so that its sum over all lags is r0 + 2 r1/(1 − decay) [s²]
+    calm : probability that the step after a first token has no prompt
     excess : Σ (E[step after a first token] − mean) over all later steps [s]
     start : variance that the state at the first token adds to the sum, less the stationary [s²]
     """
@@ -71,6 +72,7 @@ class StepLaw:
     r0: float
     r1: float
     decay: float
+    calm: float
     excess: float
     start: float
 
@@ -412,6 +414,7 @@ class _Chain:
             r0=r0,
             r1=beyond * (1 - decay),
             decay=decay,
+            calm=float(final @ matrix[:, 0]),
             excess=excess,
             start=spread - float(law @ h**2),
         )

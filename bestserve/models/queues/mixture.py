@@ -6,6 +6,8 @@ lower end is kept above the fastest possible step by raising κ to 2v²/(m − l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,75 @@ _Z_SHARE = np.array(
 )
 GRID = 112
 """Grid points of a mixture; doubling them moves P99 by less than 0.1 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Components of the TPOT law: output classes, each cut into calm and disturbed requests.
+
+    cls : class of each component [k]; share : within its class [k]; mean, variance, third :
+    central moments [k; s, s², s³]; low, high : no value lies outside [s]
+    """
+
+    cls: NDArray[np.int64]
+    share: Floats
+    mean: Floats
+    variance: Floats
+    third: Floats
+    low: float
+    high: float
+
+    def cdf(self, x: Floats) -> Floats:
+        """Return P(X ≤ x) of each component; `x` is [g] or [k, g] → [k, g]."""
+        return component_cdf(
+            np.atleast_2d(x), self.mean, self.variance, self.third, self.low, self.high
+        )
+
+
+def cut(
+    mean: Floats,
+    variance: Floats,
+    third: Floats,
+    calm: Floats,
+    calm_mean: Floats,
+    calm_variance: Floats,
+    low: float,
+    high: float,
+) -> Components:
+    """Return components that keep each class's three moments, calm requests set apart.
+
+    mean, variance, third : of whole classes [c; s, s², s³]; calm : share of the class that meets
+    no prompt at all [c], with its own mean and variance [s, s²]. What is left of the third moment
+    for the others is kept within what a law on [low, high] can have.
+    """
+    index = np.arange(mean.size)
+    calm = np.where((calm > 0.05) & (calm_mean < mean), calm, 0.0)
+    rest = 1.0 - calm
+    m = (mean - calm * calm_mean) / rest
+    gap, step = calm_mean - mean, m - mean
+    v = (variance - calm * (calm_variance + gap**2)) / rest - step**2
+    # a class whose moments leave the others no spread is not cut
+    whole = (calm > 0) & (v < 0.05 * variance)
+    calm, rest = np.where(whole, 0.0, calm), np.where(whole, 1.0, rest)
+    m, v = np.where(whole, mean, m), np.where(whole, variance, v)
+    k = (third - calm * (3 * calm_variance * gap + gap**3)) / rest - 3 * v * step - step**3
+    k = np.where(calm > 0, k, third)
+    v = np.maximum(v, (1e-7 * m) ** 2)
+    k = np.maximum(k, 2 * v**2 / np.maximum(m - low, 1e-9 * m))
+    if np.isfinite(high):
+        reach = np.maximum(high - m, 1e-9)
+        k = np.minimum(k, np.maximum(v * (reach - v / reach), 1e-6 * v**1.5))
+    some = np.flatnonzero(calm > 0)
+    cv = np.maximum(calm_variance[some], (1e-4 * calm_mean[some]) ** 2)
+    return Components(
+        cls=np.concatenate((index, some)),
+        share=np.concatenate((rest, calm[some])),
+        mean=np.concatenate((m, calm_mean[some])),
+        variance=np.concatenate((v, cv)),
+        third=np.concatenate((k, 2 * cv**2 / np.maximum(calm_mean[some] - low, 1e-9))),
+        low=low,
+        high=high,
+    )
 
 
 def pearson3_cdf(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Floats:
@@ -75,22 +146,33 @@ def mixture(
     shares = (weight[:, None] * _Z_SHARE).ravel()
     order = np.argsort(points)
     points, cumulative = points[order], np.cumsum(shares[order])
-    even = np.interp(np.linspace(0, cumulative[-1], GRID - 16), cumulative, points)
-    x = np.concatenate((even, np.linspace(max(points[0], low), points[-1], 16)))
-    x = np.unique(np.clip(np.concatenate((x, [low])), low, high))
-    F = np.zeros_like(x)
-    capped = mean + 3.5 * spread > high
-    if (~capped).any():
-        part = slice(None) if not capped.any() else ~capped
-        F += weight[part] @ pearson3_cdf(
-            x[None, :], mean[part, None], variance[part, None], kappa[part, None]
+    # as many points in both tails as in the middle: percentiles are read there
+    z = np.linspace(-1.0, 1.0, GRID - 8)
+    levels = (1.0 + np.sin(np.pi / 2 * np.sin(np.pi / 2 * z))) / 2
+    x = np.interp(levels * cumulative[-1], cumulative, points)
+    x = np.concatenate((x, np.linspace(max(points[0], low), points[-1], 8), [low]))
+    x = np.unique(np.clip(x, low, high))
+    F = weight @ component_cdf(x[None, :], mean, variance, kappa, low, high)
+    return Distribution.from_cdf(x, F, float(weight @ mean))
+
+
+def component_cdf(
+    x: Floats, mean: Floats, variance: Floats, third: Floats, low: float, high: float
+) -> Floats:
+    """Return P(X ≤ x) of each component [k, g]: Pearson III, or beta where `high` is near.
+
+    x : [1, g] or [k, g] [s]; mean, variance, third : [k]
+    """
+    x = np.broadcast_to(x, (mean.size, x.shape[1]))
+    F = np.empty(x.shape)
+    capped = mean + 3.5 * np.sqrt(variance) > high
+    plain = ~capped
+    if plain.any():
+        F[plain] = pearson3_cdf(
+            x[plain], mean[plain, None], variance[plain, None], third[plain, None]
         )
     if capped.any():
-        F += weight[capped] @ scaled_beta_cdf(
-            x[None, :],
-            mean[capped, None],
-            variance[capped, None],
-            np.full((int(capped.sum()), 1), low),
-            np.full((int(capped.sum()), 1), high),
+        F[capped] = scaled_beta_cdf(
+            x[capped], mean[capped, None], variance[capped, None], low, high
         )
-    return Distribution.from_cdf(x, F, float(weight @ mean))
+    return F

@@ -121,15 +121,20 @@ class LaneLatency:
     """What one lane does to its requests at one rate.
 
     ttft : time to first token [s]; mean, variance, third : TPOT per output class (as in
-    `Requests.classes`) [c; s, s², s³]; low, high : bounds of TPOT [s]; running : mean sequences;
-    busy : share of the time that steps run; capacity : saturated rate of the lane [1/s]
-    wait : share of requests that wait for a slot; stall : share of busy time in prompt steps
+    `Requests.classes`), central moments [c; s, s², s³]; calm : share of a class whose decode meets
+    no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
+    running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
+    of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
+    prompt steps
     """
 
     ttft: Distribution
     mean: Floats
     variance: Floats
     third: Floats
+    calm: Floats
+    calm_mean: Floats
+    calm_variance: Floats
     low: float
     high: float
     running: float

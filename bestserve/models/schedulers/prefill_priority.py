@@ -13,7 +13,7 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_load, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.noise import Response, variance_of_mean
+from bestserve.models.queues.noise import Response, at_classes, variance_of_mean, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
@@ -137,6 +137,7 @@ def _assemble(
     behind = rate**2 * ttft_var * bp.first**2
     variance = variance + (left * bp.second + behind) / d**2
     third = rate * td * bp.third / d**2 + (left * bp.third + 2 * behind**1.5) / d**3
+    calm_total, _ = at_classes(r, variance_of_sum(r, base, rate, (1 - sigma) * tau))
     ttft = met.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
@@ -149,6 +150,9 @@ def _assemble(
         mean=mean,
         variance=variance,
         third=third,
+        calm=np.exp(-rate * (d - 1) * td - left),
+        calm_mean=td,
+        calm_variance=calm_total / d**2,
         low=engine.decode(1.0),
         high=np.inf,
         running=state.mean,

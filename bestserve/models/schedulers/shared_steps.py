@@ -189,6 +189,11 @@ def _assemble(
     third = 3 * variance**2 / (d * tau)
     third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
     variance, third = variance / d**2, third / d**3
+    pause = engine.decode(decodes)
+    calm = met.steps.calm * np.exp(-rate * pause * (d - 1))
+    calm_total, _ = at_classes(
+        r, variance_of_sum(r, engine.response(state.mean, spread), rate, pause)
+    )
     low = engine.decode(1.0)
     high = float(
         engine.prompt_step(
@@ -207,6 +212,9 @@ def _assemble(
         mean=mean,
         variance=variance,
         third=third,
+        calm=calm,
+        calm_mean=np.full_like(d, pause),
+        calm_variance=calm_total / d**2,
         low=low,
         high=high,
         running=state.mean,
