@@ -322,6 +322,8 @@ class TidyRow:
                 absent.append(f"{side}_mean")
         if self.request_rate is None and self.concurrency is None:
             absent.append("request_rate")
+        elif self.request_rate == math.inf and self.concurrency is None and not self.num_prompts:
+            absent.append("num_prompts")
         return tuple(absent)
 
 

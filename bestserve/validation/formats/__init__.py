@@ -22,6 +22,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
+
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.untrusted import MAX_BYTES, Source, open_source, printable
 from bestserve.validation.tidy import SETTABLE, TidyRow, regime_of
@@ -80,13 +82,13 @@ def read_log(path: str | Path, *, max_bytes: int = MAX_BYTES, **stated: Any) -> 
             near = ", ".join(nearest_names(name, SETTABLE))
             raise InputError(f"no setting {name!r} of a log row{f'; nearest: {near}' * bool(near)}")
     source = open_source(Path(path), max_bytes)
-    matches = [reader for reader in readers().values() if reader.sniff(source)]
-    if not matches:
+    reader = next((reader for reader in readers().values() if reader.sniff(source)), None)
+    if reader is None:
         raise DataError(
             f"{source.name}: in none of the known formats ({', '.join(sorted(readers()))})"
         )
-    reader = matches[0]
-    rows = reader.read(source)
+    with np.errstate(all="ignore"):  # what overflows is refused by the row it ends up in
+        rows = reader.read(source)
     if source.constants and not getattr(reader, "BARE_CONSTANTS", False):
         raise DataError(f"{source.name}: bare NaN or Infinity, which {reader.NAME} does not write")
     if not rows:

@@ -154,6 +154,7 @@ def settings_of_lengths(text: str | None) -> Found:
 _PD_WORKERS = re.compile(r"^y (\d+)P(\d+)D$", re.IGNORECASE)
 _PD_PAIR = re.compile(r"P(\d+)/D(\d+)$")
 _COUNT_WORD = re.compile(r"^(\d+)$")
+_ATTENTION_DP_IS = re.compile(r"^attention_dp=(\d+)$")
 _ATTENTION_DP = re.compile(r"^(\d+) \(attention DP( inside TP group)?\)$")
 
 
@@ -167,8 +168,8 @@ def settings_of_parallelism(cells: Mapping[str, str]) -> Found:
     text = cells.get("dp_or_replicas", "")
     if match := _COUNT_WORD.match(text):
         out["replicas"] = int(match[1])
-    elif text.startswith("attention_dp="):
-        out["attention_dp"] = int(text.removeprefix("attention_dp=") or 0)
+    elif match := _ATTENTION_DP_IS.match(text):
+        out["attention_dp"] = int(match[1])
     elif text.startswith("attention_dp ") and (match := _PD_PAIR.search(text)):
         out |= {"prefill_attention_dp": int(match[1]), "decode_attention_dp": int(match[2])}
     elif match := _ATTENTION_DP.match(text):
