@@ -26,9 +26,9 @@ def all_reduce(
 ) -> Cost:
     """Return an all-reduce of `message` bytes over `gpus` GPUs; no cost for one GPU.
 
-    t = α(1 + δ(g − 2)) + 2(g − 1)/g·message/(e·W_link), and across n nodes in addition
-    2(n − 1)·latency + 2(n − 1)/n·(message/g)/(e_net·W_net): reduce-scatter inside, ring across,
-    gather inside [derived].
+    t = α(1 + δ(g − 2)) + 2(g − 1)/g·message/(e·W_link), with the library's α on AMD GPUs, and
+    across n nodes in addition 2(n − 1)·latency + 2(n − 1)/n·(message/g)/(e_net·W_net):
+    reduce-scatter inside, ring across, gather inside [derived].
     """
     if gpus <= 1:
         return Cost()
@@ -38,7 +38,11 @@ def all_reduce(
     fixed, link, sent = 0.0, np.zeros_like(size), np.zeros_like(size)
     if inner > 1:
         volume = 2.0 * (inner - 1) / inner * size
-        fixed += c.allreduce_latency * (1.0 + c.allreduce_growth * (inner - 2))
+        # Engines bring a kernel of their own for NVIDIA's links and call the library elsewhere.
+        amd = device.generation in ("cdna3", "cdna4")
+        fixed += (c.rccl_latency if amd else c.allreduce_latency) * (
+            1.0 + c.allreduce_growth * (inner - 2)
+        )
         link = link + volume / (c.allreduce_link * device.link_bandwidth)
         sent = sent + volume
     if nodes > 1:

@@ -4,8 +4,9 @@ Each number carries its unit, how it was obtained and where from, so that a cata
 list them (`describe`). Calibration replaces them: `replace(DEFAULT, gemm=replace(DEFAULT.gemm,
 compute_bf16=0.77))`.
 
-Kinds: "measured" (fitted to operator latencies, then rounded), "derived" (follows from the
-algorithm or from another figure), "assumed" (an engineering judgement nobody measured here).
+Kinds: "measured" (fitted to operator or served latencies, then rounded), "secondary" (published
+by others), "derived" (follows from the algorithm or from another figure), "assumed" (an
+engineering judgement nobody measured here).
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ class GemmConstants:
     exponent: float = _constant(3.0, "1", "measured", ROOFLINE)
     blackwell_compute: float = _constant(
         0.87, "1", "measured", "fitted on B200 with the bf16 constants of H100"
+    )
+    cdna_compute: float = _constant(
+        0.60,
+        "1",
+        "secondary",
+        "published MI300X GEMM rates: 0.47 (bf16) and 0.38 (fp8) of its peaks, H100 0.73 and 0.65",
     )
 
 
@@ -137,6 +144,12 @@ class CollectiveConstants:
     """α-β forms; efficiencies are of the one-way link bandwidth per GPU."""
 
     allreduce_latency: float = _constant(4e-6, "s", "measured", f"{ROOFLINE}; CUDA-graph kernels")
+    rccl_latency: float = _constant(
+        80e-6,
+        "s",
+        "measured",
+        "TPOT at low load of tp 4 and 8 on MI300X: 70 to 120 µs, in SGLang 0.5, TGI and vLLM 0.6",
+    )
     allreduce_growth: float = _constant(0.06, "1", "measured", f"{ROOFLINE}; per GPU beyond two")
     allreduce_link: float = _constant(0.64, "1", "measured", ROOFLINE)
     alltoall_latency: float = _constant(

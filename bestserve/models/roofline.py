@@ -131,6 +131,8 @@ def gemm_efficiency(
     # The fp4 figure was fitted on Blackwell, the only generation that has it.
     if device.generation == "blackwell" and runs != "nvfp4":
         compute *= g.blackwell_compute
+    if device.generation in ("cdna3", "cdna4"):
+        compute *= g.cdna_compute
     return compute, g.memory_fp4 if runs == "nvfp4" else g.memory
 
 

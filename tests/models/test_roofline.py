@@ -83,7 +83,7 @@ def test_every_constant_says_unit_kind_and_source() -> None:
     assert len({r.name for r in records}) == len(records)
     for record in records:
         assert record.unit
-        assert record.kind in ("measured", "derived", "assumed")
+        assert record.kind in ("measured", "secondary", "derived", "assumed")
         assert len(record.source) > 5
         assert np.isfinite(record.value)
         assert record.value > 0
