@@ -30,6 +30,9 @@ what submitters of the MLPerf results chose on 80, 96, 141, 180 and 192 GB board
 IN_PROCESS_T_REQ = 5e-3
 """Front-end time of a client that drives the engine in its own process [s]; assumed."""
 
+V0_CHUNKED_ABOVE, V0_CHUNK = 32768, 512
+"""vLLM V0's default: context above which prompts are chunked, and its token budget then."""
+
 NODE = 8
 """SXM boards are sold as nodes of eight; whole nodes name the form factor."""
 
@@ -98,7 +101,7 @@ def deployment_of(row: TidyRow) -> Deployment:
         notes.append(engine.note)
     precision = _precision(row, model, hardware, suite, notes)
     pools = _pools(row, model, hardware, precision, notes)
-    constants = _engine_constants(row, engine, hardware)
+    constants = _engine_constants(row, engine, hardware, model, notes)
     kv = row.kv_cache_dtype
     kv_fp8: bool | None = None if kv is None else "fp8" in kv.lower()
     if kv_fp8 is None and suite.kv_fp8:
@@ -119,27 +122,60 @@ def deployment_of(row: TidyRow) -> Deployment:
 
 
 def _engine_constants(
-    row: TidyRow, choice: EngineChoice, hardware: Hardware
+    row: TidyRow,
+    choice: EngineChoice,
+    hardware: Hardware,
+    model: Model,
+    notes: list[str],
 ) -> EngineConstants:
     """Return the preset with the limits of this GPU and those that the row states."""
     engine = load_engine(choice.preset).for_device(hardware.device())
-    changes: dict[str, object] = {
+    suite = suite_of(row)
+    changes: dict[str, object] = dict(suite.limits(row, choice.family))
+    if changes:
+        limits = ", ".join(f"{name} {value}" for name, value in changes.items())
+        notes.append(f"{limits}: {suite.name}")
+    if interval := suite.stream_interval(row, choice.family):
+        changes["stream_interval"] = interval
+        notes.append(f"stream interval {interval}: {suite.name}")
+    changes |= {
         name: getattr(row, name)
         for name in (
             "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization", "stream_interval",
         )
         if getattr(row, name) is not None
     }  # fmt: skip
-    if row.chunked_prefill is not None and choice.family == "vllm":
-        changes["policy"] = "chunked" if row.chunked_prefill else "prefill_priority"
-        if not row.chunked_prefill and row.max_num_batched_tokens is None:
-            # Without chunks a whole prompt must fit one step: the limit is raised to its length.
-            longest = row.max_model_len or 0
-            changes["max_num_batched_tokens"] = max(engine.max_num_batched_tokens, longest)
+    if choice.family == "vllm":
+        changes.update(_vllm_prefill(row, choice, engine, model))
     if row.in_process:
         # No HTTP server in between; what remains of the front end is the tokeniser.
         changes["t_req"] = min(engine.t_req, IN_PROCESS_T_REQ)
     return replace(engine, **changes)  # type: ignore[arg-type]
+
+
+def _vllm_prefill(
+    row: TidyRow, choice: EngineChoice, engine: EngineConstants, model: Model
+) -> dict[str, object]:
+    """Return the policy and token budget that follow from vLLM's rules.
+
+    V0 chunks prompts by default only beyond 32,768 tokens of context, 512 at a time; without
+    chunks a whole prompt must fit one step, so the budget is raised to the longest sequence.
+    """
+    longest = row.max_model_len or model.max_position_embeddings
+    chunked = row.chunked_prefill
+    if chunked is None and choice.preset == "vllm-v0":
+        chunked = longest > V0_CHUNKED_ABOVE
+    if chunked is None:
+        return {}
+    if chunked:
+        own = {"max_num_batched_tokens": V0_CHUNK} if choice.preset == "vllm-v0" else {}
+        if row.max_num_batched_tokens is not None:
+            own = {}
+        return {"policy": "chunked", **own}
+    out: dict[str, object] = {"policy": "prefill_priority"}
+    if row.max_num_batched_tokens is None:
+        out["max_num_batched_tokens"] = max(engine.max_num_batched_tokens, longest)
+    return out
 
 
 @lru_cache(maxsize=512)

@@ -7,7 +7,6 @@ trusted and the run is stationary, simulated otherwise.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +24,7 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
 from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.outcome import Outcome, Unpredictable
-from bestserve.validation.protocol import MAX_REQUESTS, STEADY_REQUESTS, Protocol, protocol_of
-from bestserve.validation.sources import suite_of
+from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
 from bestserve.validation.tidy import RowStatus, TidyRow
 
 LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
@@ -67,18 +65,13 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
     lengths = protocol.lengths
     mean_input = float(lengths.inputs @ lengths.input_weights)
     mean_output = float(lengths.outputs @ lengths.output_weights)
-    engine = deployment.engine_constants
-    suite = suite_of(row)
     notes = (*deployment.notes, *protocol.notes)
-    if interval := suite.stream_interval(row, deployment.engine.family):
-        engine = dataclasses.replace(engine, stream_interval=interval)
-        notes = (*notes, f"stream interval {interval}: {suite.name}")
     kv = {None: "auto", True: "fp8", False: "bf16"}[deployment.kv_fp8]
     problem = Problem(
         model=deployment.model,
         hardware=deployment.hardware,
         gpus=deployment.gpus,
-        engine=engine,
+        engine=deployment.engine_constants,
         precision=deployment.precision,
         kv_cache_dtype=kv,
         workload=Workload(

@@ -18,6 +18,8 @@ class Suite:
     tp_by_memory : does not state tp, submitters take the smallest that fits
     seconds : length of its open-loop runs [s]; output_p50 : median answer of its data set [tokens]
     stream_intervals : (engine, pattern of "model tpN lengths", tokens per message) it configures
+    budget_is_prompt_and_batch : configures max_num_batched_tokens = input length + concurrency
+    slots_one_short : pattern of "engine model" whose max_num_seqs is one below the concurrency
     why : where this is known from
     """
 
@@ -31,7 +33,25 @@ class Suite:
     seconds: float | None = None
     output_p50: float | None = None
     stream_intervals: tuple[tuple[str, str, int], ...] = ()
+    budget_is_prompt_and_batch: bool = False
+    slots_one_short: str = ""
     why: str = ""
+
+    def limits(self, row: TidyRow, family: str) -> dict[str, int]:
+        """Return the scheduler limits that the suite configures for a closed loop.
+
+        family : of the engine, as `engines.engine_family` calls it
+        """
+        if row.concurrency is None:
+            return {}
+        out: dict[str, int] = {}
+        prompt = row.input_len_asked or row.input_len_mean
+        if self.budget_is_prompt_and_batch and prompt and family != "sglang":
+            out["max_num_batched_tokens"] = round(prompt) + row.concurrency
+        if self.slots_one_short and row.concurrency > 1:
+            if re.search(self.slots_one_short, f"{family} {row.model}"):
+                out["max_num_seqs"] = row.concurrency - 1
+        return out
 
     def stream_interval(self, row: TidyRow, family: str) -> int:
         """Return the tokens per message that the suite configures, 0 where it leaves the default.
@@ -59,12 +79,19 @@ SUITES: tuple[Suite, ...] = (
         name="aic-auto-gap-analysis",
         pattern=r"gap-analysis",
         spread=1.0,
-        why="fixed lengths; 10 prompts a client fit its TTFT best",
+        budget_is_prompt_and_batch=True,
+        slots_one_short=r"^tensorrt-llm .*Llama-3\.1-8B",
+        why=(
+            "fixed lengths; 10 prompts a client and a token budget of prompt + batch, as its "
+            "configuration generator sets it, fit its TTFT best; TTFT of the 8B runs grows with "
+            "output length · TPOT / (clients - 1)"
+        ),
     ),
     Suite(
         name="MLPerf",
         pattern=r"mlperf",
         tp_by_memory=True,
+        kv_fp8=True,
         seconds=600.0,
         why="LoadGen rules: Poisson arrivals for at least 600 s",
     ),
