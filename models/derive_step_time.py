@@ -9,7 +9,7 @@ follow, without fitting,
     launches, w, c, e, a, k   of   t ≈ launches + [w³ + (cT)³]^(1/3) + eT + aA + kK
 
 and ∂ln t/∂ln x for x = peak, bandwidth, link, launch of the exact operator sum. `tests/models/
-test_derive_step_time.py` evaluates both and holds them to `coefficients.closed_form` and to
+test_derive_step_time.py` evaluates both and holds them to `closed_form.closed_form` and to
 `derivatives.step_elasticities`.
 """
 

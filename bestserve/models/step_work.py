@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +75,15 @@ class StepWork:
             reads[None, :],
             np.ones((1, len(reads))),
             np.array([float(len(pairs)) if finishing is None else finishing]),
+        )
+
+    def then(self, other: StepWork) -> StepWork:
+        """Return these steps followed by others with as many prompts and decodes in each."""
+        return StepWork(
+            *(
+                np.concatenate([getattr(self, f.name), getattr(other, f.name)])
+                for f in fields(StepWork)
+            )
         )
 
     def spread(self, ranks: int) -> StepWork:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bestserve.catalog import list_models, load_engine, load_hardware, load_model
 from bestserve.models.architecture import Architecture
 from bestserve.models.breakdown import step_breakdown
-from bestserve.models.coefficients import closed_form, step_time_coefficients
+from bestserve.models.closed_form import closed_form
+from bestserve.models.coefficients import step_time_coefficients
 from bestserve.models.device import Device, Formats, Parallelism
 from bestserve.models.engine import EngineConstants
 from bestserve.models.memory import memory_plan

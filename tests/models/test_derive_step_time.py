@@ -15,7 +15,7 @@ import sympy as sp
 from bestserve.catalog import load_engine, load_model
 from bestserve.models.architecture import Architecture
 from bestserve.models.breakdown import step_breakdown
-from bestserve.models.coefficients import closed_form
+from bestserve.models.closed_form import closed_form
 from bestserve.models.constants import DEFAULT
 from bestserve.models.derivatives import step_elasticities
 from bestserve.models.device import Device, Formats, Parallelism
