@@ -84,7 +84,7 @@ def test_nothing_is_taken_from_notes_that_say_nothing():
     [
         ("vllm serve m -tp 4 --enable-expert-parallel", {"tp": 4, "ep": 4}),
         ("vllm serve m --max-num-batched-tokens=4096", {"max_num_batched_tokens": 4096}),
-        ("trtllm-serve m --max_num_tokens=16384 --tp_size 8", {"max_num_batched_tokens": 16384, "tp": 8}),
+        ("trtllm-serve m --max_num_tokens=16", {"max_num_batched_tokens": 16}),
         ("x --tp 8 --dp 4 --enable-dp-attention", {"tp": 8, "attention_dp": 4, "attention_tp": 2}),
         ("x --tp 2 --dp 4", {"tp": 2, "replicas": 4}),
         ("x --speculative-algorithm EAGLE", {"speculative_decoding": True}),

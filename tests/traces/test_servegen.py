@@ -74,7 +74,7 @@ def test_superposition_is_sorted_and_keeps_pairs(tmp_path):
         ("0,fast,1,Gamma,1,1\n", DATA, "expected numbers"),
         ("0,-1,1,Gamma,1,1\n", DATA, "negative or infinite"),
         ("0,nan,1,Gamma,1,1\n", DATA, "negative or infinite"),
-        (WINDOWS, {"0": {"input_tokens": "__import__('os')", "output_tokens": "{1: 1}"}}, "histogram"),
+        (WINDOWS, {"0": {"input_tokens": "__import__('os')"}}, "expected a histogram"),
         (WINDOWS, {"x": {}}, "expected start times"),
         (WINDOWS, {"0": {"input_tokens": "{}", "output_tokens": "{}"}}, "no histogram"),
         (WINDOWS, {"0": {"input_tokens": "{1: 0.0}", "output_tokens": "{1: 1}"}}, "add up to 0"),
