@@ -110,7 +110,7 @@ def memory_plan(
     counts = parameter_counts(arch)
     stage = _largest_stage(arch, parallel.pp)
     weights = _weights(arch, counts, stage, parallel, formats)
-    activations = activation_bytes(arch, parallel, engine)
+    activations = activation_peak(arch, parallel, engine)
     total = sum(weights)
     usable = engine.gpu_memory_utilization
     if engine.memory_rule == "free":
@@ -181,7 +181,7 @@ def kv_bytes_of_layer(
     return kept * kv_heads_per_gpu(attention, tp) * width * kv_bytes
 
 
-def activation_bytes(arch: Architecture, parallel: Parallelism, engine: EngineConstants) -> float:
+def activation_peak(arch: Architecture, parallel: Parallelism, engine: EngineConstants) -> float:
     """Return the activation peak of a step of max_num_batched_tokens on one GPU [B].
 
     Residual, hidden state and one copy, plus the widest inner layer in and out (bf16), plus the
