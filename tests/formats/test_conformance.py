@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from bestserve.untrusted import open_source
 from bestserve.validation import formats
 from bestserve.validation.tidy import RequestLog, TidyRow
 
+GROUP = "bestserve.log_formats"
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = sorted(FIXTURES.glob("*/*"))
 NAMES = sorted(formats.readers())
@@ -87,3 +90,40 @@ def test_what_the_log_does_not_state_can_be_given(name):
     for before, after in zip(plain, given.rows, strict=True):
         if before.gpu is not None:
             assert any(note.startswith("gpu my-gpu given by the user") for note in after.notes)
+
+
+def test_other_packages_add_readers(monkeypatch, tmp_path):
+    class Mine:
+        NAME = "mine"
+
+        @staticmethod
+        def sniff(source):
+            return source.kind == "json" and source.value == {"mine": 1}
+
+        @staticmethod
+        def read(source):
+            return [TidyRow(id="m", origin=source.name, format="mine", ttft_mean_ms=1.0)]
+
+    class Entry:
+        @staticmethod
+        def load():
+            return Mine
+
+    monkeypatch.setattr(formats, "entry_points", lambda group: [Entry] * (group == GROUP))
+    formats.readers.cache_clear()
+    try:
+        path = tmp_path / "x.json"
+        path.write_text('{"mine": 1}')
+        assert formats.read_log(path).format == "mine"
+        assert set(NAMES) < set(formats.readers())
+    finally:
+        formats.readers.cache_clear()
+
+
+def test_reading_loads_no_heavy_package():
+    code = (
+        "import sys; from bestserve.validation.formats import readers; readers();"
+        "print([m for m in ('pandas', 'scipy', 'numba', 'yaml', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -184,7 +184,7 @@ def test_regimes(rate, cap, throughput, regime):
 def test_overrides_change_the_regime_and_unknown_names_are_refused():
     path = FIXTURES / "aiperf-csv/summary.csv"
     (row,) = read_log(path, concurrency=4).rows
-    assert row.regime is Regime.CLOSED_LOOP
+    assert (row.regime, row.arrivals) == (Regime.CLOSED_LOOP, "closed")
     with pytest.raises(InputError, match="no setting 'gpus' of a log row; nearest: gpu"):
         read_log(path, gpus="h100")
     with pytest.raises(DataError, match="tp is 'four'"):

@@ -26,6 +26,7 @@ import numpy as np
 
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.untrusted import MAX_BYTES, Source, open_source, printable
+from bestserve.validation.formats._build import arrivals_of
 from bestserve.validation.tidy import SETTABLE, TidyRow, regime_of
 
 ENTRY_POINTS = "bestserve.log_formats"
@@ -108,10 +109,12 @@ def _with(row: TidyRow, stated: Mapping[str, Any]) -> TidyRow:
         if getattr(row, name) not in (None, value)
     )
     out = replace(row, notes=row.notes + notes, **given)
-    return (
-        replace(out, regime=regime_of(out.request_rate, out.concurrency, out.req_throughput))
-        if {"request_rate", "concurrency"} & given.keys()
-        else out
+    if not {"request_rate", "concurrency"} & given.keys():
+        return out
+    return replace(
+        out,
+        regime=regime_of(out.request_rate, out.concurrency, out.req_throughput),
+        arrivals=out.arrivals or arrivals_of(out.request_rate, out.concurrency, None),
     )
 
 
