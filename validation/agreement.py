@@ -41,7 +41,7 @@ from bestserve.models.system import (
 from bestserve.simulator import simulate
 
 REPORT_SEED = 20261
-ATOMS = 96
+ATOMS = 400
 QUANTILES = (0.5, 0.9, 0.99)
 
 HARDWARE = {
@@ -197,8 +197,10 @@ def correlated(rng: np.random.Generator) -> tuple[Lengths, str]:
     z = rng.standard_normal((2, 4000))
     z[1] = rho * z[0] + math.sqrt(1 - rho**2) * z[1]
     s = math.sqrt(math.log(1 + 0.8**2))
-    rows = [np.maximum(np.rint(m * np.exp(s * v - s * s / 2)), 1.0) for m, v in
-            zip((mean_in, mean_out), z, strict=True)]
+    rows = [
+        np.maximum(np.rint(m * np.exp(s * v - s * s / 2)), 1.0)
+        for m, v in zip((mean_in, mean_out), z, strict=True)
+    ]
     w = np.full(4000, 1 / 4000)
     lengths = Lengths(
         inputs=rows[0], input_weights=w, outputs=rows[1], output_weights=w, joint=True

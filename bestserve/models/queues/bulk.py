@@ -102,7 +102,7 @@ class BulkWait:
 
     ttft : arrival to the end of the step that takes its last token; busy : share of the time in
     steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
-    three while something decodes; batch_tokens : mean prompt tokens of a step that ends a prompt;
+    three while something decodes; spacing : all time per such step [s]; batch_tokens : mean prompt tokens of a step that ends a prompt;
     load : λ E[l] f(M_E)/M_E; saturated : share of arrivals that wait more than one step;
     steps : the step durations that follow a first token (if asked for)
     """
@@ -110,6 +110,7 @@ class BulkWait:
     ttft: Distribution
     busy: float
     tau: float
+    spacing: float
     batch_tokens: float
     backlog: float
     load: float
@@ -219,8 +220,10 @@ class _Chain:
     def solve(self, load: float, with_steps: bool) -> BulkWait:
         matrix, ratio = self._matrix()
         top, m, d, f = self.top, self.m, self.d, self.f
-        # visits to states 1 … top between prompt-free states, after a vacation or an idle time
-        sources = np.stack((matrix[0], self.pmf[: top + 1]), axis=1)
+        fresh, ended = self._idle_cycles()
+        # visits to states 1 … top between prompt-free states: after a vacation, after an idle
+        # time, and after the first prompt that ended one (when decoding starts again)
+        sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
         system = np.eye(top) - matrix[1:, 1:]
         visits = np.maximum(np.linalg.solve(system.T, sources[1:]), 0.0)
@@ -228,53 +231,63 @@ class _Chain:
         time = pi * f
         time[0] *= 1 - self.q
         idle_time = self.q / self.rate
-        share = time / (time.sum() + idle_time)
-        p_idle = 1.0 - float(share.sum())
+        total = float(time.sum()) + idle_time
+        share = time / total
+        p_idle = idle_time / total
 
         hist = Ramps(self._horizon(pi, ratio))
-        final = np.zeros(top + 2)
-        self._found_idle(hist, final, p_idle)
+        final = p_idle * ended
+        hist.add(p_idle * fresh[0], fresh[1], 0.0)
         batch = self._met_step(hist, final, share, pi, ratio)
+        # decodes only see steps while they run: a vacation that idle time may follow, and the
+        # steps after either
         pause = self.server.vacation
-        # decodes only see cycles that start with a decode step
-        after = visits[:, 0]
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0)
+        after = (1 - stop) * visits[:, 0] + stop * visits[:, 2]
         cycle = pause + float(after @ f[1:])
         count = 1.0 + float(after.sum())
         far = after[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
+        law = np.concatenate(([1.0], after)) / count
         steps = None
         if with_steps:
-            law = np.concatenate(([1.0], after)) / count
+            matrix[0] = (1 - stop) * sources[:, 0] + stop * sources[:, 2]
             steps = self._steps(matrix, system, law, cycle / count, final)
-        tokens = p_idle * self.l1 + (1 - p_idle) * batch[0]
+        apart = stop * (1 / self.rate + float(self.weight @ self.server.alone))
         return BulkWait(
             ttft=hist.distribution(),
-            busy=1.0 - (pause / cycle if pause > 0 else p_idle),
+            busy=1.0 - pause / cycle,
             tau=cycle / count,
-            batch_tokens=tokens,
+            spacing=(cycle + apart) / count,
+            batch_tokens=p_idle * self.l1 + (1 - p_idle) * batch[0],
             backlog=(float(after @ np.arange(1, top + 1)) + far) * d / count,
             load=load,
             saturated=batch[1],
             steps=steps,
         )
 
-    def _found_idle(self, hist: Ramps, final: Floats, p_idle: float) -> None:
-        """Add arrivals that find the server idle: served at once, by several steps if long."""
-        if p_idle <= 0:
-            return
-        cells, alone = self.prompt / self.d, self.server.alone
+    def _idle_cycles(self) -> tuple[tuple[Floats, Floats], Floats]:
+        """Return what prompts that find the server idle meet.
+
+        First, masses and times to the end of the last step [2·m; 1, s]: a long prompt's last step
+        is filled by arrivals behind it; second, the law of the state in which that step starts.
+        """
+        cells, alone, mass = self.prompt / self.d, self.server.alone, self.weight
         rounds = np.maximum(np.ceil(cells / self.full - 1e-9) - 1.0, 0.0)
         if self.server.budget > self.server.packed:
             rounds = np.where(cells <= self.server.budget / self.d, 0.0, rounds)
+        ended = np.zeros(self.top + 1)
+        if not rounds.any():
+            self._finish(ended, cells, mass)
+            return (mass, alone), ended
         remain = cells - rounds * self.full
         none, extra = self._behind(rounds * self.f_full)
-        last = self._last(remain)
-        crowded = np.where(rounds > 0, alone + self._last(remain + extra) - last, alone)
+        crowded = alone + self._last(remain + extra) - self._last(remain)
+        crowded = np.where(rounds > 0, crowded, alone)
         none = np.where(rounds > 0, none, 1.0)
-        mass = p_idle * self.weight
-        hist.add(mass * none, alone, 0.0)
-        hist.add(mass * (1 - none), crowded, 0.0)
-        self._finish(final, remain, mass * none)
-        self._finish(final, remain + extra, mass * (1 - none))
+        self._finish(ended, remain, mass * none)
+        self._finish(ended, remain + extra, mass * (1 - none))
+        both = np.concatenate((mass * none, mass * (1 - none)))
+        return (both, np.concatenate((alone, crowded))), ended
 
     def _met_step(
         self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
@@ -391,8 +404,9 @@ class _Chain:
         return self.server.step(np.minimum(cells * self.d, self.server.packed))
 
     def _finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
-        """Note the state in which a request's last step starts."""
-        final += split(np.minimum(cells, self.top), mass, final.size)
+        """Note the state, at least 1, in which a request's last step starts."""
+        cells = np.minimum(np.maximum(cells, 1.0), self.top)
+        final += split(cells, mass, final.size + 2)[: final.size]
 
     def _steps(
         self, matrix: Floats, system: Floats, law: Floats, mean: float, final: Floats
@@ -402,7 +416,7 @@ class _Chain:
         h = np.concatenate(([0.0], np.linalg.solve(system, noise[1:])))
         h -= law @ h
         later = h - noise  # P h
-        final = final[: self.top + 1] / final.sum()
+        final = final / final.sum()
         excess = float(final @ later)
         r0 = float(law @ noise**2)
         beyond = float(law @ (noise * later))  # covariances at lags 1, 2, …

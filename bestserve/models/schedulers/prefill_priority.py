@@ -99,6 +99,7 @@ def _one_at_a_time(
         ttft=ttft,
         busy=wait.load,
         tau=pause / (1 - wait.load),
+        spacing=pause / (1 - wait.load),
         batch_tokens=p1,
         backlog=rate * (ttft.mean - mean) * p1,
         load=wait.load,

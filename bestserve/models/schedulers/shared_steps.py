@@ -65,9 +65,13 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     alone = engine.prompt_times(0.0, split, engine.budget)
     work = engine.work_tokens(_packed(engine, max(engine.budget - state.mean, 1.0), split))
     met: BulkWait | None = None
-    decodes = 1.0
+    decodes = max(state.mean, 1.0)
     for last in (False, True):
-        decodes = max(state.mean / max(1.0 - state.idle, 1e-9), 1.0)
+        idle = _idle_share(engine, rate, max(state.mean, rate * r.d1 * state.tpot), sigma, split)
+        if met is None:
+            decodes = max(state.mean / (1.0 - min(idle, 0.9)), 1.0)
+        else:
+            decodes = min(max(rate * r.d1 * met.spacing, 1.0), float(engine.slots))
         crowded = decodes + 0.6 * load**8 * max(saturated_n - decodes, 0.0)
         room = max(engine.budget - crowded, 1.0)
         packed = _packed(engine, room, split)
@@ -77,7 +81,7 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
             step=lambda x, n=decodes: engine.prompt_step(x, n, split),  # type: ignore[misc]
             vacation=engine.decode(decodes),
             alone=alone,
-            idle=state.idle,
+            idle=idle,
         )
         met = bulk_wait(served, rate, work, r.weight, with_steps=last)
         if met is None:
@@ -89,6 +93,20 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
             return None
     assert met is not None
     return _assemble(engine, rate, limit, state, met, sigma, split, decodes, times)
+
+
+def _idle_share(engine: Engine, rate: float, n: float, sigma: float, split: bool) -> float:
+    """Return the share of prompt-free time in which nothing decodes either.
+
+    Stalls behind prompts let requests join in clumps: the number decoding has variance z times its
+    mean, z = 1 + 2σ/(1−σ) + λ²S2/(1−σ)², and is taken as negative binomial.
+    """
+    r = engine.requests
+    cost = _increments(engine, max(n, 1.0), split)
+    s1 = float(r.weight @ cost)
+    s2 = float(r.weight @ cost**2) * (sigma / (rate * s1)) ** 2
+    z = 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
+    return float(z ** (-n / (z - 1))) if z > 1 + 1e-6 else float(np.exp(-n))
 
 
 def _stretched(engine: Engine, sigma: float, decodes: float, split: bool) -> np.ndarray:
