@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,6 +90,12 @@ def measure(
         time_budget=time_budget,
         output=Path(output),
     )
+    load = partial(Load, requests=num_prompts, input_len=input_len, output_len=output_len)
+    # Closed loops come first: they fill the batch, so the step time is fitted where it matters.
+    loads = [
+        *(load(concurrency=clients) for clients in max_concurrency or ()),
+        *(load(rate=rate) for rate in request_rate or ()),
+    ]
     with progress("measuring") as say:
         session = run_campaign(options, lambda done, total, key: say(f"{done}/{total} {key}"))
     if session.info.self_test:
@@ -102,13 +109,6 @@ def measure(
     )
     for path in (session.hardware, session.calibration, session.journal):
         talk(f"wrote {path}")
-    loads = [
-        Load(requests=num_prompts, input_len=input_len, output_len=output_len, rate=rate)
-        for rate in request_rate or ()
-    ] + [
-        Load(requests=num_prompts, input_len=input_len, output_len=output_len, concurrency=c)
-        for c in max_concurrency or ()
-    ]
     if loads:
         from bestserve.measure.session import serve_loads
 

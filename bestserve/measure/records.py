@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -333,14 +333,4 @@ def comparison(analysis: Analysis) -> list[dict[str, Any]]:
         }
         for fit in analysis.operators
         for c in fit.constants
-    ]
-
-
-def step_rows(fits: Sequence[Fit]) -> list[dict[str, Any]]:
-    """Return one row per step-time coefficient of the measured stack."""
-    return [
-        {"form": fit.form, "coefficient": c.name, "value": c.value, "sd": c.sd, "unit": "s"}
-        for fit in fits
-        for c in fit.constants
-        if c.identified
     ]

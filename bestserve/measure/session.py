@@ -30,9 +30,9 @@ from bestserve.measure.records import (
     hardware_record,
     write_toml,
 )
-from bestserve.measure.runner import Runner
+from bestserve.measure.runner import CACHE_FACTOR, Runner
 from bestserve.measure.serve_loop import LayerExecutor, Limits, Request, Run, serve
-from bestserve.measure.shapes import Format, LayerShape, reduced, shard
+from bestserve.measure.shapes import ELEMENT_BYTES, Format, LayerShape, reduced, shard
 from bestserve.models.step_time import StepTime
 from bestserve.specs.hardware import Hardware
 
@@ -110,10 +110,23 @@ def set_up(options: Options) -> Setup:
         grid = dataclasses.replace(grid, formats=("bf16", "fp8"))
     if options.fmt == "fp8" and not (info.fp8 or info.self_test):
         raise InputError(f"{info.name} does not multiply fp8; use --format bf16")
+    if not info.self_test:
+        grid = dataclasses.replace(grid, layers=sweeping_layers(shape, options.fmt, info.cache))
     changes = {n: getattr(options, n) for n in ("layers", "kv_tokens") if getattr(options, n)}
     grid = dataclasses.replace(grid, **changes)
     check_memory(shape, grid, options.fmt, info)
     return Setup(torch, info, make_machine(torch, info), shape, grid, options.fmt)
+
+
+def sweeping_layers(shape: LayerShape, fmt: Format, cache: int) -> int:
+    """Return how many layers' copies of the smallest matrix sweep the last-level cache twice.
+
+    At least `Grid.layers`, so that the step is long beside its synchronisation; at most four times
+    that many.
+    """
+    least = Grid().layers
+    smallest = min(n * k for n, k in shape.gemms().values()) * ELEMENT_BYTES[fmt]
+    return max(least, min(4 * least, -(-CACHE_FACTOR * cache // smallest)))
 
 
 def catalogue_record(options: Options, info: DeviceInfo) -> Hardware | None:
@@ -184,6 +197,17 @@ class Load:
     concurrency: int = 0
     longest: float = 4.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.input_len < 1 or self.output_len < 1:
+            raise InputError("a load needs at least one request with one token in and one out")
+        if self.concurrency < 0 or not (
+            self.rate > 0 and (self.concurrency or self.rate < math.inf)
+        ):
+            raise InputError(
+                f"a load needs a positive request rate or a concurrency of at least 1 (given: "
+                f"rate {self.rate:g}, concurrency {self.concurrency})"
+            )
 
     @property
     def name(self) -> str:

@@ -19,6 +19,9 @@ SPAN = 2e-3
 """A timed span lasts at least this long where the cycle may be repeated [s]: events resolve about
 0.5 us, so 2 ms keeps their error below 0.1 %."""
 
+ROUNDS = 3
+"""Lengthenings of a span at most: a short one is mostly launch gap, so it looks long at first."""
+
 MAX_IN_FLIGHT = 400
 """Submissions in a row while the host is timed: CUDA queues about 1,000 launches before it blocks
 the host, and a blocked host would look slow."""
@@ -80,13 +83,14 @@ def kernel_time(
     for op in cycle:
         op.run()
     machine.synchronize()
-    single = max(device_span(machine, cycle), 1e-7)
-    sweeps = (
-        1 if flush else max(1, min(int(np.ceil(SPAN / single)), -(-MAX_IN_FLIGHT // len(cycle))))
-    )
-    ops = list(cycle) * sweeps
-    graph = machine.capture(ops)
-    timed = ops if graph is None else [graph]
+    most = 1 if flush else max(1, MAX_IN_FLIGHT // len(cycle))
+    sweeps, timed = 1, _one_launch(machine, cycle)
+    for _ in range(ROUNDS):
+        single = max(device_span(machine, timed) / sweeps, 1e-9)
+        wanted = min(most, int(np.ceil(SPAN / single)))
+        if wanted <= 2 * sweeps:
+            break
+        sweeps, timed = wanted, _one_launch(machine, list(cycle) * wanted)
 
     def sample() -> float:
         # The device is kept busy while the host launches what is timed: an idle device would wait
@@ -99,7 +103,13 @@ def kernel_time(
         return device_span(machine, timed)
 
     sample()
-    return repeat(machine, sample, budget=budget).scaled(1 / len(ops))
+    return repeat(machine, sample, budget=budget).scaled(1 / (sweeps * len(cycle)))
+
+
+def _one_launch(machine: Machine, ops: Sequence[Op]) -> list[Op]:
+    """Return `ops` as one graph, or as they are where there are no graphs."""
+    graph = machine.capture(ops)
+    return list(ops) if graph is None else [graph]
 
 
 def submission_time(

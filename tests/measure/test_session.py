@@ -49,6 +49,8 @@ def test_importing_the_package_imports_no_pytorch() -> None:
     [
         (["--device", "tpu"], "write auto, cpu, cuda or cuda:N"),
         (["--time-budget", "0"], "must be positive"),
+        (["--request-rate", "0"], "positive request rate"),
+        (["--num-prompts", "0", "--max-concurrency", "2"], "at least one request"),
         (["--device", "cpu", "--tensor-parallel-size", "3"], "does not divide"),
         (["--device", "cpu", "--model", "deepseek-ai/DeepSeek-V3"], "mla"),
     ],

@@ -9,6 +9,7 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.measure.campaign import check_memory
 from bestserve.measure.device_info import DeviceInfo
 from bestserve.measure.grid import Grid
+from bestserve.measure.session import sweeping_layers
 from bestserve.measure.shapes import memory_need, reduced, shard
 from bestserve.models.sharding import attention_matrices, ffn_matrices
 
@@ -79,3 +80,13 @@ def test_short_memory_is_refused_with_the_arithmetic() -> None:
     )  # fmt: skip
     with pytest.raises(InfeasibleError, match=r"= weights \d.* \+ KV cache .* 6\.00 GB free"):
         check_memory(shape, Grid(), "bf16", info)
+
+
+def test_layers_sweep_the_cache() -> None:
+    # The output projection of a 70B TP8 shard is 16.8 MB in bf16: six of them exceed 2 · 50 MB.
+    shard_70b = shard(load_model("meta-llama/Llama-3.1-70B").architecture, 8)
+    assert sweeping_layers(shard_70b, "bf16", 50 * 10**6) == 6
+    assert (
+        sweeping_layers(shard(load_model("meta-llama/Llama-3.1-8B").architecture), "bf16", 1) == 4
+    )
+    assert sweeping_layers(shard_70b, "bf16", 10**9) == 16
