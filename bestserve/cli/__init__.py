@@ -19,6 +19,7 @@ COMMANDS = {
     "goodput": "highest rate at which one strategy meets the objectives",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
     "launch": "print the commands that put a strategy into service",
+    "measure": "measure a GPU and fit the models' constants to it",
     "catalog": "list and show GPUs, models and engines with their sources",
     "rerun": "repeat the question of a JSON answer",
     "cite": "print the sources of the methods",
