@@ -52,7 +52,7 @@ def measure(
     precision
         weight format of the layers
     layers
-        decoder layers in memory; default 4
+        decoder layers in memory; default: enough to sweep the cache, at least 4
     kv_tokens
         batch × context at most; default 524288
     time_budget
