@@ -34,12 +34,12 @@ def shares(result: SimulationResult, target: Target) -> dict[str, float]:
     return out
 
 
-def margin(result: SimulationResult, target: Target) -> float:
-    """Return by how much the tightest requirement is met (share − required); ≥ 0: all hold [1]."""
-    share = shares(result, target)
-    if target.joint:
-        return share["joint"] - target.attainment
+def margins(result: SimulationResult, target: Target) -> dict[str, float]:
+    """Return by how much each requirement is met, share − required; < 0: missed [1]."""
     asked = [m for m in ("ttft", "tpot", "e2el") if getattr(target, m) is not None]
     if not asked:
         raise InputError("the target asks for nothing: give a ttft, tpot or e2el threshold")
-    return min(share.get(m, 0.0) - getattr(target, f"{m}_percentile") for m in asked)
+    share = shares(result, target)
+    if target.joint:
+        return {"joint": share["joint"] - target.attainment}
+    return {m: share.get(m, 0.0) - getattr(target, f"{m}_percentile") for m in asked}

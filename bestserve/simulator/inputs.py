@@ -81,7 +81,7 @@ def _pick(values: Floats, weights: Floats, u: Floats) -> NDArray[np.intp]:
 
 def _whole(values: Floats, rng: np.random.Generator) -> Ints:
     """Round up or down at random so that the mean stays; at least 1 token."""
-    floor = np.floor(values)
+    floor: Floats = np.floor(values)
     part = values - floor
     if part.any():
         floor = floor + (rng.random(len(values)) < part)
@@ -109,26 +109,48 @@ def unit_gaps(burstiness: float, n: int, seed: int) -> Floats:
     """Return n gamma gaps with mean 1 and squared CV 1/burstiness."""
     u = stratified(stream(seed, GAPS), n)
     if burstiness == 1.0:
-        gaps: Floats = -np.log1p(-u)
-        return gaps
+        return np.asarray(-np.log1p(-u), dtype=np.float64)
     from scipy.special import gammaincinv
 
-    scaled: Floats = gammaincinv(burstiness, u) / burstiness
-    return scaled
+    return np.asarray(gammaincinv(burstiness, u) / burstiness, dtype=np.float64)
 
 
-def arrival_times(arrivals: Arrivals, rate: float, n: int, seed: int) -> Floats:
-    """Return n arrival times, ascending [s], of an open kind at `rate` [req/s]."""
-    if arrivals.kind == "closed":
-        return np.zeros(n)
-    if arrivals.kind == "trace":
-        return _replay(arrivals.times, rate, n)
-    if not (np.isfinite(rate) and rate > 0):
-        raise InputError(f"request rate = {rate} must be finite and > 0 req/s")
-    if arrivals.kind == "gamma":
-        times: Floats = np.cumsum(unit_gaps(arrivals.burstiness, n, seed)) / rate
-        return times
-    return _modulated(arrivals.rates, arrivals.stays, rate, n, seed)
+@dataclass(frozen=True, slots=True)
+class ArrivalStream:
+    """Arrivals of one seed, drawn once; `at(rate)` gives their times at a rate.
+
+    unit : for gamma gaps and modulated Poisson, arrival times at rate 1
+    """
+
+    arrivals: Arrivals
+    n: int
+    seed: int
+    unit: Floats
+
+    def at(self, rate: float) -> Floats:
+        """Return n arrival times, ascending [s], at `rate` [req/s] (NaN: a trace's own)."""
+        kind = self.arrivals.kind
+        if kind == "closed":
+            return np.zeros(self.n)
+        if kind == "trace":
+            return _replay(self.arrivals.times, rate, self.n)
+        if not (np.isfinite(rate) and rate > 0):
+            raise InputError(f"request rate = {rate} must be finite and > 0 req/s")
+        if kind == "gamma":
+            return self.unit / rate
+        return _modulated(self.arrivals.rates, self.arrivals.stays, rate, self.unit, self.seed)
+
+
+def arrival_stream(arrivals: Arrivals, n: int, seed: int) -> ArrivalStream:
+    """Draw what the arrivals need, once for all rates."""
+    if arrivals.kind not in ("gamma", "mmpp"):
+        return ArrivalStream(arrivals, n, seed, np.zeros(0))
+    if arrivals.kind == "gamma" and not (
+        np.isfinite(arrivals.burstiness) and arrivals.burstiness > 0
+    ):
+        raise InputError(f"burstiness = {arrivals.burstiness} must be finite and > 0")
+    burstiness = arrivals.burstiness if arrivals.kind == "gamma" else 1.0
+    return ArrivalStream(arrivals, n, seed, np.cumsum(unit_gaps(burstiness, n, seed)))
 
 
 def _replay(times: Floats, rate: float, n: int) -> Floats:
@@ -153,7 +175,7 @@ def _replay(times: Floats, rate: float, n: int) -> Floats:
     return all_times * (len(t) / period / rate)
 
 
-def _modulated(rates: Floats, stays: Floats, rate: float, n: int, seed: int) -> Floats:
+def _modulated(rates: Floats, stays: Floats, rate: float, unit: Floats, seed: int) -> Floats:
     """Markov-modulated Poisson arrivals: unit-rate arrivals, mapped through the integrated rate.
 
     Phases follow in cyclic order and last exponential times; the path is the same at every rate.
@@ -163,14 +185,13 @@ def _modulated(rates: Floats, stays: Floats, rate: float, n: int, seed: int) -> 
     mean = float(np.dot(rates, stays) / np.sum(stays))
     if not mean > 0 or np.any(rates < 0) or np.any(stays <= 0):
         raise InputError("mmpp arrivals need rates ≥ 0, not all 0, and stays > 0 s")
-    operational = np.cumsum(unit_gaps(1.0, n, seed))
     scale = rate / mean
     rng = stream(seed, PHASES)
     clock, work = np.zeros(1), np.zeros(1)
-    while work[-1] < operational[-1]:
+    while work[-1] < unit[-1]:
         spans = (rng.standard_exponential((64, len(stays))) * stays).ravel()
         amounts = spans * np.tile(rates, 64) * scale
         clock = np.concatenate([clock, clock[-1] + np.cumsum(spans)])
         work = np.concatenate([work, work[-1] + np.cumsum(amounts)])
-    times: Floats = np.interp(operational, work, clock)
+    times: Floats = np.interp(unit, work, clock)
     return times

@@ -59,6 +59,10 @@ from bestserve.simulator.layout import (
     HELD,
     ITERATION,
     JOINING,
+    JOURNAL_FIRST,
+    JOURNAL_GROWTH,
+    JOURNAL_START,
+    JOURNAL_STEPS,
     KV,
     LAST,
     NEXT,
@@ -167,6 +171,15 @@ def sample(series: Floats, state: Ints64, now: float, batch: int, kv: int) -> No
 
 
 @njit(cache=True)
+def write(journal: Floats, entry: int, now: float, n: int, first: float, growth: float) -> None:
+    """Note n decode steps from `now` on, the first of which takes `first` [s]."""
+    journal[entry, JOURNAL_START] = now
+    journal[entry, JOURNAL_STEPS] = n
+    journal[entry, JOURNAL_FIRST] = first
+    journal[entry, JOURNAL_GROWTH] = growth
+
+
+@njit(cache=True)
 def advance(
     lane: int,
     until: float,
@@ -177,6 +190,7 @@ def advance(
     phases: Ints64,
     joins: Ints64,
     series: Floats,
+    journals: Floats,
     times: Floats,
     facts: Ints32,
     limits: Ints64,
@@ -197,6 +211,7 @@ def advance(
     phase = phases[lane]
     join = joins[lane]
     points = series[lane]
+    journal = journals[lane]
     policy, slots, budget = limits[POLICY], limits[SLOTS], limits[BUDGET]
     block, blocks, stream = limits[BLOCK], limits[BLOCKS], limits[STREAM]
     k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
@@ -372,7 +387,7 @@ def advance(
                         rest = facts[r, OUTPUT] - 1
                         message = min(stream - 1, rest)
                         events = push(heap, events, pack(iteration + rest, r, FINISH))
-                        if times[r, FIRST] < 0.0 and message < rest:
+                        if times[r, FIRST] < 0.0 and 0 < message < rest:
                             events = push(heap, events, pack(iteration + message, r, FIRST_MESSAGE))
                         if grows:
                             if kept > whole:
@@ -419,6 +434,8 @@ def advance(
                     prefill += duration
                 batch_area += duration * batch
                 kv_area += duration * (context + prompt_tokens)
+                if seen < journal.shape[0]:
+                    write(journal, seen, now, 1 if riding else 0, duration, 0.0)
                 seen += 1
                 if seen % s[STRIDE] == 0:
                     sample(points, s, now, batch, context + prompt_tokens)
@@ -448,6 +465,8 @@ def advance(
                 + half * (decoding * t0 + slope * (context + prompt_tokens))
                 + decoding * slope * half * (2 * n - 1) / 3.0
             )
+            if seen < journal.shape[0]:
+                write(journal, seen, now, n, t0, slope)
             seen += 1
             if seen % s[STRIDE] == 0:
                 sample(points, s, now, decoding, context + prompt_tokens)

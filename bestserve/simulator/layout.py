@@ -20,11 +20,15 @@ Bools = NDArray[np.bool_]
 ARRIVAL, START, FIRST, LAST = range(4)
 """Arrival; start of the first step that works on it; first message; last token. −1: not yet."""
 
+TIMES_WIDTH = 4
+
 # facts[request]
 PROMPT, OUTPUT, CACHED, NEXT, GENERATED, READY, ADMITTED, EVICTIONS = range(8)
 """NEXT: following request of the lane's queue. GENERATED: tokens out before the current admission
 (more than 0 only after an eviction). READY: 1 if the prompt's KV came from elsewhere. ADMITTED:
 admission number, for "youngest"."""
+
+FACTS_WIDTH = 8
 
 # clock[lane]
 NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME = range(8)
@@ -80,3 +84,6 @@ RESERVE = 8
 SERIES_LENGTH = 1024
 """Samples kept per lane of batch size and KV; every second one is dropped when full."""
 SERIES_TIME, SERIES_BATCH, SERIES_KV = range(3)
+
+JOURNAL_START, JOURNAL_STEPS, JOURNAL_FIRST, JOURNAL_GROWTH = range(4)
+"""Optional record of a lane: decode steps from a time on, the first's duration and the growth."""

@@ -18,10 +18,15 @@ from bestserve.simulator.layout import (
     ARRIVAL,
     CLOCK_WIDTH,
     HEAD,
+    JOURNAL_FIRST,
+    JOURNAL_GROWTH,
+    JOURNAL_START,
+    JOURNAL_STEPS,
     NEXT,
     OUTSTANDING,
     PROMPT,
     QUEUED_TOKENS,
+    SEEN,
     SERIES_LENGTH,
     SPLIT,
     STATE_WIDTH,
@@ -51,6 +56,7 @@ class Pool(NamedTuple):
     phases: Ints64
     joins: Ints64
     series: Floats
+    journals: Floats
     limits: Ints64
     costs: Floats
     moe: Floats
@@ -79,9 +85,10 @@ def kv_blocks(lane: Lane) -> int:
     return int(lane.kv_capacity_tokens // lane.kv_block)
 
 
-def new_pool(lane: Lane, lanes: int, *, stream: bool = True) -> Pool:
+def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -> Pool:
     """Return `lanes` idle lanes; without `stream` the first message is the first token.
 
+    journal : jumps and steps to note per lane
     A step holds one token of every decode, so no more than `max_num_batched_tokens` requests run.
     """
     slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
@@ -110,6 +117,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True) -> Pool:
         phases=np.zeros((lanes, lane.kv_block), dtype=np.int64),
         joins=np.empty((lanes, slots), dtype=np.int64),
         series=np.empty((lanes, SERIES_LENGTH, 3)),
+        journals=np.empty((lanes, journal, 4)),
         limits=limits,
         costs=np.append(lane.step.coefficients(), lane.kv_reserve),
         moe=lane.step.moe_table(),
@@ -153,6 +161,7 @@ def step(
         pool.phases,
         pool.joins,
         pool.series,
+        pool.journals,
         times,
         facts,
         pool.limits,
@@ -213,3 +222,16 @@ def run_routed(
         clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
     for lane in range(clock.shape[0]):
         step(lane, math.inf, True, pool, times, facts, nobody)
+
+
+def step_ends(pool: Pool, lane: int) -> Floats:
+    """Return the ends of all noted steps in which decodes took part, ascending [s]."""
+    entries = pool.journals[lane, : pool.state[lane, SEEN]]
+    n = entries[:, JOURNAL_STEPS].astype(np.int64)
+    last = np.cumsum(n)
+    step = np.arange(1, n.sum() + 1) - np.repeat(last - n, n)
+    start, first, growth = (
+        np.repeat(entries[:, i], n) for i in (JOURNAL_START, JOURNAL_FIRST, JOURNAL_GROWTH)
+    )
+    ends: Floats = start + (step * first + growth * (0.5 * step * (step - 1)))
+    return ends

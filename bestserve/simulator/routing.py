@@ -34,12 +34,11 @@ CODES = {
 STATIC = ("random", "round_robin")
 
 
-def assign(routing: str, draws: Floats, lanes: int) -> Ints32:
-    """Return the lane of each request [n] under a static rule; `draws` float64[n, 2] in [0, 1)."""
-    n = len(draws)
-    if routing == "round_robin":
+def assign(routing: str, draws: Floats, lanes: int, n: int) -> Ints32:
+    """Return the lane of n requests under a static rule; `draws` float64[≥ n, 2] in [0, 1)."""
+    if routing == "round_robin" or lanes == 1:
         return (np.arange(n) % lanes).astype(np.int32)
-    return (draws[:, 0] * lanes).astype(np.int32)
+    return (draws[:n, 0] * lanes).astype(np.int32)
 
 
 @njit(cache=True)

@@ -52,6 +52,12 @@ def student_t(freedom: int, confidence: float = 0.95) -> float:
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
+def _summary(count: int, point: Floats, half: Floats) -> Summary:
+    mean, p50, p90, p95, p99 = (float(p) for p in point)
+    a, b, c, d, e = (float(h) for h in half)
+    return Summary(count, mean, p50, p90, p95, p99, (a, b, c, d, e))
+
+
 def summarise(values: Floats) -> Summary:
     """Summarise one run: intervals from means over batches of consecutive requests.
 
@@ -64,7 +70,7 @@ def summarise(values: Floats) -> Summary:
     if len(kept) >= 2 * BATCHES:
         per_batch = np.array([statistics(part) for part in np.array_split(kept, BATCHES)])
         half = student_t(BATCHES - 1) * per_batch.std(axis=0, ddof=1) / np.sqrt(BATCHES)
-    return Summary(len(kept), *(float(p) for p in point), tuple(float(h) for h in half))  # type: ignore[arg-type]
+    return _summary(len(kept), point, half)
 
 
 def combine(rows: Floats, count: int) -> Summary:
@@ -72,4 +78,4 @@ def combine(rows: Floats, count: int) -> Summary:
     n = len(rows)
     point = rows.mean(axis=0)
     half = student_t(n - 1) * rows.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(5, np.nan)
-    return Summary(count, *(float(p) for p in point), tuple(float(h) for h in half))  # type: ignore[arg-type]
+    return _summary(count, point, half)

@@ -146,7 +146,8 @@ class Server:
         riding = self.decodes() if rides or not parts else []
         if not riding and not parts:
             self.step = None
-            assert not self.running and not self.waiting, "a step with work must do some"
+            if self.running or self.waiting:
+                raise AssertionError("a lane with work must step")
             return
         tokens = len(riding) + sum(take for _, take in parts)
         pairs = sum(take * r.processed + take * take / 2 for r, take in parts)
@@ -320,9 +321,7 @@ def run(
                 lane = choose(system.routing, back, back_number, back_draws)
                 back_number += 1
                 decode_replica[i] = lane
-                back[lane].waiting.append(
-                    Request(i, int(prompts[i]), int(outputs[i]), 0, True, t)
-                )
+                back[lane].waiting.append(Request(i, int(prompts[i]), int(outputs[i]), 0, True, t))
         landing = [(t, i) for t, i in landing if t > now]
         while following < n and flying < cap and scheduled[following] <= now:
             i = following

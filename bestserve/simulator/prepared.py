@@ -1,0 +1,345 @@
+"""A system with its random inputs, drawn once and run at any rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bestserve.errors import InputError
+from bestserve.models.system import Disaggregated, Lane, System
+from bestserve.simulator import policies
+from bestserve.simulator import routing as routes
+from bestserve.simulator.coupled import run_coupled
+from bestserve.simulator.inputs import (
+    BACK_ROUTES,
+    ROUTES,
+    ArrivalStream,
+    Requests,
+    arrival_stream,
+    sample_lengths,
+    stream,
+)
+from bestserve.simulator.layout import (
+    ARRIVAL,
+    CACHED,
+    EVICTIONS,
+    FACTS_WIDTH,
+    FIRST,
+    LAST,
+    OUTPUT,
+    PROMPT,
+    READY,
+    START,
+    TIMES_WIDTH,
+    UNLIMITED,
+    Bools,
+    Floats,
+    Ints32,
+)
+from bestserve.simulator.pool import NOBODY, Pool, kv_blocks, new_pool, run_assigned, run_routed
+from bestserve.simulator.transfer import share_link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Inputs of a run: what every rate shares.
+
+    facts, decode_facts : the requests as the first pool and the decode pool see them
+    refused : requests that can never fit a lane's KV cache
+    draws, decode_draws : uniforms for routing
+    """
+
+    system: System
+    seed: int
+    arrivals: ArrivalStream
+    facts: Ints32
+    decode_facts: Ints32
+    output_len: Ints32
+    refused: Bools
+    draws: Floats
+    decode_draws: Floats
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What the compiled loops leave behind: times [s], −1 where it did not happen."""
+
+    pools: tuple[Pool, ...]
+    times: Floats
+    decode_times: Floats
+    evictions: Ints32
+    replica: Ints32
+    decode_replica: Ints32
+
+
+def _lanes(system: System) -> tuple[tuple[Lane, int], ...]:
+    if isinstance(system, Disaggregated):
+        return (
+            (system.prefill, system.prefill_replicas),
+            (system.decode, system.decode_replicas),
+        )
+    return ((system.lane, system.replicas),)
+
+
+def check(system: System) -> None:
+    """Raise InputError for what the simulator cannot run, naming the field."""
+    for lane, count in _lanes(system):
+        if count < 1:
+            raise InputError(f"replicas = {count} must be ≥ 1")
+        if lane.policy not in policies.CODES:
+            raise InputError(f"policy {lane.policy!r}: known are {', '.join(policies.CODES)}")
+        for name in ("max_num_seqs", "max_num_batched_tokens", "kv_block", "stream_interval"):
+            if getattr(lane, name) < 1:
+                raise InputError(f"{name} = {getattr(lane, name)} must be ≥ 1")
+        if not 0.0 <= lane.kv_reserve <= 1.0:
+            raise InputError(f"kv_reserve = {lane.kv_reserve} must be in 0 … 1")
+        if not lane.kv_capacity_tokens > 0:
+            raise InputError(f"kv_capacity_tokens = {lane.kv_capacity_tokens} must be > 0")
+        if not (lane.t_req >= 0 and lane.t_req_token >= 0):
+            raise InputError("t_req and t_req_token must be ≥ 0 s")
+    if system.routing not in routes.CODES:
+        raise InputError(f"routing {system.routing!r}: known are {', '.join(routes.CODES)}")
+    arrivals = system.arrivals
+    if arrivals.kind == "closed" and (arrivals.concurrency < 1 or arrivals.num_prompts < 1):
+        raise InputError("closed-loop arrivals need concurrency ≥ 1 and num_prompts ≥ 1")
+    if arrivals.cap < 0 or not arrivals.think >= 0:
+        raise InputError("arrivals: cap and think must be ≥ 0")
+    if isinstance(system, Disaggregated):
+        t = system.transfer
+        if not (t.latency >= 0 and t.seconds_per_token >= 0 and 0 <= t.overlap <= 1):
+            raise InputError("transfer: latency and seconds_per_token ≥ 0, overlap in 0 … 1")
+
+
+def prepare(system: System, requests: int, seed: int, given: Requests | None) -> Prepared:
+    """Draw the inputs of a run. Raises InputError."""
+    if requests < 1:
+        raise InputError(f"requests = {requests} must be ≥ 1")
+    if seed < 0:
+        raise InputError(f"seed = {seed} must be ≥ 0")
+    check(system)
+    n = requests
+    if given is not None:
+        n = len(given)
+    elif system.arrivals.kind == "closed":
+        n = system.arrivals.num_prompts
+    if given is None:
+        given = sample_lengths(system.lengths, n, seed)
+    facts = np.zeros((n, FACTS_WIDTH), dtype=np.int32)
+    facts[:, PROMPT] = given.input_len
+    facts[:, OUTPUT] = given.output_len
+    if given.cached is not None:
+        # An engine always computes the last prompt token, whose output it needs.
+        facts[:, CACHED] = np.minimum(given.cached, facts[:, PROMPT] - 1)
+    output_len = facts[:, OUTPUT].copy()
+    decode_facts = facts[:0]
+    if isinstance(system, Disaggregated):
+        decode_facts = facts.copy()
+        facts[:, OUTPUT] = 1
+        decode_facts[:, READY] = 1
+        # The prefix cache is the prefill instance's; a decode instance that recomputes has none.
+        decode_facts[:, CACHED] = 0
+        refused = _never_fits(system.prefill, facts) | (
+            _never_fits(system.decode, decode_facts) & (output_len > 1)
+        )
+        decode_replicas = system.decode_replicas
+    else:
+        refused = _never_fits(system.lane, facts)
+        decode_replicas = 0
+    return Prepared(
+        system=system,
+        seed=seed,
+        arrivals=arrival_stream(system.arrivals, n, seed),
+        facts=facts,
+        decode_facts=decode_facts,
+        output_len=output_len,
+        refused=refused,
+        draws=routing_draws(system.routing, replicas(system), n, seed, ROUTES),
+        decode_draws=routing_draws(system.routing, decode_replicas, n, seed, BACK_ROUTES),
+    )
+
+
+def _never_fits(lane: Lane, facts: Ints32) -> Bools:
+    """Whether a request needs more KV than an empty lane has [n]."""
+    blocks = kv_blocks(lane)
+    if blocks == UNLIMITED:
+        return np.zeros(len(facts), dtype=np.bool_)
+    need = facts[:, PROMPT].astype(np.int64) + facts[:, OUTPUT] - 1
+    too_long: Bools = -(-need // lane.kv_block) > blocks
+    return too_long
+
+
+def routing_draws(routing: str, lanes: int, n: int, seed: int, purpose: int) -> Floats:
+    """Return the uniforms that a routing rule needs, two a request, or none."""
+    if lanes > 1 and routing in ("random", "power_of_two"):
+        return stream(seed, purpose).random((n, 2))
+    return np.zeros((0, 2))
+
+
+def replicas(system: System) -> int:
+    """Return the number of lanes that take arrivals."""
+    return _lanes(system)[0][1]
+
+
+def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) -> Finished:
+    """Run the compiled loops at one rate [req/s] (NaN: none asked)."""
+    system = prepared.system
+    n = len(prepared)
+    scheduled = prepared.arrivals.at(rate)
+    tandem = isinstance(system, Disaggregated)
+    facts, decode_facts = prepared.facts.copy(), prepared.decode_facts.copy()
+    times = np.full((n, TIMES_WIDTH), -1.0)
+    decode_times = np.full((len(decode_facts), TIMES_WIDTH), -1.0)
+    (first_lane, count), *rest = _lanes(system)
+    front = new_pool(first_lane, count, stream=not tandem, journal=journal[0])
+    decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
+    back = new_pool(decode_lane, decode_count, journal=journal[1])
+    replica = np.zeros(n, dtype=np.int32)
+    decode_replica = np.full(n, -1, dtype=np.int32)
+    arrivals = system.arrivals
+    closed = arrivals.kind == "closed"
+    cap = arrivals.concurrency if closed else arrivals.cap
+    if cap > 0:
+        link = [0.0, 0.0, 0.0]
+        if isinstance(system, Disaggregated):
+            link = [system.transfer.latency, _link_time(system), float(system.transfer.shared)]
+        run_coupled(
+            front,
+            back,
+            times,
+            facts,
+            replica,
+            decode_times,
+            decode_facts,
+            decode_replica,
+            prepared.refused,
+            scheduled,
+            cap,
+            np.array([arrivals.think if closed else 0.0, first_lane.t_req, first_lane.t_req_token]),
+            np.array(link),
+            routes.CODES[system.routing],
+            prepared.draws,
+            prepared.decode_draws,
+        )
+    else:
+        times[:, ARRIVAL] = scheduled
+        replica = _open(front, system.routing, prepared.draws, times, facts, prepared.refused)
+        if isinstance(system, Disaggregated):
+            _hand_over(
+                prepared,
+                system,
+                back,
+                times,
+                facts,
+                replica,
+                decode_times,
+                decode_facts,
+                decode_replica,
+            )
+    replica[prepared.refused] = -1
+    evictions = facts[:, EVICTIONS].copy()
+    if tandem:
+        evictions += decode_facts[:, EVICTIONS]
+    return Finished(
+        pools=(front, back) if tandem else (front,),
+        times=times,
+        decode_times=decode_times,
+        evictions=evictions,
+        replica=replica,
+        decode_replica=decode_replica,
+    )
+
+
+def _link_time(system: Disaggregated) -> float:
+    """Return the transfer time per token that no prefill hides, alone on the link [s/token]."""
+    return system.transfer.seconds_per_token * (1.0 - system.transfer.overlap)
+
+
+def _open(
+    pool: Pool, routing: str, draws: Floats, times: Floats, facts: Ints32, refused: Bools
+) -> Ints32:
+    """Run one pool under known arrivals; return the lane of each request [n]."""
+    lanes = np.zeros(len(times), dtype=np.int32)
+    count = len(pool.clock)
+    if count > 1 and routing not in routes.STATIC:
+        run_routed(pool, times, facts, lanes, refused, NOBODY, routes.CODES[routing], draws)
+        return lanes
+    if count > 1:
+        served = ~refused
+        lanes[served] = routes.assign(routing, draws, count, int(np.count_nonzero(served)))
+    run_assigned(pool, times, facts, lanes, refused, NOBODY)
+    return lanes
+
+
+def _hand_over(
+    prepared: Prepared,
+    system: Disaggregated,
+    back: Pool,
+    times: Floats,
+    facts: Ints32,
+    replica: Ints32,
+    decode_times: Floats,
+    decode_facts: Ints32,
+    decode_replica: Ints32,
+) -> None:
+    """Transfer finished prompts and run the decode pool: nothing flows back to the first."""
+    ids = np.flatnonzero(~prepared.refused & (prepared.output_len > 1))
+    ids = ids[np.argsort(times[ids, LAST], kind="stable")]
+    sent = times[ids, LAST]
+    works = _link_time(system) * facts[ids, PROMPT]
+    if system.transfer.shared:
+        arrived = share_link(sent, works, replica[ids], system.prefill_replicas)
+        arrived += system.transfer.latency
+    else:
+        arrived = sent + system.transfer.latency + works
+    order = np.lexsort((ids, arrived))
+    ids, arrived = ids[order], arrived[order]
+    queue_times = decode_times[ids]
+    queue_times[:, ARRIVAL] = arrived
+    if system.decode.stream_interval == 1:
+        queue_times[:, FIRST] = times[ids, LAST]
+    queue_facts = decode_facts[ids]
+    none = np.zeros(len(ids), dtype=np.bool_)
+    decode_replica[ids] = _open(
+        back, system.routing, prepared.decode_draws, queue_times, queue_facts, none
+    )
+    decode_times[ids] = queue_times
+    decode_facts[ids] = queue_facts
+
+
+def front_end(prepared: Prepared) -> Floats:
+    """Return the time that HTTP, tokeniser and detokeniser add to a request [n] [s]."""
+    lane = _lanes(prepared.system)[0][0]
+    prompt = prepared.facts[:, PROMPT].astype(np.float64)
+    return lane.t_req + lane.t_req_token * prompt
+
+
+def stream_interval(system: System) -> int:
+    """Return the output tokens per message of the pool that decodes [tokens]."""
+    return _lanes(system)[-1][0].stream_interval
+
+
+def request_times(prepared: Prepared, finished: Finished) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return arrival, start, first message, last token of each request [n] [s].
+
+    The last two are as the client sees them, front-end time included; `nan` if refused.
+    """
+    system = prepared.system
+    times = finished.times
+    first, last = times[:, FIRST], times[:, LAST]
+    if isinstance(system, Disaggregated):
+        decoded = finished.decode_times[:, LAST] >= 0
+        last = np.where(decoded, finished.decode_times[:, LAST], last)
+        if system.decode.stream_interval > 1:
+            first = np.where(decoded, finished.decode_times[:, FIRST], first)
+    shift = front_end(prepared)
+    return (
+        times[:, ARRIVAL].copy(),
+        np.where(prepared.refused, math.nan, times[:, START]),
+        np.where(prepared.refused, math.nan, first + shift),
+        np.where(prepared.refused, math.nan, last + shift),
+    )
