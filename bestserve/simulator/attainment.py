@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def shares(result: SimulationResult, target: Target) -> dict[str, float]:
-    """Return, over kept and refused requests, the share meeting each objective and all [1]."""
-    counted = result.kept | result.refused
-    everyone = int(np.count_nonzero(counted))
+    """Return, over the window's requests, the share meeting each objective and all [1]."""
+    counted = slice(*result.window)
+    everyone = result.window[1] - result.window[0]
     if everyone == 0:
         return {"joint": 0.0}
     served = ~result.refused[counted]

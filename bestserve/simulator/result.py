@@ -56,7 +56,8 @@ class SimulationResult:
     if refused); first_token, last_token : as the client sees them, front-end time included
     input_len, output_len : tokens; preemptions : evictions; replica, decode_replica : who served
     it (−1: nobody; decode_replica only in disaggregated systems)
-    kept : which requests the statistics use: neither warm-up, cool-down nor refused
+    window : first and one past the last request that count, between warm-up and cool-down
+    kept : those of the window that were served, over which statistics are taken [n]
     rate : asked request rate [req/s], `nan` for a closed loop
     pools : use of the collocated pool, or of prefill and decode
     concurrency : clients of a closed loop, or the cap on requests in flight; 0: neither
@@ -77,6 +78,7 @@ class SimulationResult:
     preemptions: Ints
     replica: Ints
     decode_replica: Ints
+    window: tuple[int, int]
     kept: NDArray[np.bool_]
     pools: tuple[PoolUse, ...]
     front_end: Floats

@@ -99,9 +99,10 @@ def run_prepared(
     arrival, start, first, last = request_times(prepared, finished)
     n = len(prepared)
     refused = prepared.refused
+    window = (int(trim[0] * n), n - int(trim[1] * n))
     kept = ~refused
-    kept[: int(trim[0] * n)] = False
-    kept[n - int(trim[1] * n) :] = False
+    kept[: window[0]] = False
+    kept[window[1] :] = False
     arrivals = prepared.system.arrivals
     status = Status.OK
     if refused.any():
@@ -125,6 +126,7 @@ def run_prepared(
         preemptions=finished.evictions,
         replica=finished.replica,
         decode_replica=finished.decode_replica,
+        window=window,
         kept=kept,
         pools=_uses(finished),
         front_end=front_end(prepared),
