@@ -1,0 +1,236 @@
+"""Elasticities of goodput, TTFT and TPOT to every figure of a problem.
+
+Goodput λ* solves room(λ, x) = 0 for the objective that binds, so by the implicit function theorem
+∂ln λ*/∂ln x = −(∂room/∂ln x) / (∂room/∂ln λ): no second search, and no tolerance of a search in
+the derivative. Both partial derivatives are central differences of the analytic latencies, which
+are smooth; where those are not trusted, of simulations on common random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from bestserve.lowering import Lowered, lower
+from bestserve.models.goodput import Binding
+from bestserve.models.latency import Latencies
+from bestserve.models.system import System
+from bestserve.results import Confidence
+from bestserve.sensitivity.exact import chained_elasticities
+from bestserve.sensitivity.operating import ANALYTIC, Observer, Operating, objective_room, operate
+from bestserve.sensitivity.parameters import Parameter, at_value, parameters
+from bestserve.sensitivity.regime import Regime, regime_of
+from bestserve.sensitivity.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.solvers.search import checked_problem
+from bestserve.specs.problem import Problem
+from bestserve.specs.strategy import Strategy
+
+STEP = 0.01
+"""Relative difference of a figure: far above rounding, far below where curvature shows."""
+
+SIMULATED_STEP = 0.05
+"""Relative difference in simulations: common random numbers leave noise that a larger one beats."""
+
+LOAD = 0.8
+"""Share of the goodput at which latency elasticities are taken when no rate is given."""
+
+REPLICATIONS = 6
+SIMULATED_REQUESTS = 8000
+Progress = Callable[[str], None]
+
+
+def elasticities(
+    problem: Problem,
+    strategy: str | Strategy,
+    *,
+    request_rate: float | None = None,
+    method: str = "auto",
+    progress: Progress | None = None,
+) -> SensitivityReport:
+    """Return the elasticities of one strategy.
+
+    request_rate : where the latency elasticities are taken [req/s]; default 80 % of the goodput
+    method : "analytic", "simulated", or "auto", which simulates where trust is low
+
+    Raises InputError (no objectives, closed loop), InfeasibleError (no goodput).
+    """
+    say = progress or (lambda _: None)
+    operating = operate(lower(checked_problem(problem)), strategy)
+    rate = LOAD * operating.rate if request_rate is None else request_rate
+    simulate = method == "simulated" or (method == "auto" and not operating.found.trust.high)
+    if simulate:
+        operating, rows, steep = _simulated(operating, rate, request_rate is None, say)
+        rate = LOAD * operating.rate if request_rate is None else rate
+    else:
+        rows, steep = _rows(operating, rate, ANALYTIC, STEP, say)
+        chained = chained_elasticities(operating, steep)
+        rows = tuple(replace(r, chained=chained.get(r.parameter)) for r in rows)
+    trust = Confidence(True) if simulate else _trust(operating)
+    return SensitivityReport(
+        problem=problem,
+        strategy=str(operating.strategy),
+        goodput=operating.rate,
+        binding=operating.found.binding,
+        request_rate=rate,
+        steepness=steep,
+        rows=rows,
+        regime=_regime(operating),
+        method="simulated" if simulate else "analytic",
+        trust=trust,
+    )
+
+
+def _trust(operating: Operating) -> Confidence:
+    return Confidence(operating.found.trust.high, operating.found.trust.reasons)
+
+
+def _regime(operating: Operating) -> Regime | None:
+    if operating.lowered.problem.step_time is not None:
+        return None
+    return regime_of(operating.lowered, operating.strategy, operating.found.at.mean_batch)
+
+
+def _simulated(
+    operating: Operating, rate: float, default_rate: bool, say: Progress
+) -> tuple[Operating, tuple[Elasticity, ...], float]:
+    """Return rows averaged over replications that share their random numbers."""
+    from bestserve.referee import simulated_goodput
+
+    say("simulated goodput")
+    found = simulated_goodput(operating.system, operating.target, operating.found)
+    if found.rate > 0:
+        operating = replace(operating, found=found)
+        rate = LOAD * operating.rate if default_rate else rate
+    runs = []
+    for seed in range(REPLICATIONS):
+        say(f"replication {seed + 1} of {REPLICATIONS}")
+        runs.append(
+            _rows(operating, rate, simulated_observer(seed), SIMULATED_STEP, lambda _: None)
+        )
+    steep = float(np.mean([s for _, s in runs]))
+    rows = []
+    for same in zip(*(r for r, _ in runs), strict=True):
+        # Ratio of means: the slope by the rate is common to all rows and noisy in each run.
+        goodputs = [r.goodput * s / steep for r, (_, s) in zip(same, runs, strict=True)]
+        rows.append(
+            replace(
+                same[0],
+                goodput=float(np.mean(goodputs)),
+                ttft={k: float(np.mean([r.ttft[k] for r in same])) for k in SHOWN},
+                tpot={k: float(np.mean([r.tpot[k] for r in same])) for k in SHOWN},
+                sd=float(np.std(goodputs, ddof=1) / math.sqrt(len(same))),
+            )
+        )
+    return operating, tuple(rows), steep
+
+
+def simulated_observer(seed: int, requests: int = SIMULATED_REQUESTS) -> Observer:
+    """Return simulations that draw the same requests whatever the figures."""
+    from bestserve.referee import as_latencies
+    from bestserve.simulator import saturation_rate, simulate
+
+    def latencies(system: System, rate: float) -> Latencies:
+        return as_latencies(simulate(system, rate, requests=requests, seed=seed), rate, math.nan)
+
+    def limit(system: System) -> float:
+        return saturation_rate(system, requests=requests, seed=seed)
+
+    return Observer(latencies, limit)
+
+
+def _rows(
+    operating: Operating, rate: float, observer: Observer, step: float, say: Progress
+) -> tuple[tuple[Elasticity, ...], float]:
+    steep = steepness(operating, observer, step)
+    rows = []
+    for figure in parameters(operating.lowered):
+        say(figure.name)
+        rows.append(_row(operating, figure, rate, observer, step, steep))
+    return tuple(rows), steep
+
+
+def steepness(operating: Operating, observer: Observer = ANALYTIC, step: float = STEP) -> float:
+    """Return −∂room/∂ln rate at the goodput [1], 1 when stability binds."""
+    binding = operating.found.binding
+    if binding == "stability":
+        return 1.0
+    # Close to saturation a smaller difference keeps the upper point stable.
+    share = operating.rate / observer.limit(operating.system)
+    h = min(step, max(0.2 * (1 / share - 1), 1e-4))
+    up, down = (
+        objective_room(
+            observer.latencies(operating.system, operating.rate * math.exp(sign * h)),
+            operating.target,
+            binding,
+        )
+        for sign in (1, -1)
+    )
+    return (down - up) / (2 * h)
+
+
+def _row(
+    operating: Operating,
+    figure: Parameter,
+    rate: float,
+    observer: Observer,
+    step: float,
+    steep: float,
+) -> Elasticity:
+    up = _looked_at(operating, figure, min(figure.value * math.exp(step), figure.high), observer)
+    down = _looked_at(operating, figure, max(figure.value * math.exp(-step), figure.low), observer)
+    width = math.log(up.value / down.value)
+    if width <= 0:  # whole-number lengths too short to move
+        zero = dict.fromkeys(SHOWN, math.nan)
+        return Elasticity(figure.name, figure.value, figure.unit, math.nan, zero, dict(zero))
+    above, below = up.at(rate), down.at(rate)
+    slopes = {
+        metric: {
+            s: math.log(_statistic(above, metric, s) / _statistic(below, metric, s)) / width
+            for s in SHOWN
+        }
+        for metric in ("ttft", "tpot")
+    }
+    return Elasticity(
+        parameter=figure.name,
+        value=figure.value,
+        unit=figure.unit,
+        goodput=(up.room() - down.room()) / width / steep,
+        **slopes,
+    )
+
+
+def _statistic(found: Latencies, metric: str, statistic: str) -> float:
+    law = getattr(found, metric)
+    value = law.mean if statistic == "mean" else law.quantile(float(statistic[1:]) / 100)
+    return max(float(value), 1e-12)
+
+
+class _looked_at:  # noqa: N801
+    """One figure moved to one side: its true value there, rooms and latencies."""
+
+    def __init__(
+        self, operating: Operating, figure: Parameter, value: float, observer: Observer
+    ) -> None:
+        moved = at_value(operating.lowered, figure.name, value)
+        same = [p.value for p in parameters(moved) if p.name == figure.name]
+        self.value = same[0] if same else value
+        self.operating, self.observer = operating, observer
+        self.lowered: Lowered = moved
+        self.system = moved.system(operating.strategy)
+
+    def at(self, rate: float) -> Latencies:
+        """Latencies at a rate [req/s]."""
+        return self.observer.latencies(self.system, rate)
+
+    def room(self) -> float:
+        """Room of the binding objective at the unmoved goodput [1]."""
+        slo = self.lowered.problem.slo
+        assert slo is not None
+        binding: Binding = self.operating.found.binding
+        if binding == "stability":
+            return math.log(self.observer.limit(self.system))
+        found = self.at(self.operating.rate)
+        return objective_room(found, slo.target(), binding)

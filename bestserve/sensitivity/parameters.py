@@ -1,0 +1,398 @@
+"""Every figure of a problem that can be changed: its name, value, unit, and how to change it.
+
+Names are "group.figure": hardware.memory_bandwidth, workload.input_len, engine.a_step, slo.ttft,
+step_time.w; a bare name is a field of the problem itself (gpus=16, hardware=h200). Changes are
+values in the figure's unit or factors written "x1.5".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bestserve.catalog.engines import UNITS as ENGINE_UNITS
+from bestserve.errors import InputError, UnknownNameError
+from bestserve.lowering import Lowered, lower
+from bestserve.specs.hardware import UNITS as HARDWARE_UNITS
+from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogNormal, Uniform
+from bestserve.specs.problem import Problem
+from bestserve.specs.slo import METRICS, SLO
+from bestserve.specs.workload import Workload
+
+HARDWARE = tuple(
+    n
+    for n in HARDWARE_UNITS
+    if n not in ("memory_nominal", "gpus_per_node", "power", "price_per_hour")
+)
+"""Hardware figures that move a prediction; the rest are information, price or whole nodes."""
+
+ENGINE = (
+    "a_step",
+    "a_step_moe",
+    "a_seq",
+    "phi",
+    "phi_moe",
+    "t_req",
+    "t_req_token",
+    "gamma",
+    "gpu_memory_utilization",
+    "memory_reserve",
+)
+
+STEP_TIME_UNITS = {
+    "w": "s",
+    "c": "s/token",
+    "e": "s/token",
+    "a": "s/token²",
+    "k": "s/token",
+    "a_step": "s",
+    "a_seq": "s/sequence",
+    "phi": "1",
+}
+
+WORKLOAD_UNITS = {
+    "input_len": "tokens",
+    "input_cv": "1",
+    "output_len": "tokens",
+    "output_cv": "1",
+    "burstiness": "1",
+    "prefix_cache_hit": "1",
+}
+
+AT_LEAST_ONE = ("phi", "phi_moe")
+"""Factors that slow steps down: below 1 they would mean nothing."""
+
+FIELDS = tuple(f for f in Problem.model_fields if f not in ("workload", "slo", "step_time"))
+
+_FACTOR = re.compile(r"[x×*]\s*([0-9.eE+\-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One figure: full name, value in `unit`, and the bounds between which it makes sense."""
+
+    name: str
+    value: float
+    unit: str
+    low: float = 0.0
+    high: float = math.inf
+
+    @property
+    def group(self) -> str:
+        """What it belongs to: hardware, workload, engine, slo or step_time."""
+        return self.name.partition(".")[0]
+
+
+def parameters(lowered: Lowered) -> tuple[Parameter, ...]:
+    """Return the positive figures of a problem, hardware first; those at 0 have no elasticity."""
+    found = [
+        *_step_time(lowered),
+        *_hardware(lowered),
+        *_workload(lowered.problem.workload),
+        *_engine(lowered),
+        *_slo(lowered.problem.slo),
+    ]
+    return tuple(p for p in found if p.value > 0)
+
+
+def parameter(lowered: Lowered, name: str) -> Parameter:
+    """Return one figure by name. UnknownNameError lists the nearest ones."""
+    known = {p.name: p for p in parameters(lowered)}
+    if name not in known:
+        raise UnknownNameError("figure", name, known, "write group.figure, e.g. slo.ttft")
+    return known[name]
+
+
+def perturbed(problem: Problem, name: str, factor: float) -> Problem:
+    """Return the problem with one figure multiplied by a factor."""
+    return changed(problem, {name: f"x{factor!r}"})
+
+
+def at_value(lowered: Lowered, name: str, value: float) -> Lowered:
+    """Return a lowered problem with one figure at a value [its unit], calibration kept."""
+    problem = _changed(lowered, {name: value})
+    return dataclasses.replace(lowered, problem=problem)
+
+
+def changed(problem: Problem, changes: Mapping[str, float | str]) -> Problem:
+    """Return the problem with figures set or scaled: {"hardware.memory_bandwidth": "x1.5"}.
+
+    Raises InputError for an unknown figure, an unusable value, or a figure that the problem's
+    calibration record sets.
+    """
+    fields = {n: v for n, v in changes.items() if "." not in n}
+    for name in fields:
+        if name not in FIELDS:
+            raise UnknownNameError("figure", name, FIELDS, "write group.figure, e.g. slo.ttft")
+    base = problem.replaced(**{n: _field(n, v) for n, v in fields.items()}) if fields else problem
+    figures = {n: v for n, v in changes.items() if "." in n}
+    if not figures:
+        return base
+    if base.calibration is not None:
+        from bestserve.catalog.calibration import load_calibration
+
+        for name in figures:
+            if name in load_calibration(base.calibration).constants:
+                raise InputError(
+                    f"{name} comes from the calibration record {base.calibration}; "
+                    "change it there or leave the record out"
+                )
+    return _changed(Lowered(base), figures)
+
+
+def _field(name: str, value: float | str) -> Any:
+    if name in ("tensor_parallel_sizes", "pipeline_parallel_sizes", "layouts"):
+        parts = tuple(str(value).split("+"))
+        return parts if name == "layouts" else tuple(int(p) for p in parts)
+    return value
+
+
+def _changed(lowered: Lowered, changes: Mapping[str, float | str]) -> Problem:
+    groups: dict[str, dict[str, float | str]] = {}
+    for name, to in changes.items():
+        group, _, figure = name.partition(".")
+        groups.setdefault(group, {})[figure] = to
+    replaced: dict[str, Any] = {}
+    for group, wanted in groups.items():
+        replaced |= _GROUPS[group](lowered, wanted) if group in _GROUPS else _refuse(group)
+    return lowered.problem.replaced(**replaced)
+
+
+def _refuse(group: str) -> dict[str, Any]:
+    raise UnknownNameError("group of figures", group, _GROUPS, f"known: {', '.join(_GROUPS)}")
+
+
+def _number(name: str, to: float | str, before: float) -> float:
+    """Read a value or a factor of `before`."""
+    text = str(to).strip()
+    match = _FACTOR.fullmatch(text)
+    try:
+        value = float(match.group(1)) * before if match else float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"{name}={text[:40]!r} is no finite number ≥ 0 and no factor like x1.5")
+    return value
+
+
+def _known(group: str, name: str, known: Any) -> None:
+    if name not in known:
+        raise UnknownNameError("figure", f"{group}.{name}", [f"{group}.{k}" for k in known])
+
+
+# -- hardware ------------------------------------------------------------------------------------
+
+
+def _hardware(lowered: Lowered) -> list[Parameter]:
+    if lowered.problem.step_time is not None:
+        return []
+    network = lowered.problem.network_bandwidth
+    found = []
+    for name, figure in lowered.hardware.figures().items():
+        if name in HARDWARE:
+            own = network if name == "network_bandwidth" and network is not None else figure.value
+            found.append(Parameter(f"hardware.{name}", own, figure.unit))
+    return found
+
+
+def _set_hardware(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    if lowered.problem.step_time is not None:
+        raise InputError("this problem brings its own step_time, so it has no hardware figures")
+    replaced: dict[str, Any] = {}
+    record = dict(changes)
+    own = lowered.problem.network_bandwidth
+    if own is not None and "network_bandwidth" in record:
+        to = record.pop("network_bandwidth")
+        replaced["network_bandwidth"] = _number("hardware.network_bandwidth", to, own)
+    if "sms" in record:
+        sms = _number("hardware.sms", record["sms"], lowered.hardware.sms.value)
+        record["sms"] = float(round(sms))
+    return replaced | {"hardware": lowered.hardware.with_changes(record)}
+
+
+# -- workload ------------------------------------------------------------------------------------
+
+
+def _workload(workload: Workload) -> list[Parameter]:
+    found = []
+    for side in ("input", "output"):
+        laws = _laws(workload, side)
+        if laws:
+            mean = sum(share * law.mean_tokens for share, law in laws)
+            found.append(Parameter(f"workload.{side}_len", mean, "tokens", low=1.0))
+        if len(laws) == 1 and isinstance(laws[0][1], LogNormal):
+            found.append(Parameter(f"workload.{side}_cv", laws[0][1].cv, "1"))
+    if not workload.closed and workload.trace is None:
+        found.append(Parameter("workload.burstiness", workload.burstiness, "1"))
+    hit = Parameter("workload.prefix_cache_hit", workload.prefix_cache_hit, "1", high=0.999)
+    return [*found, hit]
+
+
+def _laws(workload: Workload, side: str) -> list[tuple[float, Any]]:
+    if workload.classes:
+        return [(c.share, getattr(c, f"{side}_len")) for c in workload.classes]
+    law = getattr(workload, f"{side}_len")
+    return [] if law is None else [(1.0, law)]
+
+
+def _set_workload(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    workload = lowered.problem.workload
+    for name, to in changes.items():
+        _known("workload", name, WORKLOAD_UNITS)
+        known = {p.name: p.value for p in _workload(workload)}
+        full = f"workload.{name}"
+        if full not in known:
+            raise InputError(f"{full} cannot be changed: this workload's lengths do not state it")
+        value = _number(full, to, known[full])
+        if name in ("burstiness", "prefix_cache_hit"):
+            workload = workload.scaled(**{name: value})
+        elif name.endswith("_cv"):
+            side = name.removesuffix("_cv")
+            law = _laws(workload, side)[0][1]
+            workload = workload.scaled(**{f"{side}_len": LogNormal(law.mean, cv=value)})
+        else:
+            workload = _stretched(workload, name, value / known[full])
+    return {"workload": workload}
+
+
+def _stretched(workload: Workload, name: str, factor: float) -> Workload:
+    if workload.classes:
+        classes = tuple(
+            type(c)(
+                **{
+                    **{k: getattr(c, k) for k in type(c).model_fields},
+                    name: stretched(getattr(c, name), factor),
+                }
+            )
+            for c in workload.classes
+        )
+        return workload.scaled(classes=classes)
+    return workload.scaled(**{name: stretched(getattr(workload, name), factor)})
+
+
+def stretched(law: LengthLaw, factor: float) -> LengthLaw:
+    """Return a length law with all lengths multiplied, rounded where they are whole numbers.
+
+    >>> stretched(Fixed(512), 1.5).tokens
+    768
+    """
+    if isinstance(law, Fixed):
+        return Fixed(max(1, round(law.tokens * factor)))
+    if isinstance(law, Uniform):
+        return Uniform(max(1, round(law.low * factor)), max(1, round(law.high * factor)))
+    if isinstance(law, LogNormal):
+        return LogNormal(law.mean * factor, cv=law.cv)
+    if isinstance(law, Geometric):
+        return Geometric(max(law.mean * factor, 1 + 1e-9))
+    return Empirical(tuple(max(1, round(v * factor)) for v in law.values))
+
+
+# -- engine, objectives, own coefficients --------------------------------------------------------
+
+
+def _engine(lowered: Lowered) -> list[Parameter]:
+    if lowered.problem.step_time is not None:
+        return []
+    experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
+    unused = ("a_step", "phi") if experts else ("a_step_moe", "phi_moe", "gamma")
+    return [
+        Parameter(
+            f"engine.{name}",
+            getattr(lowered.engine, name),
+            ENGINE_UNITS[name],
+            low=1.0 if name in AT_LEAST_ONE else 0.0,
+            high=1.0 if name == "gpu_memory_utilization" else math.inf,
+        )
+        for name in ENGINE
+        if name not in unused
+    ]
+
+
+def _set_engine(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    # The preset itself: limits that depend on the GPU are applied when the problem is lowered.
+    from bestserve.catalog import load_engine
+    from bestserve.models.engine import EngineConstants
+
+    stated = lowered.problem.engine
+    engine = stated if isinstance(stated, EngineConstants) else load_engine(stated)
+    replaced: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for name, to in changes.items():
+        _known("engine", name, ENGINE)
+        before = getattr(lowered.engine, name)
+        value = _number(f"engine.{name}", to, before)
+        if name in AT_LEAST_ONE and value < 1:
+            raise InputError(f"engine.{name} = {value:g} must be at least 1")
+        if name == "gpu_memory_utilization":
+            replaced[name] = value
+        else:
+            values[name] = value
+    return replaced | {"engine": dataclasses.replace(engine, **values)}
+
+
+def _slo(slo: SLO | None) -> list[Parameter]:
+    if slo is None:
+        return []
+    stated = [(m, getattr(slo, m)) for m in METRICS]
+    return [Parameter(f"slo.{m}", value, "s") for m, value in stated if value is not None]
+
+
+def _set_slo(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    slo = lowered.problem.slo
+    if slo is None:
+        raise InputError("this problem states no objectives, so there are none to change")
+    values = {n: getattr(slo, n) for n in type(slo).model_fields}
+    for name, to in changes.items():
+        _known("slo", name, METRICS)
+        values[name] = _number(f"slo.{name}", to, values[name] or 0.0)
+    return {"slo": SLO(**values)}
+
+
+def _step_time(lowered: Lowered) -> list[Parameter]:
+    step = lowered.problem.step_time
+    if step is None:
+        return []
+    found = [
+        Parameter(f"step_time.{n}", getattr(step, n), unit, low=1.0 if n == "phi" else 0.0)
+        for n, unit in STEP_TIME_UNITS.items()
+    ]
+    kv = lowered.problem.kv_capacity_tokens
+    return [*found, Parameter("step_time.kv_capacity_tokens", kv or 0.0, "tokens")]
+
+
+def _set_step_time(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    problem = lowered.problem
+    if problem.step_time is None:
+        raise InputError("this problem computes its step time from model and hardware")
+    replaced: dict[str, Any] = {}
+    values: dict[str, float] = {}
+    for name, to in changes.items():
+        _known("step_time", name, (*STEP_TIME_UNITS, "kv_capacity_tokens"))
+        if name == "kv_capacity_tokens":
+            before = problem.kv_capacity_tokens or 0.0
+            replaced[name] = _number(f"step_time.{name}", to, before)
+        else:
+            values[name] = _number(f"step_time.{name}", to, getattr(problem.step_time, name))
+    try:
+        step = dataclasses.replace(problem.step_time, **values)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return replaced | {"step_time": step}
+
+
+_GROUPS = {
+    "hardware": _set_hardware,
+    "workload": _set_workload,
+    "engine": _set_engine,
+    "slo": _set_slo,
+    "step_time": _set_step_time,
+}
+
+
+def figures_of(problem: Problem) -> tuple[Parameter, ...]:
+    """Return the figures of a problem by name, value and unit."""
+    return parameters(lower(problem))
