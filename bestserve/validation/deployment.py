@@ -27,8 +27,9 @@ FITTING_SHARE = 0.6
 """Without a stated tp, the smallest that leaves 40 % of the memory for KV cache and activations:
 what submitters of the MLPerf results chose on 80, 96, 141, 180 and 192 GB boards."""
 
-IN_PROCESS_T_REQ = 5e-3
-"""Front-end time of a client that drives the engine in its own process [s]; assumed."""
+IN_PROCESS_SEQ = 80e-6
+"""Host time per sequence and step that a client in vLLM V0's own process adds, answering streams
+between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 
 V0_CHUNKED_ABOVE, V0_CHUNK = 32768, 512
 """vLLM V0's default: context above which prompts are chunked, and its token budget then."""
@@ -147,9 +148,9 @@ def _engine_constants(
     }  # fmt: skip
     if choice.family == "vllm":
         changes.update(_vllm_prefill(row, choice, engine, model))
-    if row.in_process:
-        # No HTTP server in between; what remains of the front end is the tokeniser.
-        changes["t_req"] = min(engine.t_req, IN_PROCESS_T_REQ)
+    if row.in_process and choice.preset == "vllm-v0":
+        changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
+        notes.append("the client shares the engine's process: more host time per sequence")
     return replace(engine, **changes)  # type: ignore[arg-type]
 
 
