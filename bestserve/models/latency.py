@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class OutputClasses:
         return F
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Latencies:
     """What requests meet at one rate.
 
@@ -83,7 +83,6 @@ class Latencies:
 
     ttft: Distribution
     tpot: Distribution
-    e2el: Distribution
     rate: float
     utilisation: float
     stability_rate: float
@@ -91,6 +90,11 @@ class Latencies:
     trust: Trust
     status: Status
     classes: OutputClasses | None = None
+
+    @cached_property
+    def e2el(self) -> Distribution:
+        """End-to-end latency, TTFT + D·TPOT: TTFT independent of the decode phase given D [s]."""
+        return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 
 def latency(system: System, rate: float) -> Latencies:
@@ -175,7 +179,6 @@ def _unstable(rate: float, limit: float, status: Status) -> Latencies:
     return Latencies(
         ttft=never,
         tpot=never,
-        e2el=never,
         rate=rate,
         utilisation=1.0,
         stability_rate=limit,
@@ -274,7 +277,6 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
     return Latencies(
         ttft=ttft,
         tpot=Distribution.point(0.0),
-        e2el=ttft,
         rate=rate,
         utilisation=found[1],
         stability_rate=limit,
@@ -321,7 +323,7 @@ def _compose(
     mean, variance, third = met.mean, met.variance, met.third
     if d.size == 0:
         zero = Distribution.point(0.0)
-        tpot, e2el, classes = zero, ttft, None
+        tpot, classes = zero, None
     else:
         keep = np.ones_like(d)
         if lane.stream_interval > 1:
@@ -357,11 +359,9 @@ def _compose(
             parts=parts,
             no_decode=requests.no_decode,
         )
-        e2el = _end_to_end(ttft, classes)
     return Latencies(
         ttft=ttft,
         tpot=tpot,
-        e2el=e2el,
         rate=rate,
         utilisation=utilisation,
         stability_rate=limit,
@@ -373,7 +373,6 @@ def _compose(
 
 
 def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
-    """Return the law of TTFT + D·TPOT, TTFT independent of the decode phase given D."""
     d = c.steps
     law = mixture(
         c.weight,

@@ -16,9 +16,11 @@ from bestserve.models.system import Lane
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Engine:
     """A lane with its requests; everything that does not depend on the rate.
+
+    Compared by identity, so that tables per engine can be kept.
 
     slots : running sequences at most, KV cache considered [sequences]
     decode_times : t_d(1 … slots) of decode-only steps at mean context [s]

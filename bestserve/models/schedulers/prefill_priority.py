@@ -7,10 +7,13 @@ their own tokens.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from functools import lru_cache
 
-from bestserve.models.distribution import Distribution
-from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_load, bulk_wait
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.noise import Response, at_classes, variance_of_mean, variance_of_sum
@@ -21,13 +24,51 @@ from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import SINGLE
 
-ITERATIONS = 2
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillFirst:
+    """What does not depend on the rate.
+
+    capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]; lone : time of
+    each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost [m]
+    single : whether a step holds one prompt
+    """
+
+    capacity: float
+    packed: float
+    lone: Floats
+    s1: float
+    s2: float
+    s3: float
+    work: Floats
+    single: bool
+
+
+@lru_cache(maxsize=512)
+def tables(engine: Engine) -> PrefillFirst:
+    """Return the rate-independent tables of an engine."""
+    r = engine.requests
+    packed = packed_tokens(r.prompt, r.weight, engine.budget)
+    lone = engine.prompt_times(0.0, False, engine.budget)
+    return PrefillFirst(
+        _capacity(engine, packed, lone),
+        packed,
+        lone,
+        *(float(r.weight @ lone**p) for p in (1, 2, 3)),
+        work=engine.work_tokens(packed),
+        single=packed < SINGLE * r.p1,
+    )
 
 
 def capacity(engine: Engine) -> float:
     """Return the saturated rate of the lane [1/s]."""
+    return tables(engine).capacity
+
+
+def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
     r = engine.requests
-    packed = packed_tokens(r.prompt, r.weight, engine.budget)
     if r.d1 <= 0:
         return packed / (r.p1 * float(engine.prompt_step(np.array([packed]), 0.0, False)[0]))
     if engine.slots < 1:
@@ -37,7 +78,7 @@ def capacity(engine: Engine) -> float:
     if group > 1.5:
         per = float(engine.prompt_step(np.array([group * r.p1]), 0.0, False)[0]) / group
     else:
-        per = float(r.weight @ engine.prompt_times(0.0, False, engine.budget))
+        per = float(r.weight @ lone)
     return prefill_first_limit(decode, per)
 
 
@@ -46,62 +87,62 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
 
     rate : λ > 0 [1/s]
     """
-    r = engine.requests
-    limit = capacity(engine)
-    if rate >= limit:
+    r, lane = engine.requests, tables(engine)
+    if rate >= lane.capacity:
         return None
-    lone = engine.prompt_times(0.0, False, engine.budget)
-    s = [float(r.weight @ lone**p) for p in (1, 2, 3)]
-    packed = packed_tokens(r.prompt, r.weight, engine.budget)
-    single = packed < SINGLE * r.p1
-    work = engine.work_tokens(packed)
-
-    def prompts(state: Occupancy) -> BulkWait | None:
-        n = max(state.mean / max(1.0 - state.idle, 1e-9), 1.0)
-        pause = engine.decode(n)
-        if single:
-            return _one_at_a_time(lone, r.weight, rate, pause, state.idle, r.p1)
-        served = BulkServer(
-            budget=max(engine.budget, packed),
-            packed=packed,
-            step=lambda x: engine.prompt_step(x, 0.0, False),
-            vacation=pause,
-            alone=lone,
-            idle=state.idle,
-        )
-        return bulk_wait(served, rate, work, r.weight)
-
-    sigma = min(rate * s[0], 0.9 * max(rate / limit, 0.5))
-    met: BulkWait | None = None
+    sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    for _ in range(ITERATIONS):
-        met = prompts(state)
-        if met is None:
+    pace = None if lane.single else bulk_pace(_server(engine, state), rate, lane.work, r.weight)
+    if not lane.single:
+        if pace is None:
             return None
-        sigma = min(met.busy, 0.99)
+        sigma = min(pace.busy, 0.99)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-        if state.load >= 1.0:
-            return None
-    assert met is not None
-    return _assemble(engine, rate, limit, state, met, sigma, s)
+    if lane.single:
+        met = _one_at_a_time(engine, lane.lone, rate, state)
+    else:
+        met = bulk_wait(_server(engine, state), rate, lane.work, r.weight)
+    if met is None:
+        return None
+    sigma = min(met.busy, 0.99)
+    state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
+    if state.load >= 1.0:
+        return None
+    return _assemble(engine, rate, lane.capacity, state, met, sigma, [lane.s1, lane.s2, lane.s3])
 
 
-def _one_at_a_time(
-    lone: np.ndarray, weight: np.ndarray, rate: float, pause: float, idle: float, p1: float
-) -> BulkWait | None:
+def _pause(engine: Engine, state: Occupancy) -> float:
+    """Return the decode step that a prompt may have to sit out [s]."""
+    return engine.decode(max(state.mean / max(1.0 - state.idle, 1e-9), 1.0))
+
+
+def _server(engine: Engine, state: Occupancy) -> BulkServer:
+    lane = tables(engine)
+    return BulkServer(
+        budget=max(engine.budget, lane.packed),
+        packed=lane.packed,
+        step=lambda x: engine.prompt_step(x, 0.0, False),
+        vacation=_pause(engine, state),
+        alone=lane.lone,
+        idle=state.idle,
+    )
+
+
+def _one_at_a_time(engine: Engine, lone: Floats, rate: float, state: Occupancy) -> BulkWait | None:
     """Return the same quantities when each step takes one prompt: M/G/1 with vacations."""
-    wait = gig1_wait(lone, weight, rate)
+    r = engine.requests
+    wait = gig1_wait(lone, r.weight, rate)
     if wait is None:
         return None
-    ttft = wait.plus(lone, weight, pause, idle)
-    mean = float(weight @ lone)
+    pause = _pause(engine, state)
+    ttft = wait.plus(lone, r.weight, pause, state.idle)
     return BulkWait(
         ttft=ttft,
         busy=wait.load,
         tau=pause / (1 - wait.load),
         spacing=pause / (1 - wait.load),
-        batch_tokens=p1,
-        backlog=rate * (ttft.mean - mean) * p1,
+        batch_tokens=r.p1,
+        backlog=rate * (ttft.mean - float(r.weight @ lone)) * r.p1,
         load=wait.load,
         saturated=wait.load,
     )
@@ -170,6 +211,3 @@ def slot_reason(wait: float, mean: float, ttft: float) -> tuple[str, ...]:
     if wait > 0.02 or wait * mean > 0.05 * ttft:
         return ("requests wait for a slot or for KV memory",)
     return ()
-
-
-__all__ = ["Distribution", "bulk_load", "capacity", "evaluate", "slot_reason"]

@@ -1,15 +1,26 @@
 """Steps that hold decodes and prompts together: what chunked and mixed batching have in common.
 
 TTFT from the bulk chain whose steps carry n̄ decodes and whose vacations are decode-only steps.
-Decodes take part in every step, so a token costs the mean step time τ̄ = t_v/(1 − σ); the noise of
-the step time carries the prompts as jumps.
+Decodes take part in every step, so TPOT is a mean of consecutive steps:
+
+* its mean is E_π[t(N + 1)] over the occupancy with t(n) = t_d(n)/(1 − σ(n)), plus what the chain
+  says of the steps after a first token, plus what long steps collect of arrivals (`_lag`);
+* its variance joins the noise of the decodes and that of the chain, as met by requests, which see
+  long steps more often (`_size_bias`);
+* its third moment is that of clustered noise, 3V²/(Dτ), plus that of single prompts.
+
+σ is the share of the time that prompts add to decode-only steps.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from functools import lru_cache
 
-from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_wait
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.queues.bulk import BulkServer, BulkWait, StepLaw, bulk_pace, bulk_wait
 from bestserve.models.queues.noise import Response, at_classes, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
@@ -18,30 +29,100 @@ from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
 
+Floats = NDArray[np.float64]
 
-def capacity(engine: Engine, split: bool) -> float:
-    """Return the saturated rate of the lane [1/s]."""
-    if engine.slots < 1:
-        return 0.0
-    r = engine.requests
-    budget = engine.budget
-    return shared_limit(
-        budget,
-        min(engine.slots, budget - 1),
-        r.p1,
-        r.d1,
-        lambda room: _packed(engine, room, split),
-        lambda tokens, decodes: float(
-            engine.prompt_step(np.array([tokens]), decodes, split)[0]
-            if tokens > 0
-            else engine.decode(decodes)
-        ),
+CROWDING, CROWDING_POWER = 0.6, 8.0
+"""How far the decodes in full steps move from their mean to those of saturation as load → 1:
+0.6·load⁸, tuned on 49 settings of an earlier prototype; ad hoc."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLane:
+    """What does not depend on the rate.
+
+    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; knots :
+    numbers of decodes [g] at which are known: cost1, cost2, cost3 : moments of what a prompt adds
+    to decode-only steps [g; s, s², s³] and packed : prompt tokens of a full step [g, tokens];
+    alone : time of each prompt by itself [m, s]; work : prompts in tokens of mean cost [m]
+    """
+
+    engine: Engine
+    split: bool
+    capacity: float
+    knots: Floats
+    cost1: Floats
+    cost2: Floats
+    cost3: Floats
+    packed: Floats
+    alone: Floats
+    work: Floats
+
+    def cost(self, n: float) -> tuple[float, float, float]:
+        """Return the three moments of a prompt's cost beside n decodes [s, s², s³]."""
+        x, g = np.log(n), np.log(self.knots)
+        return tuple(float(np.interp(x, g, c)) for c in (self.cost1, self.cost2, self.cost3))  # type: ignore[return-value]
+
+    def room(self, n: float) -> tuple[float, float]:
+        """Return the prompt tokens that fit beside n decodes and those that fill a full step."""
+        room = max(self.engine.budget - n, 1.0)
+        if self.split:
+            return room, room
+        packed = float(np.interp(np.log(n), np.log(self.knots), self.packed))
+        return max(room, packed), packed
+
+    def stretched(self, sigma: float, decodes: float) -> Floats:
+        """Return mean step times with n decodes, prompts included, for n = 1 … slots [s].
+
+        The prompts' share σ(n) follows what a prompt adds to a step with n decodes, scaled to the
+        chain's `sigma` at `decodes`.
+        """
+        times = self.engine.decode_times
+        count = np.log(np.arange(1, times.size + 1))
+        cost = np.interp(count, np.log(self.knots), self.cost1) / self.cost(decodes)[0]
+        return np.asarray(times / (1.0 - np.minimum(sigma * cost, 0.99)))
+
+
+@lru_cache(maxsize=512)
+def shared_lane(engine: Engine, split: bool) -> SharedLane:
+    """Return the rate-independent tables of an engine."""
+    r, budget = engine.requests, engine.budget
+    slots = max(min(float(engine.slots), budget - 1.0), 1.0)
+    knots = np.unique(np.geomspace(1.0, slots, 10))
+    cost, packed = [], []
+    for n in knots:
+        room = max(budget - n, 1.0)
+        packed.append(room if split else packed_tokens(r.prompt, r.weight, room))
+        chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else 1.0
+        added = engine.prompt_times(n, split, room) - chunks * engine.decode(n)
+        added = np.maximum(added, 1e-9)
+        cost.append([float(r.weight @ added**p) for p in (1, 2, 3)])
+
+    def packed_in(room: float) -> float:
+        return float(room if split else np.interp(budget - room, knots, packed))
+
+    def step(tokens: float, decodes: float) -> float:
+        if tokens <= 0:
+            return engine.decode(decodes)
+        return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
+
+    moments = np.array(cost).T
+    return SharedLane(
+        engine=engine,
+        split=split,
+        capacity=shared_limit(budget, slots, r.p1, r.d1, packed_in, step),
+        knots=knots,
+        cost1=moments[0],
+        cost2=moments[1],
+        cost3=moments[2],
+        packed=np.array(packed),
+        alone=engine.prompt_times(0.0, split, budget),
+        work=engine.work_tokens(packed[0]),
     )
 
 
-def _packed(engine: Engine, room: float, split: bool) -> float:
-    r = engine.requests
-    return max(room, 1.0) if split else packed_tokens(r.prompt, r.weight, max(room, 1.0))
+def capacity(engine: Engine, split: bool) -> float:
+    """Return the saturated rate of the lane [1/s]."""
+    return shared_lane(engine, split).capacity if engine.slots >= 1 else 0.0
 
 
 def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
@@ -49,196 +130,173 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
 
     rate : λ > 0 [1/s]; split : whether prompts are cut to fit the budget (chunked) or not (mixed)
     """
-    r = engine.requests
-    limit = capacity(engine, split)
-    if rate >= limit:
+    lane, r = shared_lane(engine, split), engine.requests
+    if rate >= lane.capacity:
         return None
-    load = rate / limit
-    saturated_n = min(engine.budget * r.d1 / (r.p1 + r.d1), engine.slots)
-
     # start: each prompt adds its own cost to decode-only steps
-    n, sigma = 1.0, 0.0
+    n = 1.0
     for _ in range(3):
-        sigma = min(rate * _increment(engine, max(n, 1.0), split), 0.9)
-        n = occupancy(rate, r.d1, engine.decode_times / (1 - sigma)).mean
-    state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    alone = engine.prompt_times(0.0, split, engine.budget)
-    work = engine.work_tokens(_packed(engine, max(engine.budget - state.mean, 1.0), split))
-    met: BulkWait | None = None
-    decodes = max(state.mean, 1.0)
-    for last in (False, True):
-        idle = _idle_share(engine, rate, max(state.mean, rate * r.d1 * state.tpot), sigma, split)
-        if met is None:
-            decodes = max(state.mean / (1.0 - min(idle, 0.9)), 1.0)
-        else:
-            decodes = min(max(rate * r.d1 * met.spacing, 1.0), float(engine.slots))
-        crowded = decodes + 0.6 * load**8 * max(saturated_n - decodes, 0.0)
-        room = max(engine.budget - crowded, 1.0)
-        packed = _packed(engine, room, split)
-        served = BulkServer(
-            budget=max(room, packed),
-            packed=packed,
-            step=lambda x, n=decodes: engine.prompt_step(x, n, split),  # type: ignore[misc]
-            vacation=engine.decode(decodes),
-            alone=alone,
-            idle=idle,
-        )
-        met = bulk_wait(served, rate, work, r.weight, with_steps=last)
-        if met is None:
-            return None
-        sigma = min(max(1.0 - served.vacation / met.tau, 1e-6), 0.98)
-        times = _stretched(engine, sigma, decodes, split)
-        state = occupancy(rate, r.d1, times)
-        if state.load >= 1.0:
-            return None
-    assert met is not None
-    return _assemble(engine, rate, limit, state, met, sigma, split, decodes, times)
+        sigma = min(rate * lane.cost(max(n, 1.0))[0], 0.9)
+        state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
+        n = state.mean
+    idle = _idle_share(lane, rate, n, sigma)
+    decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
+    served = _server(lane, rate, decodes, idle)
+    pace = bulk_pace(served, rate, lane.work, r.weight)
+    if pace is None:
+        return None
+    sigma = _share(served, pace.tau)
+    state = occupancy(rate, r.d1, lane.stretched(sigma, decodes))
+    idle = _idle_share(lane, rate, max(state.mean, rate * r.d1 * state.tpot), sigma)
+    decodes = min(max(rate * r.d1 * pace.spacing, 1.0), float(engine.slots))
+    served = _server(lane, rate, decodes, idle)
+    met = bulk_wait(served, rate, lane.work, r.weight, with_steps=True)
+    if met is None:
+        return None
+    sigma = _share(served, met.tau)
+    times = lane.stretched(sigma, decodes)
+    state = occupancy(rate, r.d1, times)
+    if state.load >= 1.0:
+        return None
+    return _assemble(lane, rate, state, served, met, sigma, decodes, times)
 
 
-def _idle_share(engine: Engine, rate: float, n: float, sigma: float, split: bool) -> float:
+def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
+    """Return the chain's server beside `decodes` decodes."""
+    engine, r = lane.engine, lane.engine.requests
+    full = min(engine.budget * r.d1 / (r.p1 + r.d1), float(engine.slots))
+    load = rate / lane.capacity
+    crowded = decodes + CROWDING * load**CROWDING_POWER * max(full - decodes, 0.0)
+    budget, packed = lane.room(crowded)
+    return BulkServer(
+        budget=budget,
+        packed=packed,
+        step=lambda x: engine.prompt_step(x, decodes, lane.split),
+        vacation=engine.decode(decodes),
+        alone=lane.alone,
+        idle=idle,
+    )
+
+
+def _share(server: BulkServer, tau: float) -> float:
+    """Return σ, the share of the time that prompts add to decode-only steps."""
+    return min(max(1.0 - server.vacation / tau, 1e-6), 0.98)
+
+
+def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     """Return the share of prompt-free time in which nothing decodes either.
 
     Stalls behind prompts let requests join in clumps: the number decoding has variance z times its
     mean, z = 1 + 2σ/(1−σ) + λ²S2/(1−σ)², and is taken as negative binomial.
     """
-    r = engine.requests
-    cost = _increments(engine, max(n, 1.0), split)
-    s1 = float(r.weight @ cost)
-    s2 = float(r.weight @ cost**2) * (sigma / (rate * s1)) ** 2
+    s1, s2, _ = lane.cost(max(n, 1.0))
+    s2 *= (sigma / (rate * s1)) ** 2
     z = 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
     return float(z ** (-n / (z - 1))) if z > 1 + 1e-6 else float(np.exp(-n))
 
 
-def _stretched(engine: Engine, sigma: float, decodes: float, split: bool) -> np.ndarray:
-    """Return the mean step time with n decodes, prompts included, for n = 1 … slots [s].
-
-    The prompts' share σ(n) follows what a prompt adds to a step with n decodes, scaled to the
-    chain's σ at `decodes`.
-    """
-    knots = np.unique(np.clip([1.0, decodes / 2, decodes, 1.5 * decodes, engine.slots], 1, None))
-    cost = np.array([_increment(engine, n, split) for n in knots])
-    here = float(np.interp(decodes, knots, cost))
-    count = np.arange(1, engine.slots + 1)
-    share = np.minimum(sigma * np.interp(count, knots, cost) / here, 0.99)
-    return np.asarray(engine.decode_times / (1 - share))
-
-
-def _size_bias(
-    total: np.ndarray, slope: np.ndarray, r0: float, d: np.ndarray, tau: float
-) -> np.ndarray:
+def _size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) -> Floats:
     """Return what meeting steps in proportion to their length adds to the variance of a sum [s²].
 
     Var(S | weight d₀) − Var S = κ(S, S, d₀)/τ − (Cov(S, d₀)/τ)², with κ(S, S, d₀) a third of the
     growth of the third cumulant, 3V²/(Dτ) for clustered noise, and Cov(S, d₀) = (V' − R₀)/2.
+    Derived in `models/derive_size_bias.py`.
     """
     third = 2 * total * slope / d - (total / d) ** 2
-    return (third - ((slope - r0) / 2) ** 2) / tau**2
+    return np.asarray((third - ((slope - r0) / 2) ** 2) / tau**2)
 
 
-def _slope(times: np.ndarray, n: float, spread: float) -> float:
+def _slope(times: Floats, n: float, spread: float) -> float:
     """Return d times/dn as a secant over n ± spread [s/sequence]."""
     low, high = max(n - spread, 1.0), min(n + max(spread, 1.0), float(times.size))
     if high <= low:
         return 0.0
-    count = np.arange(1, times.size + 1)
-    ends = np.interp([low, high], count, times)
+    ends = np.interp([low, high], np.arange(1, times.size + 1), times)
     return float((ends[1] - ends[0]) / (high - low))
 
 
-def _increment(engine: Engine, decodes: float, split: bool) -> float:
-    """Return what a prompt adds to decode-only steps on average [s]."""
-    return float(engine.requests.weight @ _increments(engine, decodes, split))
-
-
-def _increments(engine: Engine, decodes: float, split: bool) -> np.ndarray:
-    room = max(engine.budget - decodes, 1.0)
-    r = engine.requests
-    chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else 1.0
-    cost = engine.prompt_times(decodes, split, room) - chunks * engine.decode(decodes)
-    return np.maximum(cost, 1e-9)
-
-
 def _assemble(
-    engine: Engine,
+    lane: SharedLane,
     rate: float,
-    limit: float,
     state: Occupancy,
+    served: BulkServer,
     met: BulkWait,
     sigma: float,
-    split: bool,
     decodes: float,
-    times: np.ndarray,
+    times: Floats,
 ) -> LaneLatency:
-    """Compose TPOT per class from the occupancy, the noise and the backlog at the first token."""
-    r, d = engine.requests, engine.requests.classes
+    """Compose TPOT per class from the occupancy, the noise and the steps after a first token."""
     assert met.steps is not None
-    cost = _increments(engine, decodes, split)
-    scale = sigma / (rate * float(r.weight @ cost))
-    s1, s2, s3 = (float(r.weight @ cost**p) * scale**p for p in (1, 2, 3))
+    engine, r = lane.engine, lane.engine.requests
+    d, tau, k, steps = r.classes, met.tau, lane.engine.lane.step.k, met.steps
+    cost = lane.cost(decodes)
+    scale = sigma / (rate * cost[0])
+    s1, s2, s3 = cost[0] * scale, cost[1] * scale**2, cost[2] * scale**3
     mates = max(met.batch_tokens / r.p1 - 1.0, 0.0)
     spread = max(state.variance, 0.0) ** 0.5
     own = (1 - sigma) * _slope(times, state.mean, spread)
-    k = engine.lane.step.k
-    base = Response(max(own - k * r.context, 0.0), k)
+    alpha = max(own - k * r.context, 0.0)
     feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)
-    join = mates * own * r.overlap / d / feedback + base.k * (r.class_prompt - r.kv1)
-    tau = met.tau
+
     # prompts enter the noise with the long-run variance that the chain gives their steps
-    fast = met.steps.long_run * (1 - sigma) ** 2 / (rate * tau)
-    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, fast), rate, tau)
-    alone = variance_of_sum(r, Response(base.alpha / (1 - sigma), base.k / (1 - sigma)), rate, tau)
+    fast = steps.long_run * (1 - sigma) ** 2 / (rate * tau)
+    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau)
+    alone = variance_of_sum(r, Response(alpha / (1 - sigma), k / (1 - sigma)), rate, tau)
     total, slope = at_classes(r, noise)
     _, slope_alone = at_classes(r, alone)
     # long steps collect more arrivals, so requests meet more than the mean step: the part of it
     # that the occupancy (no prompts) and the chain (fixed decodes) do not have
     lag = (slope - noise[1] / r.width) - (slope_alone - alone[1] / r.width)
-    mean = state.tpot + join / (1 - sigma) + met.steps.excess_of(d) / d
+    join = mates * own * r.overlap / d / feedback + k * (r.class_prompt - r.kv1)
+    mean = state.tpot + join / (1 - sigma) + steps.excess_of(d) / d
     mean = mean + np.maximum(lag, 0.0) / (2 * tau) / d
-    chain = met.steps.variance_of(d)
-    stationary = np.maximum(total + chain - d * met.steps.long_run, chain)
-    variance = stationary + met.steps.start * (1 - met.steps.decay**d) ** 2
-    chain_slope = met.steps.slope_of(d)
-    slope = slope + chain_slope - met.steps.long_run
-    variance = variance + _size_bias(stationary, slope, met.steps.r0, d, tau)
-    variance = variance - _size_bias(chain, chain_slope, met.steps.r0, d, tau)
-    variance = np.maximum(variance, 0.5 * chain)
+    variance = _variance(steps, total, slope, d, tau)
     if state.wait > 1e-3:
         variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
     third = 3 * variance**2 / (d * tau)
     third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
-    variance, third = variance / d**2, third / d**3
-    pause = engine.decode(decodes)
-    calm = met.steps.calm * np.exp(-rate * pause * (d - 1))
-    calm_total, _ = at_classes(
-        r, variance_of_sum(r, engine.response(state.mean, spread), rate, pause)
-    )
+    pause = served.vacation
+    base = engine.response(state.mean, spread)
+    calm_sum, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
+
     low = engine.decode(1.0)
-    high = float(
-        engine.prompt_step(
-            np.array([_packed(engine, engine.budget - decodes, split)]), decodes, split
-        )[0]
-    )
-    mean = np.minimum(mean, 0.98 * high + 0.02 * low)
+    fill = lane.room(decodes)[1]
+    high = float(engine.prompt_step(np.array([fill]), decodes, lane.split)[0])
     ttft = met.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
-        wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (limit - rate)
+        wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
     return LaneLatency(
         ttft=ttft,
-        mean=mean,
-        variance=variance,
-        third=third,
-        calm=calm,
+        mean=np.minimum(mean, 0.98 * high + 0.02 * low),
+        variance=variance / d**2,
+        third=third / d**3,
+        calm=steps.calm * np.exp(-rate * pause * (d - 1)),
         calm_mean=np.full_like(d, pause),
-        calm_variance=calm_total / d**2,
+        calm_variance=calm_sum / d**2,
         low=low,
         high=high,
         running=state.mean,
         busy=1.0 - state.idle * (1 - sigma),
-        capacity=limit,
+        capacity=lane.capacity,
         wait=state.wait,
         stall=sigma,
         reasons=slot_reason(state.wait, wait_mean, met.ttft.mean),
     )
+
+
+def _variance(steps: StepLaw, total: Floats, slope: Floats, d: Floats, tau: float) -> Floats:
+    """Return the variance of the sum of the D steps that a request meets [c, s²].
+
+    total, slope : of the noise with prompts as white jumps, and its growth per step [c, s²]
+    """
+    chain, chain_slope = steps.variance_of(d), steps.slope_of(d)
+    stationary = np.maximum(total + chain - d * steps.long_run, chain)
+    slope = slope + chain_slope - steps.long_run
+    variance = stationary + steps.start * (1 - steps.decay**d) ** 2
+    variance = variance + _size_bias(stationary, slope, steps.r0, d, tau)
+    # the chain's own size bias is in its start already
+    variance = variance - _size_bias(chain, chain_slope, steps.r0, d, tau)
+    return np.asarray(np.maximum(variance, 0.5 * chain))
