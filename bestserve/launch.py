@@ -63,7 +63,9 @@ def engine_family(name: str) -> str:
     )
 
 
-def bench_command(lowered: Lowered, request_rate: float, minutes: float = 5.0) -> tuple[str, ...]:
+def bench_command(
+    lowered: Lowered, strategy: Strategy, request_rate: float, minutes: float = 5.0
+) -> tuple[str, ...]:
     """Return the `vllm bench serve` run that measures this plan at a rate [requests/s].
 
     Random lengths have the workload's means; the log answers to `bestserve validate`.
@@ -84,6 +86,10 @@ def bench_command(lowered: Lowered, request_rate: float, minutes: float = 5.0) -
         ]
         words += ["--goodput", *objectives]
     words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
+    # Metadata makes the log describe itself: the client does not know the server's GPUs.
+    words += ["--metadata", f"gpu={lowered.hardware.name}", f"engine={lowered.engine.name}"]
+    pool = strategy.pools[-1]
+    words += [f"tensor_parallel_size={pool.tp}", f"num_gpus={strategy.gpus}"]
     return (*words, "--save-result", "--save-detailed")
 
 

@@ -342,6 +342,9 @@ def shape_problem(
     for heads in sorted({g.attention.num_heads for g in groups if g.attention.num_heads}):
         if heads % tp:
             return f"tp = {tp} does not divide {heads} attention heads"
+    for heads in sorted({g.attention.num_kv_heads for g in groups if g.attention.num_kv_heads}):
+        if heads % tp and tp % heads:
+            return f"tp = {tp} neither divides nor is a multiple of {heads} KV heads"
     experts = [g.ffn.num_experts for g in groups if g.ffn.kind == "moe"]
     if dp > 1 and not experts:
         return "dp > 1 is attention data parallelism of MoE models; use replicas instead"

@@ -69,11 +69,12 @@ def test_manifest_asks_for_the_gpus_of_the_plan(engine):
 
 
 def test_the_benchmark_run_has_the_objectives_and_the_rate():
-    words = bench_command(lowered(), 8.0)
+    words = bench_command(lowered(), Strategy.parse("2m-tp4"), 8.0)
     assert flag(words, "--request-rate") == "8"
     at = words.index("--goodput")
     assert words[at + 1 : at + 3] == ("ttft:1000", "tpot:50")
     assert flag(words, "--random-input-len") == "1000"
+    assert "gpu=h100-sxm" in words
 
 
 def test_an_engine_without_translation_is_refused():

@@ -47,7 +47,7 @@ def launch(
         print(pool)
     rate = request_rate or 0.8 * api.goodput(problem, parsed).goodput
     print("# measure it; bestserve validate reads the log")
-    print(shlex.join(bench_command(lowered, rate)))
+    print(shlex.join(bench_command(lowered, parsed, rate)))
     if parsed.disaggregated:
         talk("prefill and decode instances need a proxy that pairs them; see the engine's guide")
     return 0
