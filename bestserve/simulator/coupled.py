@@ -13,6 +13,7 @@ import math
 import numpy as np
 from numba import njit
 
+from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,
     FIRST,
@@ -25,7 +26,7 @@ from bestserve.simulator.layout import (
     Floats,
     Ints32,
 )
-from bestserve.simulator.pool import Pool, append, step
+from bestserve.simulator.pool import Pool, append
 from bestserve.simulator.routing import choose
 from bestserve.simulator.time_heap import drop, put
 from bestserve.simulator.transfer import link_add, link_end, link_next
@@ -65,10 +66,25 @@ def run_coupled(
         free again that long after the last token
     link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share
     """
+    # Unpacked once: taking an array out of a tuple counts references, call after call.
+    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = front
+    (
+        b_clock,
+        b_state,
+        b_heaps,
+        b_phases,
+        b_joins,
+        b_series,
+        b_journals,
+        b_limits,
+        b_costs,
+        b_moe,
+        b_table,
+    ) = back
     n = times.shape[0]
-    two = back.clock.shape[0] > 0
+    two = b_clock.shape[0] > 0
     shared = two and link[SHARED] > 0.0
-    senders = front.clock.shape[0] if shared else 0
+    senders = clock.shape[0] if shared else 0
     room = min(n, cap)
     keys = np.empty(2 * room + 2)
     values = np.empty(2 * room + 2, dtype=np.int64)
@@ -77,8 +93,8 @@ def run_coupled(
     link_values = np.empty((senders, room), dtype=np.int64)
     link_size = np.zeros(senders, dtype=np.int64)
     link_clock = np.zeros((senders, 2))
-    done = np.empty(2 * front.joins.shape[1] + 1, dtype=np.int64)
-    back_done = np.empty(2 * back.joins.shape[1] + 1, dtype=np.int64)
+    done = np.empty(2 * joins.shape[1] + 1, dtype=np.int64)
+    back_done = np.empty(2 * b_joins.shape[1] + 1, dtype=np.int64)
     following = 0
     flying = 0
     number = 0
@@ -90,23 +106,41 @@ def run_coupled(
             now = keys[0]
         if following < n and flying < cap:
             now = min(now, max(scheduled[following], 0.0))
-        for lane in range(front.clock.shape[0]):
-            now = min(now, front.clock[lane, T_NEXT])
-        for lane in range(back.clock.shape[0]):
-            now = min(now, back.clock[lane, T_NEXT])
+        for lane in range(clock.shape[0]):
+            now = min(now, clock[lane, T_NEXT])
+        for lane in range(b_clock.shape[0]):
+            now = min(now, b_clock[lane, T_NEXT])
         for sender in range(senders):
             now = min(now, link_next(link_keys[sender], link_size[sender], link_clock[sender]))
         if now == math.inf:
             break
 
-        for lane in range(front.clock.shape[0]):
-            if front.clock[lane, T_NEXT] > now:
+        for lane in range(clock.shape[0]):
+            if clock[lane, T_NEXT] > now:
                 continue
-            ended = step(lane, now, False, front, times, facts, done)
+            ended = advance(
+                lane,
+                now,
+                False,
+                clock,
+                state,
+                heaps,
+                phases,
+                joins,
+                series,
+                journals,
+                times,
+                facts,
+                limits,
+                costs,
+                moe,
+                table,
+                done,
+            )
             for i in range(ended):
                 r = done[i]
                 if two and back_facts[r, OUTPUT] > 1:
-                    if back.limits[STREAM] == 1:
+                    if b_limits[STREAM] == 1:
                         back_times[r, FIRST] = times[r, LAST]
                     work = link[PER_TOKEN] * facts[r, PROMPT]
                     if shared:
@@ -128,10 +162,28 @@ def run_coupled(
                         now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
                     )
                     size = put(keys, values, size, free, 2 * r + FREE)
-        for lane in range(back.clock.shape[0]):
-            if back.clock[lane, T_NEXT] > now:
+        for lane in range(b_clock.shape[0]):
+            if b_clock[lane, T_NEXT] > now:
                 continue
-            ended = step(lane, now, False, back, back_times, back_facts, back_done)
+            ended = advance(
+                lane,
+                now,
+                False,
+                b_clock,
+                b_state,
+                b_heaps,
+                b_phases,
+                b_joins,
+                b_series,
+                b_journals,
+                back_times,
+                back_facts,
+                b_limits,
+                b_costs,
+                b_moe,
+                b_table,
+                back_done,
+            )
             for i in range(ended):
                 r = back_done[i]
                 free = now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
@@ -161,16 +213,16 @@ def run_coupled(
                 back_number,
                 back_draws,
                 now,
-                back.clock,
-                back.state,
-                back.costs,
-                back.moe,
-                back.table,
+                b_clock,
+                b_state,
+                b_costs,
+                b_moe,
+                b_table,
             )
             back_number += 1
             back_lanes[r] = lane
-            append(lane, r, back, back_facts)
-            back.clock[lane, T_NEXT] = min(back.clock[lane, T_NEXT], now)
+            append(lane, r, b_state, back_facts)
+            b_clock[lane, T_NEXT] = min(b_clock[lane, T_NEXT], now)
         while following < n and flying < cap and scheduled[following] <= now:
             r = following
             following += 1
@@ -183,20 +235,56 @@ def run_coupled(
                 number,
                 draws,
                 now,
-                front.clock,
-                front.state,
-                front.costs,
-                front.moe,
-                front.table,
+                clock,
+                state,
+                costs,
+                moe,
+                table,
             )
             number += 1
             lanes[r] = lane
-            append(lane, r, front, facts)
-            front.clock[lane, T_NEXT] = min(front.clock[lane, T_NEXT], now)
+            append(lane, r, state, facts)
+            clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
 
-        for lane in range(front.clock.shape[0]):
-            if front.clock[lane, T_NEXT] <= now:
-                step(lane, now, True, front, times, facts, done)
-        for lane in range(back.clock.shape[0]):
-            if back.clock[lane, T_NEXT] <= now:
-                step(lane, now, True, back, back_times, back_facts, back_done)
+        for lane in range(clock.shape[0]):
+            if clock[lane, T_NEXT] <= now:
+                advance(
+                    lane,
+                    now,
+                    True,
+                    clock,
+                    state,
+                    heaps,
+                    phases,
+                    joins,
+                    series,
+                    journals,
+                    times,
+                    facts,
+                    limits,
+                    costs,
+                    moe,
+                    table,
+                    done,
+                )
+        for lane in range(b_clock.shape[0]):
+            if b_clock[lane, T_NEXT] <= now:
+                advance(
+                    lane,
+                    now,
+                    True,
+                    b_clock,
+                    b_state,
+                    b_heaps,
+                    b_phases,
+                    b_joins,
+                    b_series,
+                    b_journals,
+                    back_times,
+                    back_facts,
+                    b_limits,
+                    b_costs,
+                    b_moe,
+                    b_table,
+                    back_done,
+                )

@@ -28,50 +28,50 @@ def pack(iteration: int, request: int, kind: int) -> int:
 
 
 @njit(cache=True)
-def push(heap: Ints64, size: int, event: int) -> int:
-    """Add an event; return the new size."""
+def push(heaps: Ints64, lane: int, size: int, event: int) -> int:
+    """Add an event to a lane's heap; return the new size."""
     i = size
     while i > 0:
         parent = (i - 1) >> 1
-        above = heap[parent]
+        above = heaps[lane, parent]
         if above <= event:
             break
-        heap[i] = above
+        heaps[lane, i] = above
         i = parent
-    heap[i] = event
+    heaps[lane, i] = event
     return size + 1
 
 
 @njit(cache=True)
-def remove(heap: Ints64, size: int, at: int) -> int:
+def remove(heaps: Ints64, lane: int, size: int, at: int) -> int:
     """Delete the event at position `at` (0: the earliest); return the new size."""
     size -= 1
-    event = heap[size]
+    event = heaps[lane, size]
     i = at
-    while i > 0 and heap[(i - 1) >> 1] > event:
-        heap[i] = heap[(i - 1) >> 1]
+    while i > 0 and heaps[lane, (i - 1) >> 1] > event:
+        heaps[lane, i] = heaps[lane, (i - 1) >> 1]
         i = (i - 1) >> 1
     while True:
         child = 2 * i + 1
         if child >= size:
             break
-        if child + 1 < size and heap[child + 1] < heap[child]:
+        if child + 1 < size and heaps[lane, child + 1] < heaps[lane, child]:
             child += 1
-        if heap[child] >= event:
+        if heaps[lane, child] >= event:
             break
-        heap[i] = heap[child]
+        heaps[lane, i] = heaps[lane, child]
         i = child
-    heap[i] = event
+    heaps[lane, i] = event
     return size
 
 
 @njit(cache=True)
-def forget(heap: Ints64, size: int, request: int) -> int:
+def forget(heaps: Ints64, lane: int, size: int, request: int) -> int:
     """Delete all events of one request; return the new size."""
     i = 0
     while i < size:
-        if (heap[i] >> REQUEST_SHIFT) & REQUEST_MASK == request:
-            size = remove(heap, size, i)
+        if (heaps[lane, i] >> REQUEST_SHIFT) & REQUEST_MASK == request:
+            size = remove(heaps, lane, size, i)
             i = 0
         else:
             i += 1

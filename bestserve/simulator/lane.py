@@ -128,15 +128,15 @@ def tokens_cost(tokens: int, table: Floats, costs: Floats, moe: Floats) -> float
 
 
 @njit(cache=True)
-def growing_blocks(context: int, phases: Ints64, iteration: int, block: int) -> int:
+def growing_blocks(context: int, phases: Ints64, lane: int, iteration: int, block: int) -> int:
     """Return Σ⌈cᵢ/block⌉ over the growing requests in the next step [blocks].
 
-    context : Σcᵢ; phases[p] : how many have (cᵢ − iteration) mod block = p, which never changes
-    while a request decodes.
+    context : Σcᵢ; phases[lane, p] : how many have (cᵢ − iteration) mod block = p, which never
+    changes while a request decodes.
     """
     padding = 0
     for p in range(block):
-        padding += phases[p] * ((-(p + iteration)) % block)
+        padding += phases[lane, p] * ((-(p + iteration)) % block)
     return (context + padding) // block
 
 
@@ -155,28 +155,30 @@ def steps_to(gap: float, first: float, growth: float) -> int:
 
 
 @njit(cache=True)
-def sample(series: Floats, state: Ints64, now: float, batch: int, kv: int) -> None:
+def sample(series: Floats, state: Ints64, lane: int, now: float, batch: int, kv: int) -> None:
     """Keep one point of the lane's series; when full, drop every second one, now and later."""
-    n = state[SAMPLES]
+    n = state[lane, SAMPLES]
     if n == SERIES_LENGTH:
         for i in range(SERIES_LENGTH // 2):
             for j in range(3):
-                series[i, j] = series[2 * i, j]
+                series[lane, i, j] = series[lane, 2 * i, j]
         n = SERIES_LENGTH // 2
-        state[STRIDE] *= 2
-    series[n, SERIES_TIME] = now
-    series[n, SERIES_BATCH] = batch
-    series[n, SERIES_KV] = kv
-    state[SAMPLES] = n + 1
+        state[lane, STRIDE] *= 2
+    series[lane, n, SERIES_TIME] = now
+    series[lane, n, SERIES_BATCH] = batch
+    series[lane, n, SERIES_KV] = kv
+    state[lane, SAMPLES] = n + 1
 
 
 @njit(cache=True)
-def write(journal: Floats, entry: int, now: float, n: int, first: float, growth: float) -> None:
+def write(
+    journals: Floats, lane: int, entry: int, now: float, n: int, first: float, growth: float
+) -> None:
     """Note n decode steps from `now` on, the first of which takes `first` [s]."""
-    journal[entry, JOURNAL_START] = now
-    journal[entry, JOURNAL_STEPS] = n
-    journal[entry, JOURNAL_FIRST] = first
-    journal[entry, JOURNAL_GROWTH] = growth
+    journals[lane, entry, JOURNAL_START] = now
+    journals[lane, entry, JOURNAL_STEPS] = n
+    journals[lane, entry, JOURNAL_FIRST] = first
+    journals[lane, entry, JOURNAL_GROWTH] = growth
 
 
 @njit(cache=True)
@@ -205,13 +207,6 @@ def advance(
     non-empty `done`, it returns after the first boundary at which requests ended and lists them
     there. Whatever has not ended stays as it is, to be continued by the next call.
     """
-    c = clock[lane]
-    s = state[lane]
-    heap = heaps[lane]
-    phase = phases[lane]
-    join = joins[lane]
-    points = series[lane]
-    journal = journals[lane]
     policy, slots, budget = limits[POLICY], limits[SLOTS], limits[BUDGET]
     block, blocks, stream = limits[BLOCK], limits[BLOCKS], limits[STREAM]
     k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
@@ -219,25 +214,30 @@ def advance(
     finite = blocks < UNLIMITED
     grows = finite and reserve < 1.0
 
-    now = c[NOW]
-    iteration = s[ITERATION]
-    decoding = s[DECODING]
-    context = s[CONTEXT]
-    events = s[EVENTS]
-    head = s[HEAD]
-    split = s[SPLIT]
-    split_done = s[SPLIT_DONE]
-    joining = s[JOINING]
-    stepping = s[STEPPING] != 0
-    riding = s[RIDING] != 0
-    t_end = c[T_END]
-    growing = s[GROWING]
-    growing_context = s[GROWING_CONTEXT]
-    held = s[HELD]
-    prompt_tokens = s[PROMPT_TOKENS]
-    queued = s[QUEUED_TOKENS]
-    busy, prefill, batch_area, kv_area = c[BUSY], c[PREFILL], c[BATCH], c[KV]
-    steps, seen, peak = s[STEPS], s[SEEN], s[PEAK]
+    now = clock[lane, NOW]
+    iteration = state[lane, ITERATION]
+    decoding = state[lane, DECODING]
+    context = state[lane, CONTEXT]
+    events = state[lane, EVENTS]
+    head = state[lane, HEAD]
+    split = state[lane, SPLIT]
+    split_done = state[lane, SPLIT_DONE]
+    joining = state[lane, JOINING]
+    stepping = state[lane, STEPPING] != 0
+    riding = state[lane, RIDING] != 0
+    t_end = clock[lane, T_END]
+    growing = state[lane, GROWING]
+    growing_context = state[lane, GROWING_CONTEXT]
+    held = state[lane, HELD]
+    prompt_tokens = state[lane, PROMPT_TOKENS]
+    queued = state[lane, QUEUED_TOKENS]
+    busy, prefill, batch_area, kv_area = (
+        clock[lane, BUSY],
+        clock[lane, PREFILL],
+        clock[lane, BATCH],
+        clock[lane, KV],
+    )
+    steps, seen, peak = state[lane, STEPS], state[lane, SEEN], state[lane, PEAK]
     ended = 0
     t_next = math.inf
 
@@ -270,7 +270,9 @@ def advance(
 
             evicted = False
             if growing > 0 and growing_context + growing * (block - 1) > (blocks - held) * block:
-                while growing_blocks(growing_context, phase, iteration, block) + held > blocks:
+                while (
+                    growing_blocks(growing_context, phases, lane, iteration, block) + held > blocks
+                ):
                     evicted = True
                     if split >= 0:
                         youngest = split
@@ -290,12 +292,12 @@ def advance(
                         youngest = -1
                         finish = 0
                         for i in range(events):
-                            if heap[i] & KIND_MASK == FINISH:
-                                r = (heap[i] >> REQUEST_SHIFT) & REQUEST_MASK
+                            if heaps[lane, i] & KIND_MASK == FINISH:
+                                r = (heaps[lane, i] >> REQUEST_SHIFT) & REQUEST_MASK
                                 if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
                                     youngest = r
-                                    finish = heap[i] >> ITERATION_SHIFT
-                        events = forget(heap, events, youngest)
+                                    finish = heaps[lane, i] >> ITERATION_SHIFT
+                        events = forget(heaps, lane, events, youngest)
                         prompt = facts[youngest, PROMPT]
                         output = facts[youngest, OUTPUT]
                         kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
@@ -304,7 +306,7 @@ def advance(
                         if tokens > kept:
                             growing -= 1
                             growing_context -= tokens
-                            phase[(tokens - iteration) % block] -= 1
+                            phases[lane, (tokens - iteration) % block] -= 1
                         else:
                             held -= in_blocks(kept, block)
                         facts[youngest, GENERATED] = generated
@@ -314,10 +316,10 @@ def advance(
                     facts[youngest, READY] = 0
                     facts[youngest, NEXT] = head
                     if head < 0:
-                        s[TAIL] = youngest
+                        state[lane, TAIL] = youngest
                     head = youngest
                     queued += tokens
-                    s[EVICTED] += 1
+                    state[lane, EVICTED] += 1
 
             prompts = 0
             tokens_in = 0
@@ -335,7 +337,7 @@ def advance(
                         prompts += 1
                         split_done += take
                         if split_done == whole:
-                            join[joining] = split
+                            joins[lane, joining] = split
                             joining += 1
                             split = -1
                 while head >= 0 and split < 0 and decoding + joining < slots:
@@ -366,15 +368,15 @@ def advance(
                         ask = in_blocks(max(kept, whole + 1), block) if ready else need
                         if (
                             growing_context + growing * (block - 1) > (blocks - held - ask) * block
-                            and growing_blocks(growing_context, phase, iteration, block)
+                            and growing_blocks(growing_context, phases, lane, iteration, block)
                             + held
                             + ask
                             > blocks
                         ):
                             break
                     head = facts[r, NEXT]
-                    s[ADMISSIONS] += 1
-                    facts[r, ADMITTED] = s[ADMISSIONS]
+                    state[lane, ADMISSIONS] += 1
+                    facts[r, ADMITTED] = state[lane, ADMISSIONS]
                     if times[r, START] < 0.0:
                         times[r, START] = now
                     if ready:
@@ -386,20 +388,22 @@ def advance(
                         queued -= whole
                         rest = facts[r, OUTPUT] - 1
                         message = min(stream - 1, rest)
-                        events = push(heap, events, pack(iteration + rest, r, FINISH))
+                        events = push(heaps, lane, events, pack(iteration + rest, r, FINISH))
                         if times[r, FIRST] < 0.0 and 0 < message < rest:
-                            events = push(heap, events, pack(iteration + message, r, FIRST_MESSAGE))
+                            events = push(
+                                heaps, lane, events, pack(iteration + message, r, FIRST_MESSAGE)
+                            )
                         if grows:
                             if kept > whole:
                                 held += need
                                 if kept < prompt + facts[r, OUTPUT] - 1:
                                     events = push(
-                                        heap, events, pack(iteration + kept - whole, r, GROW)
+                                        heaps, lane, events, pack(iteration + kept - whole, r, GROW)
                                     )
                             else:
                                 growing += 1
                                 growing_context += whole + 1
-                                phase[(whole + 1 - iteration) % block] += 1
+                                phases[lane, (whole + 1 - iteration) % block] += 1
                         else:
                             held += need
                         continue
@@ -413,7 +417,7 @@ def advance(
                         split = r
                         split_done = facts[r, CACHED] + take
                     else:
-                        join[joining] = r
+                        joins[lane, joining] = r
                         joining += 1
 
             if peak < context + prompt_tokens:
@@ -434,14 +438,14 @@ def advance(
                     prefill += duration
                 batch_area += duration * batch
                 kv_area += duration * (context + prompt_tokens)
-                if seen < journal.shape[0]:
-                    write(journal, seen, now, 1 if riding else 0, duration, 0.0)
+                if seen < journals.shape[1]:
+                    write(journals, lane, seen, now, 1 if riding else 0, duration, 0.0)
                 seen += 1
-                if seen % s[STRIDE] == 0:
-                    sample(points, s, now, batch, context + prompt_tokens)
+                if seen % state[lane, STRIDE] == 0:
+                    sample(series, state, lane, now, batch, context + prompt_tokens)
                 continue
 
-            n = (heap[0] >> ITERATION_SHIFT) - iteration
+            n = (heaps[lane, 0] >> ITERATION_SHIFT) - iteration
             if growing > 0:
                 room = (blocks - held) * block - growing_context - growing * (block - 1)
                 n = min(n, max(room // growing + 1, 1))
@@ -465,11 +469,11 @@ def advance(
                 + half * (decoding * t0 + slope * (context + prompt_tokens))
                 + decoding * slope * half * (2 * n - 1) / 3.0
             )
-            if seen < journal.shape[0]:
-                write(journal, seen, now, n, t0, slope)
+            if seen < journals.shape[1]:
+                write(journals, lane, seen, now, n, t0, slope)
             seen += 1
-            if seen % s[STRIDE] == 0:
-                sample(points, s, now, decoding, context + prompt_tokens)
+            if seen % state[lane, STRIDE] == 0:
+                sample(series, state, lane, now, decoding, context + prompt_tokens)
             now += duration
             iteration += n
             context += n * decoding
@@ -478,11 +482,11 @@ def advance(
                 peak = context - decoding + prompt_tokens
 
         before = ended
-        while events > 0 and heap[0] >> ITERATION_SHIFT == iteration:
-            event = heap[0]
+        while events > 0 and heaps[lane, 0] >> ITERATION_SHIFT == iteration:
+            event = heaps[lane, 0]
             r = (event >> REQUEST_SHIFT) & REQUEST_MASK
             kind = event & KIND_MASK
-            events = remove(heap, events, 0)
+            events = remove(heaps, lane, events, 0)
             prompt = facts[r, PROMPT]
             output = facts[r, OUTPUT]
             if kind == FINISH:
@@ -496,7 +500,7 @@ def advance(
                     if grows and kept < prompt + output - 1:
                         growing -= 1
                         growing_context -= prompt + output
-                        phase[(prompt + output - iteration) % block] -= 1
+                        phases[lane, (prompt + output - iteration) % block] -= 1
                     else:
                         held -= in_blocks(kept, block)
                 if done.size > 0:
@@ -509,10 +513,10 @@ def advance(
                 held -= in_blocks(kept, block)
                 growing += 1
                 growing_context += kept + 1
-                phase[(kept + 1 - iteration) % block] += 1
+                phases[lane, (kept + 1 - iteration) % block] += 1
 
         for i in range(joining):
-            r = join[i]
+            r = joins[lane, i]
             prompt = facts[r, PROMPT]
             output = facts[r, OUTPUT]
             generated = facts[r, GENERATED]
@@ -525,7 +529,7 @@ def advance(
                 if message <= 0:
                     times[r, FIRST] = now
                 elif message < rest:
-                    events = push(heap, events, pack(iteration + message, r, FIRST_MESSAGE))
+                    events = push(heaps, lane, events, pack(iteration + message, r, FIRST_MESSAGE))
             kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
             if rest == 0:
                 times[r, LAST] = now
@@ -537,44 +541,44 @@ def advance(
                 continue
             decoding += 1
             context += whole + 1
-            events = push(heap, events, pack(iteration + rest, r, FINISH))
+            events = push(heaps, lane, events, pack(iteration + rest, r, FINISH))
             if grows:
                 if kept == whole:
                     held -= in_blocks(kept, block)
                     growing += 1
                     growing_context += whole + 1
-                    phase[(whole + 1 - iteration) % block] += 1
+                    phases[lane, (whole + 1 - iteration) % block] += 1
                 elif kept < prompt + output - 1:
-                    events = push(heap, events, pack(iteration + kept - whole, r, GROW))
+                    events = push(heaps, lane, events, pack(iteration + kept - whole, r, GROW))
         joining = 0
         if ended > before and done.size > 0:
             t_next = now
             break
 
-    c[NOW] = now
-    c[T_NEXT] = t_next
-    c[T_END] = t_end
-    c[BUSY] = busy
-    c[PREFILL] = prefill
-    c[BATCH] = batch_area
-    c[KV] = kv_area
-    s[STEPPING] = stepping
-    s[RIDING] = riding
-    s[ITERATION] = iteration
-    s[DECODING] = decoding
-    s[CONTEXT] = context
-    s[EVENTS] = events
-    s[HEAD] = head
-    s[SPLIT] = split
-    s[SPLIT_DONE] = split_done
-    s[JOINING] = joining
-    s[GROWING] = growing
-    s[GROWING_CONTEXT] = growing_context
-    s[HELD] = held
-    s[PROMPT_TOKENS] = prompt_tokens
-    s[QUEUED_TOKENS] = queued
-    s[OUTSTANDING] -= ended
-    s[STEPS] = steps
-    s[SEEN] = seen
-    s[PEAK] = peak
+    clock[lane, NOW] = now
+    clock[lane, T_NEXT] = t_next
+    clock[lane, T_END] = t_end
+    clock[lane, BUSY] = busy
+    clock[lane, PREFILL] = prefill
+    clock[lane, BATCH] = batch_area
+    clock[lane, KV] = kv_area
+    state[lane, STEPPING] = stepping
+    state[lane, RIDING] = riding
+    state[lane, ITERATION] = iteration
+    state[lane, DECODING] = decoding
+    state[lane, CONTEXT] = context
+    state[lane, EVENTS] = events
+    state[lane, HEAD] = head
+    state[lane, SPLIT] = split
+    state[lane, SPLIT_DONE] = split_done
+    state[lane, JOINING] = joining
+    state[lane, GROWING] = growing
+    state[lane, GROWING_CONTEXT] = growing_context
+    state[lane, HELD] = held
+    state[lane, PROMPT_TOKENS] = prompt_tokens
+    state[lane, QUEUED_TOKENS] = queued
+    state[lane, OUTSTANDING] -= ended
+    state[lane, STEPS] = steps
+    state[lane, SEEN] = seen
+    state[lane, PEAK] = peak
     return ended

@@ -126,9 +126,8 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
 
 
 @njit(cache=True)
-def append(lane: int, request: int, pool: Pool, facts: Ints32) -> None:
+def append(lane: int, request: int, state: Ints64, facts: Ints32) -> None:
     """Put a request at the end of a lane's queue."""
-    state = pool.state
     tail = state[lane, TAIL]
     facts[request, NEXT] = -1
     if state[lane, HEAD] < 0:
@@ -141,47 +140,35 @@ def append(lane: int, request: int, pool: Pool, facts: Ints32) -> None:
 
 
 @njit(cache=True)
-def step(
-    lane: int,
-    until: float,
-    inclusive: bool,
-    pool: Pool,
-    times: Floats,
-    facts: Ints32,
-    done: Ints64,
-) -> int:
-    """`advance` for a lane of a pool."""
-    return advance(
-        lane,
-        until,
-        inclusive,
-        pool.clock,
-        pool.state,
-        pool.heaps,
-        pool.phases,
-        pool.joins,
-        pool.series,
-        pool.journals,
-        times,
-        facts,
-        pool.limits,
-        pool.costs,
-        pool.moe,
-        pool.table,
-        done,
-    )
-
-
-@njit(cache=True)
 def run_assigned(
     pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refused: Bools, nobody: Ints64
 ) -> None:
     """Simulate requests, in order of arrival, that know their lane beforehand."""
+    # Unpacked once: taking an array out of a tuple counts references, call after call.
+    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
     for r in range(times.shape[0]):
         if not refused[r]:
-            append(lanes[r], r, pool, facts)
-    for lane in range(pool.clock.shape[0]):
-        step(lane, math.inf, True, pool, times, facts, nobody)
+            append(lanes[r], r, state, facts)
+    for lane in range(clock.shape[0]):
+        advance(
+            lane,
+            math.inf,
+            True,
+            clock,
+            state,
+            heaps,
+            phases,
+            joins,
+            series,
+            journals,
+            times,
+            facts,
+            limits,
+            costs,
+            moe,
+            table,
+            nobody,
+        )
 
 
 @njit(cache=True)
@@ -196,32 +183,41 @@ def run_routed(
     draws: Floats,
 ) -> None:
     """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
-    clock = pool.clock
+    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
     number = 0
-    for r in range(times.shape[0]):
-        if refused[r]:
+    for r in range(times.shape[0] + 1):
+        last = r == times.shape[0]
+        if not last and refused[r]:
             continue
-        now = times[r, ARRIVAL]
+        now = math.inf if last else times[r, ARRIVAL]
         for lane in range(clock.shape[0]):
             if clock[lane, T_NEXT] <= now:
-                step(lane, now, False, pool, times, facts, nobody)
-        lane = choose(
-            routing,
-            number,
-            draws,
-            now,
-            clock,
-            pool.state,
-            pool.costs,
-            pool.moe,
-            pool.table,
-        )
+                advance(
+                    lane,
+                    now,
+                    last,
+                    clock,
+                    state,
+                    heaps,
+                    phases,
+                    joins,
+                    series,
+                    journals,
+                    times,
+                    facts,
+                    limits,
+                    costs,
+                    moe,
+                    table,
+                    nobody,
+                )
+        if last:
+            break
+        lane = choose(routing, number, draws, now, clock, state, costs, moe, table)
         number += 1
         lanes[r] = lane
-        append(lane, r, pool, facts)
+        append(lane, r, state, facts)
         clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
-    for lane in range(clock.shape[0]):
-        step(lane, math.inf, True, pool, times, facts, nobody)
 
 
 def step_ends(pool: Pool, lane: int) -> Floats:
