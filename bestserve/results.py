@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
+from bestserve._version import __version__
 from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain data, with `schema_version` and the package version."""
-        from bestserve import __version__
-
         return {
             "schema_version": SCHEMA_VERSION,
             "bestserve_version": __version__,
@@ -275,7 +274,7 @@ class Ranking(Document):
 
     def pareto(self, metric: str = "ttft") -> tuple[RankedStrategy, ...]:
         """Return the strategies no other beats in both goodput per GPU and `metric` [s]."""
-        from bestserve.solvers.frontier import pareto_front
+        from bestserve.frontier import pareto_front
 
         points = [(s.goodput_per_gpu, -float(getattr(s, metric))) for s in self.table]
         return tuple(self.table[i] for i in pareto_front(points))

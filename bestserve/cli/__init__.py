@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from bestserve import __version__
+from bestserve._version import __version__
 from bestserve.errors import BestserveError
 
 COMMANDS = {

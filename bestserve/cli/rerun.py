@@ -16,7 +16,8 @@ def rerun(path: str, *, format: Format = "json") -> int:
     format
         table, json, csv, md or html
     """
-    from bestserve import __version__, api
+    from bestserve import api
+    from bestserve._version import __version__
     from bestserve.cli.files import read_mapping
     from bestserve.errors import DataError
     from bestserve.specs.problem import Problem

@@ -81,8 +81,7 @@ def problem(algebra: Algebra) -> tuple[Any, dict[str, Any]]:
     }
     objective = sum(c @ variables[v] for v, c in algebra.cost.items() if v in variables)
     constraints = [
-        sum(m @ variables[v] for v, m in rows.terms.items()) <= rows.upper
-        for rows in algebra.rows
+        sum(m @ variables[v] for v, m in rows.terms.items()) <= rows.upper for rows in algebra.rows
     ]
     return cp.Problem(cp.Minimize(objective), constraints), variables
 
@@ -102,9 +101,7 @@ def compile_model(algebra: Algebra) -> Compiled:
     stated, variables = problem(algebra)
     data, _, _ = stated.get_problem_data(cp.HIGHS)
     start = data["param_prob"].var_id_to_col
-    columns = {
-        name: slice(start[v.id], start[v.id] + v.size) for name, v in variables.items()
-    }
+    columns = {name: slice(start[v.id], start[v.id] + v.size) for name, v in variables.items()}
     size = data["c"].size
     low, high = np.zeros(size), np.full(size, np.inf)
     integer = np.zeros(size, dtype=bool)

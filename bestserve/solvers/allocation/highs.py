@@ -62,13 +62,17 @@ class LinearModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How HiGHS searches. `gap` is relative, `nodes` None: no limit, `seconds` wall clock."""
+    """How HiGHS searches. `gap` is relative, `nodes` None: no limit, `seconds` wall clock.
+
+    `presolve` is switched off to confirm a claim of infeasibility by another way.
+    """
 
     seconds: float = float("inf")
     gap: float = 0.0
     nodes: int | None = None
     threads: int = 1
     seed: int = 0
+    presolve: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,7 @@ def load(model: LinearModel, options: Options, seconds: float) -> Any:
         ("random_seed", options.seed),
         ("mip_rel_gap", options.gap),
         ("mip_abs_gap", 1e-9),
+        ("presolve", "choose" if options.presolve else "off"),
     ):
         highs.setOptionValue(name, value)
     if np.isfinite(seconds):
@@ -206,11 +211,19 @@ def _listen(highs: Any, stop: Stop, watch: Watch | None) -> None:
 def _run(highs: Any, stop: Stop) -> Any:
     """Run HiGHS in a thread, so that an interrupt from the keyboard reaches us meanwhile."""
     result: list[Any] = []
-    worker = threading.Thread(target=lambda: result.append(highs.run()), daemon=True)
-    worker.start()
-    while worker.is_alive():
+    done = threading.Event()
+
+    def work() -> None:
         try:
-            worker.join()
+            result.append(highs.run())
+        finally:
+            done.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    # Not join(): interrupted, it takes a running thread for a stopped one (Python 3.11).
+    while not done.is_set():
+        try:
+            done.wait()
         except KeyboardInterrupt:
             stop.event.set()
     return result[0]

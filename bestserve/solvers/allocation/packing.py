@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def is_chain(sizes: Iterable[int], node_size: int) -> bool:
     """
     parts = {fragments(size, node_size)[1] for size in sizes} - {0}
     ordered = sorted(parts | {node_size})
-    return all(big % small == 0 for small, big in zip(ordered, ordered[1:], strict=False))
+    return all(big % small == 0 for small, big in pairwise(ordered))
 
 
 def maximal_patterns(sizes: Sequence[int], node_size: int) -> NDArray[np.int64]:

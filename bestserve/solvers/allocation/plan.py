@@ -8,6 +8,7 @@ what this evaluation gives on the unscaled, unclipped tables, not what the solve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +177,7 @@ def _split(
     if value is None:
         bounds_peak = (1.0, 1.0)
         if goals:
-            target[goal : goal + goals] = -1.0 if single else -demand.value
+            target[goal : goal + goals] = -np.ones(1) if single else -demand.value
     else:
         bounds_peak = (0.0, 1.0)
         if single:
@@ -193,8 +194,8 @@ def _split(
     if single:
         limits += [(0.0, None)]
     elif goals:
-        limits += [(0.0, float(rate)) for rate in demand.rate]
-    result = linprog(
+        limits += [(0.0, rate) for rate in demand.rate.tolist()]
+    result: Any = linprog(
         target,
         A_ub=np.array(rows),
         b_ub=np.array(upper),

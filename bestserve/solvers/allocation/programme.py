@@ -34,6 +34,9 @@ from bestserve.solvers.allocation.tables import (
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+TOLERANCE = 1e-6
+"""HiGHS's feasibility tolerance: shares of a cap closer to 1 than this are 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -273,6 +276,7 @@ def _flows(
     demand, supply, width = tables.demand, tables.supply, columns.pool.size
     role, kind = reduced.role[columns.pool], reduced.gpu[columns.pool]
     share = tables.mixes[reduced.recipe[columns.pool]] / cap[None, :] * columns.goodput[:, None]
+    share[np.abs(share - 1.0) < TOLERANCE] = 1.0
     # Without links that can bind, all GPU types are one place: one flow a class suffices.
     place = kind if supply.networked else np.zeros_like(kind)
     sides = {}
@@ -359,9 +363,7 @@ def _network_rows(
         into = np.full(supply.count, -1)
         into[limited] = np.arange(limited.size)
         uses = into[end] >= 0
-        take = _sparse(
-            into[end[uses]], flows[uses], load[uses] / unit, (limited.size, flows.size)
-        )
+        take = _sparse(into[end[uses]], flows[uses], load[uses] / unit, (limited.size, flows.size))
         has = (role == side) & (into[kind] >= 0)
         room = supply.network_share * supply.nic[kind[has]] * gpus[has] / unit
         give = _sparse(into[kind[has]], np.flatnonzero(has), -room, (limited.size, width))

@@ -13,13 +13,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
+from bestserve.solvers.allocation.highs import (
+    LinearModel,
+    Options,
+    Outcome,
+    Stop,
+    Watch,
+    solve,
+)
 from bestserve.solvers.allocation.programme import Programme
 
 Floats = NDArray[np.float64]
 
 MARGIN = 1e-6
 """Infeasibility is a floating-point statement: cut-offs are this much looser than asked."""
+
+CONFIRM = 3.0
+"""Least time for confirming a claim of infeasibility [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +71,10 @@ def prove(
             break
         # No plan, one worth nothing, or no gap allowed: there is no cut-off to disprove.
         if point is None or abs(value) < 1e-12 or options.gap <= MARGIN:
-            outcome = solve(model, options, start=point, stop=stop, watch=watch)
+            outcome = confirmed(model, options, stop, start=point, watch=watch)
             nodes += outcome.nodes
-            if outcome.infeasible and point is None:
-                return Proof(None, np.inf, "infeasible", nodes)
+            if outcome.infeasible:
+                return Proof(point, np.inf if point is None else bound, "infeasible", nodes)
             if outcome.point is not None and outcome.value < value:
                 point = outcome.point
                 found(point, outcome.value)
@@ -76,7 +86,7 @@ def prove(
         lifts = relaxed.bound + np.maximum(relaxed.reduced_costs, 0.0) > cutoff + MARGIN
         keep = np.flatnonzero(~(lifts & model.integer))
         part = model.restricted(keep).with_cutoff(cutoff)
-        outcome = solve(part, replace(options, gap=options.gap / 2), stop=stop, watch=watch)
+        outcome = confirmed(part, replace(options, gap=options.gap / 2), stop, watch=watch)
         nodes += outcome.nodes
         if outcome.infeasible:
             bound, step = max(bound, min(cutoff, value)), "nothing better than the gap exists"
@@ -91,6 +101,29 @@ def prove(
         point[keep] = outcome.point
         found(point, outcome.value)
     return Proof(point, bound, step, nodes)
+
+
+def confirmed(
+    model: LinearModel,
+    options: Options,
+    stop: Stop,
+    *,
+    start: Floats | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Solve; a claim of infeasibility counts only when a run without presolve does not refute it.
+
+    The presolve of HiGHS has called feasible problems infeasible. The second run has twice the
+    time of the first, at least CONFIRM seconds; without an answer by then the claim stands.
+    """
+    began = Stop()
+    outcome = solve(model, options, start=start, stop=stop, watch=watch)
+    if not outcome.infeasible:
+        return outcome
+    seconds = min(options.seconds, max(CONFIRM, 2 * began.elapsed))
+    again = replace(options, presolve=False, seconds=seconds)
+    second = solve(model, again, start=start, stop=stop, watch=watch)
+    return outcome if second.point is None else second
 
 
 def within(value: float, bound: float, gap: float) -> bool:

@@ -87,9 +87,7 @@ def from_tables(tables: Tables, requirements: Requirements) -> Reduced:
     return reduced.take(live & (reduced.fewest <= most))
 
 
-def reduce_configurations(
-    reduced: Reduced, tables: Tables, requirements: Requirements
-) -> Reduced:
+def reduce_configurations(reduced: Reduced, tables: Tables, requirements: Requirements) -> Reduced:
     """Return the pools with configurations merged where that is exact."""
     if requirements.max_configurations is not None:
         return reduced

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
-from bestserve.solvers.allocation.caps import SAFETY, Capped, attainable, tighten
+from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
 from bestserve.solvers.allocation.heuristic import improve, scale_slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
@@ -104,17 +104,22 @@ class _State:
     infeasible: bool = False
     relaxed: Outcome | None = None
 
-    def report(self, stage: str, value: float = np.nan) -> None:
-        """Tell the listener where the search stands."""
-        if self.tell is not None:
-            objective = value
-            if self.programme is not None and self.point is not None:
-                worth = float(self.programme.compiled.model.cost @ self.point)
-                objective = self.programme.objective(worth)
-            progress = Progress(
-                stage=stage, seconds=self.stop.elapsed, objective=objective, bound=self.bound
-            )
-            self.tell(progress)
+    def report(self, stage: str, value: float = np.inf, bound: float = -np.inf) -> None:
+        """Tell the listener where the search stands; value and bound are of a running solve."""
+        if self.tell is None:
+            return
+        objective, known = float("nan"), self.bound
+        if self.programme is not None:
+            if self.point is not None:
+                value = min(value, float(self.programme.compiled.model.cost @ self.point))
+            if abs(value) < 1e30:
+                objective = self.programme.objective(value)
+            if abs(bound) < 1e30:
+                better = max if self.programme.sign > 0 else min
+                known = better(known, self.programme.objective(bound))
+        self.tell(
+            Progress(stage=stage, seconds=self.stop.elapsed, objective=objective, bound=known)
+        )
 
 
 def search(
@@ -180,9 +185,7 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
         state.point = point
         state.report("proof")
 
-    proof = prove(
-        programme, relaxed, state.point, state.options, state.stop, found, _watch(state)
-    )
+    proof = prove(programme, relaxed, state.point, state.options, state.stop, found, _watch(state))
     _conclude(state, proof)
 
 
@@ -219,10 +222,10 @@ def _raise_bound(state: _State, minimised: float, step: str) -> None:
 def _windows(state: _State, cap: Floats) -> None:
     """Look for good plans near the points of slope scaling."""
     programme, reduced = state.programme, state.reduced
-    assert programme is not None and reduced is not None and state.relaxed is not None
-    points = scale_slopes(
-        state.tables, state.requirements, reduced, cap, state.options, state.stop
-    )
+    assert programme is not None
+    assert reduced is not None
+    assert state.relaxed is not None
+    points = scale_slopes(state.tables, state.requirements, reduced, cap, state.options, state.stop)
     state.report("slope scaling")
     lower = state.relaxed.bound
 
@@ -253,7 +256,7 @@ def _watch(state: _State) -> Watch | None:
         return None
 
     def watch(value: float, bound: float) -> None:
-        state.report("branch and bound")
+        state.report("branch and bound", value, bound)
 
     return watch
 

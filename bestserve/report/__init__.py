@@ -1,0 +1,1 @@
+"""Reports that a person wants to read: figures as data first, renderers second."""
