@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sybil import Document, Example, Sybil
+from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 ROOT = Path(__file__).parent
@@ -47,17 +47,10 @@ class Console(CodeBlockParser):
         return None
 
 
-def fresh_namespace(document: Document) -> None:
-    """Start each document with nothing defined."""
-    document.namespace.clear()
-
-
 pytest_collect_file = Sybil(
     parsers=[
         PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE),
         Console(),
     ],
     patterns=["README.md", "docs/*.md", "docs/**/*.md"],
-    setup=fresh_namespace,
 ).pytest()
-
