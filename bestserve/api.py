@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -13,7 +12,8 @@ from bestserve.lowering import Lowered, lower
 from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment
-from bestserve.models.latency import Latencies, latency
+from bestserve.models.latency import Latencies, latency, stability_rate
+from bestserve.models.system import System
 from bestserve.results import (
     Confidence,
     Prediction,
@@ -101,14 +101,11 @@ def predict(
     system = lowered.system(parsed)
     if method != "simulated" and system.arrivals.kind != "closed":
         found = latency(system, rate)
-        if method == "analytic" or found.trust.high:
-            return _prediction(lowered, parsed, rate, found, "analytic")
+        if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
+            return _prediction(lowered, parsed, rate, found)
     elif method == "analytic":
         raise InputError("closed loops are simulated; leave method at auto")
-    from bestserve.referee import simulated_latencies
-
-    found = simulated_latencies(system, rate)
-    return _prediction(lowered, parsed, rate, found, "simulated")
+    return _simulated_prediction(lowered, parsed, system, rate)
 
 
 @single_threaded
@@ -170,35 +167,65 @@ def _referee(system: Any, target: Any, start: Any) -> Any:
     return simulated_goodput(system, target, start)
 
 
-def _prediction(
-    lowered: Lowered, strategy: Strategy, rate: float, found: Latencies, method: str
-) -> Prediction:
+def _prediction(lowered: Lowered, strategy: Strategy, rate: float, found: Latencies) -> Prediction:
     problem = lowered.problem
     status = STATUS.get(found.status, Status.UNSTABLE)
-    if problem.workload.closed:
-        rate = found.rate
-    limit = found.stability_rate if math.isfinite(found.stability_rate) else None
+    limit = found.stability_rate
     base = Prediction(
         problem=problem,
         strategy=str(strategy),
         request_rate=rate,
         status=status,
         stability_limit=limit,
-        method=method,
         trust=Confidence(found.trust.high, found.trust.reasons),
     )
     if status is not Status.OK:
-        sustained = f"{limit:.4g} req/s can be sustained, " if limit else ""
-        return replace(base, detail=f"{sustained}{rate:.4g} req/s were asked")
+        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
+        return replace(base, detail=detail)
     return replace(
         base,
         ttft=_summary(found.ttft),
         tpot=_summary(found.tpot),
         e2el=_summary(found.e2el),
-        utilisation=found.utilisation if limit is None else rate / limit,
+        utilisation=rate / limit,
         mean_batch=found.mean_batch,
         attainment=attainment(found, problem.slo.target()) if problem.slo else None,
         bound=_decode_bound(lowered, strategy, found.mean_batch),
+    )
+
+
+def _simulated_prediction(
+    lowered: Lowered, strategy: Strategy, system: System, rate: float
+) -> Prediction:
+    from bestserve.referee import busiest, mean_batch, simulated
+
+    problem = lowered.problem
+    result = simulated(system, rate)
+    closed = problem.workload.closed
+    limit = None if closed else stability_rate(system)
+    base = Prediction(
+        problem=problem,
+        strategy=str(strategy),
+        request_rate=result.throughput if closed else rate,
+        status=Status.OK,
+        stability_limit=limit,
+        method="simulated",
+    )
+    if not result.kept.any():
+        return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)
+    if limit is not None and rate >= limit:
+        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
+        return replace(base, status=Status.UNSTABLE, detail=detail)
+    batch = mean_batch(result)
+    return replace(
+        base,
+        ttft=_measured(result, "ttft"),
+        tpot=_measured(result, "tpot"),
+        e2el=_measured(result, "e2el"),
+        utilisation=busiest(result) if limit is None else rate / limit,
+        mean_batch=batch,
+        attainment=result.attainment(problem.slo.target()) if problem.slo else None,
+        bound=_decode_bound(lowered, strategy, batch),
     )
 
 
@@ -218,3 +245,8 @@ def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
 
 def _summary(law: Distribution) -> Summary:
     return Summary(law.mean, *(law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)))
+
+
+def _measured(result: SimulationResult, metric: str) -> Summary:
+    found = result.summary(metric)
+    return Summary(found.mean, found.p50, found.p90, found.p95, found.p99)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.frontier import pareto_front
 from bestserve.results import Status
 from bestserve.solvers.enumerate import maximal_pairs
-from bestserve.frontier import pareto_front
 
 CHAT = bs.Workload(input_len="lognormal:1000,0.8", output_len="lognormal:200,1")
 
