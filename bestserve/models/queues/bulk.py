@@ -47,6 +47,7 @@ class BulkServer:
     step : f, time of a step with x prompt tokens, x [m] > 0 → [m, s]
     vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
     else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
+    shared : whether decodes take part in steps with prompts
     """
 
     budget: float
@@ -55,6 +56,7 @@ class BulkServer:
     vacation: float
     alone: Floats
     idle: float
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,8 @@ class BulkWait:
     ttft : arrival to the end of the step that takes its last token; busy : share of the time in
     steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
     three while something decodes; spacing : all time per such step [s]; batch_tokens : mean
-    prompt tokens of a step that ends a prompt; load : λ E[l] f(M_E)/M_E; saturated : share of arrivals that wait more than one step;
+    prompt tokens of a step that ends a prompt; load : λ E[l] f(M_E)/M_E; saturated : share of
+    arrivals that wait more than one step;
     steps : the step durations that follow a first token (if asked for)
     """
 
@@ -266,13 +269,17 @@ class _Chain:
         system = np.eye(top) - matrix[1:, 1:]
         visits = np.maximum(np.linalg.solve(system.T, sources[1:]), 0.0)
         # decodes only see steps while they run: a vacation that idle time may follow, and the
-        # steps after either
-        stop = min(self.q / max(1 - self.q, 1e-9), 1.0)
+        # steps after either (what follows idle time before the first decode step is no stall)
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if self.server.shared else 0.0
         after = (1 - stop) * visits[:, 0] + stop * visits[:, 2]
         matrix[0] = (1 - stop) * sources[:, 0] + stop * sources[:, 2]
         count = 1.0 + float(after.sum())
         busy = float(after @ f[1:])
         cycle = self.server.vacation + busy
+        if cycle == 0.0:
+            # a pool without decodes: cycles begin with idle time and its first prompt
+            busy = float(visits[:, 1] @ f[1:])
+            cycle = 1 / self.rate + busy
         apart = stop * (1 / self.rate + float(self.weight @ self.server.alone))
         return _Flow(
             matrix=matrix,
@@ -282,7 +289,7 @@ class _Chain:
             ratio=ratio,
             fresh=fresh,
             ended=ended,
-            pace=Pace(busy / cycle, cycle / count, (cycle + apart) / count),
+            pace=Pace(busy / max(cycle, 1e-300), cycle / count, (cycle + apart) / count),
         )
 
     def solve(self, load: float, with_steps: bool) -> BulkWait:

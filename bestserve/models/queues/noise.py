@@ -68,6 +68,17 @@ def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
     return sums[left] + slope * (bins - left), slope / requests.width
 
 
+def size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) -> Floats:
+    """Return what meeting steps in proportion to their length adds to the variance of a sum [s²].
+
+    Var(S | weight d₀) − Var S = κ(S, S, d₀)/τ − (Cov(S, d₀)/τ)², with κ(S, S, d₀) a third of the
+    growth of the third cumulant, 3V²/(Dτ) for clustered noise, and Cov(S, d₀) = (V' − R₀)/2.
+    Derived in `models/derivesize_bias.py`.
+    """
+    third = 2 * total * slope / d - (total / d) ** 2
+    return np.asarray((third - ((slope - r0) / 2) ** 2) / tau**2)
+
+
 def variance_of_mean(
     requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
 ) -> Floats:

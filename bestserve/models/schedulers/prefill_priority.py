@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.noise import Response, at_classes, variance_of_mean, variance_of_sum
+from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
@@ -170,15 +170,20 @@ def _assemble(
     td = td + base.k * (r.class_prompt - r.kv1)
     left = max(rate * met.ttft.mean - (met.batch_tokens / r.p1 - 1) / 2, 0.0)
     mean = (d * td + (d - 1) * td * sigma / (1 - sigma) + left * bp.first) / d
-    response = Response(base.alpha, base.k, s1, s2)
     tau = state.tpot
-    variance = variance_of_mean(r, response, rate, tau)
+    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau)
+    total, slope = at_classes(r, noise)
+    # requests meet long steps more often; the busy periods' own share of that is in `left`
+    white = rate * tau * s2 / (1 - sigma) ** 2
+    total = total + np.maximum(size_bias(total, slope, noise[1] / r.width, d, tau), 0.0)
+    total = total - (white / tau) ** 2 * (d > 1)
     if state.wait > 1e-3:
-        variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
+        total = total * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
     ttft_var = met.ttft.variance
     behind = rate**2 * ttft_var * bp.first**2
-    variance = variance + (left * bp.second + behind) / d**2
-    third = rate * td * bp.third / d**2 + (left * bp.third + 2 * behind**1.5) / d**3
+    third = 3 * total**2 / (d * tau) + d * rate * (1 - sigma) * tau * s3 / (1 - sigma) ** 4
+    third = (third + left * bp.third + 2 * behind**1.5) / d**3
+    variance = (total + left * bp.second + behind) / d**2
     calm_total, _ = at_classes(r, variance_of_sum(r, base, rate, (1 - sigma) * tau))
     ttft = met.ttft.shift(engine.front_end())
     wait_mean = 0.0

@@ -6,7 +6,7 @@ Decodes take part in every step, so TPOT is a mean of consecutive steps:
 * its mean is E_π[t(N + 1)] over the occupancy with t(n) = t_d(n)/(1 − σ(n)), plus what the chain
   says of the steps after a first token, plus what long steps collect of arrivals (`_lag`);
 * its variance joins the noise of the decodes and that of the chain, as met by requests, which see
-  long steps more often (`_size_bias`);
+  long steps more often (`size_bias`);
 * its third moment is that of clustered noise, 3V²/(Dτ), plus that of single prompts.
 
 σ is the share of the time that prompts add to decode-only steps.
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.queues.bulk import BulkServer, BulkWait, StepLaw, bulk_pace, bulk_wait
-from bestserve.models.queues.noise import Response, at_classes, variance_of_sum
+from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
@@ -175,6 +175,7 @@ def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkS
         vacation=engine.decode(decodes),
         alone=lane.alone,
         idle=idle,
+        shared=True,
     )
 
 
@@ -193,17 +194,6 @@ def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     s2 *= (sigma / (rate * s1)) ** 2
     z = 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
     return float(z ** (-n / (z - 1))) if z > 1 + 1e-6 else float(np.exp(-n))
-
-
-def _size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) -> Floats:
-    """Return what meeting steps in proportion to their length adds to the variance of a sum [s²].
-
-    Var(S | weight d₀) − Var S = κ(S, S, d₀)/τ − (Cov(S, d₀)/τ)², with κ(S, S, d₀) a third of the
-    growth of the third cumulant, 3V²/(Dτ) for clustered noise, and Cov(S, d₀) = (V' − R₀)/2.
-    Derived in `models/derive_size_bias.py`.
-    """
-    third = 2 * total * slope / d - (total / d) ** 2
-    return np.asarray((third - ((slope - r0) / 2) ** 2) / tau**2)
 
 
 def _slope(times: Floats, n: float, spread: float) -> float:
@@ -296,7 +286,7 @@ def _variance(steps: StepLaw, total: Floats, slope: Floats, d: Floats, tau: floa
     stationary = np.maximum(total + chain - d * steps.long_run, chain)
     slope = slope + chain_slope - steps.long_run
     variance = stationary + steps.start * (1 - steps.decay**d) ** 2
-    variance = variance + _size_bias(stationary, slope, steps.r0, d, tau)
+    variance = variance + size_bias(stationary, slope, steps.r0, d, tau)
     # the chain's own size bias is in its start already
-    variance = variance - _size_bias(chain, chain_slope, steps.r0, d, tau)
+    variance = variance - size_bias(chain, chain_slope, steps.r0, d, tau)
     return np.asarray(np.maximum(variance, 0.5 * chain))
