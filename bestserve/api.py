@@ -210,6 +210,7 @@ def _simulated_prediction(
         status=Status.OK,
         stability_limit=limit,
         method="simulated",
+        ttft_flavour="benchmark" if closed else "steady",
     )
     if not result.kept.any():
         return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)

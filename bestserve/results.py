@@ -116,7 +116,8 @@ class Document:
 class Prediction(Document):
     """Latencies of one strategy at one rate.
 
-    method is "analytic" or "simulated"; `attainment` is the share of requests that meet all
+    method is "analytic" or "simulated"; ttft_flavour "steady" (stationary arrivals) or "benchmark"
+    (a client's finite run, its initial burst included); `attainment` is the share of requests that meet all
     objectives together [1], `stability_limit` the highest sustainable rate [requests/s].
     """
 
@@ -132,6 +133,7 @@ class Prediction(Document):
     mean_batch: float | None = None
     attainment: float | None = None
     method: str = "analytic"
+    ttft_flavour: str = "steady"
     trust: Confidence = field(default_factory=lambda: Confidence(True))
     bound: str = ""
     detail: str = ""
@@ -158,7 +160,7 @@ class Prediction(Document):
             lines.append(f"  {self.detail}")
         if self.ttft is None:
             return "\n".join(lines)
-        lines.append(f"  method: {self.method}; trust {self.trust}")
+        lines.append(f"  method: {self.method}; TTFT: {self.ttft_flavour}; trust {self.trust}")
         if self.utilisation is not None and self.stability_limit is not None:
             limit = f"; saturates at {self.stability_limit:.3g} req/s"
             open_loop = limit if self.request_rate else ""

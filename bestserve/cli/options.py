@@ -93,6 +93,8 @@ class ProblemOptions:
         sizes to try
     layout
         collocated, disaggregated or both
+    price_per_hour
+        of one GPU [USD/h], for goodput per dollar; default: the hardware record's, if any
     network_bandwidth
         one way, per GPU, across nodes [B/s]
     calibration
@@ -126,6 +128,7 @@ class ProblemOptions:
     tensor_parallel_size: Annotated[list[int] | None, Many] = None
     pipeline_parallel_size: Annotated[list[int] | None, Many] = None
     layout: Annotated[list[str] | None, Many] = None
+    price_per_hour: float | None = None
     network_bandwidth: float | None = None
     calibration: str | None = None
 

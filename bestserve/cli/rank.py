@@ -11,6 +11,7 @@ COLUMNS = (
     "gpus",
     "goodput",
     "goodput_per_gpu",
+    "goodput_per_dollar",
     "ttft_ms",
     "tpot_ms",
     "utilisation",
@@ -52,8 +53,10 @@ def rank(
         from bestserve.cli.output import emit_records
 
         shown = ranking.records()[:top]
+        priced = any(row["goodput_per_dollar"] is not None for row in shown)
+        columns = [c for c in COLUMNS if priced or c != "goodput_per_dollar"]
         title = f"{len(ranking.table)} strategies ranked, {min(top, len(shown))} shown"
-        emit_records(shown, format, title, COLUMNS)
+        emit_records(shown, format, title, columns)
         print()
         print(ranking.explain())
     else:

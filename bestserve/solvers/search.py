@@ -290,7 +290,7 @@ def ranked(
         high=result.high,
         goodput_per_gpu=result.rate / strategy.gpus,
         goodput_per_dollar=(
-            None if price is None else result.rate * 3600 / (price * strategy.gpus)
+            None if price is None else 3600 * result.rate / (price * strategy.gpus)
         ),
         ttft=at.ttft.quantile(target.ttft_percentile),
         tpot=at.tpot.quantile(target.tpot_percentile),
@@ -302,7 +302,7 @@ def ranked(
 
 
 def _price(lowered: Lowered) -> float | None:
-    if lowered.problem.step_time is not None:
-        return None
+    if lowered.problem.price_per_hour is not None or lowered.problem.step_time is not None:
+        return lowered.problem.price_per_hour
     figure = lowered.hardware.price_per_hour
     return None if figure is None else figure.value

@@ -33,6 +33,7 @@ class Problem(Spec):
     routing : how a request finds its replica
     tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries
     tp_across_nodes : allow tensor parallelism over the network
+    price_per_hour : of one GPU [USD/h]; default: the hardware record's, if it states one
     network_bandwidth : one way, per GPU, across nodes [B/s]; default: the hardware record's
     step_time, kv_capacity_tokens : bring your own coefficients instead of model and hardware;
         then one GPU is one instance
@@ -57,6 +58,7 @@ class Problem(Spec):
     pipeline_parallel_sizes: tuple[int, ...] = (1,)
     layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
     tp_across_nodes: bool = False
+    price_per_hour: float | None = Field(default=None, gt=0)
     network_bandwidth: float | None = Field(default=None, ge=0)
     step_time: StepTime | None = None
     kv_capacity_tokens: float | None = Field(default=None, gt=0)
