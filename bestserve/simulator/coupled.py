@@ -121,7 +121,7 @@ def run_coupled(
             ended = advance(
                 lane,
                 now,
-                False,
+                now,
                 clock,
                 state,
                 heaps,
@@ -168,7 +168,7 @@ def run_coupled(
             ended = advance(
                 lane,
                 now,
-                False,
+                now,
                 b_clock,
                 b_state,
                 b_heaps,
@@ -251,7 +251,7 @@ def run_coupled(
                 advance(
                     lane,
                     now,
-                    True,
+                    math.inf,
                     clock,
                     state,
                     heaps,
@@ -272,7 +272,7 @@ def run_coupled(
                 advance(
                     lane,
                     now,
-                    True,
+                    math.inf,
                     b_clock,
                     b_state,
                     b_heaps,

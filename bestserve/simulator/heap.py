@@ -21,7 +21,7 @@ KIND_MASK = (1 << REQUEST_SHIFT) - 1
 EVENTS_PER_REQUEST = 3
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def pack(iteration: int, request: int, kind: int) -> int:
     """Return the event as one integer."""
     return (iteration << ITERATION_SHIFT) | (request << REQUEST_SHIFT) | kind

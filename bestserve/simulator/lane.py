@@ -103,13 +103,13 @@ from bestserve.simulator.layout import (
 from bestserve.simulator.policies import PREFILL_PRIORITY, tokens_taken
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def reserved_tokens(prompt: int, output: int, generated: int, reserve: float) -> int:
     """Return the KV tokens a request holds from its admission on [tokens]."""
     return max(prompt + int(reserve * (output - 1)), prompt + generated)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def in_blocks(tokens: int, block: int) -> int:
     """Return tokens rounded up to whole blocks [blocks]."""
     return (tokens + block - 1) // block
@@ -121,7 +121,7 @@ def long_step(tokens: int, costs: Floats, moe: Floats) -> float:
     return token_time(float(tokens), costs, moe)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def tokens_cost(tokens: int, table: Floats, costs: Floats, moe: Floats) -> float:
     """Return the part of the step time that depends on the token count alone [s]."""
     return table[tokens] if tokens < table.size else long_step(tokens, costs, moe)
@@ -140,7 +140,7 @@ def growing_blocks(context: int, phases: Ints64, lane: int, iteration: int, bloc
     return (context + padding) // block
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def steps_to(gap: float, first: float, growth: float) -> int:
     """Return the least n ≥ 1 with n·first + growth·n(n−1)/2 ≥ gap."""
     b = first - 0.5 * growth
@@ -185,7 +185,7 @@ def write(
 def advance(
     lane: int,
     until: float,
-    inclusive: bool,
+    before: float,
     clock: Floats,
     state: Ints64,
     heaps: Ints64,
@@ -203,7 +203,7 @@ def advance(
 ) -> int:
     """Process the lane's events up to `until` [s] and return how many requests ended.
 
-    Steps end at or before `until`; new ones start before it, or also at it if `inclusive`. With a
+    Steps end at or before `until`; new ones start at or before it too, and before `before`. With a
     non-empty `done`, it returns after the first boundary at which requests ended and lists them
     there. Whatever has not ended stays as it is, to be continued by the next call.
     """
@@ -253,7 +253,7 @@ def advance(
                 context += decoding
                 growing_context += growing
         else:
-            if now > until or (now == until and not inclusive):
+            if now > until or now >= before:
                 t_next = now
                 break
             if decoding == 0 and split < 0:
@@ -261,7 +261,7 @@ def advance(
                     break
                 arrival = times[head, ARRIVAL]
                 if arrival > now:
-                    if arrival > until or (arrival == until and not inclusive):
+                    if arrival > until or arrival >= before:
                         t_next = arrival
                         break
                     now = arrival
@@ -481,7 +481,7 @@ def advance(
             if peak < context - decoding + prompt_tokens:
                 peak = context - decoding + prompt_tokens
 
-        before = ended
+        ended_earlier = ended
         while events > 0 and heaps[lane, 0] >> ITERATION_SHIFT == iteration:
             event = heaps[lane, 0]
             r = (event >> REQUEST_SHIFT) & REQUEST_MASK
@@ -551,7 +551,7 @@ def advance(
                 elif kept < prompt + output - 1:
                     events = push(heaps, lane, events, pack(iteration + kept - whole, r, GROW))
         joining = 0
-        if ended > before and done.size > 0:
+        if ended > ended_earlier and done.size > 0:
             t_next = now
             break
 

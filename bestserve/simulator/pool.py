@@ -140,20 +140,23 @@ def append(lane: int, request: int, state: Ints64, facts: Ints32) -> None:
 
 
 @njit(cache=True)
-def run_assigned(
-    pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refused: Bools, nobody: Ints64
-) -> None:
-    """Simulate requests, in order of arrival, that know their lane beforehand."""
-    # Unpacked once: taking an array out of a tuple counts references, call after call.
-    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
-    for r in range(times.shape[0]):
+def append_all(lanes: Ints32, refused: Bools, state: Ints64, facts: Ints32) -> None:
+    """Put all requests into the queues of their lanes."""
+    for r in range(lanes.shape[0]):
         if not refused[r]:
             append(lanes[r], r, state, facts)
-    for lane in range(clock.shape[0]):
+
+
+def run_assigned(pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refused: Bools) -> None:
+    """Simulate requests, in order of arrival, that know their lane beforehand."""
+    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
+    append_all(lanes, refused, state, facts)
+    # Called from Python, because compiling the lane into one more caller takes seconds.
+    for lane in range(len(clock)):
         advance(
             lane,
             math.inf,
-            True,
+            math.inf,
             clock,
             state,
             heaps,
@@ -167,7 +170,7 @@ def run_assigned(
             costs,
             moe,
             table,
-            nobody,
+            NOBODY,
         )
 
 
@@ -195,7 +198,7 @@ def run_routed(
                 advance(
                     lane,
                     now,
-                    last,
+                    now,
                     clock,
                     state,
                     heaps,

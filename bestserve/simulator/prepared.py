@@ -271,7 +271,7 @@ def _open(
     if count > 1:
         served = ~refused
         lanes[served] = routes.assign(routing, draws, count, int(np.count_nonzero(served)))
-    run_assigned(pool, times, facts, lanes, refused, NOBODY)
+    run_assigned(pool, times, facts, lanes, refused)
     return lanes
 
 

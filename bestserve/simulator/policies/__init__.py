@@ -21,7 +21,7 @@ _prefill_priority = prefill_priority.tokens_taken
 _mixed = mixed.tokens_taken
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def tokens_taken(policy: int, remaining: int, left: int, taken: int) -> int:
     """Return how many of a prompt's `remaining` tokens a step of `policy` takes [tokens]."""
     if policy == CHUNKED:

@@ -12,7 +12,7 @@ DECODES_RIDE = False
 """Decodes wait through steps that contain prompt tokens."""
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def tokens_taken(remaining: int, left: int, taken: int) -> int:
     """Return `remaining` if the whole prompt goes into this step, else 0 [tokens].
 
