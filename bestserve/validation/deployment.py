@@ -280,9 +280,7 @@ def _precision(
     if suite.name == "MLPerf":
         family = choose_engine(row).family
         own: Precision = (
-            "nvfp4"
-            if hardware.generation == "blackwell" and family == "tensorrt-llm"
-            else "fp8"
+            "nvfp4" if hardware.generation == "blackwell" and family == "tensorrt-llm" else "fp8"
         )
         stated = _PRECISIONS.get((row.precision or "").lower())
         if stated in (None, "bf16"):
@@ -357,8 +355,9 @@ def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[str, int, Parall
         ("d", workers[1], tps[1], row.decode_attention_dp, row.decode_ep, row.decode_pp),
     ):
         size = (tp or 1) * (dp or 1)
-        out.append((role, count, Parallelism(tp=tp or 1, pp=pp or 1, dp=dp or 1,
-                                             ep=min(ep or 1, size))))
+        out.append(
+            (role, count, Parallelism(tp=tp or 1, pp=pp or 1, dp=dp or 1, ep=min(ep or 1, size)))
+        )
     return tuple(out)
 
 

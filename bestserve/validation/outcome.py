@@ -20,6 +20,7 @@ class Outcome(StrEnum):
     CONTRADICTION = "contradiction"
     NOT_MODELLED = "not_modelled"
     DOES_NOT_FIT = "does_not_fit"
+    OVERLOADED = "overloaded"
 
     @property
     def sentence(self) -> str:
@@ -40,6 +41,9 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.CONTRADICTION: "the row contradicts itself",
     Outcome.NOT_MODELLED: "the run used something that is not modelled",
     Outcome.DOES_NOT_FIT: "the deployment does not fit the memory model",
+    Outcome.OVERLOADED: (
+        "the rate exceeds the predicted capacity, and the row does not say how long the run was"
+    ),
 }
 
 

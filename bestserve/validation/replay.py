@@ -7,8 +7,9 @@ trusted and the run is stationary, simulated otherwise.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered
-from bestserve.models.system import Collocated, Disaggregated, System
+from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System
 from bestserve.simulator import SimulationResult, simulate
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.lengths import Fixed
 from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
 from bestserve.validation.deployment import Deployment, deployment_of
+from bestserve.validation.knee import at_objectives, objectives_of
 from bestserve.validation.outcome import Outcome, Unpredictable
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
+from bestserve.validation.sources import suite_of
 from bestserve.validation.tidy import RowStatus, TidyRow
 
 LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
@@ -36,6 +39,12 @@ POOLED = 1500
 """A short random run is repeated with other seeds until this many requests are pooled."""
 
 REPEATS = 4
+
+STABLE = 0.9
+"""Completed over offered rate below which a run taken as stationary had a growing queue."""
+
+KNEE_REQUESTS = 10000
+"""Requests of each simulation in the search for the knee."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +112,11 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
             raise Unpredictable(Outcome.DOES_NOT_FIT, found.reason)
         lanes.append((found.lane, count * found.lanes_per_instance))
     if len(lanes) == 1:
+        lane, replicas = lanes[0]
         return Collocated(
-            lane=lanes[0][0],
-            replicas=lanes[0][1],
-            lengths=protocol.lengths,
+            lane=lane,
+            replicas=replicas,
+            lengths=with_shared_prefix(protocol.lengths, prepared.row, lane, replicas),
             arrivals=protocol.arrivals,
             routing=protocol.routing,
         )
@@ -123,6 +133,24 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
     )
 
 
+def with_shared_prefix(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int) -> Lengths:
+    """Return the lengths with the share of prompts that finds its group's prefix in the cache.
+
+    Groups are equally popular, so the least recently used replacement keeps as many prefixes as
+    fit; running sequences displace some of them, which is not modelled. A balancer that knows the
+    caches gives each replica its own groups; any other shows every replica all of them.
+    """
+    if not (row.prefix_caching and row.prefix_len and row.prefix_groups):
+        return lengths
+    aware = re.search(r"random|load|round", row.routing or "random") is None
+    groups = math.ceil(row.prefix_groups / replicas) if aware else row.prefix_groups
+    hit = min(1.0, lane.kv_capacity_tokens / (groups * row.prefix_len))
+    prompts = np.repeat(lengths.inputs, 2)
+    weights = np.repeat(lengths.input_weights, 2) * np.tile([1.0 - hit, hit], len(lengths.inputs))
+    cached = np.minimum(np.tile([0.0, row.prefix_len], len(lengths.inputs)), prompts - 1)
+    return dataclasses.replace(lengths, inputs=prompts, input_weights=weights, cached=cached)
+
+
 def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
     """Return the predicted figures under their tidy names, and "analytic" or "simulated"."""
     if protocol.steady:
@@ -132,12 +160,29 @@ def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
     return _simulated(system, protocol), "simulated"
 
 
+def predict_row(
+    prepared: Prepared, lowered: Lowered | None = None
+) -> tuple[dict[str, float], str, tuple[str, ...]]:
+    """Return figures, method and notes of a prepared row, with its own or other constants."""
+    system = system_of(prepared, lowered)
+    objectives = objectives_of(prepared.row)
+    if objectives is None or not suite_of(prepared.row).rate_meets_objectives:
+        return *predict(system, prepared.protocol), prepared.notes
+    short = dataclasses.replace(
+        prepared.protocol, requests=min(prepared.protocol.requests, KNEE_REQUESTS)
+    )
+    figures, factor = at_objectives(system, objectives, lambda s: _simulated(s, short))
+    note = f"rate taken as the most that meets the objectives: step times scaled by {factor:.2f}"
+    return figures, "simulated", (*prepared.notes, note)
+
+
 def _analytic(system: System, protocol: Protocol) -> dict[str, float] | None:
     """Return stationary figures from the queueing formulas, or None where they are not trusted."""
     from bestserve.models.latency import latency
 
     try:
-        found = latency(system, protocol.rate)
+        with np.errstate(all="ignore"):
+            found = latency(system, protocol.rate)
     except (ValueError, ArithmeticError):
         return None
     if not found.trust.high:
@@ -174,6 +219,9 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
     ]
     if all(run.completed == 0 for run in runs):
         raise Unpredictable(Outcome.DOES_NOT_FIT, runs[0].status.value)
+    served = float(np.mean([run.throughput for run in runs]))
+    if protocol.steady and served < STABLE * protocol.rate:
+        raise Unpredictable(Outcome.OVERLOADED, f"{protocol.rate:g} of {served:.3g} req/s")
     return pooled(runs)
 
 
@@ -198,14 +246,3 @@ def pooled(runs: list[SimulationResult]) -> dict[str, float]:
     out["req_throughput"] = float(np.mean([run.throughput for run in runs]))
     out["out_tok_throughput"] = float(np.mean([run.output_throughput for run in runs]))
     return out
-
-
-def relative_errors(
-    predicted: Mapping[str, float], measured: Mapping[str, float]
-) -> dict[str, float]:
-    """Return predicted/measured − 1 of the figures that both have; measured zeros are left out."""
-    return {
-        name: predicted[name] / value - 1.0
-        for name, value in measured.items()
-        if value > 0 and name in predicted
-    }

@@ -1,0 +1,219 @@
+"""`validate`: read logs, replay every run, compare."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bestserve.catalog.calibration import load_calibration
+from bestserve.errors import DataError, InputError
+from bestserve.specs.calibration import Calibration
+from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
+from bestserve.validation.factors import apply_factors
+from bestserve.validation.formats import read_logs
+from bestserve.validation.groups import summarise_groups
+from bestserve.validation.intervals import intervals, propagated
+from bestserve.validation.knee import objectives_of
+from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.replay import (
+    Prepared,
+    measured_figures,
+    predict,
+    predict_row,
+    prepare,
+    system_of,
+)
+from bestserve.validation.sources import suite_of
+from bestserve.validation.tidy import Regime, TidyRow
+
+FEW = 40
+"""Rows below which starting worker processes costs more than it saves."""
+
+
+def validate(
+    *logs: str | Path,
+    calibration: str | Path | Calibration | None = None,
+    with_intervals: bool = True,
+    jobs: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    **stated: Any,
+) -> Comparison:
+    """Compare predictions with measured logs.
+
+    Parameters
+    ----------
+    logs : files, folders or patterns, in any format of `bestserve.validation.formats`
+    calibration : a record of `calibrate`, or its path
+    with_intervals : add 90 % prediction intervals (four to seven times the work)
+    jobs : worker processes; default: one a core
+    stated : what the logs do not say, by `TidyRow` field: gpu, model, tp, engine, …
+
+    Returns every row with its status: what cannot be predicted is counted with the reason.
+    Raises InputError (no log, unknown setting) or DataError (one unreadable log, or no readable
+    one).
+    """
+    if not logs:
+        raise InputError("no log given; name a file, a folder or a pattern")
+    started = time.perf_counter()
+    record = load_calibration(calibration) if isinstance(calibration, str | Path) else calibration
+    reads = read_logs(logs, **stated)
+    rows = [row for read in reads for row in read.rows]
+    warnings = tuple(w for read in reads for w in read.warnings)
+    if not rows:
+        raise DataError(f"no log could be read: {'; '.join(warnings)[:400]}")
+    compared = compare_rows(rows, record, with_intervals=with_intervals, jobs=jobs,
+                            progress=progress)  # fmt: skip
+    return comparison_of(compared, warnings, time.perf_counter() - started)
+
+
+def comparison_of(
+    rows: Sequence[RowComparison], warnings: tuple[str, ...] = (), seconds: float = 0.0
+) -> Comparison:
+    """Return rows with their groups, overall errors and interval coverage."""
+    predicted = [r for r in rows if r.status is Outcome.PREDICTED]
+    return Comparison(
+        rows=tuple(rows),
+        groups=summarise_groups(rows),
+        overall=metric_summaries(predicted),
+        coverage=coverage_of(predicted),
+        warnings=warnings,
+        seconds=seconds,
+    )
+
+
+def coverage_of(rows: Sequence[RowComparison], figures: Sequence[str] = ()) -> float | None:
+    """Return the share of measured figures inside their interval; None without intervals.
+
+    figures : tidy names to count; default all
+    """
+    inside = total = 0
+    for row in rows:
+        for name, (low, high) in row.intervals.items():
+            if name in row.measured and (not figures or name in figures):
+                total += 1
+                inside += low <= row.measured[name] <= high
+    return inside / total if total else None
+
+
+def compare_rows(
+    rows: Sequence[TidyRow],
+    calibration: Calibration | None = None,
+    *,
+    with_intervals: bool = True,
+    jobs: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[RowComparison]:
+    """Replay rows, in parallel if there are many; the order is kept."""
+    workers = jobs or os.cpu_count() or 1
+    if len(rows) < FEW or workers == 1:
+        out = []
+        for number, row in enumerate(rows, start=1):
+            out.append(compare_row(row, calibration, with_intervals=with_intervals))
+            if progress is not None and number % 10 == 0:
+                progress(f"{number} of {len(rows)} rows")
+        return out
+    from joblib import Parallel, delayed
+
+    if progress is not None:
+        progress(f"{len(rows)} rows on {workers} processes")
+    found: list[RowComparison] = Parallel(n_jobs=workers, batch_size=8)(
+        delayed(compare_row)(row, calibration, with_intervals=with_intervals) for row in rows
+    )
+    return found
+
+
+def compare_row(
+    row: TidyRow, calibration: Calibration | None = None, *, with_intervals: bool = True
+) -> RowComparison:
+    """Replay one row; never raises for what a row can contain."""
+    measured = measured_figures(row)
+    try:
+        prepared = prepare(row, calibration)
+        predicted, method, notes = predict_row(prepared)
+    except Unpredictable as refusal:
+        return RowComparison(
+            id=row.id,
+            status=refusal.outcome,
+            reason=refusal.reason,
+            measured=measured,
+            model=row.model or "",
+            gpu=row.gpu or "",
+            engine=row.engine or "",
+            regime=row.regime.value if row.regime else "",
+            source=row.source or "",
+        )
+    limits: Mapping[str, tuple[float, float]] = {}
+    if with_intervals:
+        limits = _intervals(prepared, predicted)
+    return RowComparison(
+        id=row.id,
+        status=Outcome.PREDICTED,
+        reason="; ".join(notes) if notes else Outcome.PREDICTED.sentence,
+        predicted=predicted,
+        measured=measured,
+        intervals=limits,
+        method=method,
+        notes=notes,
+        **labels(prepared),
+    )
+
+
+def labels(prepared: Prepared) -> dict[str, Any]:
+    """Return what a row is grouped by, as keywords of `RowComparison`."""
+    row, deployment, protocol = prepared.row, prepared.deployment, prepared.protocol
+    law = protocol.lengths
+    precision = deployment.precision or deployment.model.weights
+    parts = []
+    for role, count, p in deployment.pools:
+        extra = "".join(f"-{n}{v}" for n, v in (("pp", p.pp), ("dp", p.dp), ("ep", p.ep)) if v > 1)
+        parts.append(f"{count}{role}-tp{p.tp}{extra}")
+    load = f"c{protocol.arrivals.concurrency}" if protocol.closed else f"{protocol.rate:g}/s"
+    mean_output = float(law.outputs @ law.output_weights)
+    return {
+        "model": f"{deployment.model.name} ({precision})",
+        "gpu": deployment.hardware.name,
+        "engine": deployment.engine.preset,
+        "regime": kind_of(prepared),
+        "source": row.source or "",
+        "layout": "+".join(parts),
+        "gpus": sum(n * p.gpus for _, n, p in deployment.pools),
+        "workload": f"{float(law.inputs @ law.input_weights):.0f}/{mean_output:.0f} {load}",
+        "clients": protocol.arrivals.concurrency if protocol.closed else 0,
+        "output_len": mean_output,
+        "moe": deployment.moe,
+    }
+
+
+def kind_of(prepared: Prepared) -> str:
+    """Return the kind of run that decides how far a prediction can be trusted."""
+    row, protocol = prepared.row, prepared.protocol
+    if prepared.deployment.disaggregated:
+        return "disaggregated"
+    if suite_of(row).rate_meets_objectives and objectives_of(row):
+        return "knee"
+    if protocol.closed:
+        burst = row.regime is Regime.BURST or (
+            protocol.arrivals.concurrency >= protocol.arrivals.num_prompts > 1
+        )
+        return "burst" if burst else "closed"
+    return "open"
+
+
+def _intervals(
+    prepared: Prepared, predicted: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    kind, moe = kind_of(prepared), prepared.deployment.moe
+
+    def run(factors: Mapping[str, float]) -> Mapping[str, float]:
+        try:
+            system = system_of(prepared, apply_factors(prepared.lowered, factors))
+            return predict(system, prepared.protocol)[0]
+        except Unpredictable:  # the move tips a row over an edge: no derivative there
+            return predicted
+
+    # At the knee the rate fixes the capacity, so the constants' uncertainty cancels.
+    variance = {} if kind == "knee" else propagated(predicted, run, moe)
+    return intervals(predicted, variance, kind, moe)
