@@ -83,7 +83,9 @@ def optimum(tables: Tables, requirements: Requirements) -> float:
     return _best(tables, requirements, served, cost)
 
 
-def _best(tables: Tables, requirements: Requirements, served: np.ndarray, cost: np.ndarray) -> float:
+def _best(
+    tables: Tables, requirements: Requirements, served: np.ndarray, cost: np.ndarray
+) -> float:
     """Return the best objective given what each combination serves [c, w] and costs [c]."""
     rate = tables.demand.rate
     if cost.size == 0:
@@ -409,13 +411,21 @@ def random_problem(
             if size <= gpus[g]
         ]
         rng.shuffle(offers)
-        # One collocated pool per class first, so that few problems are trivially impossible.
-        offers.sort(key=lambda o: o[0] != COLLOCATED)
-        chosen = offers[:2] + [o for o in offers[2:] if rng.random() < 0.65][: most - 2]
+        # One collocated pool of every class, so that few problems are trivially impossible; then
+        # both stages of one class, so that disaggregation competes; then whatever comes.
+        first = [
+            next(o for o in offers if o[0] == COLLOCATED and o[1] == w) for w in range(classes)
+        ]
+        staged = int(rng.integers(len(mixes)))
+        first += [
+            next(o for o in offers if o[0] == r and o[1] == staged) for r in (PREFILL, DECODE)
+        ]
+        rest = [o for o in offers if o not in first and rng.random() < 0.65]
+        chosen = [o for o in first if rng.random() < 0.9] + rest[: most - len(first)]
         for role, q, size, config in chosen:
             k = np.arange(known + 1)
             speed = rng.uniform(0.3, 1.0) * size ** rng.uniform(0.8, 1.15)
-            speed *= 1.0 if role == COLLOCATED else 2.2
+            speed *= 1.0 if role == COLLOCATED else 3.5
             loss = rng.uniform(0.1, 0.7)
             goodput = speed * k * (1 - loss / np.sqrt(np.maximum(k, 1)))
             if noisy:

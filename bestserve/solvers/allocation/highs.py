@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+BETWEEN_REPORTS = 0.25
+"""Seconds between two reports of progress of one solve."""
+
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
@@ -187,25 +190,29 @@ def load(model: LinearModel, options: Options, seconds: float) -> Any:
     if model.integer.any():
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
-    highs.passModel(lp)
+    if highs.passModel(lp) == highspy.HighsStatus.kError:
+        raise RuntimeError("HiGHS refuses the model")
     return highs
 
 
 def _listen(highs: Any, stop: Stop, watch: Watch | None) -> None:
     """Let HiGHS ask whether to stop, and tell how far it is."""
 
+    told = [time.perf_counter()]
+
     def interrupt(event: Any) -> None:
         if stop.event.is_set():
             event.interrupt()
 
-    highs.cbMipInterrupt += interrupt
-    highs.cbSimplexInterrupt += interrupt
-    if watch is not None:
-
-        def report(event: Any) -> None:
+    def check(event: Any) -> None:
+        # The callback for logging is silent when the log is: this one carries the same figures.
+        if watch is not None and time.perf_counter() - told[0] > BETWEEN_REPORTS:
+            told[0] = time.perf_counter()
             watch(event.data_out.mip_primal_bound, event.data_out.mip_dual_bound)
+        interrupt(event)
 
-        highs.cbMipLogging += report
+    highs.cbMipInterrupt += check
+    highs.cbSimplexInterrupt += interrupt
 
 
 def _run(highs: Any, stop: Stop) -> Any:

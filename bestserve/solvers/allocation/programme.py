@@ -316,7 +316,7 @@ def _flows(
         algebra.add("demand", terms, np.zeros(demand.count), demand.names)
         weight = demand.value * demand.rate
         algebra.cost["t"] = -np.ones(1) if single else -weight / weight.sum()
-    if supply.networked:
+    if supply.networked and len(pairs):
         load = demand.kv_bytes[of] * cap[of]
         _network_rows(algebra, tables, role, kind, gpus, pairs, load)
 
@@ -356,7 +356,7 @@ def _network_rows(
     supply, width = tables.supply, role.size
     source, target, _ = pairs.T
     flows = np.arange(len(pairs))
-    unit = max(float(load.max(initial=0.0)), 1e-300)
+    unit = float(load.max()) or 1.0
     limited = np.flatnonzero(np.isfinite(supply.nic))
     labels = tuple(supply.names[g] for g in limited)
     for name, end, side in (("egress", source, PREFILL), ("ingress", target, DECODE)):

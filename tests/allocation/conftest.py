@@ -1,0 +1,33 @@
+"""The brute-force oracle from the evidence folder, which is not an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bestserve.solvers.allocation.highs import Options
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a file that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def oracle(root: Path) -> ModuleType:
+    return load_script(root / "solvers" / "allocation_oracle.py")
+
+
+@pytest.fixture(scope="session")
+def exact() -> Options:
+    return Options(gap=0.0)
