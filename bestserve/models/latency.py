@@ -14,6 +14,7 @@ from bestserve.models.queues.mixture import Components, cut, mixture
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
     chunked,
+    closed_loop,
     decode_pool,
     mixed,
     prefill_pool,
@@ -129,6 +130,8 @@ def stability_rate(system: System) -> float:
 def evaluator(system: System) -> Callable[[float], Latencies]:
     """Return the function rate [1/s] → `Latencies`, everything else prepared."""
     requests = prepare(system.lengths)
+    if system.arrivals.kind == "closed":
+        return lambda _: _closed(system, requests)
     if isinstance(system, Collocated):
         return lambda rate: _collocated(system, requests, rate)
     return lambda rate: _disaggregated(system, requests, rate)
@@ -237,6 +240,67 @@ def _gap_reasons(scv: float) -> tuple[str, ...]:
     if abs(scv - 1.0) > 0.05:
         return ("gaps between arrivals at a lane are far from exponential",)
     return ()
+
+
+def _closed(system: System, requests: Requests) -> Latencies:
+    """Return the latencies of a closed loop; `num_prompts` 0 gives the steady flavour."""
+    a = system.arrivals
+    if a.concurrency < 1:
+        raise ValueError("closed-loop arrivals need concurrency ≥ 1")
+    if isinstance(system, Collocated):
+        lane, k = engine_of(system.lane, requests), system.replicas
+        if lane.slots < 1:
+            return _unstable(0.0, 0.0, Status.NO_SLOT)
+        found = closed_loop.closed_lane(
+            lane, max(a.concurrency / k, 1.0), a.num_prompts / k, a.think
+        )
+        reasons = found.reasons
+        if k > 1:
+            reasons += ("clients of a closed loop are taken as evenly spread over replicas",)
+        rate, busy = found.rate * k, 1.0
+    else:
+        lane, k = engine_of(system.decode, requests), system.prefill_replicas
+        prefill = engine_of(system.prefill, requests)
+        if lane.slots < 1:
+            return _unstable(0.0, 0.0, Status.NO_SLOT)
+        moved = tandem.transfer_moments(system.transfer, requests, 1e-9)[0]
+
+        def first(x: float) -> Distribution | None:
+            met = prefill_pool.evaluate(prefill, x / k)
+            return None if met is None else met[0].shift(prefill.front_end())
+
+        limit = stability_rate(system)
+        found = closed_loop.closed_tandem(
+            lane, first, limit, a.concurrency, system.decode_replicas, moved, a.think
+        )
+        reasons, rate, busy = found.reasons, found.rate, found.rate / limit
+    met = LaneLatency(
+        ttft=found.ttft,
+        mean=found.mean,
+        variance=found.variance,
+        third=found.third,
+        calm=np.zeros_like(found.mean),
+        calm_mean=found.mean,
+        calm_variance=found.variance,
+        low=lane.decode(1.0),
+        high=np.inf,
+        running=found.running,
+        busy=busy,
+        capacity=rate,
+        wait=0.0,
+        stall=0.0,
+        reasons=reasons,
+    )
+    return _compose(
+        requests,
+        lane.lane,
+        found.ttft,
+        met,
+        rate=rate,
+        limit=stability_rate(system),
+        utilisation=busy,
+        trust=Trust.of(*reasons),
+    )
 
 
 def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> Latencies:

@@ -48,6 +48,10 @@ class BulkServer:
     vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
     else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
     shared : whether decodes take part in steps with prompts
+    per_step : mean arrivals per step with decodes, whatever its length: what the clients of a
+    closed loop send when their requests end (None: Poisson in time); others : share of them that a tagged arrival
+    sees ((C − 1)/C for C clients); spread : whether arrivals fall anywhere in a step, not only
+    at its end
     """
 
     budget: float
@@ -57,6 +61,9 @@ class BulkServer:
     alone: Floats
     idle: float
     shared: bool = False
+    per_step: float | None = None
+    others: float = 1.0
+    spread: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +131,8 @@ class BulkWait:
 def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
     """Return λ E[l] f(M_E)/M_E, the share of time that full steps would need [1]."""
     full = float(server.step(np.array([server.packed]))[0])
+    if server.per_step is not None:
+        return server.per_step * tokens / server.packed if server.shared else 0.0
     return rate * tokens * full / server.packed
 
 
@@ -203,11 +212,18 @@ class _Chain:
         self.f_full = float(server.step(np.array([server.packed]))[0])
         f = server.step(self.d * np.arange(1, self.m + 1))
         self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
+        # in a closed loop every step brings as many arrivals: as if all were equally long
+        self.collects, self.collects_full = self.f, self.f_full
+        if server.per_step is not None:
+            each = server.per_step / rate
+            self.collects = np.full(self.f.size, each if server.shared else 0.0)
+            self.collects[0] = each
+            self.collects_full = float(self.collects[-1]) if server.shared else 0.0
 
     def _matrix(self) -> tuple[Floats, float]:
         """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
         top, m = self.top, self.m
-        durations = np.concatenate((self.f[: m + 1], [self.f_full]))
+        durations = np.concatenate((self.collects[: m + 1], [self.collects_full]))
         self.spectra = np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
         rows = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.empty((top + 1, top + 1))
@@ -240,7 +256,9 @@ class _Chain:
         """Return η with π(i) ∝ η^i far out: η^M_E exp(λ f (φ(1/η) − 1)) = 1."""
         support = np.flatnonzero(self.pmf > 0)
         cells, mass = support.astype(np.float64), self.pmf[support]
-        jumps = self.rate * self.f_full
+        jumps = self.rate * self.collects_full
+        if jumps <= 0:
+            return 0.0
         drift = self.full - jumps * float(mass @ cells)
         s = 2.5 * drift / (jumps * float(mass @ cells**2))
         s = min(s, 300.0 / cells[-1])
@@ -297,7 +315,7 @@ class _Chain:
         ratio, d = flow.ratio, self.d
         pi = (1 - self.q) * flow.visits[:, 0] + self.q * flow.visits[:, 1]
         pi = np.concatenate(([1.0], pi))
-        time = pi * self.f
+        time = pi * self.collects
         time[0] *= 1 - self.q
         idle_time = self.q / self.rate
         total = float(time.sum()) + idle_time
@@ -350,9 +368,8 @@ class _Chain:
         m, d = self.m, self.d
         cells = np.arange(m + 1)
         f_done = np.concatenate(([self.f[min(1, self.top)]], self.f[1 : m + 1]))
-        weights, lengths, spectra = group(
-            share[: m + 1], self.f[: m + 1], self.spectra[: m + 1], GROUPS
-        )
+        spectra = self.spectra[: m + 1] ** self.server.others
+        weights, lengths, spectra = group(share[: m + 1], self.f[: m + 1], spectra, GROUPS)
         in_full = float(share[m + 1 :].sum())
         rest = np.zeros(1)
         waiting = np.fft.irfft(spectra * self.phi, n=self.size, axis=1)
@@ -365,7 +382,7 @@ class _Chain:
         waiting = np.maximum(waiting, 0.0)
         fits = waiting[:, : m + 1]
         mass = fits * weights[:, None]
-        hist.add(mass, f_done[None, :], lengths[:, None])
+        hist.add(mass, f_done[None, :], lengths[:, None] * self.server.spread)
         by_size = mass.sum(axis=0)
         final[: m + 1] += by_size
         inside = np.minimum(fits.sum(axis=1), 1.0)
@@ -420,14 +437,19 @@ class _Chain:
         f_full, full = self.f_full, self.full
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         elapsed = (lengths[:, None] * u).ravel()
+        collected = elapsed
+        if self.server.per_step is not None:
+            collected = np.tile(u, lengths.size) * self.collects_full * self.server.others
         size = fft_size(max(self.size, rest.size + 2 * self.top))
         phi = self.phi if size == self.size else np.fft.rfft(self.pmf, n=size)
-        spectrum = np.exp(self.rate * elapsed[:, None] * (phi - 1.0)) * phi
+        spectrum = np.exp(self.rate * collected[:, None] * (phi - 1.0)) * phi
         spectrum = spectrum * np.fft.rfft(rest, n=size)
         ahead = np.maximum(np.fft.irfft(spectrum, n=size, axis=1), 0.0)
         portion = np.repeat(weights, U_BINS) / U_BINS
         width = np.repeat(lengths, U_BINS) / U_BINS
         left = np.repeat(lengths, U_BINS) - elapsed - width / 2
+        if not self.server.spread:
+            left, width = np.zeros_like(left), np.zeros_like(width)
 
         next_step = ahead[:, : self.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
         next_step = portion * np.maximum(next_step, 0.0)
@@ -502,16 +524,36 @@ def _grid(
 ) -> tuple[float, int]:
     """Return cell width [tokens] and index of the last state."""
     l1, l2 = float(weight @ prompt), float(weight @ prompt**2)
+    large = weighted_quantile(prompt, weight, 0.999)
+    if server.per_step is not None:
+        arrivals = server.per_step
+        high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
+        return _cells(server, prompt, high, large, l2 * arrivals, l1 * arrivals, points)
     full = float(server.step(np.array([server.packed]))[0])
     x = l1
     for _ in range(4):
         x = min(rate * l1 * float(server.step(np.array([max(x, 1.0)]))[0]), server.packed)
     step = float(server.step(np.array([max(x, l1)]))[0])
-    large = weighted_quantile(prompt, weight, 0.999)
     high = x + 6.0 * math.sqrt(rate * max(step, server.vacation) * l2) + large
+    return _cells(server, prompt, high, large, rate * full * l2, rate * full * l1, points)
+
+
+def _cells(
+    server: BulkServer,
+    prompt: Floats,
+    high: float,
+    large: float,
+    spread: float,
+    work: float,
+    points: int,
+) -> tuple[float, int]:
+    """Return cell width and last state for tokens up to `high` when the budget does not bind.
+
+    work, spread : mean and variance of the tokens that arrive in a full step
+    """
     bound = high > server.budget
     if bound:
-        theta = 2 * (server.packed - rate * full * l1) / (rate * full * l2)
+        theta = 2 * (server.packed - work) / spread
         far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
         high = max(server.budget * 1.5, far)
     d = min(high / points, server.packed / 20.0) if bound else high / points
