@@ -138,7 +138,7 @@ def simulated_observer(seed: int, requests: int = SIMULATED_REQUESTS) -> Observe
     def limit(system: System) -> float:
         return saturation_rate(system, requests=requests, seed=seed)
 
-    return Observer(latencies, limit)
+    return Observer(latencies, limit, finite=True)
 
 
 def _rows(
@@ -157,9 +157,11 @@ def steepness(operating: Operating, observer: Observer = ANALYTIC, step: float =
     binding = operating.found.binding
     if binding == "stability":
         return 1.0
-    # Close to saturation a smaller difference keeps the upper point stable.
-    share = operating.rate / observer.limit(operating.system)
-    h = min(step, max(0.2 * (1 / share - 1), 1e-4))
+    h = step
+    if not observer.finite:
+        # Close to saturation a smaller difference keeps the upper point stable.
+        share = operating.rate / observer.limit(operating.system)
+        h = min(step, max(0.2 * (1 / share - 1), 1e-4))
     up, down = (
         objective_room(
             observer.latencies(operating.system, operating.rate * math.exp(sign * h)),
@@ -198,7 +200,8 @@ def _row(
         value=figure.value,
         unit=figure.unit,
         goodput=(up.room() - down.room()) / width / steep,
-        **slopes,
+        ttft=slopes["ttft"],
+        tpot=slopes["tpot"],
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bestserve.catalog.engines import UNITS as ENGINE_UNITS
 from bestserve.errors import InputError, UnknownNameError
-from bestserve.lowering import Lowered, lower
+from bestserve.lowering import Lowered
 from bestserve.specs.hardware import UNITS as HARDWARE_UNITS
 from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogNormal, Uniform
 from bestserve.specs.problem import Problem
@@ -369,7 +369,7 @@ def _set_step_time(lowered: Lowered, changes: Mapping[str, float | str]) -> dict
     if problem.step_time is None:
         raise InputError("this problem computes its step time from model and hardware")
     replaced: dict[str, Any] = {}
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for name, to in changes.items():
         _known("step_time", name, (*STEP_TIME_UNITS, "kv_capacity_tokens"))
         if name == "kv_capacity_tokens":
@@ -391,8 +391,3 @@ _GROUPS = {
     "slo": _set_slo,
     "step_time": _set_step_time,
 }
-
-
-def figures_of(problem: Problem) -> tuple[Parameter, ...]:
-    """Return the figures of a problem by name, value and unit."""
-    return parameters(lower(problem))

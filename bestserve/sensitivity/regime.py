@@ -236,8 +236,8 @@ def balance_points(step: StepTime) -> tuple[tuple[str, float, str], ...]:
 def conditions() -> dict[str, str]:
     """Return the crossovers as SymPy derives them from the step-time formula (needs SymPy).
 
-    Keys T, K, q as in `balance_points` in terms of the coefficients; T_hardware with w = b·N/(e_m·W)
-    and c = 2N/(e_c·P) put in, N weights of b bytes: the machine balance.
+    Keys T, K, q as in `balance_points`, in terms of the coefficients; T_hardware is T* with
+    w = b·N/(e_m·W) and c = 2N/(e_c·P) put in, N weights of b bytes: the machine balance.
     """
     try:
         import sympy as sp

@@ -1,0 +1,251 @@
+"""Sweeps over one or two figures, and the map of which strategy wins where.
+
+Candidates are the leaders of the rankings at the middle and at the corners of the sweep, so that
+what wins at an extreme is among them; every candidate is then evaluated at every point. Points go
+through joblib: inside `joblib.parallel_config(...)` they run on that backend.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bestserve.errors import InfeasibleError, InputError
+from bestserve.lowering import lower
+from bestserve.models.goodput import goodput, margin
+from bestserve.models.latency import evaluator
+from bestserve.results import Document
+from bestserve.sensitivity.operating import goodput_near
+from bestserve.sensitivity.parameters import changed
+from bestserve.solvers.search import checked_problem, rank_strategies
+from bestserve.specs.problem import Problem
+from bestserve.specs.strategy import Strategy
+
+Progress = Callable[[str], None]
+LEADERS = 3
+"""Families of strategies taken from each ranking."""
+
+MOST_POINTS = 10_000
+
+TIE = 0.02
+"""Candidates this close to the best are told apart; the rest only lose [1]."""
+
+ROW = 5
+"""Neighbouring points of a one-figure sweep that share a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A figure and the values it takes, in its unit or as factors "x0.5"."""
+
+    name: str
+    values: tuple[float | str, ...]
+
+    def numbers(self) -> list[float] | None:
+        """Return values or factors as numbers; None if they are names."""
+        texts = [str(v).strip() for v in self.values]
+        try:
+            return [float(t.lstrip("x×*")) for t in texts]
+        except ValueError:
+            return None
+
+    @property
+    def factors(self) -> bool:
+        """Whether the values are factors."""
+        return all(str(v).strip()[:1] in "x×*" for v in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Document):
+    """Goodput of the best candidates at every point.
+
+    goodput : [points, candidates], 0 where infeasible, None where more than `TIE` below the best
+        [req/s]; points in the order of `itertools.product` over the axes
+    """
+
+    problem: Problem
+    axes: tuple[Axis, ...]
+    strategies: tuple[str, ...]
+    goodput: tuple[tuple[float | None, ...], ...]
+
+    def points(self) -> list[tuple[float | str, ...]]:
+        """Return the points in order."""
+        return list(itertools.product(*(a.values for a in self.axes)))
+
+    def winners(self) -> list[str | None]:
+        """Return the best candidate at every point; None where none is feasible."""
+        found = []
+        for row, best in zip(self.goodput, self.best(), strict=True):
+            found.append(self.strategies[row.index(best)] if best > 0 else None)
+        return found
+
+    def best(self) -> list[float]:
+        """Return the best goodput at every point [req/s]."""
+        return [max(g or 0.0 for g in row) for row in self.goodput]
+
+    def tied(self) -> list[tuple[str, ...]]:
+        """Return, for every point, the candidates within `TIE` of the best."""
+        return [
+            tuple(
+                name
+                for name, g in zip(self.strategies, row, strict=True)
+                if g is not None and g > 0 and g >= best * (1 - TIE)
+            )
+            for row, best in zip(self.goodput, self.best(), strict=True)
+        ]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per point; `ties`: candidates within 2 % of the winner."""
+        columns = zip(self.points(), self.winners(), self.best(), self.tied(), strict=True)
+        return [
+            {
+                **{a.name: v for a, v in zip(self.axes, point, strict=True)},
+                "winner": winner,
+                "goodput": best,
+                "ties": " ".join(t for t in ties if t != winner),
+            }
+            for point, winner, best, ties in columns
+        ]
+
+    def explain(self) -> str:
+        """Return where the winner changes, along each line of the first axis."""
+        winners, size = self.winners(), len(self.axes[0].values)
+        shares = {w: winners.count(w) for w in dict.fromkeys(winners)}
+        lines = [
+            f"{w or 'nothing'} wins at {n} of {len(winners)} points"
+            for w, n in sorted(shares.items(), key=lambda item: -item[1])
+        ]
+        inner = len(winners) // size
+        for j in range(inner if len(shares) > 1 else 0):
+            column = winners[j::inner]
+            where = f" at {self.axes[1].name} {self.axes[1].values[j]}" if inner > 1 else ""
+            for i in range(1, size):
+                if column[i] != column[i - 1]:
+                    a, b = self.axes[0].values[i - 1 : i + 1]
+                    lines.append(
+                        f"between {self.axes[0].name} {a} and {b}{where}: "
+                        f"{column[i - 1] or 'nothing'} gives way to {column[i] or 'nothing'}"
+                    )
+        return "\n".join(lines)
+
+
+def sweep(
+    problem: Problem,
+    axes: Mapping[str, Sequence[float | str]],
+    *,
+    strategies: Sequence[str] | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Evaluate strategies over one or two figures.
+
+    axes : figure → values or factors, e.g. {"hardware.memory_bandwidth": ["x0.5", "x1", "x2"]}
+    strategies : candidates; default: leaders of rankings at the middle and the corners
+    jobs : joblib workers; None takes the active joblib configuration, one process without
+
+    Raises InputError for other than one or two axes, or more than 10,000 points.
+    """
+    checked_problem(problem)
+    found = tuple(Axis(name, tuple(values)) for name, values in axes.items())
+    count = int(np.prod([len(a.values) for a in found])) if found else 0
+    if not 1 <= len(found) <= 2 or not 1 <= count <= MOST_POINTS:
+        raise InputError(
+            f"a sweep takes one or two figures and 1 to {MOST_POINTS:,} points in all, "
+            f"not {len(found)} and {count:,}"
+        )
+    points = list(itertools.product(*(a.values for a in found)))
+    problems = [
+        changed(problem, dict(zip((a.name for a in found), p, strict=True))) for p in points
+    ]
+    names = tuple(strategies or leaders(problem, _extremes(found, problems), progress))
+    if not names:
+        raise InfeasibleError("no strategy is feasible at the middle or a corner of the sweep")
+    from joblib import Parallel, delayed
+
+    if progress is not None:
+        progress(f"{len(points)} points, {len(names)} strategies")
+    # Neighbours share a worker: each point starts from the goodput of the one before.
+    size = len(found[1].values) if len(found) == 2 else ROW
+    rows = [problems[i : i + size] for i in range(0, count, size)]
+    solved = Parallel(n_jobs=jobs)(delayed(along)(row, names) for row in rows)
+    return Sweep(problem, found, names, tuple(point for row in solved for point in row))
+
+
+def _extremes(axes: tuple[Axis, ...], problems: list[Problem]) -> list[Problem]:
+    """Return the problems at the corners of the sweep and at its middle."""
+    sizes = [len(a.values) for a in axes]
+    corners = itertools.product(*({0, n - 1} for n in sizes))
+    indices = {tuple(c) for c in corners} | {tuple(n // 2 for n in sizes)}
+    return [problems[int(np.ravel_multi_index(i, sizes))] for i in sorted(indices)]
+
+
+def leaders(
+    problem: Problem,
+    extremes: Sequence[Problem] = (),
+    progress: Progress | None = None,
+    each: int = LEADERS,
+) -> list[str]:
+    """Return the best strategies of different families at a problem and at others around it."""
+    found: dict[str, None] = {}
+    for number, each_problem in enumerate([problem, *extremes]):
+        if progress is not None:
+            progress(f"candidates {number + 1} of {len(extremes) + 1}")
+        for name in families(rank_strategies(each_problem).table, each):
+            found.setdefault(name)
+    return list(found)
+
+
+def families(table: Sequence[Any], each: int) -> list[str]:
+    """Return the best strategy of each of the first families: same pools, whatever limits."""
+    best: dict[tuple[Any, ...], str] = {}
+    for row in table:
+        pools = Strategy.parse(row.strategy).pools
+        best.setdefault(tuple((p.role, p.replicas, p.parallelism) for p in pools), row.strategy)
+        if len(best) == each:
+            break
+    return list(best.values())
+
+
+def along(problems: Sequence[Problem], strategies: Sequence[str]) -> list[tuple[float | None, ...]]:
+    """Return goodputs of the candidates along neighbouring problems (see `Sweep.goodput`)."""
+    from threadpoolctl import threadpool_limits
+
+    order = list(strategies)
+    guess = 0.0
+    rows = []
+    with threadpool_limits(limits=1, user_api="blas"):
+        for problem in problems:
+            found = _point(problem, order, guess)
+            best = max(order, key=lambda name: found[name] or 0.0)
+            guess = found[best] or 0.0
+            # The winner goes first at the next point: most others then lose at the first look.
+            order.sort(key=lambda name: name != best)
+            rows.append(tuple(found[name] for name in strategies))
+    return rows
+
+
+def _point(problem: Problem, order: Sequence[str], guess: float) -> dict[str, float | None]:
+    lowered = lower(problem)
+    slo = problem.slo
+    assert slo is not None
+    target = slo.target()
+    best = 0.0
+    found: dict[str, float | None] = {}
+    for name in order:
+        try:
+            system = lowered.system(name)
+        except InfeasibleError:
+            found[name] = 0.0
+            continue
+        if best > 0 and margin(evaluator(system)(best * (1 - TIE)), target)[0] < 0:
+            found[name] = None
+            continue
+        start = best or guess
+        rate = goodput_near(system, target, start) if start else goodput(system, target).rate
+        found[name] = rate
+        best = max(best, rate)
+    return found

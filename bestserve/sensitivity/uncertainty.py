@@ -1,0 +1,486 @@
+"""How sure a ranking is: goodput under uncertain calibration, and the measurement worth making.
+
+Uncertain factors are lognormal with a stated standard deviation of the logarithm: priors from
+fits of the models to public serving results, or the standard errors of a calibration record.
+Goodput of each candidate is computed on Latin-hypercube samples that all candidates share, and
+expanded in Hermite polynomials of the normal factors; variances, Sobol indices and conditional
+means then follow in closed form from the coefficients (Sudret 2008), and bootstrap over the samples
+gives their intervals. `explained` says how much of the variance the expansion predicts on samples
+left out; where that is poor, so are the indices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bestserve.errors import InfeasibleError, InputError
+from bestserve.lowering import Lowered, lower
+from bestserve.models.constants import OperatorConstants
+from bestserve.results import Document
+from bestserve.sensitivity.expansion import Expansion, fit
+from bestserve.sensitivity.operating import goodput_near, operate
+from bestserve.sensitivity.sweep import leaders
+from bestserve.solvers.search import checked_problem
+from bestserve.specs.problem import Problem
+
+Floats = np.ndarray
+Progress = Callable[[str], None]
+
+SAMPLES = 48
+CANDIDATES = 3
+BOOTSTRAP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """An uncertain factor around 1: sd of its logarithm, where that is from, what measures it."""
+
+    name: str
+    sd: float
+    source: str
+    measurement: str
+
+
+FEW_SHOT = "prior of few-shot calibrations on public serving results (dense models)"
+MOE_FIT = "prior from leave-one-group-out fits of mixture-of-experts models"
+
+DEVICE = Factor(
+    "device_time",
+    0.20,
+    FEW_SHOT,
+    "time decode steps at two batch sizes: TPOT of closed loops with 1 and 32 clients",
+)
+COMPUTE = Factor(
+    "compute_time",
+    0.35,
+    FEW_SHOT,
+    "time the prefill of one long prompt: TTFT of a lone request of 8,000 tokens",
+)
+A_STEP = Factor(
+    "a_step", 0.8, FEW_SHOT, "TPOT of one lone client with short prompts, or an engine trace"
+)
+A_SEQ = Factor("a_seq", 0.8, FEW_SHOT, "TPOT against the number of clients: 8, 64, 256")
+T_REQ = Factor("t_req", 0.6, FEW_SHOT, "TTFT of a lone request with a prompt of a few tokens")
+GAMMA = Factor("gamma", 0.35, MOE_FIT, "TPOT of one lone client")
+PHI = Factor("phi", 0.25, MOE_FIT, "TTFT of lone requests with prompts of 1,000 and 8,000 tokens")
+
+DENSE = (DEVICE, COMPUTE, A_STEP, A_SEQ, T_REQ)
+EXPERTS = (
+    DEVICE,
+    COMPUTE,
+    dataclasses.replace(A_STEP, sd=0.6, source=MOE_FIT),
+    dataclasses.replace(A_SEQ, sd=0.5, source=MOE_FIT),
+    dataclasses.replace(T_REQ, sd=0.8, source=MOE_FIT),
+    GAMMA,
+    PHI,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Sobol indices of goodput by one factor, with 95 % intervals, and what knowing it is worth.
+
+    first : share of the variance that knowing the factor removes; total : share it takes part in
+    worth : expected goodput gained by choosing the strategy after learning the factor [req/s]
+    """
+
+    factor: Factor
+    first: float
+    first_low: float
+    first_high: float
+    total: float
+    total_low: float
+    total_high: float
+    worth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One strategy under uncertainty: goodput now and its spread [req/s], how often it is best."""
+
+    strategy: str
+    goodput: float
+    mean: float
+    low: float
+    high: float
+    best_share: float
+    regret: float
+    """Mean loss against the best candidate of each sample [req/s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty(Document):
+    """How goodput and winner depend on what is not known about engine and kernels.
+
+    candidates : the winner first; indices : of the winner's goodput, largest first
+    explained : share of its variance that the expansion predicts on samples left out [1]
+    probability : that the winner is the best candidate, with its 95 % interval [1]
+    """
+
+    problem: Problem
+    samples: int
+    candidates: tuple[Candidate, ...]
+    indices: tuple[Index, ...]
+    explained: float
+    probability: float
+    probability_low: float
+    probability_high: float
+
+    @property
+    def winner(self) -> Candidate:
+        """The strategy that is best with the constants as they stand."""
+        return self.candidates[0]
+
+    @property
+    def measurement(self) -> Index:
+        """The factor whose measurement removes most of the variance."""
+        return max(self.indices, key=lambda i: i.first)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per factor."""
+        return [
+            {
+                "factor": i.factor.name,
+                "sd": i.factor.sd,
+                "first": i.first,
+                "first_low": i.first_low,
+                "first_high": i.first_high,
+                "total": i.total,
+                "total_low": i.total_low,
+                "total_high": i.total_high,
+                "worth": i.worth,
+                "source": i.factor.source,
+            }
+            for i in self.indices
+        ]
+
+    def explain(self) -> str:
+        """Return how sure the winner is and what to measure."""
+        w, m = self.winner, self.measurement
+        lines = [
+            f"{w.strategy}: {w.goodput:.3g} req/s with the constants as they stand, "
+            f"{w.low:.3g} to {w.high:.3g} (90 %) under their uncertainty.",
+            f"  It is the best of {len(self.candidates)} candidates with probability "
+            f"{self.probability:.0%} ({self.probability_low:.0%} to {self.probability_high:.0%}); "
+            f"choosing it costs {w.regret:.2g} req/s on average against hindsight.",
+        ]
+        for c in self.candidates[1:]:
+            lines.append(f"  {c.strategy} is best with probability {c.best_share:.0%}.")
+        lines.append(
+            f"  Measure {m.factor.name} first: it causes {m.first:.0%} "
+            f"({m.first_low:.0%} to {m.first_high:.0%}) of the variance. How: "
+            f"{m.factor.measurement}."
+        )
+        if self.explained < GOOD:
+            lines.append(
+                f"  The expansion explains only {self.explained:.0%} of samples left out: "
+                "take the indices as rough, or raise samples."
+            )
+        return "\n".join(lines)
+
+    def cite(self) -> str:
+        """Return the sources of the method, as BibTeX."""
+        from bestserve.citations import bibtex
+
+        return bibtex("sensitivity")
+
+
+GOOD = 0.9
+
+
+def uncertainty(
+    problem: Problem,
+    *,
+    strategies: Sequence[str] | None = None,
+    factors: Sequence[Factor] | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Uncertainty:
+    """Return how sure the winner is under uncertain calibration.
+
+    strategies : candidates, default the best of the first three families of the ranking
+    factors : what is uncertain; default: the record's standard errors, or priors without a record
+    samples : shared by all candidates, ≥ 16; jobs : joblib workers
+
+    Raises InputError for problems that bring their own step time without `factors`.
+    """
+    if samples < 16:
+        raise InputError(f"samples = {samples}: at least 16 are needed to fit an expansion")
+    lowered = lower(checked_problem(problem))
+    chosen = tuple(factors) if factors is not None else default_factors(lowered)
+    names = list(strategies or leaders(problem, progress=progress, each=CANDIDATES))
+    if not names:
+        raise InfeasibleError("no strategy is feasible, so there is no goodput to be uncertain of")
+    stands = [operate(lowered, name).rate for name in names]
+    order = sorted(range(len(names)), key=lambda i: -stands[i])
+    names, stands = [names[i] for i in order], [stands[i] for i in order]
+    normal = _samples(len(chosen), samples, seed)
+    if progress is not None:
+        progress(f"{samples} samples of {len(names)} strategies")
+    from joblib import Parallel, delayed
+
+    block = max(1, math.ceil(samples / 8))
+    blocks = [normal[i : i + block] for i in range(0, samples, block)]
+    parts = Parallel(n_jobs=jobs)(
+        delayed(_evaluate)(lowered.problem, lowered.constants, chosen, part, names, stands)
+        for part in blocks
+    )
+    found = np.concatenate(parts)
+    return summarise(problem, chosen, normal, names, stands, found, seed)
+
+
+def default_factors(lowered: Lowered) -> tuple[Factor, ...]:
+    """Return the priors, with the standard errors of a calibration record where it has them."""
+    if lowered.problem.step_time is not None:
+        raise InputError(
+            "a problem with its own step_time says nothing about its uncertainty; give factors, "
+            "for example Factor('step_time.w', 0.1, 'own fit', 'time more decode steps')"
+        )
+    experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
+    priors = EXPERTS if experts else DENSE
+    if lowered.problem.calibration is None:
+        return priors
+    from bestserve.catalog.calibration import load_calibration
+
+    record = load_calibration(lowered.problem.calibration).constants
+    operators = [n for n in record if not n.startswith("engine.")]
+    measured = []
+    for name, constant in record.items():
+        if constant.value > 0 and constant.sd > 0:
+            source = f"standard error of the calibration record: {constant.source}"
+            own = Factor(name, constant.sd / constant.value, source, f"repeat the fit of {name}")
+            measured.append(own)
+    kept = [
+        p
+        for p in priors
+        if (p not in (DEVICE, COMPUTE) or not operators)
+        and not any(n.startswith(f"engine.{p.name}") for n in record)
+    ]
+    return (*measured, *kept)
+
+
+def _samples(factors: int, count: int, seed: int) -> Floats:
+    """Return standard normal Latin-hypercube samples [count, factors]."""
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    sampler = qmc.LatinHypercube(factors, rng=np.random.default_rng(seed), optimization=None)
+    return np.asarray(ndtri(sampler.random(count)))
+
+
+def _evaluate(
+    problem: Problem,
+    constants: OperatorConstants,
+    factors: Sequence[Factor],
+    normal: Floats,
+    names: Sequence[str],
+    stands: Sequence[float],
+) -> Floats:
+    """Return goodputs [samples, candidates] [req/s]."""
+    from threadpoolctl import threadpool_limits
+
+    base = Lowered(problem, constants)
+    slo = problem.slo
+    assert slo is not None
+    target = slo.target()
+    rows = np.zeros((len(normal), len(names)))
+    with threadpool_limits(limits=1, user_api="blas"):
+        for i, point in enumerate(normal):
+            scales = {f.name: math.exp(f.sd * z) for f, z in zip(factors, point, strict=True)}
+            lowered = scaled(base, scales)
+            # All candidates move together: what the first one loses, the others nearly lose too.
+            guess = 1.0
+            for j, name in enumerate(names):
+                try:
+                    system = lowered.system(name)
+                except InfeasibleError:
+                    continue
+                rows[i, j] = goodput_near(system, target, stands[j] * guess)
+                if j == 0 and rows[i, 0] > 0:
+                    guess = rows[i, 0] / stands[0]
+    return rows
+
+
+def scaled(lowered: Lowered, scales: dict[str, float]) -> Lowered:
+    """Return a lowered problem with its uncertain factors multiplied.
+
+    Names: device_time, compute_time; a_step, a_seq, t_req, gamma, phi of the engine; constants of
+    the models ("gemm.memory"); figures of the problem ("step_time.w", "hardware.link_bandwidth").
+    """
+    from bestserve.sensitivity.parameters import at_value, parameter
+
+    constants = lowered.constants
+    engine_scales: dict[str, float] = {}
+    for name, scale in scales.items():
+        group, _, figure = name.partition(".")
+        if name == "device_time":
+            constants = _all_slower(constants, scale)
+        elif name == "compute_time":
+            constants = _slower(constants, scale, _is_compute)
+        elif name in ENGINE_FIELDS:
+            engine_scales |= dict.fromkeys(ENGINE_FIELDS[name], scale)
+        elif group == "engine":
+            engine_scales[figure] = scale
+        elif hasattr(constants, group):
+            own = getattr(constants, group)
+            moved = dataclasses.replace(own, **{figure: getattr(own, figure) * scale})
+            constants = dataclasses.replace(constants, **{group: moved})
+        else:
+            value = parameter(lowered, name).value * scale
+            lowered = dataclasses.replace(at_value(lowered, name, value), constants=constants)
+    lowered = dataclasses.replace(lowered, constants=constants)
+    if not engine_scales:
+        return lowered
+    engine = lowered.engine
+    values: dict[str, Any] = {f: getattr(engine, f) * s for f, s in engine_scales.items()}
+    # Below 1 a factor on slow steps would make them fast: the prior stops there.
+    values |= {f: max(v, 1.0) for f, v in values.items() if f.startswith("phi")}
+    changed = dataclasses.replace(engine, **values)
+    return dataclasses.replace(lowered, problem=lowered.problem.replaced(engine=changed))
+
+
+ENGINE_FIELDS = {
+    "a_step": ("a_step", "a_step_moe"),
+    "a_seq": ("a_seq",),
+    "t_req": ("t_req",),
+    "gamma": ("gamma",),
+    "phi": ("phi_moe",),
+}
+
+_EFFICIENCIES = ("compute", "memory", "link", "rate")
+"""Beginnings of the names of constants that divide a time."""
+
+
+def _is_compute(group: str, field: str) -> bool:
+    # Factors of a GPU generation multiply an efficiency that is scaled already.
+    name = field.removeprefix("prefill_").removeprefix("decode_")
+    return name.startswith("compute")
+
+
+def _is_rate(group: str, field: str) -> bool:
+    name = field.removeprefix("prefill_").removeprefix("decode_")
+    return name.startswith(_EFFICIENCIES) or (group == "collective" and name.endswith("_link"))
+
+
+def _slower(
+    constants: OperatorConstants, scale: float, chosen: Callable[[str, str], bool]
+) -> OperatorConstants:
+    """Divide the chosen efficiencies by a scale."""
+    groups = {}
+    for item in dataclasses.fields(constants):
+        group = getattr(constants, item.name)
+        names = [f.name for f in dataclasses.fields(group) if chosen(item.name, f.name)]
+        changes = {n: getattr(group, n) / scale for n in names}
+        groups[item.name] = dataclasses.replace(group, **changes)
+    return dataclasses.replace(constants, **groups)
+
+
+def _all_slower(constants: OperatorConstants, scale: float) -> OperatorConstants:
+    """Multiply all device times: efficiencies divided, kernel launches multiplied."""
+    slower = _slower(constants, scale, _is_rate)
+    groups = {}
+    for item in dataclasses.fields(slower):
+        group = getattr(slower, item.name)
+        names = [
+            f.name
+            for f in dataclasses.fields(group)
+            if f.name == "launch" or f.name.endswith(("_launch", "_latency"))
+        ]
+        changes = {n: getattr(group, n) * scale for n in names}
+        groups[item.name] = dataclasses.replace(group, **changes)
+    return dataclasses.replace(slower, **groups)
+
+
+def summarise(
+    problem: Problem,
+    factors: Sequence[Factor],
+    normal: Floats,
+    names: Sequence[str],
+    stands: Sequence[float],
+    found: Floats,
+    seed: int = 0,
+) -> Uncertainty:
+    """Return the answer from sampled goodputs [samples, candidates] of normal factors."""
+    expansions = [fit(normal, column) for column in found.T]
+    spread = _bootstrap(normal, found[:, 0], seed)
+    worths = _worths(expansions, len(factors), seed)
+    first, total = expansions[0].indices()
+    indices = [
+        Index(
+            factor=f,
+            first=float(first[i]),
+            first_low=float(spread[0, 0, i]),
+            first_high=float(spread[1, 0, i]),
+            total=float(total[i]),
+            total_low=float(spread[0, 1, i]),
+            total_high=float(spread[1, 1, i]),
+            worth=worths[i],
+        )
+        for i, f in enumerate(factors)
+    ]
+    best = np.argmax(found, axis=1)
+    regret = found.max(axis=1)[:, None] - found
+    low, high = np.quantile(found, [0.05, 0.95], axis=0)
+    wins = int(np.sum(best == 0))
+    share_low, share_high = _wilson(wins, len(found))
+    return Uncertainty(
+        problem=problem,
+        samples=len(found),
+        candidates=tuple(
+            Candidate(
+                strategy=name,
+                goodput=stands[j],
+                mean=float(found[:, j].mean()),
+                low=float(low[j]),
+                high=float(high[j]),
+                best_share=float(np.mean(best == j)),
+                regret=float(regret[:, j].mean()),
+            )
+            for j, name in enumerate(names)
+        ),
+        indices=tuple(sorted(indices, key=lambda i: -i.total)),
+        explained=expansions[0].explained,
+        probability=wins / len(found),
+        probability_low=share_low,
+        probability_high=share_high,
+    )
+
+
+def _bootstrap(normal: Floats, values: Floats, seed: int) -> Floats:
+    """Return 95 % intervals of (first, total) indices [2, 2, factors] by refitting resamples."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(BOOTSTRAP):
+        rows = rng.integers(0, len(values), len(values))
+        found.append(fit(normal[rows], values[rows], held_out=False).indices())
+    return np.quantile(np.array(found), [0.025, 0.975], axis=0)
+
+
+def _worths(expansions: Sequence[Expansion], factors: int, seed: int) -> list[float]:
+    """Return E[max over strategies of E[goodput | factor]] − max E[goodput], per factor [req/s]."""
+    means = max(float(e.mean) for e in expansions)
+    z = np.random.default_rng(seed).standard_normal(4000)
+    found = []
+    for i in range(factors):
+        known = np.stack([e.given(i, z) for e in expansions])
+        unbiased = known - known.mean(axis=1, keepdims=True)
+        unbiased += np.array([[e.mean] for e in expansions])
+        found.append(max(float(unbiased.max(axis=0).mean()) - means, 0.0))
+    return found
+
+
+def _wilson(wins: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share."""
+    z = 1.959964
+    p = wins / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
