@@ -8,6 +8,7 @@ modelled and what real engines do beyond it.
 from bestserve.simulator.goodput import Limit, SimulatedGoodput, simulated_goodput
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prefix_cache import prefix_hits, static_replicas
+from bestserve.simulator.replay import trace_requests
 from bestserve.simulator.replicate import Estimate, Replications, replicate
 from bestserve.simulator.result import PoolUse, SimulationResult, Status
 from bestserve.simulator.run import simulate
@@ -30,4 +31,5 @@ __all__ = [
     "simulate",
     "simulated_goodput",
     "static_replicas",
+    "trace_requests",
 ]

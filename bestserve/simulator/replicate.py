@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bestserve.errors import InputError
 from bestserve.models.system import System, Target
+from bestserve.results import Document
 from bestserve.simulator.inputs import Requests
+from bestserve.simulator.result import summary_record
 from bestserve.simulator.run import simulate
 from bestserve.simulator.summary import Summary, combine, statistics, student_t
 
@@ -25,7 +29,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replications:
+class Replications(Document):
     """What independent runs of one system agree on.
 
     ttft, tpot, e2el, queue_time : statistics with intervals over replications [s]
@@ -41,6 +45,10 @@ class Replications:
     throughput: Estimate
     attainment: Estimate | None
     seeds: tuple[int, ...]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per latency: statistics and the half-widths of their 95 % intervals."""
+        return [summary_record(metric, getattr(self, metric)) for metric in METRICS]
 
 
 def replication_seeds(seed: int, count: int) -> tuple[int, ...]:
@@ -72,13 +80,19 @@ def replicate(
     cooldown: float | None = None,
     given: Requests | None = None,
     target: Target | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Replications:
-    """Simulate `replications` times with unrelated seeds; other arguments as `simulate`."""
+    """Simulate `replications` times with unrelated seeds; other arguments as `simulate`.
+
+    progress : is told how far it is
+    """
     seeds = replication_seeds(seed, replications)
     rows: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     count = 0
     throughput, attainment = [], []
-    for each in seeds:
+    for done, each in enumerate(seeds):
+        if progress is not None:
+            progress(f"run {done + 1} of {replications}")
         result = simulate(
             system,
             rate,

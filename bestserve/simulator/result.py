@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.system import Target
-from bestserve.simulator.summary import Summary, summarise
+from bestserve.results import Document, plain
+from bestserve.simulator.summary import STATISTICS, Summary, summarise
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -48,8 +49,17 @@ class PoolUse:
     series: tuple[tuple[Floats, Floats, Floats], ...]
 
 
+def summary_record(metric: str, summary: Summary) -> dict[str, Any]:
+    """Return a latency's statistics as one flat row [ms]; what is unknown is None."""
+    row: dict[str, Any] = {"latency": metric, "requests": summary.count}
+    for name, half in zip(STATISTICS, summary.half_width, strict=True):
+        row[f"{name}_ms"] = plain(1e3 * getattr(summary, name))
+        row[f"{name}_error_ms"] = plain(1e3 * half)
+    return row
+
+
 @dataclass(frozen=True)
-class SimulationResult:
+class SimulationResult(Document):
     """Every request of one run, in order of arrival; times are seconds from the run's start.
 
     arrival : when the client sent it; start : start of the first step that worked on it (`nan`
@@ -176,26 +186,63 @@ class SimulationResult:
         """Return attainment × completed rate [req/s]."""
         return self.attainment(target) * self.throughput
 
-    def to_frame(self) -> Any:
+    def requests(self) -> dict[str, Any]:
+        """Return one column per fact about the requests, each of length n, times in seconds."""
+        return {
+            "arrival": self.arrival,
+            "queue_time": self.queue_time,
+            "ttft": self.ttft,
+            "tpot": self.tpot,
+            "e2el": self.e2el,
+            "input_len": self.input_len,
+            "output_len": self.output_len,
+            "preemptions": self.preemptions,
+            "replica": self.replica,
+            "decode_replica": self.decode_replica,
+            "refused": self.refused,
+            "kept": self.kept,
+        }
+
+    def requests_frame(self) -> Any:
         """Return a pandas frame, one row a request."""
         import pandas as pd
 
-        return pd.DataFrame(
+        return pd.DataFrame(self.requests())
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per latency: statistics and the half-widths of their 95 % intervals."""
+        return [summary_record(metric, summary) for metric, summary in self.summaries.items()]
+
+    def content(self) -> dict[str, Any]:
+        """Return what the run amounts to; requests and series go to their own files."""
+        facts: dict[str, Any] = plain(
             {
-                "arrival": self.arrival,
-                "queue_time": self.queue_time,
-                "ttft": self.ttft,
-                "tpot": self.tpot,
-                "e2el": self.e2el,
-                "input_len": self.input_len,
-                "output_len": self.output_len,
-                "preemptions": self.preemptions,
-                "replica": self.replica,
-                "decode_replica": self.decode_replica,
-                "refused": self.refused,
-                "kept": self.kept,
+                "status": self.status,
+                "request_rate": self.rate,
+                "concurrency": self.concurrency,
+                "seed": self.seed,
+                "requests": len(self),
+                "completed": self.completed,
+                "duration": self.duration,
+                "throughput": self.throughput,
+                "output_throughput": self.output_throughput,
+                "preemptions": int(self.preemptions.sum()),
+                **self.summaries,
+                "pools": [
+                    {
+                        "utilisation": pool.utilisation,
+                        "prefill_share": pool.prefill_share,
+                        "batch": pool.batch,
+                        "kv": pool.kv,
+                        "kv_peak": pool.kv_peak,
+                        "steps": pool.steps,
+                        "preemptions": pool.preemptions,
+                    }
+                    for pool in self.pools
+                ],
             }
         )
+        return facts
 
     def to_vllm_detailed(self, *, model_id: str = "simulated", date: str = "") -> dict[str, Any]:
         """Return the run as `vllm bench serve --save-detailed` writes it (see `vllm_log`)."""

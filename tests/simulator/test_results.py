@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ from bestserve.simulator import (
     simulate,
     simulated_goodput,
     static_replicas,
+    trace_requests,
 )
+from bestserve.traces import read_trace
 
 ROUTINGS = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
 
@@ -361,6 +364,51 @@ def test_recorded_gaps_are_step_times() -> None:
     want = [step(1, 0, 100 + j, 1) for j in range(1, 6)]
     for gaps in result.to_vllm_detailed()["itls"]:
         np.testing.assert_allclose(gaps, want, rtol=1e-9)
+
+
+def test_answers_serialise(system: Collocated) -> None:
+    result = simulate(system, 20.0, requests=2000)
+    document = json.loads(result.to_json())
+    assert document["kind"] == "simulationresult"
+    assert document["ttft"]["p90"] == pytest.approx(result.summaries["ttft"].p90)
+    assert document["completed"] == 2000
+    rows = result.records()
+    assert [row["latency"] for row in rows] == ["ttft", "tpot", "e2el", "queue_time"]
+    assert rows[0]["mean_ms"] == pytest.approx(1e3 * result.ttft[result.kept].mean())
+    frame = result.requests_frame()
+    assert len(frame) == 2000
+    assert frame["tpot"].isna().sum() == 0
+    runs = replicate(system, 20.0, 2, requests=500)
+    assert json.loads(runs.to_json())["ttft"]["mean"] == pytest.approx(runs.ttft.mean)
+    # One run too short for batch means knows no intervals, and says so with blanks.
+    assert simulate(system, 20.0, requests=30).records()[0]["mean_error_ms"] is None
+
+
+def test_traces_replay_in_order(system: Collocated, shared: Path) -> None:
+    """Mooncake conversation: hits recounted with plain sets; the trace repeats past its end."""
+    trace = read_trace(shared / "traces" / "mooncake" / "conversation_trace.jsonl")
+    given = trace_requests(trace, len(trace) + 10, cache_tokens=float("inf"))
+    seen: set[int] = set()
+    hit = 0
+    assert trace.hash_ids is not None
+    for ids, length in zip(trace.hash_ids, trace.input_len, strict=True):
+        fresh = [key not in seen for key in ids]
+        blocks = fresh.index(True) if any(fresh) else len(ids)
+        hit += min(512 * blocks, int(length) - 1)
+        seen.update(ids)
+    assert given.cached is not None
+    assert given.cached[: len(trace)].sum() == hit
+    assert hit / trace.input_len.sum() == pytest.approx(0.374, abs=0.001)
+    np.testing.assert_array_equal(given.input_len[-10:], trace.input_len[:10])
+    assert trace.arrivals is not None
+    busy = dataclasses.replace(
+        system, replicas=8, arrivals=Arrivals(kind="trace", times=trace.arrivals)
+    )
+    warm = simulate(busy, 4.0, given=given)
+    cold = simulate(busy, 4.0, given=trace_requests(trace, len(trace) + 10))
+    assert warm.completed == len(trace) + 10
+    assert warm.ttft.mean() < cold.ttft.mean()
+    np.testing.assert_array_equal(warm.output_len[: len(trace)], trace.output_len)
 
 
 def test_prefix_hits_follow_the_cache() -> None:

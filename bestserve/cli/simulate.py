@@ -1,0 +1,115 @@
+"""`bestserve simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.errors import InputError
+
+
+def simulate(
+    strategy: str,
+    options: ProblemOptions | None = None,
+    *,
+    request_rate: float | None = None,
+    requests: int | None = None,
+    replications: int = 1,
+    seed: int = 0,
+    prefix_cache_tokens: float = 0.0,
+    save_detailed: Path | None = None,
+    format: Format = "table",
+) -> int:
+    """Simulate one strategy request by request; percentiles come with 95 % intervals.
+
+    Parameters
+    ----------
+    strategy
+        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
+    options
+        the problem
+    request_rate
+        requests per second; not needed for a closed loop (--max-concurrency)
+    requests
+        how many to simulate; default 20,000, or all of a trace
+    replications
+        independent runs, from which the intervals then come
+    seed
+        of the first run; equal seeds see equal requests
+    prefix_cache_tokens
+        tokens of a prefix cache shared by all replicas, for traces with block hashes
+    save_detailed
+        file for the requests, as `vllm bench serve --save-detailed` writes it
+    format
+        table, json, csv, md or html; csv lists the requests of a single run
+    """
+    from bestserve.api import checked_rate
+    from bestserve.lowering import lower
+    from bestserve.simulator import Status, replicate, trace_requests
+    from bestserve.simulator import simulate as run
+    from bestserve.traces import read_trace
+
+    problem = (options or ProblemOptions()).build()
+    rate = checked_rate(problem, request_rate) or None
+    system = lower(problem).system(strategy)
+    given = None
+    if problem.workload.trace is not None:
+        given = trace_requests(
+            read_trace(problem.workload.trace),
+            requests,
+            cache_tokens=prefix_cache_tokens,
+            hit_share=problem.workload.prefix_cache_hit,
+        )
+    elif prefix_cache_tokens:
+        raise InputError("prefix_cache_tokens needs a trace with block hashes; give --trace")
+    if replications > 1:
+        if save_detailed is not None:
+            raise InputError("save_detailed writes one run; leave replications at 1")
+        with progress("simulating") as say:
+            runs = replicate(
+                system,
+                rate,
+                replications,
+                requests=requests or 20_000,
+                seed=seed,
+                given=given,
+                progress=say,
+            )
+        emit(runs, format, title=f"{strategy}, {replications} runs")
+        return 0
+    with progress("simulating"):
+        result = run(
+            system,
+            rate,
+            requests=requests or 20_000,
+            seed=seed,
+            given=given,
+            record_steps=save_detailed is not None,
+        )
+    if save_detailed is not None:
+        import json
+
+        model = problem.model if isinstance(problem.model, str) else "simulated"
+        log = result.to_vllm_detailed(model_id=model)
+        save_detailed.write_text(json.dumps(log, allow_nan=False), encoding="utf-8")
+        talk(f"wrote {save_detailed}")
+    if format == "csv":
+        columns = {k: v.tolist() for k, v in result.requests().items()}
+        rows = zip(*columns.values(), strict=True)
+        emit_records([dict(zip(columns, row, strict=True)) for row in rows], "csv")
+    else:
+        emit(result, format, title=strategy)
+    if format in ("table", "md"):
+        use = ", ".join(
+            f"{name} {100 * pool.utilisation.mean():.0f} % busy, {pool.batch.mean():.1f} per step"
+            for name, pool in zip(
+                ("prefill", "decode") if len(result.pools) > 1 else ("replicas",),
+                result.pools,
+                strict=True,
+            )
+        )
+        print(f"\n{result.throughput:.4g} req/s over {result.duration:.4g} s; {use}")
+    if result.status is not Status.OK:
+        talk(result.status.value)
+    return 3 if result.status is Status.ALL_REFUSED else 0
