@@ -270,7 +270,7 @@ class Ranking(Document):
 
     def explain(self, losers: int = 4) -> str:
         """Return why the winner wins, why the next ones lose, and what was rejected."""
-        from bestserve.explain import explain_ranking
+        from bestserve.explaining import explain_ranking
 
         return explain_ranking(self, losers)
 

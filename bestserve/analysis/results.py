@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestserve.results import Confidence, Document
-from bestserve.sensitivity.regime import Regime
+from bestserve.analysis.regime import Regime
 from bestserve.specs.problem import Problem
 
 SHOWN = ("mean", "p50", "p90", "p99")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestserve.results import Document
-from bestserve.sensitivity.operating import ANALYTIC, operate, rooms
-from bestserve.sensitivity.waterfall import Explanation, Waterfall, explanation
+from bestserve.analysis.operating import ANALYTIC, operate, rooms
+from bestserve.analysis.waterfall import Explanation, Waterfall, explanation
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 

@@ -23,9 +23,9 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.constants import OperatorConstants
 from bestserve.results import Document
-from bestserve.sensitivity.expansion import Expansion, fit
-from bestserve.sensitivity.operating import goodput_near, operate
-from bestserve.sensitivity.sweep import leaders
+from bestserve.analysis.expansion import Expansion, fit
+from bestserve.analysis.operating import goodput_near, operate
+from bestserve.analysis.sweep import leaders
 from bestserve.solvers.search import checked_problem
 from bestserve.specs.problem import Problem
 
@@ -315,7 +315,7 @@ def scaled(lowered: Lowered, scales: dict[str, float]) -> Lowered:
     Names: device_time, compute_time; a_step, a_seq, t_req, gamma, phi of the engine; constants of
     the models ("gemm.memory"); figures of the problem ("step_time.w", "hardware.link_bandwidth").
     """
-    from bestserve.sensitivity.parameters import at_value, parameter
+    from bestserve.analysis.parameters import at_value, parameter
 
     constants = lowered.constants
     engine_scales: dict[str, float] = {}

@@ -22,7 +22,7 @@ from bestserve.models.operators import has_experts
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
-from bestserve.sensitivity.operating import Operating, objective_room
+from bestserve.analysis.operating import Operating, objective_room
 
 FITTED = ("w", "c", "e", "a", "k")
 DIFFERENCE = 0.01

@@ -9,7 +9,7 @@ from typing import Any
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.results import Document, RankedStrategy
-from bestserve.sensitivity.parameters import changed
+from bestserve.analysis.parameters import changed
 from bestserve.solvers.search import (
     Referee,
     checked_problem,

@@ -19,7 +19,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
 from bestserve.results import Confidence, Document
-from bestserve.sensitivity.operating import Operating, operate, rooms
+from bestserve.analysis.operating import Operating, operate, rooms
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
