@@ -1,6 +1,6 @@
 """Start-up cost of `import bestserve` and `bestserve --help`, as ratios to an empty Python start.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -84,5 +84,7 @@ def test_the_wheel_holds_bestserve_and_its_data_only(root, tmp_path):
     assert "bestserve/py.typed" in names
     for folder, suffix in (("hardware", ".toml"), ("models", "config.json"), ("engines", ".toml")):
         on_disk = list((root / "bestserve/data" / folder).rglob(f"*{suffix}"))
-        in_wheel = [n for n in names if n.startswith(f"bestserve/data/{folder}/") and n.endswith(suffix)]
+        in_wheel = [
+            n for n in names if n.startswith(f"bestserve/data/{folder}/") and n.endswith(suffix)
+        ]
         assert len(in_wheel) == len(on_disk) > 0

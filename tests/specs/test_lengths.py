@@ -19,7 +19,9 @@ from bestserve.specs.lengths import (
 
 laws = st.one_of(
     st.builds(Fixed, st.integers(1, 100_000)),
-    st.builds(lambda low, width: Uniform(low, low + width), st.integers(1, 5000), st.integers(0, 5000)),
+    st.builds(
+        lambda low, width: Uniform(low, low + width), st.integers(1, 5000), st.integers(0, 5000)
+    ),
     st.builds(LogNormal, st.floats(50, 20_000), st.floats(0.05, 1.5)),
     st.builds(Geometric, st.floats(20, 5000)),
     st.builds(Empirical, st.lists(st.integers(1, 10_000), min_size=1, max_size=300)),

@@ -1,0 +1,84 @@
+"""Laws on an integer grid: split atoms, group rows, FFT sizes, sums of constants and uniforms."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.distribution import Distribution
+
+Floats = NDArray[np.float64]
+
+TIME_POINTS = 640
+
+
+def split(position: Floats, weight: Floats, size: int) -> Floats:
+    """Return masses at real positions on the integer grid, means kept [size]."""
+    position = np.minimum(position, size - 2)
+    low = np.floor(position + 1e-9).astype(np.int64)
+    part = np.maximum(position - low, 0.0)
+    return np.bincount(low, weight * (1 - part), size) + np.bincount(low + 1, weight * part, size)
+
+
+def group(
+    weight: Floats, length: Floats, spectra: NDArray[np.complex128], count: int
+) -> tuple[Floats, Floats, NDArray[np.complex128]]:
+    """Return at most `count` groups of neighbouring rows: weight, mean length, mean spectrum.
+
+    The first row stays alone.
+    """
+    if weight.size <= count:
+        return weight, length, spectra
+    edges = np.concatenate(([0], np.linspace(1, weight.size, count)))
+    starts = np.unique(np.round(edges).astype(np.int64))[:-1]
+    mass = np.add.reduceat(weight, starts)
+    safe = np.maximum(mass, 1e-300)
+    merged = np.add.reduceat(weight[:, None] * spectra, starts, axis=0) / safe[:, None]
+    return mass, np.add.reduceat(weight * length, starts) / safe, merged
+
+
+def fft_size(n: int) -> int:
+    """Return a size ≥ n whose FFT is fast: 2^a or 3·2^a."""
+    power = 1 << (n - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= n else power
+
+
+def weighted_quantile(values: Floats, weight: Floats, p: float) -> float:
+    """Return the p-quantile of weighted atoms."""
+    order = np.argsort(values)
+    at = int(np.searchsorted(np.cumsum(weight[order]), p))
+    return float(values[order[min(at, values.size - 1)]])
+
+
+class Ramps:
+    """Histogram of sums of a constant and a uniform, kept as its second difference."""
+
+    def __init__(self, horizon: float) -> None:
+        self.h = horizon / (TIME_POINTS - 3)
+        self.slope = np.zeros(TIME_POINTS + 1)
+        self.total = 0.0
+        self.moment = 0.0
+
+    def add(self, mass: Floats, start: Floats, width: Floats | float) -> None:
+        """Add `mass` spread evenly over [start, start + width] [s] (arguments broadcast)."""
+        h = self.h
+        mass, start, width = np.broadcast_arrays(mass, start, width)
+        mass, start, width = mass.ravel(), start.ravel(), width.ravel()
+        self.total += float(mass.sum())
+        self.moment += float(mass @ (start + width / 2))
+        spread = np.maximum(width, h)
+        start = start - np.where(width < h, (h - width) / 2, 0.0)
+        rate = mass / spread
+        at = np.concatenate((start, start + spread)) / h
+        at = np.minimum(np.maximum(at, 0.0), TIME_POINTS - 1.0)
+        low = at.astype(np.int64)
+        value = np.concatenate((rate, -rate))
+        high = value * (at - low)
+        self.slope[:TIME_POINTS] += np.bincount(low, value - high, TIME_POINTS)
+        self.slope[1:] += np.bincount(low, high, TIME_POINTS)
+
+    def distribution(self) -> Distribution:
+        """Return the law of what was added."""
+        density = np.cumsum(self.slope)[:-1] * self.h
+        F = np.concatenate(([0.0], np.cumsum(density)))[:-1] / self.total
+        return Distribution.from_cdf(self.h * np.arange(F.size), F, self.moment / self.total)
