@@ -530,11 +530,19 @@ def _grid(
         high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
         return _cells(server, prompt, high, large, l2 * arrivals, l1 * arrivals, points)
     full = float(server.step(np.array([server.packed]))[0])
-    x = l1
-    for _ in range(4):
-        x = min(rate * l1 * float(server.step(np.array([max(x, 1.0)]))[0]), server.packed)
+    # mean tokens of a step with no budget: x = λ E[l] f(x), by secants as f is nearly affine
+    ends = server.step(np.array([l1, server.packed]))
+    x, share = l1, 0.0
+    for _ in range(3):
+        at = float(server.step(np.array([max(x, 1.0)]))[0])
+        far = max(server.packed, x + 1.0)
+        slope = (float(ends[1]) - at) / (far - x) if server.packed > x else at / x
+        share = min(rate * l1 * max(slope, 0.0), 0.98)
+        x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
     step = float(server.step(np.array([max(x, l1)]))[0])
-    high = x + 6.0 * math.sqrt(rate * max(step, server.vacation) * l2) + large
+    spread = rate * max(step, server.vacation) * l2 / (1 - share**2)
+    # near saturation the tail is closer to exponential than to normal
+    high = x + (7.0 + 8.0 * share**2) * math.sqrt(spread) + large
     return _cells(server, prompt, high, large, rate * full * l2, rate * full * l1, points)
 
 
