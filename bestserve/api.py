@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -26,6 +26,12 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
 if TYPE_CHECKING:
+    from bestserve.analysis.results import SensitivityReport
+    from bestserve.analysis.sweep import Sweep
+    from bestserve.analysis.uncertainty import Uncertainty
+    from bestserve.analysis.versus import Versus
+    from bestserve.analysis.waterfall import Explanation
+    from bestserve.analysis.whatif import WhatIf
     from bestserve.simulator import SimulationResult
 
 P = ParamSpec("P")
@@ -143,6 +149,141 @@ def simulate(
     rate = checked_rate(problem, request_rate)
     system = lower(problem).system(strategy)
     return run(system, rate, requests=requests, seed=seed, **options)
+
+
+@single_threaded
+def sensitivity(
+    problem: Problem,
+    strategy: str | Strategy | None = None,
+    *,
+    request_rate: float | None = None,
+    method: Method = "auto",
+    progress: Progress | None = None,
+) -> SensitivityReport:
+    """Return by how much each figure moves goodput, TTFT and TPOT of a strategy.
+
+    Parameters
+    ----------
+    strategy : default: the best of the ranking
+    request_rate : where the elasticities of TTFT and TPOT are taken [req/s]; default 80 % of the
+        goodput
+    method : "auto" simulates on common random numbers where the analytic answer has low trust
+
+    Raises as `goodput`.
+    """
+    from bestserve.analysis.elasticity import elasticities
+
+    return elasticities(
+        problem,
+        _named(problem, strategy, progress),
+        request_rate=request_rate,
+        method=method,
+        progress=progress,
+    )
+
+
+@single_threaded
+def what_if(
+    problem: Problem,
+    scenarios: Sequence[Mapping[str, float | str]] | Mapping[str, float | str],
+    *,
+    strategy: str | Strategy | None = None,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> WhatIf:
+    """Return the answer with figures changed, side by side with the problem as stated.
+
+    Parameters
+    ----------
+    scenarios : one mapping or several, e.g. [{"hardware.memory_bandwidth": "x1.5"},
+        {"hardware": "h200"}, {"slo.tpot": 0.03, "gpus": 16}]
+    strategy : look at this one only; default: the best one of each scenario
+    verify : simulate what carries low trust
+
+    Raises InputError or UnknownNameError for changes that cannot be made.
+    """
+    from bestserve.analysis.whatif import what_if as ask
+
+    referee = _referee if verify else None
+    return ask(problem, scenarios, strategy=strategy, referee=referee, progress=progress)
+
+
+@single_threaded
+def sweep(
+    problem: Problem,
+    axes: Mapping[str, Sequence[float | str]],
+    *,
+    strategies: Sequence[str] | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Return which strategy wins over one or two figures.
+
+    Parameters
+    ----------
+    axes : e.g. {"workload.input_len": [500, 1000, 2000], "hardware.memory_bandwidth": ["x1", "x2"]}
+    strategies : candidates; default: the leaders at the middle and at the corners
+    jobs : joblib workers; default: the active joblib configuration
+
+    Raises InputError, UnknownNameError.
+    """
+    from bestserve.analysis.sweep import sweep as ask
+
+    return ask(problem, axes, strategies=strategies, jobs=jobs, progress=progress)
+
+
+@single_threaded
+def uncertainty(
+    problem: Problem,
+    *,
+    strategies: Sequence[str] | None = None,
+    samples: int = 48,
+    seed: int = 0,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Uncertainty:
+    """Return how sure the winner is under uncertain calibration, and what to measure.
+
+    Parameters
+    ----------
+    strategies : candidates; default: the best of the ranking's first three families
+    samples : of the uncertain factors, shared by all candidates
+
+    Raises InputError (no SLO, own step time), InfeasibleError.
+    """
+    from bestserve.analysis.uncertainty import uncertainty as ask
+
+    return ask(
+        problem, strategies=strategies, samples=samples, seed=seed, jobs=jobs, progress=progress
+    )
+
+
+@single_threaded
+def explain(
+    problem: Problem, strategy: str | Strategy, versus: str | Strategy | None = None
+) -> Explanation | Versus:
+    """Return the way from request to goodput of a strategy, or why it beats another (or loses).
+
+    Raises as `goodput`.
+    """
+    if versus is not None:
+        from bestserve.analysis.versus import versus as compare
+
+        return compare(problem, strategy, versus)
+    from bestserve.analysis.waterfall import explanation
+
+    return explanation(problem, strategy)
+
+
+def _named(
+    problem: Problem, strategy: str | Strategy | None, progress: Progress | None
+) -> str | Strategy:
+    """Return the strategy, or the best of the ranking. Raises InfeasibleError."""
+    if strategy is not None:
+        return strategy
+    from bestserve.solvers.search import rank_strategies
+
+    return rank_strategies(problem, progress=progress).best.strategy
 
 
 def checked_rate(problem: Problem, request_rate: float | None) -> float:

@@ -18,6 +18,14 @@ from bestserve.specs.strategy import Strategy
 
 METRIC_NAMES = ("ttft", "tpot", "e2el")
 
+TITLES = {
+    "ttft": "TTFT objective",
+    "tpot": "TPOT objective",
+    "e2el": "E2EL objective",
+    "joint": "joint attainment",
+    "stability": "capacity",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Observer:

@@ -417,11 +417,11 @@ def summarise(
         Index(
             factor=f,
             first=float(first[i]),
-            first_low=float(spread[0, 0, i]),
-            first_high=float(spread[1, 0, i]),
+            first_low=min(float(spread[0, 0, i]), float(first[i])),
+            first_high=max(float(spread[1, 0, i]), float(first[i])),
             total=float(total[i]),
-            total_low=float(spread[0, 1, i]),
-            total_high=float(spread[1, 1, i]),
+            total_low=min(float(spread[0, 1, i]), float(total[i])),
+            total_high=max(float(spread[1, 1, i]), float(total[i])),
             worth=worths[i],
         )
         for i, f in enumerate(factors)

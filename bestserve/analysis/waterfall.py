@@ -19,7 +19,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
 from bestserve.results import Confidence, Document
-from bestserve.analysis.operating import Operating, operate, rooms
+from bestserve.analysis.operating import TITLES, Operating, operate, rooms
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -152,15 +152,6 @@ class Explanation(Document):
         """Return the sentences, and what the trust is."""
         lines = [f"{self.strategy} (trust {self.trust})"]
         return "\n  ".join([*lines, *self.sentences()])
-
-
-TITLES = {
-    "ttft": "TTFT objective",
-    "tpot": "TPOT objective",
-    "e2el": "E2EL objective",
-    "joint": "joint attainment",
-    "stability": "capacity",
-}
 
 
 def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explanation:

@@ -1,0 +1,56 @@
+"""`bestserve uncertainty`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, progress
+
+COLUMNS = ("factor", "sd", "first", "first_low", "first_high", "total", "worth")
+
+
+def uncertainty(
+    *strategies: str,
+    options: Annotated[ProblemOptions | None, Parameter(name="*")] = None,
+    samples: int = 48,
+    seed: int = 0,
+    jobs: int | None = None,
+    format: Format = "table",
+) -> int:
+    """Say how sure the winner is under uncertain calibration, and what to measure first.
+
+    Parameters
+    ----------
+    strategies
+        candidates; default: the best of the ranking's first three families
+    options
+        the problem
+    samples
+        of the uncertain constants, at least 16
+    seed
+        of the samples
+    jobs
+        worker processes
+    format
+        table, json, csv, md or html
+    """
+    from bestserve import api
+
+    problem = (options or ProblemOptions()).build()
+    with progress("uncertainty") as say:
+        found = api.uncertainty(
+            problem,
+            strategies=strategies or None,
+            samples=samples,
+            seed=seed,
+            jobs=jobs,
+            progress=say,
+        )
+    emit(found, format, "Share of the variance of goodput, with 95 % intervals", COLUMNS)
+    if format in ("table", "md"):
+        print()
+        print(found.explain())
+    return 0

@@ -1,0 +1,86 @@
+"""`bestserve whatif`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, progress
+from bestserve.errors import InputError
+
+Many = Parameter(negative="")
+
+
+def whatif(
+    strategy: str | None = None,
+    options: ProblemOptions | None = None,
+    *,
+    set: Annotated[list[str] | None, Many] = None,
+    sweep: Annotated[list[str] | None, Many] = None,
+    verify: bool = False,
+    jobs: int | None = None,
+    format: Format = "table",
+) -> int:
+    """Change figures and compare, or sweep one or two of them and map which strategy wins.
+
+    Parameters
+    ----------
+    strategy
+        look at this one only; default: the best under each change
+    options
+        the problem
+    set
+        one scenario a flag, its changes joined by commas:
+        --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16
+    sweep
+        one figure a flag (two at most) with its values: --sweep workload.input_len=500,1000,2000
+    verify
+        simulate what carries low trust
+    jobs
+        worker processes of a sweep
+    format
+        table, json, csv, md or html
+    """
+    from bestserve import api
+    from bestserve.results import Document
+
+    if not set and not sweep:
+        raise InputError("give --set figure=value or --sweep figure=value,value,…")
+    problem = (options or ProblemOptions()).build()
+    answers: list[Document] = []
+    with progress("what if") as say:
+        if set:
+            scenarios = [scenario(text) for text in set]
+            answers.append(
+                api.what_if(problem, scenarios, strategy=strategy, verify=verify, progress=say)
+            )
+        if sweep:
+            axes = dict(axis(text) for text in sweep)
+            names = None if strategy is None else [strategy]
+            answers.append(api.sweep(problem, axes, strategies=names, jobs=jobs, progress=say))
+    for answer in answers:
+        emit(answer, format)
+        if format in ("table", "md"):
+            print()
+            print(answer.explain())  # type: ignore[attr-defined]
+    return 0
+
+
+def scenario(text: str) -> dict[str, float | str]:
+    """Read "hardware.sms=144,gpus=16"."""
+    return dict(_pair(part) for part in text.split(","))
+
+
+def axis(text: str) -> tuple[str, list[float | str]]:
+    """Read "workload.input_len=500,1000"."""
+    name, values = _pair(text)
+    return name, list(values.split(","))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise InputError(f"{text[:60]!r} is no change; write figure=value or figure=x1.5")
+    return name.strip(), value.strip()
