@@ -14,16 +14,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import Binding
-from bestserve.models.latency import Latencies
-from bestserve.models.system import System
-from bestserve.results import Confidence
 from bestserve.analysis.exact import chained_elasticities
 from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objective_room, operate
 from bestserve.analysis.parameters import Parameter, at_value, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.lowering import Lowered, lower
+from bestserve.models.goodput import Binding
+from bestserve.models.latency import Latencies
+from bestserve.models.system import System
+from bestserve.results import Confidence
 from bestserve.solvers.search import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bestserve.analysis.operating import Operating, objective_room
 from bestserve.lowering import Lowered
 from bestserve.models.coefficients import polishing_grid
 from bestserve.models.derivatives import step_elasticities
@@ -22,7 +23,6 @@ from bestserve.models.operators import has_experts
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
-from bestserve.analysis.operating import Operating, objective_room
 
 FITTED = ("w", "c", "e", "a", "k")
 DIFFERENCE = 0.01

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bestserve.results import Confidence, Document
 from bestserve.analysis.operating import TITLES
 from bestserve.analysis.regime import Regime
+from bestserve.results import Confidence, Document
 from bestserve.specs.problem import Problem
 
 SHOWN = ("mean", "p50", "p90", "p99")
@@ -86,7 +86,8 @@ class SensitivityReport(Document):
     def explain(self) -> str:
         """Return what binds, what helps most, and where the binding resource changes."""
         lines = [
-            f"{self.strategy} carries {self.goodput:.3g} req/s, stopped by its {TITLES[self.binding]}.",
+            f"{self.strategy} carries {self.goodput:.3g} req/s, "
+            f"stopped by its {TITLES[self.binding]}.",
             f"  1 % more of a figure changes it by ({self.method}; trust {self.trust}):",
         ]
         for r in self.ordered()[:8]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from bestserve.analysis.operating import goodput_near
+from bestserve.analysis.parameters import changed
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.models.goodput import goodput, margin
 from bestserve.models.latency import evaluator
 from bestserve.results import Document
-from bestserve.analysis.operating import goodput_near
-from bestserve.analysis.parameters import changed
 from bestserve.solvers.search import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from bestserve.analysis.expansion import Expansion, fit
+from bestserve.analysis.operating import goodput_near, operate
+from bestserve.analysis.sweep import leaders
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.constants import OperatorConstants
 from bestserve.results import Document
-from bestserve.analysis.expansion import Expansion, fit
-from bestserve.analysis.operating import goodput_near, operate
-from bestserve.analysis.sweep import leaders
 from bestserve.solvers.search import checked_problem
 from bestserve.specs.problem import Problem
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bestserve.results import Document
 from bestserve.analysis.operating import ANALYTIC, operate, rooms
 from bestserve.analysis.waterfall import Explanation, Waterfall, explanation
+from bestserve.results import Document
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 

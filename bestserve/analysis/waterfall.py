@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bestserve.analysis.operating import TITLES, Operating, operate, rooms
 from bestserve.lowering import Lowered
 from bestserve.models.breakdown import step_breakdown
 from bestserve.models.latency import engine_of, stability_rate
@@ -19,7 +20,6 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
 from bestserve.results import Confidence, Document
-from bestserve.analysis.operating import TITLES, Operating, operate, rooms
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bestserve.analysis.parameters import changed
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.results import Document, RankedStrategy
-from bestserve.analysis.parameters import changed
 from bestserve.solvers.search import (
     Referee,
     checked_problem,
