@@ -17,7 +17,7 @@ from bestserve.validation.formats import read_logs
 from bestserve.validation.groups import summarise_groups
 from bestserve.validation.intervals import intervals, propagated
 from bestserve.validation.knee import objectives_of
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import (
     Prepared,
     measured_figures,
@@ -133,7 +133,7 @@ def compare_row(
     try:
         prepared = prepare(row, calibration)
         predicted, method, notes = predict_row(prepared)
-    except Unpredictable as refusal:
+    except UnpredictableError as refusal:
         return RowComparison(
             id=row.id,
             status=refusal.outcome,
@@ -211,7 +211,7 @@ def _intervals(
         try:
             system = system_of(prepared, apply_factors(prepared.lowered, factors))
             return predict(system, prepared.protocol)[0]
-        except Unpredictable:  # the move tips a row over an edge: no derivative there
+        except UnpredictableError:  # the move tips a row over an edge: no derivative there
             return predicted
 
     # At the knee the rate fixes the capacity, so the constants' uncertainty cancels.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bestserve.models.system import Lengths
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite
 from bestserve.validation.tidy import TidyRow
 
@@ -37,7 +37,7 @@ between ShareGPT's 0.88 and the 0.6 of answers cut at a limit."""
 def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
     """Return the lengths of a row's requests, independent of each other.
 
-    Raises `Unpredictable` if neither means nor asked lengths nor medians are stated.
+    Raises `UnpredictableError` if neither means nor asked lengths nor medians are stated.
     """
     data = (row.dataset_or_lengths or "").lower()
     inputs = _side(row, "input_len", data, suite, notes)
@@ -64,7 +64,7 @@ def _side(
     if side == "output_len" and median is None and mean is None and "standard_v1" in data:
         median = suite.output_p50
     if mean is None and asked is None and limits is None and median is None:
-        raise Unpredictable(Outcome.LENGTHS_MISSING, side)
+        raise UnpredictableError(Outcome.LENGTHS_MISSING, side)
     if "sharegpt" in data and median is None:
         shape = _SHAREGPT_INPUT if side == "input_len" else _SHAREGPT_OUTPUT
         return quantile_atoms(shape, mean or asked or 1.0)

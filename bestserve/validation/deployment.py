@@ -7,19 +7,19 @@ kept in `Deployment.notes`. Otherwise the row is refused with the reason.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from bestserve.catalog import load_engine, load_model, resolve_hardware
+from bestserve.catalog import load_engine, load_model
 from bestserve.errors import BestserveError, UnknownNameError
 from bestserve.models.device import WEIGHT_BYTES, Parallelism, Precision
 from bestserve.models.engine import EngineConstants
 from bestserve.models.parameters import parameter_counts
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
+from bestserve.validation.boards import NODE, hardware_of
 from bestserve.validation.engines import EngineChoice, choose_engine
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
 from bestserve.validation.tidy import TidyRow
 
@@ -34,8 +34,6 @@ between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 V0_CHUNKED_ABOVE, V0_CHUNK = 32768, 512
 """vLLM V0's default: context above which prompts are chunked, and its token budget then."""
 
-NODE = 8
-"""SXM boards are sold as nodes of eight; whole nodes name the form factor."""
 
 _PRECISIONS: dict[str, Precision] = {
     "bf16": "bf16",
@@ -55,9 +53,6 @@ _PRECISIONS: dict[str, Precision] = {
     "nvfp4": "nvfp4",
     "mxfp4": "mxfp4",
 }
-_HARDWARE_NOTE = re.compile(r"^hw '(.{1,200}?)'?$")
-_BOARD = re.compile(r"\b(SXM\d?|PCIe|NVL|NVLink)\b", re.IGNORECASE)
-_MEMORY = re.compile(r"\b(\d{2,3}) ?GB\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +85,13 @@ class Deployment:
 
 
 def deployment_of(row: TidyRow) -> Deployment:
-    """Return what a row deployed. Raises `Unpredictable` with the reason."""
+    """Return what a row deployed. Raises `UnpredictableError` with the reason."""
     notes: list[str] = []
     suite = suite_of(row)
     if row.speculative_decoding:
-        raise Unpredictable(Outcome.NOT_MODELLED, "speculative decoding")
+        raise UnpredictableError(Outcome.NOT_MODELLED, "speculative decoding")
     model = _model(row)
-    hardware = _hardware(row, notes)
+    hardware = hardware_of(row, notes)
     engine = choose_engine(row)
     if engine.note:
         notes.append(engine.note)
@@ -186,91 +181,16 @@ def _load(name: str) -> Model | None:
     except UnknownNameError:
         return None
     except BestserveError as error:
-        raise Unpredictable(Outcome.MODEL_UNKNOWN, str(error)) from None
+        raise UnpredictableError(Outcome.MODEL_UNKNOWN, str(error)) from None
 
 
 def _model(row: TidyRow) -> Model:
     if row.model is None:
-        raise Unpredictable(Outcome.MODEL_UNKNOWN, "not stated; give --model")
+        raise UnpredictableError(Outcome.MODEL_UNKNOWN, "not stated; give --model")
     found = _load(row.model)
     if found is None:
-        raise Unpredictable(Outcome.MODEL_UNKNOWN, row.model[:120])
+        raise UnpredictableError(Outcome.MODEL_UNKNOWN, row.model[:120])
     return found
-
-
-def _hardware(row: TidyRow, notes: list[str]) -> Hardware:
-    """Resolve the GPU from its name, then from what else the row says about the board."""
-    if row.gpu is None:
-        raise Unpredictable(Outcome.GPU_UNKNOWN, "not stated; give --gpu")
-    found = resolve_hardware(row.gpu)
-    if found.hardware is not None:
-        return found.hardware
-    if row.gpu_canonical and row.gpu_canonical != row.gpu:
-        canonical = resolve_hardware(row.gpu_canonical)
-        if canonical.hardware is not None:
-            return canonical.hardware
-        found = canonical if canonical.candidates and not found.candidates else found
-    if not found.candidates:
-        raise Unpredictable(Outcome.GPU_UNKNOWN, row.gpu[:80])
-    narrowed = _narrowed(row, found.candidates, notes)
-    if narrowed is None:
-        raise Unpredictable(
-            Outcome.GPU_AMBIGUOUS, f"{row.gpu[:60]}: one of {', '.join(found.candidates)}"
-        )
-    return narrowed
-
-
-def _narrowed(row: TidyRow, candidates: tuple[str, ...], notes: list[str]) -> Hardware | None:
-    """Return the one candidate that the rest of the row points to, or None.
-
-    In order: a hardware note that names the board, a cloud's own label of it, whole nodes of
-    eight GPUs (only SXM boards come so), and the memory that remains among those.
-    """
-    evidence = ""
-    left = candidates
-    for note in row.notes:
-        match = _HARDWARE_NOTE.match(note.strip())
-        if not match:
-            continue
-        board, memory = _BOARD.search(match[1]), _MEMORY.search(match[1])
-        if board:
-            left = _with_form(left, board[1])
-            evidence = f"the row's hardware note says {board[1]}"
-        if memory:
-            left = _with_memory(left, float(memory[1]))
-    if not evidence and re.fullmatch(r"nvidia-[a-z0-9]+-\d+gb", row.gpu or ""):
-        left = _with_form(left, "SXM")
-        evidence = f"{row.gpu} is a cloud's accelerator label, of SXM machines"
-    if not evidence and (row.num_gpus or 0) >= NODE and (row.num_gpus or 0) % NODE == 0:
-        left = _with_form(left, "SXM")
-        evidence = f"{row.num_gpus} GPUs are whole nodes, which have SXM boards"
-    if evidence and len(left) > 1:
-        # The larger memory is the later and by far the commoner board of a chip.
-        records = [_record(name) for name in left]
-        largest = max(r.memory_bytes.value for r in records)
-        left = tuple(r.name for r in records if r.memory_bytes.value == largest)
-        evidence += "; its larger memory assumed"
-    if len(left) != 1 or not evidence:
-        return None
-    notes.append(f"GPU taken as {left[0]}: {evidence}")
-    return _record(left[0])
-
-
-def _record(name: str) -> Hardware:
-    found = resolve_hardware(name).hardware
-    assert found is not None, name
-    return found
-
-
-def _with_form(names: tuple[str, ...], form: str) -> tuple[str, ...]:
-    wanted = re.sub(r"\d", "", form.lower()).replace("nvlink", "sxm")
-    return tuple(n for n in names if _record(n).form_factor.lower() == wanted)
-
-
-def _with_memory(names: tuple[str, ...], gigabytes: float) -> tuple[str, ...]:
-    return tuple(
-        n for n in names if abs(_record(n).memory_bytes.value / (gigabytes * 1e9) - 1) < 0.1
-    )
 
 
 def _precision(
@@ -294,7 +214,7 @@ def _precision(
         return None
     wanted = _PRECISIONS.get(row.precision.strip().lower())
     if wanted is None:
-        raise Unpredictable(Outcome.NOT_MODELLED, f"precision {row.precision[:40]!r}")
+        raise UnpredictableError(Outcome.NOT_MODELLED, f"precision {row.precision[:40]!r}")
     held = {model.weights, model.experts} if model.is_moe else {model.weights}
     if wanted in held or model.quantisation or (wanted == "fp8" and "fp8_block" in held):
         return None  # the checkpoint says it better than the row's word
@@ -318,17 +238,19 @@ def _pools(
         tp = _smallest_tp(row, model, hardware, precision, notes)
     pp = row.pp or 1
     if dp > 1 and not model.is_moe:
-        raise Unpredictable(Outcome.CONTRADICTION, "attention data parallelism of a dense model")
+        raise UnpredictableError(
+            Outcome.CONTRADICTION, "attention data parallelism of a dense model"
+        )
     ep = min(row.ep or 1, tp * dp)
     parallelism = Parallelism(tp=tp, pp=pp, dp=dp, ep=ep)
     total = row.num_gpus or parallelism.gpus * (row.replicas or 1)
     if row.num_gpus and parallelism.gpus > row.num_gpus:
-        raise Unpredictable(
+        raise UnpredictableError(
             Outcome.CONTRADICTION, f"tp·pp·dp = {parallelism.gpus} on {row.num_gpus} GPUs"
         )
     replicas = row.replicas or max(1, total // parallelism.gpus)
     if row.num_gpus and replicas * parallelism.gpus > row.num_gpus:
-        raise Unpredictable(
+        raise UnpredictableError(
             Outcome.CONTRADICTION,
             f"{replicas} instances of {parallelism.gpus} GPUs on {row.num_gpus}",
         )
@@ -339,13 +261,17 @@ def _pools(
 
 def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[str, int, Parallelism], ...]:
     if row.prefill_workers is None or row.decode_workers is None:
-        raise Unpredictable(Outcome.PARALLELISM_MISSING, "numbers of prefill and decode workers")
+        raise UnpredictableError(
+            Outcome.PARALLELISM_MISSING, "numbers of prefill and decode workers"
+        )
     tps = (row.prefill_tp or row.tp, row.decode_tp or row.tp)
     workers = (row.prefill_workers, row.decode_workers)
     if None in tps:
         gpus = row.num_gpus or (NODE if suite_of(row).one_node else None)
         if gpus is None or gpus % sum(workers):
-            raise Unpredictable(Outcome.PARALLELISM_MISSING, "tp of prefill and decode workers")
+            raise UnpredictableError(
+                Outcome.PARALLELISM_MISSING, "tp of prefill and decode workers"
+            )
         each = gpus // sum(workers)
         tps = (tps[0] or each, tps[1] or each)
         notes.append(f"tp {each}: {gpus} GPUs divided evenly over {sum(workers)} workers")
@@ -372,7 +298,7 @@ def _smallest_tp(
     if row.num_gpus == 1:
         return 1
     if row.num_gpus is None or not suite_of(row).tp_by_memory:
-        raise Unpredictable(Outcome.PARALLELISM_MISSING, "give --tensor-parallel-size")
+        raise UnpredictableError(Outcome.PARALLELISM_MISSING, "give --tensor-parallel-size")
     formats = model.formats(precision=precision)
     counts = parameter_counts(model.architecture)
     experts = counts.experts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.tidy import TidyRow
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
@@ -48,16 +48,16 @@ def engine_version(text: str | None) -> tuple[int, int] | None:
 
 
 def choose_engine(row: TidyRow) -> EngineChoice:
-    """Return the preset of a row's engine and version. Raises `Unpredictable`.
+    """Return the preset of a row's engine and version. Raises `UnpredictableError`.
 
     Without a version the row's date decides between the generations of vLLM; without either, the
     current one is taken.
     """
     if row.engine is None:
-        raise Unpredictable(Outcome.ENGINE_UNKNOWN, "not stated; give --engine")
+        raise UnpredictableError(Outcome.ENGINE_UNKNOWN, "not stated; give --engine")
     family = engine_family(row.engine)
     if not family:
-        raise Unpredictable(Outcome.ENGINE_UNKNOWN, row.engine[:60])
+        raise UnpredictableError(Outcome.ENGINE_UNKNOWN, row.engine[:60])
     version = engine_version(row.engine_version)
     if family == "vllm":
         return _vllm(row, version)

@@ -47,7 +47,7 @@ SENTENCES: dict[Outcome, str] = {
 }
 
 
-class Unpredictable(Exception):
+class UnpredictableError(Exception):
     """A row that cannot be predicted; caught in `replay`, never seen by users.
 
     outcome : which status; detail : what exactly, for the reason

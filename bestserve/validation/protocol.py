@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bestserve.models.system import Arrivals, Lengths, Routing
 from bestserve.validation.datasets import lengths_of
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
 from bestserve.validation.tidy import Regime, TidyRow
 
@@ -51,7 +51,7 @@ class Protocol:
 
 
 def protocol_of(row: TidyRow) -> Protocol:
-    """Return how a row's client loaded the server. Raises `Unpredictable` with the reason."""
+    """Return how a row's client loaded the server. Raises `UnpredictableError` with the reason."""
     notes: list[str] = []
     suite = suite_of(row)
     lengths = lengths_of(row, suite, notes)
@@ -73,7 +73,7 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
     paced = rate is not None and math.isfinite(rate)
     if row.regime is Regime.BURST or (rate is not None and not paced and clients is None):
         if prompts is None:
-            raise Unpredictable(Outcome.LOAD_MISSING, "how many prompts the burst had")
+            raise UnpredictableError(Outcome.LOAD_MISSING, "how many prompts the burst had")
         return _closed(prompts, prompts), 0.0, prompts, False
     if clients is not None and (not paced or rate is None):
         if prompts is None:
@@ -81,7 +81,7 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
             notes.append(f"{suite.prompts_per_client} prompts per client")
         return _closed(clients, prompts), 0.0, prompts, False
     if not paced or rate is None:
-        raise Unpredictable(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")
+        raise UnpredictableError(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")
     if prompts is None and suite.seconds is not None:
         prompts = math.ceil(suite.seconds * rate)
     elif prompts is None and row.send_duration:

@@ -25,7 +25,7 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
 from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, objectives_of
-from bestserve.validation.outcome import Outcome, Unpredictable
+from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
 from bestserve.validation.sources import suite_of
 from bestserve.validation.tidy import RowStatus, TidyRow
@@ -64,11 +64,11 @@ def measured_figures(row: TidyRow) -> dict[str, float]:
 
 
 def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
-    """Resolve a row. Raises `Unpredictable` with the status and its reason."""
+    """Resolve a row. Raises `UnpredictableError` with the status and its reason."""
     if row.status is not RowStatus.USABLE:
-        raise Unpredictable(Outcome.NOT_MEASURED, row.status.value)
+        raise UnpredictableError(Outcome.NOT_MEASURED, row.status.value)
     if not measured_figures(row):
-        raise Unpredictable(Outcome.NOT_MEASURED)
+        raise UnpredictableError(Outcome.NOT_MEASURED)
     deployment = deployment_of(row)
     protocol = protocol_of(row)
     lengths = protocol.lengths
@@ -98,7 +98,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
 def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
     """Return the queueing system of a prepared row, with its own or other constants.
 
-    Raises `Unpredictable` when the deployment cannot be built.
+    Raises `UnpredictableError` when the deployment cannot be built.
     """
     low = prepared.lowered if lowered is None else lowered
     protocol = prepared.protocol
@@ -107,9 +107,9 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         try:
             found = low.lane(parallelism)
         except BestserveError as error:
-            raise Unpredictable(Outcome.NOT_MODELLED, str(error)) from None
+            raise UnpredictableError(Outcome.NOT_MODELLED, str(error)) from None
         if found.lane is None:
-            raise Unpredictable(Outcome.DOES_NOT_FIT, found.reason)
+            raise UnpredictableError(Outcome.DOES_NOT_FIT, found.reason)
         lanes.append((found.lane, count * found.lanes_per_instance))
     if len(lanes) == 1:
         lane, replicas = lanes[0]
@@ -207,21 +207,24 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
         not protocol.closed or len(system.lengths.inputs) > 1 or len(system.lengths.outputs) > 1
     )
     repeats = min(REPEATS, max(1, round(POOLED / requests))) if random else 1
+    # A finite run counts as the client saw it: its start and its drain included.
+    trim = None if protocol.steady else 0.0
     runs = [
         simulate(
             system,
             None if protocol.closed else protocol.rate,
             requests=requests,
             seed=seed,
-            **({} if protocol.steady else {"warmup": 0.0, "cooldown": 0.0}),
+            warmup=trim,
+            cooldown=trim,
         )
         for seed in range(repeats)
     ]
     if all(run.completed == 0 for run in runs):
-        raise Unpredictable(Outcome.DOES_NOT_FIT, runs[0].status.value)
+        raise UnpredictableError(Outcome.DOES_NOT_FIT, runs[0].status.value)
     served = float(np.mean([run.throughput for run in runs]))
     if protocol.steady and served < STABLE * protocol.rate:
-        raise Unpredictable(Outcome.OVERLOADED, f"{protocol.rate:g} of {served:.3g} req/s")
+        raise UnpredictableError(Outcome.OVERLOADED, f"{protocol.rate:g} of {served:.3g} req/s")
     return pooled(runs)
 
 

@@ -50,9 +50,11 @@ class Suite:
         prompt = row.input_len_asked or row.input_len_mean
         if self.budget_is_prompt_and_batch and prompt and family != "sglang":
             out["max_num_batched_tokens"] = round(prompt) + row.concurrency
-        if self.slots_one_short and row.concurrency > 1:
-            if re.search(self.slots_one_short, f"{family} {row.model}"):
-                out["max_num_seqs"] = row.concurrency - 1
+        one_short = self.slots_one_short and re.search(
+            self.slots_one_short, f"{family} {row.model}"
+        )
+        if one_short and row.concurrency > 1:
+            out["max_num_seqs"] = row.concurrency - 1
         return out
 
     def stream_interval(self, row: TidyRow, family: str) -> int:

@@ -1,0 +1,51 @@
+"""`bestserve calibrate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.stated import StatedOptions
+
+
+def calibrate(
+    *logs: str,
+    options: StatedOptions | None = None,
+    output: str | None = None,
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    jobs: int | None = None,
+    format: Format = "table",
+) -> int:
+    """Fit the few engine and deployment constants to measured runs of one deployment.
+
+    Parameters
+    ----------
+    logs
+        files, folders or patterns; three runs at different loads already help
+    options
+        what the logs do not say
+    output
+        record to write (TOML); every command takes it with --calibration
+    only
+        factors to fit: a_step a_seq t_req compute memory gamma phi; default: all that can matter
+    jobs
+        worker processes for the held-out check; default: one a core
+    format
+        table, json, csv, md or html
+    """
+    from bestserve.validation.calibrate import calibrate as fit
+
+    with progress("fitting") as tell:
+        answer = fit(
+            *logs,
+            output=output,
+            only=tuple(only or ()),
+            jobs=jobs,
+            progress=tell,
+            **(options or StatedOptions()).stated(),
+        )
+    emit(answer, format)
+    talk(answer.explain())
+    return 0

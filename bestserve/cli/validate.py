@@ -1,0 +1,140 @@
+"""`bestserve validate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.cli.stated import StatedOptions
+from bestserve.errors import InputError
+
+COLUMNS = (
+    "model",
+    "gpu",
+    "engine",
+    "regime",
+    "n",
+    "ttft_median_percent",
+    "ttft_p90_percent",
+    "ttft_bias_percent",
+    "tpot_median_percent",
+    "tpot_p90_percent",
+    "tpot_bias_percent",
+    "choices",
+    "regret_percent",
+)
+ROW_COLUMNS = (
+    "id",
+    "status",
+    "method",
+    "model",
+    "gpu",
+    "layout",
+    "ttft_predicted_ms",
+    "ttft_measured_ms",
+    "ttft_error_percent",
+    "tpot_predicted_ms",
+    "tpot_measured_ms",
+    "tpot_error_percent",
+    "reason",
+)
+METRICS = ("ttft", "tpot")
+
+
+def validate(
+    *logs: str,
+    options: StatedOptions | None = None,
+    calibration: str | None = None,
+    tolerance: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    rows: bool = False,
+    intervals: bool = True,
+    plot: str | None = None,
+    jobs: int | None = None,
+    format: Format = "table",
+) -> int:
+    """Compare predictions with measured logs, each run replayed under its client's protocol.
+
+    Parameters
+    ----------
+    logs
+        files, folders or patterns: vllm bench serve, SGLang, guidellm, AIPerf, llmperf,
+        inference-perf, InferenceMAX, llm-d, MLPerf LoadGen, tidy CSV, …
+    options
+        what the logs do not say
+    calibration
+        record written by `bestserve calibrate`
+    tolerance
+        largest median error, in per cent: 20, or ttft:25 tpot:15; exit code 4 above it
+    rows
+        show every run instead of the groups
+    intervals
+        compute 90 % prediction intervals
+    plot
+        write parity plots to this .html, .png, .svg or .pdf
+    jobs
+        worker processes; default: one a core
+    format
+        table, json, csv, md or html
+    """
+    from bestserve.validation.compare import validate as compare
+
+    limits = read_tolerance(tolerance)
+    with progress("replaying") as tell:
+        answer = compare(
+            *logs,
+            calibration=calibration,
+            with_intervals=intervals,
+            jobs=jobs,
+            progress=tell,
+            **(options or StatedOptions()).stated(),
+        )
+    if format == "json":
+        emit(answer, format)
+    elif rows or len(answer.rows) == 1:
+        emit_records(answer.row_records(), format, columns=ROW_COLUMNS)
+    elif answer.groups:
+        emit_records(answer.records(), format, columns=COLUMNS)
+    for warning in answer.warnings:
+        talk(warning)
+    talk(answer.explain())
+    if plot is not None:
+        from bestserve.validation.parity import draw_parity
+
+        talk(f"parity plots: {draw_parity(answer.rows, plot)}")
+    return outside(answer, limits)
+
+
+def read_tolerance(texts: list[str] | None) -> dict[str, float]:
+    """Read "20", "20%", "ttft:25 tpot:15" as largest median errors by metric [1]."""
+    out: dict[str, float] = {}
+    for text in texts or []:
+        for part in text.replace(",", " ").split():
+            name, _, number = part.rpartition(":")
+            names = METRICS if not name else (name.lower(),)
+            try:
+                value = float(number.removesuffix("%")) / 100
+            except ValueError:
+                value = -1.0
+            if not (value > 0 and set(names) <= set(METRICS)):
+                raise InputError(
+                    f"tolerance {part[:40]!r} is not understood; write per cent, such as 20, "
+                    "or ttft:25 tpot:15"
+                )
+            out.update(dict.fromkeys(names, value))
+    return out
+
+
+def outside(answer: Any, limits: dict[str, float]) -> int:
+    """Return 4 if a median error exceeds its tolerance, or if none could be computed; else 0."""
+    code = 0
+    for metric, limit in limits.items():
+        summary = answer.overall.get(metric)
+        if summary is None:
+            talk(f"{metric.upper()}: nothing predicted, so outside the tolerance")
+            code = 4
+        elif summary.median > limit:
+            talk(f"{metric.upper()}: median error {summary.median:.1%} exceeds {limit:.1%}")
+            code = 4
+    return code
