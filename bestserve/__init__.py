@@ -30,6 +30,13 @@ _WHERE = {
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
     "simulate": "bestserve.api",
+    "explain": "bestserve.api",
+    "sensitivity": "bestserve.api",
+    "sweep": "bestserve.api",
+    "uncertainty": "bestserve.api",
+    "what_if": "bestserve.api",
+    "validate": "bestserve.validation.compare",
+    "calibrate": "bestserve.validation.calibrate",
 }
 """Public names and the modules that define them; loaded when first used (PEP 562)."""
 
@@ -49,10 +56,15 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from bestserve.api import explain as explain
     from bestserve.api import goodput as goodput
     from bestserve.api import predict as predict
     from bestserve.api import rank as rank
+    from bestserve.api import sensitivity as sensitivity
     from bestserve.api import simulate as simulate
+    from bestserve.api import sweep as sweep
+    from bestserve.api import uncertainty as uncertainty
+    from bestserve.api import what_if as what_if
     from bestserve.models.step_time import StepTime as StepTime
     from bestserve.specs.hardware import Hardware as Hardware
     from bestserve.specs.lengths import Empirical as Empirical
@@ -66,3 +78,5 @@ if TYPE_CHECKING:
     from bestserve.specs.strategy import Strategy as Strategy
     from bestserve.specs.workload import RequestClass as RequestClass
     from bestserve.specs.workload import Workload as Workload
+    from bestserve.validation.calibrate import calibrate as calibrate
+    from bestserve.validation.compare import validate as validate
