@@ -1,0 +1,81 @@
+"""Write what the code knows into the pages: universal constants, commands, public names.
+
+    python docs/generate.py
+
+`tests/docs/test_generated.py` fails while a page and the code differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import bestserve
+from bestserve.cli import COMMANDS
+from bestserve.models.constants import FITTED, ConstantRecord, describe
+
+DOCS = Path(__file__).parent
+
+
+def constants() -> str:
+    """Return the universal constants as a table, in the order of the code."""
+    lines = ["| constant | value | unit | kind | source |", "| --- | --- | --- | --- | --- |"]
+    lines += [constant_row(record) for record in describe()]
+    return f"**A** = {FITTED}.\n\n" + "\n".join(lines)
+
+
+def constant_row(record: ConstantRecord) -> str:
+    """Return one line of the table; times in µs, as people say them."""
+    value, unit = record.value, record.unit
+    source = record.source.replace(FITTED, "A")
+    if unit == "s":
+        value, unit = value * 1e6, "µs"
+    elif unit == "B/s/SM":
+        value, unit = value / 1e9, "GB/s/SM"
+    return f"| `{record.name}` | {value:.4g} | {unit} | {record.kind} | {source} |"
+
+
+def commands() -> str:
+    """Return the commands with what they answer."""
+    rows = [f"| `bestserve {name}` | {text} |" for name, text in COMMANDS.items()]
+    return "\n".join(["| command | answers |", "| --- | --- |", *rows])
+
+
+def names() -> str:
+    """Return the public names with the first line of their docstrings."""
+    public = [name for name in bestserve.__all__ if name != "__version__"]
+    rows = [f"| `bestserve.{name}` | {summary(getattr(bestserve, name))} |" for name in public]
+    return "\n".join(["| name | is |", "| --- | --- |", *rows])
+
+
+def summary(thing: object) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    first = (thing.__doc__ or "").strip().split("\n\n")[0]
+    return " ".join(first.split()).replace("|", "\\|").removesuffix(".")
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "constants": (DOCS / "models" / "step-time.md", constants),
+    "commands": (DOCS / "reference.md", commands),
+    "names": (DOCS / "reference.md", names),
+}
+"""Table -> page that shows it between `<!-- table: begin -->` and `<!-- table: end -->`, maker."""
+
+
+def between(table: str) -> re.Pattern[str]:
+    """Return the pattern of a table's place in a page, with the table as group 2."""
+    return re.compile(rf"(<!-- {table}: begin -->\n)(.*?)(\n<!-- {table}: end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite every table in its page."""
+    for table, (page, make) in TABLES.items():
+        made = f"\n{make()}\n"
+        text = page.read_text(encoding="utf-8")
+        text = between(table).sub(lambda m, made=made: m[1] + made + m[3], text)
+        page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Tables that the documentation takes from the code are those of the code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generator = load_generator()
+
+
+@pytest.mark.parametrize("table", generator.TABLES)
+def test_the_page_shows_what_the_code_has(table: str) -> None:
+    page, make = generator.TABLES[table]
+    shown = generator.between(table).search(page.read_text(encoding="utf-8"))
+    assert shown is not None, f"{page.name} has no place for the table of {table}"
+    assert shown[2].strip() == make(), "run python docs/generate.py"
+
+
+def test_times_are_in_microseconds() -> None:
+    table = generator.constants()
+    assert "| `gemm.launch` | 3.3 | µs | measured | A; rounded by hand |" in table
+    assert "| `moe.rate_local` | 16 | GB/s/SM |" in table
