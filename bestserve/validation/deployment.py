@@ -168,7 +168,10 @@ def _vllm_prefill(
         if row.max_num_batched_tokens is not None:
             own = {}
         return {"policy": "chunked", **own}
-    out: dict[str, object] = {"policy": "prefill_priority"}
+    # V1 keeps mixing decodes with prompts; it only stops cutting them.
+    out: dict[str, object] = {
+        "policy": "prefill_priority" if choice.preset == "vllm-v0" else "mixed"
+    }
     if row.max_num_batched_tokens is None:
         out["max_num_batched_tokens"] = max(engine.max_num_batched_tokens, longest)
     return out
