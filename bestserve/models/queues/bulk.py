@@ -381,6 +381,9 @@ class _Chain:
             lengths = np.append(lengths, self.f_full)
         waiting = np.maximum(waiting, 0.0)
         fits = waiting[:, : m + 1]
+        if m == self.top:
+            # the budget never binds: what the grid does not reach stays in its last state
+            fits[:, m] += np.maximum(1.0 - fits.sum(axis=1), 0.0)
         mass = fits * weights[:, None]
         hist.add(mass, f_done[None, :], lengths[:, None] * self.server.spread)
         by_size = mass.sum(axis=0)

@@ -70,9 +70,7 @@ class Wait:
         return Distribution.from_cdf(x, F, mean)
 
 
-def gig1_wait(
-    service: Floats, weight: Floats, rate: float, scv: float = 1.0, shape: float | None = None
-) -> Wait | None:
+def gig1_wait(service: Floats, weight: Floats, rate: float, scv: float = 1.0) -> Wait | None:
     """Return the stationary wait, or `None` when the load is 1 or more.
 
     service, weight : atoms of the service time [m, s] and shares; rate : λ [1/s];
@@ -89,18 +87,19 @@ def gig1_wait(
         return None
     h = s1 / CELLS_PER_SERVICE
     guess = rate * (scv / rate**2 + s2 - s1**2) / (2 * (1 - load))
-    need = 1.5 * (16 * (guess + s1) + 8 * s1 + service.max()) / h
+    gaps = 0.0 if scv == 1.0 else (1 + 5 * scv**0.5) / rate
+    need = 1.5 * (16 * (guess + s1) + 8 * s1 + service.max() + gaps) / h
     size = 1 << int(np.ceil(np.log2(min(need, MAX_CELLS))))
     h = max(h, need * h / size)
     s = _atoms(service / h, weight, size)
     if scv == 1.0:
         pmf = _poisson_wait(s, load)
         return Wait(h, pmf, rate * s2 / (2 * (1 - load)), load)
-    gaps = _gamma_gaps(rate, scv, h, size)
-    r = _tilt(s, gaps)
+    law = _gamma_gaps(rate, scv, h, size)
+    r = min(_tilt(s, law), 300.0 / size)
     x = np.arange(size)
     growth = np.exp(r * x)
-    phi = np.fft.fft(s * growth) * np.conj(np.fft.fft(gaps / growth))
+    phi = np.fft.fft(s * growth) * np.conj(np.fft.fft(law / growth))
     c = np.fft.ifft(np.log(1.0 - phi))
     c[size // 2 :] = 0.0
     c[0] = 0.0

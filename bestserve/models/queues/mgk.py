@@ -1,8 +1,10 @@
 """One queue shared by k servers (M/G/k).
 
 P(wait) by Erlang's C formula; given a wait, its transform is Ĝ (1 − ρ)/(1 − ρ R̂), R the
-equilibrium residual of S/k and G the shortest of k residuals of S (van Hoorn & Tijms 1982). The
-closed form is E W = C ES/(k(1−ρ)) · (c_a² + c_s²)/2 (Allen-Cunneen).
+equilibrium residual of S/k and G the shortest of k residuals of S (van Hoorn & Tijms 1982). Its
+mean is set to the mix c_s² W(M/M/k) + (1 − c_s²) W(M/D/k) with Cosmetatos' form of the latter
+(1975; 1 % against Crommelin's exact values), where c_s² ≤ 1. The simplest closed form is
+E W = C ES/(k(1−ρ)) · (c_a² + c_s²)/2 (Allen-Cunneen).
 """
 
 from __future__ import annotations
@@ -59,6 +61,14 @@ def mgk_wait(service: Floats, weight: Floats, rate: float, servers: int) -> Wait
     waiting = np.maximum(np.fft.irfft(transform, size), 0.0)
     waiting /= waiting.sum()
     p_wait = erlang_c(servers, rate * s1)
+    scv = s2 / s1**2 - 1.0
+    if scv < 1.0:
+        k = servers
+        exponential = allen_cunneen(k, rate, s1, 1.0, 1.0)
+        bend = (1 - load) * (k - 1) * ((4 + 5 * k) ** 0.5 - 2) / (16 * k * load)
+        target = scv * exponential + (1 - scv) * exponential / 2 * (1 + min(bend, 0.25))
+        found = p_wait * float(waiting @ np.arange(size)) * h
+        h *= target / max(found, 1e-300)
     pmf = p_wait * waiting
     pmf[0] += 1 - p_wait
     return Wait(h, pmf, float(pmf @ np.arange(size)) * h, load)

@@ -59,7 +59,7 @@ class Engine:
         own = self.slope(n, spread)
         return Response(alpha=max(own - k * self.requests.context, 0.0), k=k)
 
-    def prompt_step(self, tokens: Floats, decodes: float, split: bool) -> Floats:
+    def prompt_step(self, tokens: Floats, decodes: float | Floats, split: bool) -> Floats:
         """Return the time of a step that takes `tokens` prompt tokens beside `decodes` [m, s].
 
         Attention pairs per prompt token are those of a mean prompt; a step of few whole prompts

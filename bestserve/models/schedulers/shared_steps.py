@@ -31,10 +31,6 @@ from bestserve.models.schedulers.prefill_priority import slot_reason
 
 Floats = NDArray[np.float64]
 
-CROWDING, CROWDING_POWER = 0.6, 8.0
-"""How far the decodes in full steps move from their mean to those of saturation as load → 1:
-0.6·load⁸, tuned on 49 settings of an earlier prototype; ad hoc."""
-
 
 @dataclass(frozen=True, slots=True)
 class SharedLane:
@@ -162,16 +158,29 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
 
 
 def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
-    """Return the chain's server beside `decodes` decodes."""
+    """Return the chain's server beside `decodes` decodes, more of them in full steps.
+
+    While prompts queue, (M − n)/E[l] requests join a step and n/E[D] leave, so n moves towards
+    its saturated value n* as 1 − e^{−j/E[D]} over the j steps of the backlog; a backlog of 1/θ
+    tokens, the mean excess over M, lasts 1/(θ M (1 − ρ)) steps.
+    """
     engine, r = lane.engine, lane.engine.requests
     full = min(engine.budget * r.d1 / (r.p1 + r.d1), float(engine.slots))
-    load = rate / lane.capacity
-    crowded = decodes + CROWDING * load**CROWDING_POWER * max(full - decodes, 0.0)
+    room = lane.room(decodes)[1]
+    time = float(engine.prompt_step(np.array([room]), decodes, lane.split)[0])
+    load = min(rate * r.p1 / room * time, 0.999)
+    steps = load * r.p2 / (r.p1 * room * (1 - load) ** 2)
+    crowded = decodes + max(full - decodes, 0.0) * -np.expm1(-steps / max(r.d1, 1.0))
     budget, packed = lane.room(crowded)
+
+    def step(x: Floats) -> Floats:
+        beside = np.where(x >= packed * (1 - 1e-9), crowded, decodes)
+        return engine.prompt_step(x, beside, lane.split)
+
     return BulkServer(
         budget=budget,
         packed=packed,
-        step=lambda x: engine.prompt_step(x, decodes, lane.split),
+        step=step,
         vacation=engine.decode(decodes),
         alone=lane.alone,
         idle=idle,

@@ -1,0 +1,213 @@
+"""The queueing families against theory with known answers; each test names its source."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bestserve.models.distribution import Distribution
+from bestserve.models.queues.busy_period import busy_period
+from bestserve.models.queues.gig1 import gig1_wait
+from bestserve.models.queues.mgk import allen_cunneen, erlang_c, mgk_wait
+from bestserve.models.queues.mixture import mixture, pearson3_cdf
+from bestserve.models.queues.occupancy import occupancy
+from bestserve.models.queues.packing import packed_tokens
+
+ONE = np.array([1.0])
+
+
+def exponential_atoms(count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Mean-exact atoms of the exponential law with mean 1."""
+    edges = -np.log1p(-np.linspace(0.0, 1.0 - 1e-9, count + 1))
+    tail = np.exp(-edges) * (edges + 1.0)
+    values = (tail[:-1] - tail[1:]) * count
+    values[-1] += 1.0 - values.mean()
+    return values, np.full(count, 1.0 / count)
+
+
+@pytest.mark.parametrize("load", [0.1, 0.5, 0.8, 0.95])
+def test_deterministic_service_has_the_pollaczek_khinchine_mean(load: float) -> None:
+    # M/D/1: E W = ρ/(2(1 − ρ)) (Kleinrock, Queueing Systems I, 5.6)
+    wait = gig1_wait(ONE, ONE, load)
+    assert wait is not None
+    on_grid = float(wait.pmf @ np.arange(wait.pmf.size)) * wait.h
+    assert on_grid == pytest.approx(load / (2 * (1 - load)), rel=2e-3)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.7, 0.9])
+def test_exponential_service_has_exponential_response(load: float) -> None:
+    # M/M/1: response time is exponential with mean 1/(1 − ρ) (Kleinrock I, 5.118)
+    service, weight = exponential_atoms()
+    wait = gig1_wait(service, weight, load)
+    assert wait is not None
+    response = wait.plus(service, weight)
+    for p in (0.5, 0.9, 0.99):
+        assert response.quantile(p) == pytest.approx(-math.log1p(-p) / (1 - load), rel=0.02)
+
+
+@pytest.mark.parametrize("scv", [0.25, 0.5, 4.0])
+@pytest.mark.parametrize("load", [0.5, 0.8])
+def test_gamma_gaps_and_exponential_service_solve_the_root_equation(
+    scv: float, load: float
+) -> None:
+    # GI/M/1: P(wait) = σ, σ = A*(1 − σ) the gap transform, E W = σ/(1 − σ) (Kleinrock I, 6.4)
+    shape, scale = 1 / scv, scv / load
+    sigma = load
+    for _ in range(500):
+        sigma = (1 + scale * (1 - sigma)) ** -shape
+    service, weight = exponential_atoms()
+    wait = gig1_wait(service, weight, load, scv)
+    assert wait is not None
+    assert wait.mean == pytest.approx(sigma / (1 - sigma), rel=0.02)
+
+
+def test_deterministic_gaps_and_service_never_wait() -> None:
+    # D/D/1 is the limit of Erlang gaps; with 400 stages the wait is small against service
+    wait = gig1_wait(ONE, ONE, 0.5, 1 / 400)
+    assert wait is not None
+    assert wait.mean < 2e-3
+
+
+def test_gig1_refuses_saturation() -> None:
+    assert gig1_wait(ONE, ONE, 1.0) is None
+    assert mgk_wait(ONE, ONE, 2.0, 2) is None
+
+
+def test_erlang_c_values() -> None:
+    # Erlang's table: C(2, 1) = 1/3; C(5, 4) = 0.5541 (Gross & Harris, Queueing Theory, 2.3)
+    assert erlang_c(2, 1.0) == pytest.approx(1 / 3)
+    assert erlang_c(5, 4.0) == pytest.approx(0.5541, abs=1e-4)
+
+
+@pytest.mark.parametrize(("servers", "load"), [(2, 0.5), (2, 0.8), (4, 0.8), (8, 0.9)])
+def test_shared_queue_of_exponential_servers_is_exact(servers: int, load: float) -> None:
+    # M/M/k: E W = C/(k(1 − ρ)), the wait of those who wait exponential (Kleinrock I, 3.5)
+    service, weight = exponential_atoms()
+    wait = mgk_wait(service, weight, servers * load, servers)
+    assert wait is not None
+    exact = erlang_c(servers, servers * load) / (servers * (1 - load))
+    assert wait.mean == pytest.approx(exact, rel=0.01)
+    assert allen_cunneen(servers, servers * load, 1.0, 1.0, 1.0) == pytest.approx(exact)
+
+
+def crommelin_wait(servers: int, load: float) -> float:
+    """Exact E W of M/D/k, service 1, from the number in system one service time apart.
+
+    Who is in service now is gone then: N' = max(N − k, 0) + Poisson(kρ) (Crommelin 1932), and
+    E W = (E N − kρ)/(kρ) by Little's law.
+    """
+    from scipy.stats import poisson
+
+    size = 400
+    arrivals = poisson.pmf(np.arange(size), servers * load)
+    matrix = np.zeros((size, size))
+    for n in range(size):
+        left = max(n - servers, 0)
+        matrix[n, left:] = arrivals[: size - left]
+    matrix[:, -1] += 1 - matrix.sum(axis=1)
+    system = matrix.T - np.eye(size)
+    system[-1] = 1.0
+    law = np.linalg.solve(system, np.eye(size)[-1])
+    mean = float(law @ np.arange(size))
+    return (mean - servers * load) / (servers * load)
+
+
+@pytest.mark.parametrize("load", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("servers", [2, 4])
+def test_shared_deterministic_servers(servers: int, load: float) -> None:
+    wait = mgk_wait(ONE, ONE, servers * load, servers)
+    assert wait is not None
+    assert wait.mean == pytest.approx(crommelin_wait(servers, load), rel=0.02)
+
+
+def test_one_deterministic_server_checks_the_exact_chain() -> None:
+    assert crommelin_wait(1, 0.7) == pytest.approx(0.7 / 0.6, rel=1e-6)
+
+
+def test_constant_step_time_is_infinite_server() -> None:
+    # M/G/∞: Poisson occupancy (Tijms 1.1.3)
+    found = occupancy(rate=20.0, steps=10.0, step_times=np.full(300, 0.1))
+    assert found.mean == pytest.approx(20.0, rel=1e-9)
+    assert found.variance == pytest.approx(20.0, rel=1e-6)
+    assert found.idle == pytest.approx(math.exp(-20.0), rel=1e-6)
+
+
+def test_step_time_in_proportion_to_sequences_is_processor_sharing() -> None:
+    # M/G/1-PS: geometric occupancy, E[T | x] = x/(1 − ρ) (Kleinrock, Queueing Systems II, 4.4)
+    load = 0.8
+    times = 0.01 * np.arange(1, 401)
+    found = occupancy(rate=load / (0.01 * 5.0), steps=5.0, step_times=times)
+    assert found.mean == pytest.approx(load / (1 - load), rel=1e-6)
+    assert found.tpot == pytest.approx(0.01 / (1 - load), rel=1e-6)
+
+
+def test_slot_limit_with_constant_steps_is_erlang_c() -> None:
+    # n ≤ B servers, each request B-th of a server: M/M/B waits with probability C(B, a)
+    found = occupancy(rate=8.0, steps=1.0, step_times=np.ones(10))
+    assert found.wait == pytest.approx(erlang_c(10, 8.0), rel=1e-9)
+
+
+def test_busy_period_of_deterministic_service() -> None:
+    # Borel law: E N = 1/(1−ρ), Var N = ρ/(1−ρ)³ (Tijms 9.2)
+    found = busy_period(0.6, 1.0, 1.0, 1.0)
+    mean, variance = 2.5, 0.6 / 0.4**3
+    assert found.first == pytest.approx(mean)
+    assert found.second - found.first**2 == pytest.approx(variance)
+    assert found.mates == pytest.approx((variance + mean**2) / mean - 1)
+
+
+def test_pearson_law_is_gamma() -> None:
+    from scipy.special import gammainc
+
+    x = np.linspace(0.1, 12, 40)
+    for shape in (0.4, 1.0, 3.0, 30.0):
+        found = pearson3_cdf(x, np.array(shape), np.array(shape), np.array(2 * shape))
+        assert np.abs(found - gammainc(shape, x)).max() < 2.5e-3
+
+
+def test_mixture_keeps_mean_and_percentiles() -> None:
+    mean = np.array([1.0, 3.0])
+    law = mixture(np.array([0.5, 0.5]), mean, np.array([1e-6, 1e-6]), np.array([1e-9, 1e-9]), 0.0)
+    assert law.mean == pytest.approx(2.0)
+    assert law.quantile(0.25) == pytest.approx(1.0, rel=2e-3)
+    assert law.quantile(0.9) == pytest.approx(3.0, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "mean,cv,budget", [(1000, 0.8, 8192), (1000, 0.5, 2048), (4096, 1.0, 8192)]
+)
+def test_packing_matches_first_come_packing_of_samples(mean: int, cv: float, budget: int) -> None:
+    rng = np.random.default_rng(3)
+    s = math.sqrt(math.log(1 + cv * cv))
+    prompts = np.maximum(np.rint(mean * np.exp(s * rng.standard_normal(100_000) - s * s / 2)), 1)
+    batches, filled = [], 0.0
+    for prompt in prompts:
+        if filled and filled + prompt > budget:
+            batches.append(filled)
+            filled = 0.0
+        filled += prompt
+    values, counts = np.unique(prompts, return_counts=True)
+    found = packed_tokens(values, counts / counts.sum(), float(budget))
+    assert found == pytest.approx(float(np.mean(batches)), rel=0.015)
+
+
+def test_distribution_interpolates_its_quantiles() -> None:
+    law = Distribution(np.array([0.0, 1.0, 3.0]), np.array([0.2, 0.6, 1.0]), 1.2)
+    assert law.quantile(0.1) == 0.0
+    assert law.quantile(0.8) == pytest.approx(2.0)
+    assert float(law.cdf(2.0)) == pytest.approx(0.8)
+    shifted = law.shift(1.0).scale(2.0)
+    assert shifted.quantile(0.8) == pytest.approx(6.0)
+    assert Distribution.mixture([law, law.shift(5)], [0.5, 0.5]).mean == pytest.approx(3.7)
+    with pytest.raises(ValueError, match="probability"):
+        law.quantile(1.5)
+
+
+def test_infinite_laws_never_meet_a_threshold() -> None:
+    never = Distribution.point(math.inf)
+    assert not never.finite
+    assert never.quantile(0.1) == math.inf
+    assert float(never.cdf(1e9)) == 0.0
+    assert never.variance == math.inf
