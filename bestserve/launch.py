@@ -137,7 +137,10 @@ def manifest(pools: tuple[PoolLaunch, ...], engine: str) -> str:
 
 
 def _limits(lowered: Lowered, pool: Pool) -> tuple[int, int]:
-    """Return max_num_seqs and max_num_batched_tokens as the plan was computed with."""
+    """Return max_num_seqs and max_num_batched_tokens as the plan was computed with.
+
+    A step holds no more sequences than tokens, and vLLM refuses to start with more slots.
+    """
     problem, engine = lowered.problem, lowered.engine
     seqs = pool.max_num_seqs or problem.max_num_seqs or engine.max_num_seqs
     tokens = (
@@ -145,7 +148,7 @@ def _limits(lowered: Lowered, pool: Pool) -> tuple[int, int]:
         or problem.max_num_batched_tokens
         or engine.max_num_batched_tokens
     )
-    return seqs, tokens
+    return min(seqs, tokens), tokens
 
 
 def _vllm(lowered: Lowered, pool: Pool) -> list[str]:

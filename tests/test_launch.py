@@ -41,6 +41,13 @@ def test_vllm_gets_the_limits_of_the_plan():
     assert flag(pool.command, "--max-num-batched-tokens") == "2048"
 
 
+def test_vllm_gets_no_more_slots_than_tokens():
+    """Else it stops: max_num_batched_tokens must be greater than or equal to max_num_seqs."""
+    assert lowered().engine.max_num_seqs > 512
+    (pool,) = launch_pools(lowered(), Strategy.parse("2m-tp4-tokens512"))
+    assert flag(pool.command, "--max-num-seqs") == "512"
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_states_parallelism_and_budget(engine):
     (pool,) = launch_pools(lowered(engine), Strategy.parse("2m-tp4-tokens4096"))
