@@ -1,0 +1,155 @@
+"""The same charts for papers: PNG and SVG through Matplotlib, each with its data as CSV."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from bestserve.reporting.chart import PALETTE, Chart, ink, letter
+
+MARKS = "osD^xP*p"
+STYLES = ("-", "--", ":", "-.")
+SIZE = (6.3, 3.8)
+"""Inches: the width of a text column of A4."""
+
+
+def save_figures(charts: tuple[Chart, ...], folder: str | Path) -> list[Path]:
+    """Write `<key>.png`, `<key>.svg` and `<key>.csv` of every chart; return the paths.
+
+    ImportError says what to install when Matplotlib is missing.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("figures need matplotlib: pip install 'bestserve[report]'") from None
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for chart in charts:
+        figure = Figure(figsize=SIZE, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(chart, figure.add_subplot())
+        for suffix in ("png", "svg"):
+            path = target / f"{chart.key}.{suffix}"
+            # No date and a fixed salt: the same data give the same file.
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(path, dpi=200, metadata=metadata)
+            written.append(path)
+        written.append(save_csv(chart, target / f"{chart.key}.csv"))
+    return written
+
+
+def save_csv(chart: Chart, path: Path) -> Path:
+    """Write the rows of a chart and return the path."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        names = list(chart.records[0]) if chart.records else []
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(chart.records)
+    return path
+
+
+def draw(chart: Chart, axes: Any) -> None:
+    """Draw a chart on Matplotlib axes."""
+    {"lines": _lines, "points": _points, "waterfall": _fall, "bars": _bars, "map": _map}[
+        chart.kind
+    ](chart, axes)
+    axes.set_xlabel(_text(chart.x_label))
+    axes.set_ylabel(_text(chart.y_label))
+    if chart.log_y:
+        axes.set_yscale("log")
+    for limit in chart.limits:
+        line = axes.axhline if limit.axis == "y" else axes.axvline
+        line(limit.value, color=PALETTE[1], linestyle="--", linewidth=1, label=limit.name)
+    if chart.kind in ("lines", "points") or chart.limits:
+        axes.legend(fontsize="small")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _text(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _lines(chart: Chart, axes: Any) -> None:
+    for i, s in enumerate(chart.series):
+        axes.plot(
+            s.x,
+            s.y,
+            STYLES[i % len(STYLES)],
+            marker=MARKS[i % len(MARKS)],
+            markersize=3.5,
+            color=PALETTE[i % len(PALETTE)],
+            label=_text(s.name),
+        )
+
+
+def _points(chart: Chart, axes: Any) -> None:
+    for i, s in enumerate(chart.series):
+        if s.joined:
+            axes.plot(s.x, s.y, ":", color="grey", label=_text(s.name))
+        else:
+            colour = PALETTE[i % len(PALETTE)]
+            axes.plot(s.x, s.y, MARKS[i], color=colour, alpha=0.8, label=_text(s.name))
+
+
+def _fall(chart: Chart, axes: Any) -> None:
+    (s,) = chart.series
+    values = [float(x) for x in s.x]
+    starts, total = [], 0.0
+    for value in values:
+        starts.append(total)
+        total += value
+    colours = [PALETTE[0] if v >= 0 else PALETTE[2] for v in values]
+    names = [_text(str(y)) for y in s.y]
+    bars = axes.barh(
+        [*names, "total"],
+        [*values, total],
+        left=[*starts, 0.0],
+        color=[*colours, PALETTE[7]],
+    )
+    axes.bar_label(bars, [f"{v:.0f}" for v in [*values, total]], padding=3, fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max([total, *(limit.value for limit in chart.limits)]))
+
+
+def _bars(chart: Chart, axes: Any) -> None:
+    (s,) = chart.series
+    values = [float(x) for x in s.x]
+    errors = None
+    if s.low:
+        errors = [
+            [v - low for v, low in zip(values, s.low, strict=True)],
+            [high - v for v, high in zip(values, s.high, strict=True)],
+        ]
+    colours = [PALETTE[0] if v >= 0 else PALETTE[1] for v in values]
+    axes.barh([_text(str(y)) for y in s.y], values, color=colours, xerr=errors, ecolor="grey")
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.invert_yaxis()
+
+
+def _map(chart: Chart, axes: Any) -> None:
+    from matplotlib.patches import Patch, Rectangle
+
+    (s,) = chart.series
+    columns, lines = list(dict.fromkeys(s.x)), list(dict.fromkeys(s.y))
+    for x, y, told in zip(s.x, s.y, s.text, strict=True):
+        winner, _, rest = told.partition(": ")
+        i = chart.categories.index(winner)
+        cell = (columns.index(x) - 0.5, lines.index(y) - 0.5)
+        axes.add_patch(Rectangle(cell, 1, 1, facecolor=PALETTE[i % len(PALETTE)], edgecolor="w"))
+        label = f"{letter(i)} {rest.split(' req/s')[0]}"
+        centre = (cell[0] + 0.5, cell[1] + 0.5)
+        colour = ink(PALETTE[i % len(PALETTE)])
+        axes.annotate(label, centre, ha="center", va="center", color=colour, fontsize="small")
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(-0.5, len(lines) - 0.5)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(lines)), lines)
+    handles = [
+        Patch(facecolor=PALETTE[i % len(PALETTE)], label=f"{letter(i)}: {_text(name)}")
+        for i, name in enumerate(chart.categories)
+    ]
+    axes.legend(handles=handles, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

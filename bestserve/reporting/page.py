@@ -1,0 +1,202 @@
+"""The report as one HTML page that needs no network, and the report object users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bestserve import __version__
+from bestserve.reporting.content import Content, Progress, gather
+from bestserve.reporting.matplotlib_charts import save_figures
+from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
+from bestserve.results import Document, Ranking
+from bestserve.specs.problem import Problem
+
+TOP = 15
+"""Strategies in the page's table; the others are in its collapsed part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished report: `html()`, `save(path)`, `figures(folder)`."""
+
+    content: Content
+
+    def html(self) -> str:
+        """Return the page. ImportError says what to install when Jinja or Plotly is missing."""
+        return render(self.content)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page and return its path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self.html(), encoding="utf-8")
+        return target
+
+    def figures(self, folder: str | Path) -> list[Path]:
+        """Write all figures as PNG and SVG with their data as CSV; return the paths."""
+        return save_figures(self.content.charts, folder)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        # A page of its own: the notebook's styles and scripts stay out of it, and it out of theirs.
+        page = escape(self.html(), quote=True)
+        size = 'width="100%" height="900"'
+        return f'<iframe title="bestserve report" {size} srcdoc="{page}"></iframe>'
+
+
+def report(
+    problem: Problem,
+    *,
+    ranking: Ranking | None = None,
+    axes: Mapping[str, Sequence[float | str]] | None = None,
+    allocation: Document | None = None,
+    quick: bool = False,
+    verify: bool = True,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Answer all questions about a problem and return the report.
+
+    Parameters
+    ----------
+    ranking : an earlier `bs.rank(problem)`, to save the work
+    axes : of the winner's map, as for `bs.sweep`; default: mean lengths by factors of ¼ to 4
+    allocation : an answer of `bs.allocate` to show beside
+    quick : leave out winner's map and uncertainty, which take most of the time
+    verify : simulate what carries low trust
+
+    Raises InputError (no objectives), InfeasibleError (nothing feasible).
+    """
+    return Report(
+        gather(
+            problem,
+            ranking=ranking,
+            axes=axes,
+            allocation=allocation,
+            quick=quick,
+            verify=verify,
+            jobs=jobs,
+            progress=progress,
+        )
+    )
+
+
+def render(content: Content) -> str:
+    """Return the page of a report's content."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise ImportError("the report needs jinja2: pip install 'bestserve[report]'") from None
+    from markupsafe import Markup
+
+    folder = resources.files("bestserve") / "data" / "report"
+
+    def asset(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"cell": cell, "heading": heading}
+    environment.tests["numeric_in"] = lambda name, records: numeric(records, name)
+    template = environment.from_string(asset("report.html.j2"))
+    figures = {c.key: figure(c) for c in content.charts}
+    # Our own files and JSON made safe for a script element; all else is escaped by the template.
+    return template.render(
+        c=content,
+        version=__version__,
+        top=TOP,
+        style=Markup(asset("report.css")),
+        library=Markup(plotly_library()),
+        script=Markup(asset("report.js")),
+        figures=Markup(script_json(figures)),
+        facts=problem_facts(content.problem),
+        headline=headline(content),
+    )
+
+
+def headline(content: Content) -> str:
+    """Return the answer in one sentence."""
+    best = content.ranking.best
+    p = content.problem
+    return (
+        f"{best.strategy} carries {best.goodput:.3g} requests per second on {best.gpus} of "
+        f"{p.gpus} GPUs ({best.goodput_per_gpu:.3g} per GPU)."
+    )
+
+
+def problem_facts(problem: Problem) -> list[tuple[str, str]]:
+    """Return the problem as names and values."""
+    w = problem.workload
+    engine = problem.engine if isinstance(problem.engine, str) else problem.engine.name
+    facts = [
+        ("Model", _name(problem.model)),
+        ("GPUs", f"{problem.gpus} × {_name(problem.hardware)}"),
+        ("Engine", engine),
+        ("Objectives", str(problem.slo)),
+    ]
+    if problem.step_time is not None:
+        facts[0:2] = [("Step time", str(problem.step_time)), ("Instances", str(problem.gpus))]
+    if w.trace is not None:
+        facts.append(("Trace", Path(w.trace).name))
+    for c in w.classes:
+        lengths = f"{_law(c.input_len)} in, {_law(c.output_len)} out"
+        facts.append((f"Class {c.name}", f"{c.share:.0%}: {lengths}"))
+    if w.input_len is not None:
+        facts += [("Prompts", _law(w.input_len)), ("Answers", _law(w.output_len))]
+    arrivals = "Poisson" if w.burstiness == 1 else f"gamma, burstiness {w.burstiness:g}"
+    facts.append(("Arrivals", arrivals))
+    if w.prefix_cache_hit:
+        facts.append(("Prefix cache", f"{w.prefix_cache_hit:.0%} of prompt tokens"))
+    for name in ("precision", "max_num_seqs", "max_num_batched_tokens", "calibration"):
+        value = getattr(problem, name)
+        if value is not None:
+            facts.append((heading(name), str(value)))
+    return facts
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) else str(getattr(value, "name", value))
+
+
+def _law(law: Any) -> str:
+    if law.kind == "fixed":
+        return f"{law.tokens:,} tokens"
+    spread = f", coefficient of variation {law.scv**0.5:.2g}"
+    return f"{law.kind}, mean {law.mean_tokens:,.0f} tokens{spread}"
+
+
+def heading(name: str) -> str:
+    """Return a field's name as a column heading."""
+    text = name.replace("_ms", " [ms]").replace("_", " ")
+    for word in ("ttft", "tpot", "e2el", "gpus", "gpu"):
+        shown = {"gpus": "GPUs", "gpu": "GPU"}.get(word, word.upper())
+        text = " ".join(shown if w == word else w for w in text.split(" "))
+    return text[:1].upper() + text[1:]
+
+
+def cell(value: Any) -> str:
+    """Return a value as a person reads it: four digits, SI prefixes from 10⁶, blank for absent."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def numeric(records: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Return whether a column holds numbers only, so that it is set to the right."""
+    values = [r[name] for r in records]
+    return any(v is not None for v in values) and all(
+        isinstance(v, int | float | None) and not isinstance(v, bool) for v in values
+    )
