@@ -22,7 +22,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
-from bestserve.models.trust import Trust
+from bestserve.models.trust import COARSE_TAIL, FLAT, Trust
 
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
 
@@ -207,15 +207,30 @@ def _search(
     else:
         binding = "stability"
     down, up = _interval(tried, low, target)
+    doubts = _doubts(found, target, binding, max(low / down, up / low) - 1.0)
     return Goodput(
         rate=low * limit,
         low=down * limit,
         high=min(up, 1.0) * limit,
         binding=binding,
         at=found,
-        trust=found.trust,
+        trust=found.trust & Trust.of(*doubts),
         status=found.status,
     )
+
+
+def _doubts(found: Latencies, target: Target, binding: Binding, width: float) -> tuple[str, ...]:
+    """Return what makes the rate itself doubtful, beyond the latencies there."""
+    doubts = []
+    if width > FLAT:
+        doubts.append(
+            f"2 % of the threshold moves the rate by {100 * width:.0f} %: latency is nearly flat"
+        )
+    if binding in ("tpot", "joint"):
+        percentile = target.attainment if target.joint else target.tpot_percentile
+        if found.mean_batch < found.coarse * (COARSE_TAIL if percentile > 0.95 else 1.0):
+            doubts.append("few requests meet a prompt while they decode, so TPOT is lumpy")
+    return tuple(doubts)
 
 
 def _next(low: float, high: float, g_low: float, g_high: float, tolerance: float) -> float:

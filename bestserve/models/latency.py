@@ -79,7 +79,8 @@ class Latencies:
     or more) and end-to-end latency [s]; infinite when unstable
     rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
-    mean_batch : running sequences per (decode) lane; trust : may this be used without simulating
+    mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
+    matter of meeting one prompt or none; trust : may this be used without simulating
     """
 
     ttft: Distribution
@@ -91,6 +92,7 @@ class Latencies:
     trust: Trust
     status: Status
     classes: OutputClasses | None = None
+    coarse: float = 0.0
 
     @cached_property
     def e2el(self) -> Distribution:
@@ -267,7 +269,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
 
         def first(x: float) -> Distribution | None:
             met = prefill_pool.evaluate(prefill, x / k)
-            return None if met is None else met[0].shift(prefill.front_end())
+            return None if met is None else met.ttft.shift(prefill.front_end())
 
         limit = stability_rate(system)
         found = closed_loop.closed_tandem(
@@ -312,21 +314,21 @@ def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> La
     scv_p = lane_scv(system.arrivals, system.routing, k_p)
     scv_d = lane_scv(system.arrivals, system.routing, k_d)
     moved = tandem.transfer_moments(system.transfer, requests, rate / k_p)
-    first = prefill_pool.evaluate(prefill, rate / k_p, scv_p)
+    balanced = system.routing == "least_outstanding" and system.arrivals.scv == 1.0
+    first = prefill_pool.evaluate(prefill, rate / k_p, scv_p, k_p if balanced else 1)
     rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
     limit = stability_rate(system)
     if first is None or rest is None:
         return _unstable(rate, limit, Status.UNSTABLE)
-    ttft, busy = first
-    reasons = _arrival_reasons(system.arrivals, system.routing, scv_p)
+    reasons = (*first.reasons, *_arrival_reasons(system.arrivals, system.routing, scv_p))
     return _compose(
         requests,
         system.decode,
-        ttft.shift(prefill.front_end()),
+        first.ttft.shift(prefill.front_end()),
         rest,
         rate=rate,
         limit=limit,
-        utilisation=max(busy, rest.busy),
+        utilisation=max(first.busy, rest.busy),
         trust=Trust.of(*rest.reasons, *reasons),
     )
 
@@ -337,15 +339,15 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
     limit = prefill_pool.capacity(engine)
     if found is None:
         return _unstable(rate, limit, Status.UNSTABLE)
-    ttft = found[0].shift(engine.front_end())
+    ttft = found.ttft.shift(engine.front_end())
     return Latencies(
         ttft=ttft,
         tpot=Distribution.point(0.0),
         rate=rate,
-        utilisation=found[1],
+        utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*_gap_reasons(scv)),
+        trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
         status=Status.OK,
     )
 
@@ -430,6 +432,7 @@ def _compose(
         utilisation=utilisation,
         stability_rate=limit,
         mean_batch=met.running,
+        coarse=met.coarse,
         trust=trust,
         status=Status.OK,
         classes=classes,

@@ -12,6 +12,7 @@ from bestserve.models.queues.noise import Response
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.slots import running_limit
 from bestserve.models.system import Lane
+from bestserve.models.trust import LARGE_PROMPTS
 
 Floats = NDArray[np.float64]
 
@@ -106,6 +107,14 @@ class Engine:
         cost = r.prompt * (full / room) + pairs
         return np.asarray(cost * (r.p1 / float(r.weight @ cost)))
 
+    def large_prompts(self) -> tuple[str, ...]:
+        """Return the warning for whole prompts of random length that fill much of the budget."""
+        r = self.requests
+        share = float(r.weight[r.prompt > self.budget / 2].sum())
+        if r.fixed_prompt or self.lane.policy == "chunked" or share <= LARGE_PROMPTS:
+            return ()
+        return (f"{100 * share:.0f} % of prompts fill more than half of max_num_batched_tokens",)
+
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""
         r = self.requests
@@ -127,7 +136,7 @@ class LaneLatency:
     no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
-    prompt steps
+    prompt steps; coarse : mean sequences below which few requests meet a prompt (0: no matter)
     """
 
     ttft: Distribution
@@ -145,3 +154,4 @@ class LaneLatency:
     wait: float
     stall: float
     reasons: tuple[str, ...]
+    coarse: float = 0.0

@@ -2,59 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import BulkServer, bulk_load, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
+from bestserve.models.queues.mgk import mgk_wait
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.schedulers.engine import Engine
+
+Floats = NDArray[np.float64]
 
 SINGLE = 1.3
 """Mean prompts in a saturated whole-prompt step below which prompts go one at a time."""
 
 
-def server(engine: Engine) -> BulkServer:
-    """Return the bulk server of a lane without decodes; chunked lanes split prompts."""
+@dataclass(frozen=True, slots=True)
+class PrefillTables:
+    """What does not depend on the rate.
+
+    server : the bulk server of a lane without decodes; alone : time of each prompt by itself
+    [m, s]; work : prompts in tokens of mean cost [m]; single : whether a step holds one prompt
+    """
+
+    server: BulkServer
+    alone: Floats
+    work: Floats
+    single: bool
+
+
+@lru_cache(maxsize=512)
+def tables(engine: Engine) -> PrefillTables:
+    """Return the rate-independent tables of an engine; chunked lanes split prompts."""
     split = engine.lane.policy == "chunked"
     r, budget = engine.requests, engine.budget
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
-    return BulkServer(
+    alone = engine.prompt_times(0.0, split, budget)
+    server = BulkServer(
         budget=max(budget, packed),
         packed=packed,
         step=lambda x: engine.prompt_step(x, 0.0, split),
         vacation=0.0,
-        alone=engine.prompt_times(0.0, split, budget),
+        alone=alone,
         idle=1.0,
     )
+    single = not split and packed < SINGLE * r.p1
+    return PrefillTables(server, alone, engine.work_tokens(packed), single)
 
 
 def capacity(engine: Engine) -> float:
     """Return the saturated rate of the lane [1/s]."""
-    return 1.0 / bulk_load(server(engine), 1.0, engine.requests.p1)
+    lane = tables(engine)
+    if lane.single:
+        return 1.0 / float(engine.requests.weight @ lane.alone)
+    return 1.0 / bulk_load(lane.server, 1.0, engine.requests.p1)
 
 
-def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> tuple[Distribution, float] | None:
-    """Return (TTFT, busy share) of the lane, or `None` when it is not stable.
+@dataclass(frozen=True, slots=True)
+class PrefillLatency:
+    """ttft : [s]; busy : share of the time that steps run; reasons : what makes it doubtful."""
 
-    rate : λ > 0 [1/s]; scv : squared CV of the gaps. Exact GI/G/1 when prompts go one at a time;
-    else the Poisson bulk chain, its excess over a lone prompt scaled by the ratio of GI/G/1 to
-    M/G/1 waits at the same load when gaps are not exponential.
+    ttft: Distribution
+    busy: float
+    reasons: tuple[str, ...]
+
+
+def evaluate(
+    engine: Engine, rate: float, scv: float = 1.0, servers: int = 1
+) -> PrefillLatency | None:
+    """Return TTFT of a lane, or `None` when it is not stable.
+
+    rate : λ > 0 of this lane [1/s]; scv : squared CV of its gaps; servers : lanes that share one
+    queue (requests go to the least busy one), when prompts go one at a time and gaps are Poisson
+
+    Exact GI/G/1 when prompts go one at a time; else the Poisson bulk chain, its excess over a lone
+    prompt scaled by the ratio of GI/G/1 to M/G/1 waits at the same load for other gaps.
     """
-    r = engine.requests
-    bulk = server(engine)
-    alone = engine.prompt_times(0.0, engine.lane.policy == "chunked", engine.budget)
-    single = engine.lane.policy != "chunked" and bulk.packed < SINGLE * r.p1
-    if single:
-        wait = gig1_wait(alone, r.weight, rate, scv)
-        return None if wait is None else (wait.plus(alone, r.weight), wait.load)
-    met = bulk_wait(bulk, rate, engine.work_tokens(bulk.packed), r.weight)
+    r, lane = engine.requests, tables(engine)
+    if lane.single:
+        if servers > 1:
+            shared = mgk_wait(lane.alone, r.weight, servers * rate, servers)
+            if shared is None:
+                return None
+            return PrefillLatency(shared.plus(lane.alone, r.weight), shared.load, ())
+        wait = gig1_wait(lane.alone, r.weight, rate, scv)
+        if wait is None:
+            return None
+        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, ())
+    met = bulk_wait(lane.server, rate, lane.work, r.weight)
     if met is None:
         return None
     ttft = met.ttft
     if scv != 1.0:
-        ttft = rescale_excess(ttft, float(r.weight @ alone), met.load, scv)
-    return ttft, min(met.load, 1.0)
+        ttft = rescale_excess(ttft, float(r.weight @ lane.alone), met.load, scv)
+    return PrefillLatency(ttft, min(met.load, 1.0), engine.large_prompts())
 
 
 def rescale_excess(ttft: Distribution, floor: float, load: float, scv: float) -> Distribution:

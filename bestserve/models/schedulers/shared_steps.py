@@ -28,6 +28,7 @@ from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
+from bestserve.models.trust import COARSE_BATCH, HIGH_LOAD
 
 Floats = NDArray[np.float64]
 
@@ -282,8 +283,20 @@ def _assemble(
         capacity=lane.capacity,
         wait=state.wait,
         stall=sigma,
-        reasons=slot_reason(state.wait, wait_mean, met.ttft.mean),
+        reasons=(
+            *slot_reason(state.wait, wait_mean, met.ttft.mean),
+            *engine.large_prompts(),
+            *load_reason(rate / lane.capacity),
+        ),
+        coarse=COARSE_BATCH,
     )
+
+
+def load_reason(load: float) -> tuple[str, ...]:
+    """Return the warning for loads at which decodes and waiting prompts move together."""
+    if load > HIGH_LOAD:
+        return (f"the load is {100 * load:.0f} % of saturation",)
+    return ()
 
 
 def _variance(steps: StepLaw, total: Floats, slope: Floats, d: Floats, tau: float) -> Floats:
