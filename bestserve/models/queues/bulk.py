@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.lattice import Ramps, fft_size, group, split, weighted_quantile
+from bestserve.models.queues.lattice import (
+    Ramps,
+    Transform,
+    fft_size,
+    group,
+    split,
+    weighted_quantile,
+)
 
 Floats = NDArray[np.float64]
 
@@ -49,9 +56,9 @@ class BulkServer:
     else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
     shared : whether decodes take part in steps with prompts
     per_step : mean arrivals per step with decodes, whatever its length: what the clients of a
-    closed loop send when their requests end (None: Poisson in time); others : share of them that a tagged arrival
-    sees ((C − 1)/C for C clients); spread : whether arrivals fall anywhere in a step, not only
-    at its end
+    closed loop send when their requests end (None: Poisson in time); others : share of them that
+    a tagged arrival sees ((C − 1)/C for C clients); spread : whether arrivals fall anywhere in a
+    step, not only at its end
     """
 
     budget: float
@@ -210,7 +217,7 @@ class _Chain:
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
         self.f_full = float(server.step(np.array([server.packed]))[0])
-        f = server.step(self.d * np.arange(1, self.m + 1))
+        f = server.step(self.d * np.arange(1, self.m + 1, dtype=np.float64))
         self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
         # in a closed loop every step brings as many arrivals: as if all were equally long
         self.collects, self.collects_full = self.f, self.f_full
@@ -368,8 +375,8 @@ class _Chain:
         m, d = self.m, self.d
         cells = np.arange(m + 1)
         f_done = np.concatenate(([self.f[min(1, self.top)]], self.f[1 : m + 1]))
-        spectra = self.spectra[: m + 1] ** self.server.others
-        weights, lengths, spectra = group(share[: m + 1], self.f[: m + 1], spectra, GROUPS)
+        rows: Transform = np.power(self.spectra[: m + 1], self.server.others)
+        weights, lengths, spectra = group(share[: m + 1], self.f[: m + 1], rows, GROUPS)
         in_full = float(share[m + 1 :].sum())
         rest = np.zeros(1)
         waiting = np.fft.irfft(spectra * self.phi, n=self.size, axis=1)

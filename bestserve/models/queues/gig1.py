@@ -160,7 +160,8 @@ def _atoms(position: Floats, weight: Floats, size: int) -> Floats:
     position = np.minimum(position, size - 2.0)
     low = np.floor(position).astype(np.int64)
     part = position - low
-    return np.bincount(low, weight * (1 - part), size) + np.bincount(low + 1, weight * part, size)
+    masses = np.bincount(low, weight * (1 - part), size)
+    return np.asarray(masses + np.bincount(low + 1, weight * part, size), dtype=np.float64)
 
 
 def _uniform(width: float, size: int) -> Floats:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from bestserve.models.distribution import Distribution
 
 Floats = NDArray[np.float64]
+Transform = NDArray[np.complex128]
 
 TIME_POINTS = 640
 
@@ -17,12 +18,13 @@ def split(position: Floats, weight: Floats, size: int) -> Floats:
     position = np.minimum(position, size - 2)
     low = np.floor(position + 1e-9).astype(np.int64)
     part = np.maximum(position - low, 0.0)
-    return np.bincount(low, weight * (1 - part), size) + np.bincount(low + 1, weight * part, size)
+    masses = np.bincount(low, weight * (1 - part), size)
+    return np.asarray(masses + np.bincount(low + 1, weight * part, size), dtype=np.float64)
 
 
 def group(
-    weight: Floats, length: Floats, spectra: NDArray[np.complex128], count: int
-) -> tuple[Floats, Floats, NDArray[np.complex128]]:
+    weight: Floats, length: Floats, spectra: Transform, count: int
+) -> tuple[Floats, Floats, Transform]:
     """Return at most `count` groups of neighbouring rows: weight, mean length, mean spectrum.
 
     The first row stays alone.
@@ -33,7 +35,8 @@ def group(
     starts = np.unique(np.round(edges).astype(np.int64))[:-1]
     mass = np.add.reduceat(weight, starts)
     safe = np.maximum(mass, 1e-300)
-    merged = np.add.reduceat(weight[:, None] * spectra, starts, axis=0) / safe[:, None]
+    merged: Transform = np.add.reduceat(weight[:, None] * spectra, starts, axis=0)
+    merged = merged / safe[:, None]
     return mass, np.add.reduceat(weight * length, starts) / safe, merged
 
 
@@ -81,4 +84,6 @@ class Ramps:
         """Return the law of what was added."""
         density = np.cumsum(self.slope)[:-1] * self.h
         F = np.concatenate(([0.0], np.cumsum(density)))[:-1] / self.total
-        return Distribution.from_cdf(self.h * np.arange(F.size), F, self.moment / self.total)
+        return Distribution.from_cdf(
+            self.h * np.arange(F.size, dtype=np.float64), F, self.moment / self.total
+        )

@@ -114,7 +114,7 @@ def pearson3_cdf(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Fl
     return np.where(y > 0, result, 0.0)
 
 
-def scaled_beta_cdf(x: Floats, mean: Floats, variance: Floats, low: Floats, high: Floats) -> Floats:
+def scaled_beta_cdf(x: Floats, mean: Floats, variance: Floats, low: float, high: float) -> Floats:
     """Return P(X ≤ x) of the beta law on [low, high] with given mean and variance."""
     from scipy.special import betainc
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.queues.lattice import split
+
 Floats = NDArray[np.float64]
 
 CELLS = 256
@@ -29,11 +31,8 @@ def packed_tokens(prompt: Floats, weight: Floats, budget: float) -> float:
         return budget - float(weight @ prompt**2) / mean / 2
     d = budget / CELLS
     inside = prompt <= budget
-    low = np.floor(prompt[inside] / d).astype(int)
-    part = prompt[inside] / d - low
     size = CELLS + 2
-    pmf = np.bincount(low, weight[inside] * (1 - part), size)
-    pmf = (pmf + np.bincount(low + 1, weight[inside] * part, size))[: CELLS + 1]
+    pmf = split(prompt[inside] / d, weight[inside], size)[: CELLS + 1]
     cdf = np.cumsum(pmf)
     # renewal masses of the sums that follow a first prompt
     n = 4 * CELLS

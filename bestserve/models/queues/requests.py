@@ -6,6 +6,7 @@ All of it is independent of rate and hardware, so one `Requests` serves a whole 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,7 @@ def _prepare(lengths: Lengths) -> Requests:
     d1, d2 = float(p_out @ decode), float(p_out @ decode**2)
     busy = max(d1, 1e-12)
     context = float(p_out @ (kv1 * decode + decode * (decode + 1) / 2)) / busy
-    reserve = p_out @ (kv1 + decode + 1)
+    reserve = float(p_out @ (kv1 + decode + 1))
     classes, class_weight, class_prompt = _classes(decode, p_out, kv1)
     tables = _survival_tables(decode, p_out, kv1, kv2)
     alone, prompt_weight = _distinct(prompt, cached, p_in)
@@ -181,13 +182,18 @@ def _distinct(prompt: Floats, cached: Floats, weight: Floats) -> tuple[Floats, F
     Beyond that, neighbours by prompt are merged at their means.
     """
     pairs, index = np.unique(np.stack((prompt, cached)), axis=1, return_inverse=True)
-    share = np.bincount(index.ravel(), weights=weight, minlength=pairs.shape[1])
+    share = _sums(index.ravel(), weight)
     if share.size > MAX_PROMPTS:
         group = _quantile_groups(share, MAX_PROMPTS)
-        merged = np.bincount(group, weights=share)
-        pairs = np.stack([np.bincount(group, weights=row * share) / merged for row in pairs])
+        merged = _sums(group, share)
+        pairs = np.stack([_sums(group, row * share) / merged for row in pairs])
         share = merged
     return pairs, share
+
+
+def _sums(group: NDArray[np.intp], values: Floats) -> Floats:
+    """Return the sum of values in each group."""
+    return np.asarray(np.bincount(group, weights=values), dtype=np.float64)
 
 
 def _quantile_groups(share: Floats, count: int) -> NDArray[np.intp]:
@@ -207,17 +213,17 @@ def _classes(decode: Floats, weight: Floats, kv1: Floats) -> tuple[Floats, Float
     if not some.any():
         return np.zeros(0), np.zeros(0), np.zeros(0)
     steps, index = np.unique(decode[some], return_inverse=True)
-    share = np.bincount(index, weights=weight[some])
-    prompt = np.bincount(index, weights=(weight * kv1)[some])
+    share = _sums(index, weight[some])
+    prompt = _sums(index, (weight * kv1)[some])
     if steps.size > MAX_CLASSES:
         group = _quantile_groups(share, MAX_CLASSES)
-        steps = np.bincount(group, weights=steps * share)
-        share, prompt = (np.bincount(group, weights=v) for v in (share, prompt))
+        steps = _sums(group, steps * share)
+        share, prompt = _sums(group, share), _sums(group, prompt)
         steps = steps / share
     return steps, share / share.sum(), prompt / share
 
 
-def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -> dict[str, Floats]:
+def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -> dict[str, Any]:
     """Return survival function, responses and autocovariance spectra by decode age.
 
     With s the age of the older of two steps u apart, the response of the step time to one request
@@ -228,7 +234,7 @@ def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -
     steps = decode[order]
     tail = np.stack((weight, weight * kv1, weight * kv2))[:, order]
     tail = np.concatenate((np.cumsum(tail[:, ::-1], axis=1)[:, ::-1], np.zeros((3, 1))), axis=1)
-    edge = width * np.arange(STEP_BINS + 1)
+    edge = width * np.arange(STEP_BINS + 1, dtype=np.float64)
     # integral of the survival function over a bin, so that E[D] is kept exactly
     cumulative = np.stack([_integral(edge, steps, row) for row in tail])
     g0, g1, g2 = np.diff(cumulative, axis=1) / width

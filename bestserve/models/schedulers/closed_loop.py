@@ -109,6 +109,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
         beside = n if shared else 0.0
         room = max(engine.budget - beside, 1.0)
         packed = room if split else packed_tokens(r.prompt, r.weight, room)
+        ends = min(n / steps, 0.98 * packed / r.p1) if shared else n / steps
         server = BulkServer(
             budget=max(room, packed),
             packed=packed,
@@ -117,13 +118,14 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
             alone=engine.prompt_times(beside, split, room),
             idle=0.0,
             shared=shared,
-            per_step=min(n / steps, 0.98 * packed / r.p1) if shared else n / steps,
+            per_step=ends,
             others=max(clients - 1.0, 0.0) / clients,
             spread=pause > 0,
         )
-        assert server.per_step is not None
-        met = bulk_wait(server, server.per_step / tau, work, r.weight, with_steps=True)
-        assert met is not None
+        found = bulk_wait(server, ends / tau, work, r.weight, with_steps=True)
+        if found is None:
+            raise ArithmeticError("a closed loop cannot saturate its lane")
+        met = found
         tau = met.tau if shared else server.vacation / (1 - met.busy)
         rate = n / (steps * tau)
         target = min(max(clients - rate * (met.ttft.mean + pause), 0.02 * most), most)
@@ -138,7 +140,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
         variance = met.steps.variance_of(r.classes)
     else:
         stall = engine.prompt_times(0.0, False, engine.budget)
-        variance = r.classes * server.per_step * float(r.weight @ stall**2)
+        variance = r.classes * ends * float(r.weight @ stall**2)
     return _Steady(ttft, tau, variance, n, rate, waits)
 
 

@@ -53,11 +53,14 @@ def tables(engine: Engine) -> PrefillFirst:
     r = engine.requests
     packed = packed_tokens(r.prompt, r.weight, engine.budget)
     lone = engine.prompt_times(0.0, False, engine.budget)
+    s1, s2, s3 = (float(r.weight @ lone**p) for p in (1, 2, 3))
     return PrefillFirst(
-        _capacity(engine, packed, lone),
-        packed,
-        lone,
-        *(float(r.weight @ lone**p) for p in (1, 2, 3)),
+        capacity=_capacity(engine, packed, lone),
+        packed=packed,
+        lone=lone,
+        s1=s1,
+        s2=s2,
+        s3=s3,
         work=engine.work_tokens(packed),
         single=packed < SINGLE * r.p1,
     )
