@@ -191,9 +191,11 @@ def leaders(
 ) -> list[str]:
     """Return the best strategies of different families at a problem and at others around it."""
     found: dict[str, None] = {}
-    for number, each_problem in enumerate([problem, *extremes]):
+    # The middle of a sweep by factors is the problem itself, written differently.
+    asked = {p.model_dump_json(exclude={"hardware": {"name"}}): p for p in [problem, *extremes]}
+    for number, each_problem in enumerate(asked.values()):
         if progress is not None:
-            progress(f"candidates {number + 1} of {len(extremes) + 1}")
+            progress(f"candidates {number + 1} of {len(asked)}")
         for name in families(rank_strategies(each_problem).table, each):
             found.setdefault(name)
     return list(found)

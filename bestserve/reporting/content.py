@@ -29,7 +29,7 @@ from bestserve.specs.problem import Problem
 
 Progress = Callable[[str], None]
 CURVES = 4
-MAP_CANDIDATES = 6
+MAP_CANDIDATES = 8
 FACTORS = ("x0.25", "x0.5", "x1", "x2", "x4")
 
 
@@ -95,6 +95,7 @@ def gather(
     sweep = uncertainty = None
     if not quick:
         wanted = axes or default_axes(problem)
+        # Ranking the corners too would take longer than all the rest; the note says so.
         sweep = api.sweep(problem, wanted, strategies=leading, jobs=jobs, progress=progress)
         charts.append(map_chart(sweep))
         if problem.step_time is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -111,8 +112,8 @@ def _curve(
     for name in strategies:
         own = [(rate, ms) for n, rate, ms in points if n == name]
         if threshold is not None and own:
-            met = [rate for rate, ms in own if ms <= threshold * 1e3]
-            parts.append(f"{name} to {max(met):.3g}" if met else f"{name} never")
+            until = crossing(own, threshold * 1e3)
+            parts.append(f"{name} to {until:.3g}" if until > 0 else f"{name} never")
     tail = ""
     if threshold is not None:
         tail = f" The objective of {threshold * 1e3:.0f} ms holds for {', '.join(parts)} req/s."
@@ -139,15 +140,31 @@ def _curve(
     )
 
 
+def crossing(points: Sequence[tuple[float, float]], threshold: float) -> float:
+    """Return the rate at which a rising curve of (rate, latency) passes a threshold; 0: never met.
+
+    >>> crossing([(1.0, 10.0), (2.0, 30.0)], 20.0)
+    1.5
+    """
+    met = 0.0
+    for (rate, value), (following, higher) in itertools.pairwise([*points, (math.inf, math.inf)]):
+        if value > threshold:
+            break
+        met = rate
+        if threshold < higher < math.inf:
+            met += (following - rate) * (threshold - value) / (higher - value)
+            break
+    return met
+
+
 def waterfall_chart(fall: Waterfall, strategy: str) -> Chart:
     """How one latency at the goodput comes about, part by part."""
     up = fall.metric.upper()
     name = f"P{fall.percentile:g} {up}"
     largest = max(fall.parts, key=lambda p: p.seconds)
     against = "" if fall.threshold is None else f" of {fall.threshold * 1e3:.0f} ms allowed"
-    limits = ()
-    if fall.threshold is not None:
-        limits = (Limit(fall.threshold * 1e3, f"objective {fall.threshold * 1e3:.0f} ms", "x"),)
+    objective = f"objective {(fall.threshold or 0.0) * 1e3:.0f} ms"
+    limits = () if fall.threshold is None else (Limit(fall.threshold * 1e3, objective, "x"),)
     return Chart(
         key=f"{fall.metric}-waterfall",
         title=f"What makes the {up} of {strategy}",
@@ -248,7 +265,10 @@ def map_chart(found: Sweep) -> Chart:
         ),
         categories=tuple(order),
         records=rows(found.records()),
-        notes=("Each cell is labelled with the winner's goodput in requests per second.",),
+        notes=(
+            "Each cell is labelled with the winner's goodput in requests per second.",
+            f"Candidates: {', '.join(found.strategies)}.",
+        ),
     )
 
 

@@ -63,7 +63,10 @@ def draw(chart: Chart, axes: Any) -> None:
     for limit in chart.limits:
         line = axes.axhline if limit.axis == "y" else axes.axvline
         line(limit.value, color=PALETTE[1], linestyle="--", linewidth=1, label=limit.name)
-    if chart.kind in ("lines", "points") or chart.limits:
+    if chart.kind == "waterfall":
+        for limit in chart.limits:
+            axes.set_title(limit.name, loc="right", fontsize="small", color=PALETTE[1])
+    elif chart.kind in ("lines", "points"):
         axes.legend(fontsize="small")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -45,16 +45,22 @@ def figure(chart: Chart) -> dict[str, Any]:
         "annotations": notes,
         "showlegend": len(traces) > 1,
         "legend": {"orientation": "h", "y": -0.3, "x": 0, "xanchor": "left"},
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 65},
         "height": 400,
         "hovermode": "closest",
     }
     if chart.log_y:
         layout["yaxis"]["type"] = "log"
-        layout["yaxis"]["dtick"] = 1
+        layout["yaxis"]["dtick"] = "D2"
     if chart.kind in ("bars", "waterfall"):
         layout["yaxis"]["autorange"] = "reversed"
-        layout["height"] = 110 + ROW_HEIGHT * (len(chart.series[0].y) + 1)
+        layout["height"] = 125 + ROW_HEIGHT * (len(chart.series[0].y) + 1)
+    if chart.kind == "bars":
+        values = [0.0, *(float(x) for x in chart.series[0].x), *chart.series[0].high]
+        # Room for the numbers beside the bars, on narrow screens too.
+        space = 0.2 * (max(values) - min(values))
+        left = min(values) - space if min(values) < 0 else 0.0
+        layout["xaxis"]["range"] = [left, max(values) + space]
     if chart.kind == "waterfall":
         ends = [sum(float(x) for x in chart.series[0].x), *(li.value for li in chart.limits)]
         layout["xaxis"]["range"] = [0, 1.12 * max(ends)]

@@ -36,17 +36,7 @@
 
   draw(false);
   dark.addEventListener("change", function () { draw(false); });
-  window.addEventListener("beforeprint", function () {
-    document.querySelectorAll("details.keep").forEach(function (d) {
-      d.dataset.open = d.open; d.open = true;
-    });
-    draw(true);
-  });
-  window.addEventListener("afterprint", function () {
-    document.querySelectorAll("details.keep").forEach(function (d) {
-      d.open = d.dataset.open === "true";
-    });
-    draw(false);
-  });
+  window.addEventListener("beforeprint", function () { draw(true); });
+  window.addEventListener("afterprint", function () { draw(false); });
   document.documentElement.dataset.drawn = document.querySelectorAll(".plot .main-svg").length > 0;
 })();

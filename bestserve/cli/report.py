@@ -1,0 +1,56 @@
+"""`bestserve report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import progress, talk
+
+Many = Parameter(negative="")
+
+
+def report(
+    options: ProblemOptions | None = None,
+    *,
+    output: str = "report.html",
+    figures: str | None = None,
+    sweep: Annotated[list[str] | None, Many] = None,
+    quick: bool = False,
+    verify: bool = True,
+    jobs: int | None = None,
+) -> int:
+    """Write one offline HTML page with ranking, trade-offs, reasons, sensitivity and sources.
+
+    Parameters
+    ----------
+    options
+        the problem
+    output
+        file to write
+    figures
+        folder for the same figures as PNG and SVG, with their data as CSV
+    sweep
+        axes of the winner's map: --sweep workload.input_len=500,1000,2000; two at most
+    quick
+        leave out winner's map and uncertainty, which take most of the time
+    verify
+        simulate leading strategies whose analytic goodput carries low trust
+    jobs
+        worker processes
+    """
+    from bestserve.cli.whatif import axis
+    from bestserve.reporting.page import report as write
+
+    problem = (options or ProblemOptions()).build()
+    axes = dict(axis(text) for text in sweep) if sweep else None
+    with progress("report") as say:
+        found = write(problem, axes=axes, quick=quick, verify=verify, jobs=jobs, progress=say)
+        page = found.save(output)
+        drawn = found.figures(figures) if figures else []
+    print(page)
+    if drawn:
+        talk(f"{len(drawn)} files in {figures}")
+    return 0
