@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bestserve import __version__
+from bestserve._version import __version__
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.results import Document, plain

@@ -35,20 +35,28 @@ between ShareGPT's 0.88 and the 0.6 of answers cut at a limit."""
 
 
 def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
-    """Return the lengths of a row's requests, independent of each other.
+    """Return the lengths of a row's requests: the log's own, or a law with the stated means.
 
     Raises `UnpredictableError` if neither means nor asked lengths nor medians are stated.
     """
+    log = row.requests
+    if log is not None and log.input_len is not None and log.output_len is not None:
+        weights = np.full(len(log.input_len), 1.0 / len(log.input_len))
+        return Lengths(
+            inputs=np.maximum(log.input_len.astype(np.float64), 1.0),
+            input_weights=weights,
+            outputs=np.maximum(log.output_len.astype(np.float64), 1.0),
+            output_weights=weights,
+            joint=True,
+        )
     data = (row.dataset_or_lengths or "").lower()
     inputs = _side(row, "input_len", data, suite, notes)
     outputs = _side(row, "output_len", data, suite, notes)
-    cached = np.zeros(0)
     return Lengths(
         inputs=inputs[0],
         input_weights=inputs[1],
         outputs=outputs[0],
         output_weights=outputs[1],
-        cached=cached,
     )
 
 

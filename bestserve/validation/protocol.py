@@ -86,6 +86,9 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
         prompts = math.ceil(suite.seconds * rate)
     elif prompts is None and row.send_duration:
         prompts = math.ceil(row.send_duration * rate)
+    sent = row.requests.start if row.requests is not None else None
+    if sent is not None and len(sent) > 1 and clients is None:
+        return Arrivals(kind="trace", times=sent), rate, len(sent), False
     shape = CONSTANT_RATE if row.arrivals == "constant" else (row.burstiness or 1.0)
     arrivals = Arrivals(burstiness=shape, cap=clients or 0)
     if prompts is None:

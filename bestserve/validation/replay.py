@@ -230,7 +230,7 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
     runs = [
         simulate(
             system,
-            None if protocol.closed else protocol.rate,
+            None if protocol.arrivals.kind in ("closed", "trace") else protocol.rate,
             requests=requests,
             seed=seed,
             warmup=trim,

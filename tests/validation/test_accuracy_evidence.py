@@ -1,0 +1,84 @@
+"""The committed accuracy figures: texts follow from the summary, claims from the figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from bestserve.validation.compare import validate
+from bestserve.validation.intervals import FAMILIES
+from bestserve.validation.residuals import RESIDUAL
+
+
+@pytest.fixture(scope="module")
+def texts(root: Path) -> ModuleType:
+    """The module that writes the texts; it lives beside the evidence, not in the package."""
+    spec = importlib.util.spec_from_file_location(
+        "accuracy_report", root / "validation" / "accuracy_report.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def summary(root: Path) -> dict[str, Any]:
+    """The committed figures."""
+    found: dict[str, Any] = json.loads((root / "validation" / "summary.json").read_text("utf-8"))
+    return found
+
+
+def test_headline_and_report_follow_from_the_summary(
+    root: Path, texts: ModuleType, summary: dict[str, Any]
+) -> None:
+    folder = root / "validation"
+    assert (folder / "headline.md").read_text("utf-8") == texts.headline(summary)
+    assert (folder / "report.md").read_text("utf-8") == texts.report(summary)
+
+
+def test_the_readme_shows_the_current_headline(root: Path) -> None:
+    table = (root / "validation" / "headline.md").read_text("utf-8").split("\n\n")[0]
+    assert table in (root / "README.md").read_text("utf-8"), (
+        "README's accuracy table is stale: copy validation/headline.md"
+    )
+
+
+def test_intervals_use_the_committed_residuals(summary: dict[str, Any]) -> None:
+    for (kind, sort), values in RESIDUAL.items():
+        for family, value in zip(FAMILIES, values, strict=True):
+            assert summary["residuals"][f"{kind}/{sort}/{family}"] == value
+
+
+def test_claims_hold_in_the_committed_figures(summary: dict[str, Any]) -> None:
+    dense = summary["left_out"]["dense, closed loop"]
+    assert dense["tpot"]["median"] < 0.06
+    assert dense["ttft"]["median"] < 0.15
+    moe = summary["left_out"]["MoE, closed loop"]
+    assert moe["ttft"]["median"] < 0.30
+    assert summary["predicted"] >= 0.85 * summary["rows"]
+    assert 0.85 < summary["coverage"]["all"] < 0.95
+    for size in ("3", "6"):
+        found = summary["few_shot"][size]
+        assert found["tpot_after"] < found["tpot_before"]
+
+
+@pytest.mark.slow
+def test_measured_rows_beside_the_checkout(shared: Path) -> None:
+    """The whole development file: how many rows, and how well, as the README says."""
+    path = shared / "measured" / "measured_dev.csv"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name} in the folder of measurements")
+    answer = validate(path, with_intervals=False)
+    assert answer.predicted >= 0.85 * len(answer.rows)
+    dense = [r for r in answer.rows if r.regime == "closed" and not r.moe and r.predicted]
+    tpot = sorted(abs(p[0] / p[1] - 1) for r in dense if (p := r.headline("tpot")))
+    ttft = sorted(abs(p[0] / p[1] - 1) for r in dense if (p := r.headline("ttft")))
+    assert tpot[len(tpot) // 2] < 0.06
+    assert ttft[len(ttft) // 2] < 0.15

@@ -1,0 +1,115 @@
+"""What a row deployed, and when it is refused instead of guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bestserve.models.device import Parallelism
+from bestserve.validation.deployment import deployment_of
+from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.tidy import TidyRow
+
+Make = Callable[..., TidyRow]
+
+
+def test_a_plain_row(make: Make) -> None:
+    found = deployment_of(make())
+    assert found.hardware.name == "h100-sxm"
+    assert found.pools == (("m", 1, Parallelism(tp=1)),)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"gpu": "NVIDIA X9000"}, Outcome.GPU_UNKNOWN),
+        ({"gpu": "NVIDIA H100"}, Outcome.GPU_AMBIGUOUS),
+        ({"gpu": None}, Outcome.GPU_UNKNOWN),
+        ({"model": "nobody/model-1T"}, Outcome.MODEL_UNKNOWN),
+        ({"model": None}, Outcome.MODEL_UNKNOWN),
+        ({"engine": None}, Outcome.ENGINE_UNKNOWN),
+        ({"tp": None, "num_gpus": 8}, Outcome.PARALLELISM_MISSING),
+        ({"tp": 4, "num_gpus": 2}, Outcome.CONTRADICTION),
+        ({"replicas": 4, "tp": 2, "num_gpus": 4}, Outcome.CONTRADICTION),
+        ({"attention_dp": 8, "tp": 8, "num_gpus": 8}, Outcome.CONTRADICTION),
+        ({"speculative_decoding": True}, Outcome.NOT_MODELLED),
+        ({"precision": "ternary"}, Outcome.NOT_MODELLED),
+        ({"disaggregated": True}, Outcome.PARALLELISM_MISSING),
+    ],
+)
+def test_refusals_name_what_is_missing(
+    make: Make, changes: dict[str, Any], outcome: Outcome
+) -> None:
+    with pytest.raises(UnpredictableError) as refusal:
+        deployment_of(make(**changes))
+    assert refusal.value.outcome is outcome
+    assert refusal.value.reason.startswith(outcome.sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "evidence"),
+    [
+        ({"gpu": "NVIDIA H100", "num_gpus": 8, "tp": 8}, "h100-sxm", "whole nodes"),
+        ({"gpu": "nvidia-h100-80gb"}, "h100-sxm", "label"),
+        ({"gpu": "NVIDIA H100", "notes": ("hw 'A single NVIDIA H100 SXM GPU.'",)}, "h100-sxm",
+         "hardware note"),
+        ({"gpu": "NVIDIA A100", "notes": ("hw 'one NVIDIA A100 SXM 40GB'",)}, "a100-40gb-sxm",
+         "hardware note"),
+    ],
+)  # fmt: skip
+def test_evidence_decides_between_boards_and_is_stated(
+    make: Make, changes: dict[str, Any], name: str, evidence: str
+) -> None:
+    found = deployment_of(make(**changes))
+    assert found.hardware.name == name
+    assert any(evidence in note for note in found.notes)
+
+
+def test_replicas_fill_the_gpus(make: Make) -> None:
+    found = deployment_of(make(num_gpus=8, tp=2))
+    assert found.pools == (("m", 4, Parallelism(tp=2)),)
+    assert "4 replicas fill the 8 GPUs" in found.notes
+
+
+def test_attention_data_parallelism_of_a_mixture(make: Make) -> None:
+    row = make(model="deepseek-ai/DeepSeek-R1", tp=8, num_gpus=8, attention_dp=8, attention_tp=1,
+               ep=8)  # fmt: skip
+    assert deployment_of(row).pools == (("m", 1, Parallelism(tp=1, dp=8, ep=8)),)
+
+
+def test_prefill_and_decode_workers(make: Make) -> None:
+    row = make(disaggregated=True, prefill_workers=1, decode_workers=3, prefill_tp=2, decode_tp=2,
+               num_gpus=8, tp=None)  # fmt: skip
+    pools = deployment_of(row).pools
+    assert [(role, n, p.tp) for role, n, p in pools] == [("p", 1, 2), ("d", 3, 2)]
+
+
+def test_mlperf_takes_the_smallest_tp_that_leaves_room(make: Make) -> None:
+    row = make(source="MLPerf Inference v4.1 closed/X", model="meta-llama/Llama-2-70b-chat-hf",
+               engine="TensorRT-LLM", tp=None, num_gpus=8, precision="fp16", request_rate=60.0,
+               concurrency=None)  # fmt: skip
+    found = deployment_of(row)
+    assert found.pools == (("m", 4, Parallelism(tp=2)),)
+    assert found.precision == "fp8"
+    assert sum("tp 2" in n or "fp8 weights" in n for n in found.notes) == 2
+
+
+def test_suites_configure_what_their_rows_leave_open(make: Make) -> None:
+    row = make(source="AIConfigurator silicon_sample (NVIDIA aic-auto-gap-analysis)",
+               input_len_asked=1024.0, concurrency=16)  # fmt: skip
+    found = deployment_of(row)
+    assert found.engine_constants.max_num_batched_tokens == 1024 + 16
+    stated = deployment_of(make(max_num_batched_tokens=4096))
+    assert stated.engine_constants.max_num_batched_tokens == 4096
+
+
+def test_vllm_v0_chunks_only_long_contexts(make: Make) -> None:
+    short = deployment_of(make(engine_version="0.7.3", max_model_len=4096)).engine_constants
+    long = deployment_of(make(engine_version="0.7.3", max_model_len=65536)).engine_constants
+    assert (short.policy, short.max_num_batched_tokens) == ("prefill_priority", 4096)
+    assert (long.policy, long.max_num_batched_tokens) == ("chunked", 512)
+    v1 = deployment_of(make(chunked_prefill=False)).engine_constants
+    assert v1.policy == "mixed"

@@ -1,0 +1,125 @@
+"""How a client loaded the server, and the lengths it sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bestserve.validation.datasets import (
+    exponential_atoms,
+    quantile_atoms,
+    truncated_atoms,
+    whole_atoms,
+)
+from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.protocol import protocol_of
+from bestserve.validation.tidy import Regime, TidyRow
+
+Make = Callable[..., TidyRow]
+
+
+def test_closed_loops_send_ten_prompts_a_client_unless_stated(make: Make) -> None:
+    found = protocol_of(make())
+    assert (found.arrivals.kind, found.arrivals.concurrency, found.requests) == ("closed", 8, 80)
+    assert "10 prompts per client" in found.notes
+    assert protocol_of(make(num_prompts=24)).requests == 24
+
+
+def test_a_burst_is_a_closed_loop_of_all_at_once(make: Make) -> None:
+    row = make(regime=Regime.BURST, concurrency=None, num_prompts=100)
+    found = protocol_of(row)
+    assert found.arrivals.concurrency == found.requests == 100
+
+
+def test_finite_poisson_runs_keep_start_and_drain(make: Make) -> None:
+    found = protocol_of(make(request_rate=5.0, concurrency=None, num_prompts=300))
+    assert (found.rate, found.requests, found.steady) == (5.0, 300, False)
+    steady = protocol_of(make(request_rate=5.0, concurrency=None))
+    assert steady.steady
+
+
+def test_a_cap_stays_on_an_offered_rate(make: Make) -> None:
+    row = make(request_rate=50.0, concurrency=440, num_prompts=3000, arrivals="constant")
+    found = protocol_of(row)
+    assert found.arrivals.cap == 440
+    assert found.arrivals.scv < 0.01
+
+
+def test_mlperf_runs_ten_minutes(make: Make) -> None:
+    row = make(source="MLPerf Inference v4.1 closed/X", request_rate=10.0, concurrency=None)
+    assert protocol_of(row).requests == 6000
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"request_rate": None, "concurrency": None}, Outcome.LOAD_MISSING),
+        ({"regime": Regime.BURST, "concurrency": None}, Outcome.LOAD_MISSING),
+        ({"output_len_mean": None}, Outcome.LENGTHS_MISSING),
+    ],
+)
+def test_what_is_not_stated_is_not_invented(
+    make: Make, changes: dict[str, Any], outcome: Outcome
+) -> None:
+    with pytest.raises(UnpredictableError) as refusal:
+        protocol_of(make(**changes))
+    assert refusal.value.outcome is outcome
+
+
+def mean(atoms: tuple[Any, Any]) -> float:
+    return float(atoms[0] @ atoms[1])
+
+
+def test_inferencemax_draws_80_to_100_per_cent(make: Make) -> None:
+    row = make(source="AIConfigurator silicon_sample (InferenceX DB dump)", input_len_asked=1024.0,
+               output_len_asked=1024.0)  # fmt: skip
+    lengths = protocol_of(row).lengths
+    assert lengths.inputs.min() >= 819
+    assert lengths.inputs.max() <= 1024
+    assert mean((lengths.inputs, lengths.input_weights)) == pytest.approx(921.5, rel=1e-3)
+
+
+@given(st.floats(1.0, 1e5))
+def test_whole_lengths_keep_their_mean(value: float) -> None:
+    lengths, weights = whole_atoms(value)
+    assert mean((lengths, weights)) == pytest.approx(value)
+    assert all(float(x).is_integer() and x >= 1 for x in lengths)
+
+
+@given(st.floats(2.0, 900.0))
+def test_exponential_lengths_keep_their_mean_below_the_cut(value: float) -> None:
+    lengths, weights = exponential_atoms(value, 1000.0)
+    assert lengths.max() <= 1000.0
+    assert mean((lengths, weights)) == pytest.approx(value, rel=0.03, abs=0.6)
+
+
+def test_exponential_lengths_against_the_closed_form() -> None:
+    # E[min(X, h)] = s(1 − e^(−h/s)) for X exponential with mean s.
+    scale, cut = 400.0, 1000.0
+    expected = scale * -math.expm1(-cut / scale)
+    lengths, weights = exponential_atoms(expected, cut)
+    variance = float(((lengths - expected) ** 2) @ weights)
+    exact = 2 * scale**2 * (1 - math.exp(-cut / scale) * (1 + cut / scale)) - expected**2
+    assert variance == pytest.approx(exact, rel=0.05)
+
+
+def test_scaled_shapes_keep_their_means() -> None:
+    shape = (0.1,) * 7 + (1.9,) * 7
+    assert mean(quantile_atoms(shape, 200.0)) == pytest.approx(200.0, rel=1e-6)
+    assert mean(truncated_atoms(290.0, 0.75, 1024.0)) == pytest.approx(290.0, rel=0.01)
+
+
+def test_a_log_with_every_length_is_replayed_with_them(make: Make) -> None:
+    from bestserve.validation.tidy import RequestLog
+
+    log = RequestLog(input_len=np.array([10, 500, 90]), output_len=np.array([5, 7, 200]))
+    lengths = protocol_of(make(requests=log)).lengths
+    assert lengths.joint
+    assert lengths.inputs.tolist() == [10.0, 500.0, 90.0]
+    assert lengths.outputs.tolist() == [5.0, 7.0, 200.0]

@@ -1,0 +1,123 @@
+"""Replay: physics of the predicted figures, and what is refused only after building."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bestserve.models.system import Collocated, Disaggregated
+from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.replay import (
+    METRICS,
+    measured_figures,
+    predict_row,
+    prepare,
+    system_of,
+    with_shared_prefix,
+)
+from bestserve.validation.tidy import RowStatus, TidyRow
+
+Make = Callable[..., TidyRow]
+
+
+def figures(row: TidyRow) -> dict[str, float]:
+    """Predicted figures of a row."""
+    return predict_row(prepare(row))[0]
+
+
+def test_all_figures_are_predicted_under_tidy_names(make: Make) -> None:
+    found, method, _ = predict_row(prepare(make()))
+    assert method == "simulated"
+    assert set(found) == set(METRICS)
+    assert all(np.isfinite(v) and v > 0 for v in found.values())
+    assert found["ttft_p50_ms"] <= found["ttft_p90_ms"] <= found["ttft_p99_ms"]
+
+
+def test_a_prediction_is_deterministic(make: Make) -> None:
+    assert figures(make()) == figures(make())
+
+
+def test_a_lone_client_waits_for_nobody(make: Make) -> None:
+    alone = figures(make(concurrency=1))
+    # Prefill of 1,000 tokens of an 8B model: 2·8e9·1000 / 989e12 = 16 ms at the peak.
+    assert alone["ttft_mean_ms"] > 16.0
+    # Reading 16 GB at 3.35 TB/s takes 4.8 ms.
+    assert 4.8 < alone["tpot_mean_ms"] < 12.0
+
+
+def test_more_clients_wait_longer_and_complete_more(make: Make) -> None:
+    few, many = figures(make(concurrency=4)), figures(make(concurrency=64))
+    assert many["ttft_mean_ms"] > few["ttft_mean_ms"]
+    assert many["tpot_mean_ms"] > few["tpot_mean_ms"]
+    assert many["req_throughput"] > few["req_throughput"]
+
+
+def test_the_initial_burst_counts(make: Make) -> None:
+    """Fewer prompts per client leave the burst a larger share of the mean."""
+    short = figures(make(concurrency=64, num_prompts=128))
+    long = figures(make(concurrency=64, num_prompts=1280))
+    assert short["ttft_mean_ms"] > 1.2 * long["ttft_mean_ms"]
+
+
+def test_faster_boards_are_faster(make: Make) -> None:
+    slow, fast = figures(make(gpu="NVIDIA A100-SXM4-80GB")), figures(make(gpu="NVIDIA H200 SXM"))
+    assert fast["tpot_mean_ms"] < slow["tpot_mean_ms"]
+    assert fast["ttft_mean_ms"] < slow["ttft_mean_ms"]
+
+
+def test_unsaturated_open_loops_are_answered_by_formulas(make: Make) -> None:
+    row = make(request_rate=0.5, concurrency=None)
+    found, method, _ = predict_row(prepare(row))
+    assert method == "analytic"
+    simulated = figures(make(request_rate=0.5, concurrency=None, num_prompts=3000))
+    assert found["tpot_mean_ms"] == pytest.approx(simulated["tpot_mean_ms"], rel=0.03)
+    assert found["ttft_mean_ms"] == pytest.approx(simulated["ttft_mean_ms"], rel=0.1)
+
+
+def test_overload_without_a_length_is_refused(make: Make) -> None:
+    with pytest.raises(UnpredictableError, match=r"req/s") as refusal:
+        figures(make(request_rate=500.0, concurrency=None))
+    assert refusal.value.outcome is Outcome.OVERLOADED
+    assert figures(make(request_rate=500.0, concurrency=None, num_prompts=300))["ttft_mean_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"status": RowStatus.ALL_FAILED}, Outcome.NOT_MEASURED),
+        ({"ttft_mean_ms": None, "tpot_mean_ms": None}, Outcome.NOT_MEASURED),
+        ({"model": "meta-llama/Llama-3.1-405B"}, Outcome.DOES_NOT_FIT),
+    ],
+)
+def test_other_refusals(make: Make, changes: dict[str, Any], outcome: Outcome) -> None:
+    with pytest.raises(UnpredictableError) as refusal:
+        figures(make(**changes))
+    assert refusal.value.outcome is outcome
+
+
+def test_disaggregated_rows_become_two_pools(make: Make) -> None:
+    row = make(disaggregated=True, prefill_workers=1, decode_workers=1, prefill_tp=1, decode_tp=1,
+               num_gpus=2, tp=None)  # fmt: skip
+    system = system_of(prepare(row))
+    assert isinstance(system, Disaggregated)
+    assert system.decode.step.a_step < system.prefill.step.a_step
+    assert figures(row)["ttft_mean_ms"] > 0
+
+
+def test_shared_prefixes_are_cached_as_far_as_they_fit(make: Make) -> None:
+    row = make(prefix_caching=True, prefix_len=800.0, prefix_groups=10)
+    system = system_of(prepare(row))
+    assert isinstance(system, Collocated)
+    assert float(system.lengths.cached @ system.lengths.input_weights) == pytest.approx(800.0)
+    crowded = make(prefix_caching=True, prefix_len=800.0, prefix_groups=100_000)
+    lengths = with_shared_prefix(system.lengths, crowded, system.lane, 1)
+    assert float(lengths.input_weights.sum()) == pytest.approx(1.0)
+    assert float(lengths.cached @ lengths.input_weights) < 40.0
+    assert figures(row)["ttft_mean_ms"] < figures(make())["ttft_mean_ms"]
+
+
+def test_measured_figures_are_those_stated(make: Make) -> None:
+    assert measured_figures(make()) == {"ttft_mean_ms": 60.0, "tpot_mean_ms": 9.0}
