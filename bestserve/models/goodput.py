@@ -198,7 +198,7 @@ def _search(
             break
         if high <= 2e-3 and low == 0.0:
             return _infeasible(tried[high][2], target)
-        share = _next(low, high, g_low, g_high, tolerance)
+        share = _next(low, high, g_low, g_high, tolerance, high in tried)
     if low == 0.0:
         return _infeasible(tried[high][2], target)
     _, binding, found = tried[low]
@@ -233,11 +233,18 @@ def _doubts(found: Latencies, target: Target, binding: Binding, width: float) ->
     return tuple(doubts)
 
 
-def _next(low: float, high: float, g_low: float, g_high: float, tolerance: float) -> float:
-    """Return the next share to look at: secant in log(1/share − 1), kept inside the bracket."""
+def _next(
+    low: float, high: float, g_low: float, g_high: float, tolerance: float, missed: bool
+) -> float:
+    """Return the next share to look at: secant in log(1/share − 1), kept inside the bracket.
+
+    missed : whether `high` has been looked at, and not only assumed
+    """
     if low == 0.0:
         return high / 4 if high > 0.02 else high / 10
     if not math.isfinite(g_high):
+        if missed:
+            return (low + high) / 2
         if high >= NEARLY_SATURATED and low >= 0.95:
             return NEARLY_SATURATED
         return 1.0 - (1.0 - low) / 2.5 if high >= NEARLY_SATURATED else (low + high) / 2
