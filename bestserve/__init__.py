@@ -31,6 +31,7 @@ _WHERE = {
     "rank": "bestserve.api",
     "simulate": "bestserve.api",
     "explain": "bestserve.api",
+    "report": "bestserve.reporting.page",
     "sensitivity": "bestserve.api",
     "sweep": "bestserve.api",
     "uncertainty": "bestserve.api",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from bestserve.api import uncertainty as uncertainty
     from bestserve.api import what_if as what_if
     from bestserve.models.step_time import StepTime as StepTime
+    from bestserve.reporting.page import report as report
     from bestserve.specs.hardware import Hardware as Hardware
     from bestserve.specs.lengths import Empirical as Empirical
     from bestserve.specs.lengths import Fixed as Fixed

@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.errors import InputError
-from bestserve.lowering import Lowered, lower
-from bestserve.models import status as analytic
-from bestserve.models.distribution import Distribution
-from bestserve.models.goodput import attainment
-from bestserve.models.latency import Latencies, latency, stability_rate
-from bestserve.models.system import System
-from bestserve.results import (
-    Confidence,
-    Prediction,
-    RankedStrategy,
-    Ranking,
-    Status,
-    Summary,
-)
+from bestserve.lowering import lower
+from bestserve.results import Prediction, RankedStrategy, Ranking
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -32,19 +18,15 @@ if TYPE_CHECKING:
     from bestserve.analysis.versus import Versus
     from bestserve.analysis.waterfall import Explanation
     from bestserve.analysis.whatif import WhatIf
+    from bestserve.models.goodput import Goodput
+    from bestserve.models.system import System, Target
     from bestserve.simulator import SimulationResult
+    from bestserve.solvers.search import Referee
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Method = Literal["auto", "analytic", "simulated"]
 Progress = Callable[[str], None]
-
-STATUS = {
-    analytic.Status.OK: Status.OK,
-    analytic.Status.UNSTABLE: Status.UNSTABLE,
-    analytic.Status.NO_SLOT: Status.NO_CAPACITY,
-}
-"""Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
 
 
 def single_threaded(question: Callable[P, R]) -> Callable[P, R]:
@@ -79,7 +61,9 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     """
     from bestserve.solvers.search import rank_strategies
 
-    return rank_strategies(problem, referee=_referee if verify else None, progress=progress)
+    return rank_strategies(
+        problem, referee=_referee(problem) if verify else None, progress=progress
+    )
 
 
 @single_threaded
@@ -101,17 +85,9 @@ def predict(
     Raises InputError, InfeasibleError (the strategy cannot be built), UnknownNameError, DataError.
     An unstable queue is no error but a status.
     """
-    lowered = lower(problem)
-    parsed = Strategy.parse(strategy)
-    rate = checked_rate(problem, request_rate)
-    system = lowered.system(parsed)
-    if method != "simulated" and system.arrivals.kind != "closed":
-        found = latency(system, rate)
-        if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
-            return _prediction(lowered, parsed, rate, found)
-    elif method == "analytic":
-        raise InputError("closed loops are simulated; leave method at auto")
-    return _simulated_prediction(lowered, parsed, system, rate)
+    from bestserve.predicting import predict_strategy
+
+    return predict_strategy(lower(problem), Strategy.parse(strategy), request_rate, method)
 
 
 @single_threaded
@@ -126,7 +102,7 @@ def goodput(
     from bestserve.solvers.search import checked_problem, evaluate_strategy
 
     lowered = lower(checked_problem(problem))
-    referee = None if method == "analytic" else _referee
+    referee = None if method == "analytic" else _referee(problem)
     always = method == "simulated"
     return evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
 
@@ -144,11 +120,13 @@ def simulate(
 
     Raises as `predict`.
     """
+    from bestserve.predicting import checked_rate, recorded_requests
     from bestserve.simulator import simulate as run
 
     rate = checked_rate(problem, request_rate)
     system = lower(problem).system(strategy)
-    return run(system, rate, requests=requests, seed=seed, **options)
+    options.setdefault("given", recorded_requests(problem, requests))
+    return run(system, rate or None, requests=requests, seed=seed, **options)
 
 
 @single_threaded
@@ -204,7 +182,7 @@ def what_if(
     """
     from bestserve.analysis.whatif import what_if as ask
 
-    referee = _referee if verify else None
+    referee = _referee(problem) if verify else None
     return ask(problem, scenarios, strategy=strategy, referee=referee, progress=progress)
 
 
@@ -286,109 +264,16 @@ def _named(
     return rank_strategies(problem, progress=progress).best.strategy
 
 
-def checked_rate(problem: Problem, request_rate: float | None) -> float:
-    """Return the rate of open arrivals, or 0 for a closed loop. Raises InputError."""
-    if problem.workload.closed:
-        if request_rate is not None:
-            raise InputError(
-                "a closed loop (max_concurrency) sets its own rate; leave request_rate out"
-            )
-        return 0.0
-    if request_rate is None:
-        raise InputError("request_rate is needed: requests per second that arrive")
-    if not 0 < request_rate < float("inf"):
-        raise InputError(f"request_rate = {request_rate} must be positive and finite")
-    return float(request_rate)
+def _referee(problem: Problem) -> Referee:
+    """Return what re-evaluates low-trust answers, with the requests of a trace if there is one.
 
+    The simulator is loaded when it is first asked: its compiled code takes a second to load.
+    """
 
-def _referee(system: Any, target: Any, start: Any) -> Any:
-    """Load the simulator only when an answer needs it: compiled code takes a second to load."""
-    from bestserve.referee import simulated_goodput
+    def ask(system: System, target: Target, start: Goodput) -> Goodput:
+        from bestserve.predicting import recorded_requests
+        from bestserve.referee import REQUESTS, simulated_goodput
 
-    return simulated_goodput(system, target, start)
+        return simulated_goodput(system, target, start, recorded_requests(problem, REQUESTS))
 
-
-def _prediction(lowered: Lowered, strategy: Strategy, rate: float, found: Latencies) -> Prediction:
-    problem = lowered.problem
-    status = STATUS.get(found.status, Status.UNSTABLE)
-    limit = found.stability_rate
-    base = Prediction(
-        problem=problem,
-        strategy=str(strategy),
-        request_rate=rate,
-        status=status,
-        stability_limit=limit,
-        trust=Confidence(found.trust.high, found.trust.reasons),
-    )
-    if status is not Status.OK:
-        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
-        return replace(base, detail=detail)
-    return replace(
-        base,
-        ttft=_summary(found.ttft),
-        tpot=_summary(found.tpot),
-        e2el=_summary(found.e2el),
-        utilisation=rate / limit,
-        mean_batch=found.mean_batch,
-        attainment=attainment(found, problem.slo.target()) if problem.slo else None,
-        bound=_decode_bound(lowered, strategy, found.mean_batch),
-    )
-
-
-def _simulated_prediction(
-    lowered: Lowered, strategy: Strategy, system: System, rate: float
-) -> Prediction:
-    from bestserve.referee import busiest, mean_batch, simulated
-
-    problem = lowered.problem
-    result = simulated(system, rate)
-    closed = problem.workload.closed
-    limit = None if closed else stability_rate(system)
-    base = Prediction(
-        problem=problem,
-        strategy=str(strategy),
-        request_rate=result.throughput if closed else rate,
-        status=Status.OK,
-        stability_limit=limit,
-        method="simulated",
-        ttft_flavour="benchmark" if closed else "steady",
-    )
-    if not result.kept.any():
-        return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)
-    if limit is not None and rate >= limit:
-        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
-        return replace(base, status=Status.UNSTABLE, detail=detail)
-    batch = mean_batch(result)
-    return replace(
-        base,
-        ttft=_measured(result, "ttft"),
-        tpot=_measured(result, "tpot"),
-        e2el=_measured(result, "e2el"),
-        utilisation=busiest(result) if limit is None else rate / limit,
-        mean_batch=batch,
-        attainment=result.attainment(problem.slo.target()) if problem.slo else None,
-        bound=_decode_bound(lowered, strategy, batch),
-    )
-
-
-def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
-    """Return what a decode step waits for, largest share first."""
-    pool = strategy.pools[-1]
-    breakdown = lowered.decode_breakdown(pool.parallelism, batch)
-    if breakdown is None:
-        return ""
-    total = float(breakdown.total[0])
-    names = ("compute", "memory", "dispatch", "communication")
-    shares = {n: float(getattr(breakdown, n)[0]) / total for n in names}
-    ordered = sorted(shares, key=lambda n: -shares[n])
-    parts = ", ".join(f"{n} {shares[n]:.0%}" for n in ordered)
-    return f"a decode of {max(batch, 1):.0f} sequences takes {total * 1e3:.1f} ms: {parts}"
-
-
-def _summary(law: Distribution) -> Summary:
-    return Summary(law.mean, *(law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)))
-
-
-def _measured(result: SimulationResult, metric: str) -> Summary:
-    found = result.summary(metric)
-    return Summary(found.mean, found.p50, found.p90, found.p95, found.p99)
+    return ask

@@ -12,7 +12,7 @@ from bestserve.models.latency import Latencies
 from bestserve.models.status import Status
 from bestserve.models.system import System, Target
 from bestserve.models.trust import Trust
-from bestserve.simulator import Limit, SimulationResult, simulate
+from bestserve.simulator import Limit, Requests, SimulationResult, simulate
 from bestserve.simulator import simulated_goodput as bisect
 
 REQUESTS = 20_000
@@ -24,10 +24,13 @@ REPLICATIONS = 3
 _BINDING: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
 
 
-def simulated(system: System, rate: float, *, seed: int = 0) -> SimulationResult:
-    """Return one run of a system at a rate [requests/s]; a closed loop sets its own."""
+def simulated(system: System, rate: float, given: Requests | None) -> SimulationResult:
+    """Return one run of a system at a rate [requests/s]; a closed loop sets its own.
+
+    given : the requests to run instead of sampling the workload
+    """
     closed = system.arrivals.kind == "closed"
-    return simulate(system, None if closed else rate, requests=REQUESTS, seed=seed)
+    return simulate(system, None if closed else rate, requests=REQUESTS, given=given)
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:
@@ -67,17 +70,24 @@ def _empirical(values: np.ndarray) -> Distribution:
     return Distribution(finite, share, float(finite.mean()))
 
 
-def simulated_goodput(system: System, target: Target, start: Goodput) -> Goodput:
+def simulated_goodput(
+    system: System, target: Target, start: Goodput, given: Requests | None = None
+) -> Goodput:
     """Return the goodput by bisection on common random numbers, near the analytic one.
 
     The interval is over replications; `at` are the latencies of one run at the goodput.
     """
     found = bisect(
-        system, target, requests=REQUESTS, replications=REPLICATIONS, near=start.rate or None
+        system,
+        target,
+        requests=REQUESTS,
+        replications=REPLICATIONS,
+        near=start.rate or None,
+        given=given,
     )
     if found.rate <= 0:
         return replace(start, rate=0.0, low=0.0, high=0.0, detail=found.limit.value)
-    result = simulate(system, found.rate, requests=REQUESTS)
+    result = simulated(system, found.rate, given)
     return Goodput(
         rate=found.rate,
         low=found.low,

@@ -22,6 +22,8 @@ COMMANDS = {
     "whatif": "change figures and compare, or map which strategy wins where",
     "uncertainty": "say how sure the winner is, and what to measure",
     "explain": "tell why a strategy carries what it carries, or beats another",
+    "simulate": "simulate one strategy request by request",
+    "report": "write everything about a problem into one HTML page",
     "launch": "print the commands that put a strategy into service",
     "validate": "compare predictions with measured logs",
     "calibrate": "fit the few engine and deployment constants to measured logs",

@@ -44,8 +44,8 @@ def simulate(
     format
         table, json, csv, md or html; csv lists the requests of a single run
     """
-    from bestserve.api import checked_rate
     from bestserve.lowering import lower
+    from bestserve.predicting import checked_rate
     from bestserve.simulator import Status, replicate, trace_requests
     from bestserve.simulator import simulate as run
     from bestserve.traces import read_trace
