@@ -1,0 +1,198 @@
+"""Simulate the pools of a fleet: goodput of mixes and pooled lanes, and checks of finished plans.
+
+Requests carry their class, so every class is held to its own objectives. A prefill pool is
+simulated with requests of one output token; a decode pool behind a prefill that takes no time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.step_time import StepTime
+from bestserve.models.system import (
+    Collocated,
+    Disaggregated,
+    Lane,
+    Lengths,
+    System,
+    Target,
+    Transfer,
+)
+from bestserve.simulator import Requests, saturation_rate
+from bestserve.simulator.inputs import sample_lengths
+from bestserve.simulator.prepared import prepare
+from bestserve.simulator.result import SimulationResult
+from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
+from bestserve.solvers.allocation.stage import ClassLoad, Stage, stage_target
+from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
+
+REQUESTS = 20_000
+"""Requests per run and four lanes: goodput to about 1.5 % (coefficient of variation)."""
+
+MOST_REQUESTS = 100_000
+
+TOLERANCE = 2e-3
+"""Relative width at which bisection stops: below the noise of a run."""
+
+TABLE_SEED, CHECK_SEED = 1, 1001
+"""Tables and checks draw different requests: a lucky table does not confirm itself."""
+
+INSTANT = Lane(
+    step=StepTime(w=1e-9, c=0.0, e=0.0, a=0.0, k=0.0),
+    max_num_seqs=100_000,
+    max_num_batched_tokens=100_000,
+)
+"""A lane that takes no time worth mentioning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Requests of a mix in random order, and the class of each [n]."""
+
+    requests: Requests
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCheck:
+    """How one class fared on one objective: the share that met it, and the share required."""
+
+    name: str
+    metric: str
+    share: float
+    required: float
+
+    @property
+    def margin(self) -> float:
+        """Share that met the objective above what was required [1]."""
+        return self.share - self.required
+
+
+def labelled_requests(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int) -> Labelled:
+    """Draw n requests of a mix; classes in the exact proportions of their shares."""
+    shares = np.array([load.share for load in loads])
+    counts = np.maximum(np.round(shares / shares.sum() * n).astype(int), 1)
+    parts = [
+        sample_lengths(load.lengths, int(count), seed * 101 + w)
+        for w, (load, count) in enumerate(zip(loads, counts, strict=True))
+    ]
+    order = np.random.default_rng([seed, 7]).permutation(int(counts.sum()))
+    labels = np.repeat(np.arange(len(loads)), counts)[order]
+    outputs = np.concatenate([p.output_len for p in parts])[order]
+    cached = [p.cached if p.cached is not None else np.zeros(len(p), np.int32) for p in parts]
+    requests = Requests(
+        input_len=np.concatenate([p.input_len for p in parts])[order],
+        output_len=np.ones_like(outputs) if role == PREFILL else outputs,
+        cached=np.concatenate(cached)[order],
+    )
+    return Labelled(requests, labels)
+
+
+def stage_system(stage: Stage) -> System:
+    """Return the queueing system of a stage; its lengths are replaced by labelled requests."""
+    nothing = Lengths(
+        inputs=np.ones(1), input_weights=np.ones(1), outputs=np.ones(1), output_weights=np.ones(1)
+    )
+    if stage.role == COLLOCATED:
+        return Collocated(
+            lane=stage.lane, replicas=stage.lanes, lengths=nothing, routing=stage.routing
+        )
+    prefill, decode = (stage.lane, INSTANT) if stage.role == PREFILL else (INSTANT, stage.lane)
+    counts = (stage.lanes, 1) if stage.role == PREFILL else (1, stage.lanes)
+    return Disaggregated(
+        prefill=prefill,
+        prefill_replicas=counts[0],
+        decode=decode,
+        decode_replicas=counts[1],
+        lengths=nothing,
+        transfer=stage.transfer if stage.role == DECODE else Transfer(),
+        routing=stage.routing,
+    )
+
+
+def class_checks(
+    result: SimulationResult, labels: NDArray[np.int64], loads: tuple[ClassLoad, ...], role: int
+) -> list[ClassCheck]:
+    """Return the share of each class that met each of its objectives; refused ones met none."""
+    counted = np.zeros(len(result), dtype=bool)
+    counted[slice(*result.window)] = True
+    checks = []
+    for w, load in enumerate(loads):
+        mine = counted & (labels == w)
+        target: Target = stage_target(role, load.target)
+        for metric in ("ttft", "tpot", "e2el"):
+            threshold = getattr(target, metric)
+            if threshold is None or not mine.any():
+                continue
+            values = getattr(result, metric)[mine]
+            good = ~result.refused[mine] & ((values <= threshold) | np.isnan(values))
+            required = getattr(target, f"{metric}_percentile")
+            checks.append(ClassCheck(load.name, metric, float(good.mean()), required))
+    return checks
+
+
+def run_size(stage: Stage) -> int:
+    """Return how many requests to simulate: more for more lanes, within bounds."""
+    return min(REQUESTS * max(1, math.ceil(stage.lanes / 4)), MOST_REQUESTS)
+
+
+def measured_goodput(stage: Stage, near: float = 0.0, *, seed: int = TABLE_SEED) -> float:
+    """Return the highest total rate at which every class meets its SLO, by bisection [req/s].
+
+    The same requests at every rate; never beyond saturation.
+    """
+    system = stage_system(stage)
+    drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
+    limit = saturation_rate(system, seed=seed, given=drawn.requests)
+    if limit <= 0:
+        return 0.0
+    prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
+
+    def holds(rate: float) -> bool:
+        result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
+        checks = class_checks(result, drawn.labels, stage.loads, stage.role)
+        return all(check.margin >= 0 for check in checks)
+
+    low, high = 0.0, limit
+    guess = near if 0 < near < limit else 0.7 * limit
+    while high - low > TOLERANCE * high:
+        if holds(guess):
+            low = guess
+        else:
+            high = guess
+        if low == 0 and high < 1e-3 * limit:
+            return 0.0
+        guess = math.sqrt(low * high) if low > 0 else high / 3
+        if low > 0 and high == limit:
+            guess = (low + high) / 2
+    return low
+
+
+def checked(stage: Stage, rate: float, *, seed: int = CHECK_SEED) -> list[ClassCheck]:
+    """Simulate a stage at a rate with fresh requests and return how each class fared."""
+    system = stage_system(stage)
+    drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
+    prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
+    result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
+    return class_checks(result, drawn.labels, stage.loads, stage.role)
+
+
+def checked_tandem(
+    prefill: Stage, decode: Stage, rate: float, *, seed: int = CHECK_SEED
+) -> list[ClassCheck]:
+    """Simulate a prefill pool that feeds a decode pool and return how each class fared."""
+    system = replace(
+        stage_system(prefill),
+        decode=decode.lane,
+        decode_replicas=decode.lanes,
+        transfer=decode.transfer,
+    )
+    size = max(run_size(prefill), run_size(decode))
+    drawn = labelled_requests(decode.loads, size, seed, DECODE)
+    prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
+    result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
+    return class_checks(result, drawn.labels, decode.loads, COLLOCATED)

@@ -1,0 +1,76 @@
+"""A pool as the queueing models and the simulator see it: lanes that serve a mix of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
+from bestserve.models.system import Arrivals, Collocated, Lane, Lengths, Routing, Target, Transfer
+from bestserve.solvers.allocation.tables import COLLOCATED, PREFILL
+
+
+@dataclass(frozen=True, slots=True)
+class ClassLoad:
+    """One class in a mix: `share` of the requests, with its own lengths and objectives."""
+
+    name: str
+    share: float
+    lengths: Lengths
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A pool under a mix of classes.
+
+    role : collocated, prefill or decode; lanes : of the whole pool; transfer : of KV from prefill,
+    for decode; Poisson arrivals over the whole pool, spread by `routing`
+    """
+
+    role: int
+    lane: Lane
+    lanes: int
+    loads: tuple[ClassLoad, ...]
+    transfer: Transfer = Transfer()
+    routing: Routing = "random"
+
+
+Measure = Callable[[Stage, float], float]
+"""Simulates: (stage, a guess [req/s]) → highest total rate at which every class meets its SLO."""
+
+
+def stage_target(role: int, target: Target) -> Target:
+    """Return the objectives that a stage answers for: TTFT is prefill's, TPOT is decode's."""
+    if role == COLLOCATED:
+        return target
+    if role == PREFILL:
+        return Target(ttft=target.ttft, ttft_percentile=target.ttft_percentile)
+    return Target(tpot=target.tpot, tpot_percentile=target.tpot_percentile)
+
+
+def stage_goodput(stage: Stage, measure: Measure | None = None) -> float:
+    """Return the highest total rate of the mix at which every class meets its SLO [req/s].
+
+    Analytic for one class under random routing, where lanes are independent and the goodput of
+    the pool is that of a lane times their number; simulated for mixes, for routing that pools,
+    and where the analytic answer carries low trust. Without `measure`, those are 0 (mixes and
+    pooling) or analytic (low trust).
+    """
+    if len(stage.loads) > 1 or (stage.routing != "random" and stage.lanes > 1):
+        return 0.0 if measure is None else measure(stage, 0.0)
+    load = stage.loads[0]
+    target = stage_target(stage.role, load.target)
+    asked = (target.ttft, target.tpot, target.e2el)
+    if stage.role == COLLOCATED:
+        system = Collocated(lane=stage.lane, replicas=1, lengths=load.lengths)
+        found = goodput(system, target)
+    elif stage.role == PREFILL:
+        found = prefill_goodput(stage.lane, load.lengths, target)
+    else:
+        found = decode_goodput(stage.lane, load.lengths, target, Arrivals(), stage.transfer)
+    rate = found.rate
+    if rate > 0 and not found.trust.high and measure is not None and any(asked):
+        single = Stage(stage.role, stage.lane, 1, stage.loads, stage.transfer)
+        rate = measure(single, rate)
+    return rate * stage.lanes
