@@ -15,7 +15,7 @@ from bestserve.specs.strategy import Pool, Role
 
 Ints = NDArray[np.int64]
 
-TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (512, 1024, 2048, 4096), "p": (16384,), "d": ()}
+TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (512, 1024, 2048), "p": (16384,), "d": ()}
 """Values of max_num_batched_tokens tried besides the engine's own, where it is left open."""
 
 MAX_PIPELINE = 8
