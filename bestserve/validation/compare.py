@@ -165,7 +165,8 @@ def labels(prepared: Prepared) -> dict[str, Any]:
     """Return what a row is grouped by, as keywords of `RowComparison`."""
     row, deployment, protocol = prepared.row, prepared.deployment, prepared.protocol
     law = protocol.lengths
-    precision = deployment.precision or deployment.model.weights
+    own = deployment.model.experts if deployment.moe else deployment.model.weights
+    precision = deployment.precision or own
     parts = []
     for role, count, p in deployment.pools:
         extra = "".join(f"-{n}{v}" for n, v in (("pp", p.pp), ("dp", p.dp), ("ep", p.ep)) if v > 1)

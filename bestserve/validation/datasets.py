@@ -33,6 +33,9 @@ CHAT_CV = 0.75
 """Coefficient of variation of answers where only their mean is known (OpenOrca, MLPerf); assumed,
 between ShareGPT's 0.88 and the 0.6 of answers cut at a limit."""
 
+LONGEST = 3.5
+"""Longest request over the mean where answers are cut at a limit (OpenOrca: 1,024 over 294)."""
+
 
 def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
     """Return the lengths of a row's requests: the log's own, or a law with the stated means.
@@ -97,8 +100,8 @@ def _side(
     assert value is not None
     if spread is not None and spread > 0.02 * value:
         return _law(LogNormal(value, cv=min(spread / value, 5.0)))
-    if "orca" in data or "gsm8k" in data:
-        return truncated_atoms(value, CHAT_CV, 1024.0)
+    if suite.chat_lengths or "orca" in data:
+        return truncated_atoms(value, CHAT_CV, max(1024.0, LONGEST * value))
     return whole_atoms(value)
 
 

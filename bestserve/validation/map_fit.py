@@ -69,7 +69,9 @@ def log_errors(prepared: Prepared, factors: Mapping[str, float]) -> dict[str, fl
     }
 
 
-def _residuals(prepared: Sequence[Prepared], factors: Mapping[str, float]) -> Floats:
+def _residuals(
+    prepared: Sequence[Prepared], factors: Mapping[str, float], noise: Mapping[str, float]
+) -> Floats:
     """Return residuals in standard deviations, large ones tempered (soft L1) [2n]."""
     out = np.zeros(2 * len(prepared))
     for i, run in enumerate(prepared):
@@ -78,13 +80,19 @@ def _residuals(prepared: Sequence[Prepared], factors: Mapping[str, float]) -> Fl
         except UnpredictableError:  # these factors make it impossible: no information
             continue
         for j, metric in enumerate(("ttft", "tpot")):
-            r = errors.get(metric, 0.0) / NOISE[metric]
+            r = errors.get(metric, 0.0) / noise[metric]
             out[2 * i + j] = np.sign(r) * np.sqrt(2.0 * (np.sqrt(1.0 + r * r) - 1.0))
     return out
 
 
-def fit_factors(prepared: Sequence[Prepared], factors: Sequence[Factor]) -> tuple[Floats, Floats]:
+def fit_factors(
+    prepared: Sequence[Prepared],
+    factors: Sequence[Factor],
+    noise: Mapping[str, float] = NOISE,
+) -> tuple[Floats, Floats]:
     """Return the factors' maximum a posteriori values and deviations of their logarithm.
+
+    noise : standard deviation of ln(predicted/measured) of TTFT and TPOT at the true constants
 
     The deviations are those of the linearised posterior: (JᵀJ + prior)⁻¹.
     """
@@ -93,7 +101,7 @@ def fit_factors(prepared: Sequence[Prepared], factors: Sequence[Factor]) -> tupl
 
     def residuals(x: Floats) -> Floats:
         named = dict(zip((f.name for f in factors), np.exp(x), strict=True))
-        return np.concatenate([_residuals(prepared, named), x / prior])
+        return np.concatenate([_residuals(prepared, named, noise), x / prior])
 
     x = np.zeros(len(factors))
     here = residuals(x)

@@ -20,6 +20,7 @@ class Suite:
     stream_intervals : (engine, pattern of "model tpN lengths", tokens per message) it configures
     budget_is_prompt_and_batch : configures max_num_batched_tokens = input length + concurrency
     slots_one_short : pattern of "engine model" whose max_num_seqs is one below the concurrency
+    chat_lengths : prompts and answers of a chat data set, of which rows state the means
     rate_meets_objectives : its offered rates are the highest that met the objectives in the notes
     why : where this is known from
     """
@@ -37,6 +38,7 @@ class Suite:
     budget_is_prompt_and_batch: bool = False
     slots_one_short: str = ""
     rate_meets_objectives: bool = False
+    chat_lengths: bool = False
     why: str = ""
 
     def limits(self, row: TidyRow, family: str) -> dict[str, int]:
@@ -98,6 +100,7 @@ SUITES: tuple[Suite, ...] = (
         kv_fp8=True,
         seconds=600.0,
         rate_meets_objectives=True,
+        chat_lengths=True,
         why="LoadGen rules: Poisson arrivals for at least 600 s",
     ),
     Suite(

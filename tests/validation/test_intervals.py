@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bestserve.validation.comparison import RowComparison
 from bestserve.validation.compare import coverage_of
+from bestserve.validation.comparison import RowComparison
 from bestserve.validation.factors import FACTORS, factors_for
 from bestserve.validation.intervals import (
     FAMILIES,
@@ -70,7 +70,7 @@ def test_coverage_of_lognormal_errors_is_ninety_per_cent() -> None:
                 predicted={"tpot_mean_ms": 10.0},
                 measured={"tpot_mean_ms": 10.0 * math.exp(residual * z)},
                 intervals=limits,
-            )  # fmt: skip
+            )
         )
     assert coverage_of(rows) == pytest.approx(0.9, abs=0.015)
     assert coverage_of([]) is None

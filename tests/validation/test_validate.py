@@ -16,8 +16,10 @@ from bestserve.errors import InputError
 from bestserve.validation.parity import draw_parity, parity_data
 from bestserve.validation.replay import METRICS
 
-HEADER = ("id", "model", "gpu", "num_gpus", "engine", "engine_version", "tp", "request_rate",
-          "concurrency", "input_len_mean", "output_len_mean", "ttft_mean_ms", "tpot_mean_ms")  # fmt: skip
+HEADER = (
+    "id", "model", "gpu", "num_gpus", "engine", "engine_version", "tp", "request_rate",
+    "concurrency", "input_len_mean", "output_len_mean", "ttft_mean_ms", "tpot_mean_ms",
+)  # fmt: skip
 ROWS: list[tuple[Any, ...]] = [
     ("a", "meta-llama/Llama-3.1-8B", "NVIDIA H100 SXM", 1, "vLLM", "0.11.0", 1, "inf", 4, 1000,
      100, 60, 8.5),
