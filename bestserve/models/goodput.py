@@ -32,6 +32,12 @@ NEARLY_SATURATED = 0.995
 SLO_SLACK = 0.02
 """Relative error of a percentile for which the interval `low … high` accounts [1]."""
 
+TAIL_SLACK = 0.05
+"""Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
+
+SHORT_DECODE = 10
+"""Decode steps below which TPOT is a matter of single steps."""
+
 POISSON, NO_TRANSFER = Arrivals(), Transfer()
 
 _TTFT_ATOMS = 48
@@ -206,7 +212,7 @@ def _search(
         binding = tried[high][1] if high in tried else binding
     else:
         binding = "stability"
-    down, up = _interval(tried, low, target)
+    down, up = _interval(tried, low, _slack(found, target, binding))
     doubts = _doubts(found, target, binding, max(low / down, up / low) - 1.0)
     return Goodput(
         rate=low * limit,
@@ -224,12 +230,17 @@ def _doubts(found: Latencies, target: Target, binding: Binding, width: float) ->
     doubts = []
     if width > FLAT:
         doubts.append(
-            f"2 % of the threshold moves the rate by {100 * width:.0f} %: latency is nearly flat"
+            f"errors of 2 % would move the rate by {100 * width:.0f} %: latency is nearly flat"
         )
     if binding in ("tpot", "joint"):
         percentile = target.attainment if target.joint else target.tpot_percentile
         if found.mean_batch < found.coarse * (COARSE_TAIL if percentile > 0.95 else 1.0):
             doubts.append("few requests meet a prompt while they decode, so TPOT is lumpy")
+        c = found.classes
+        if c is not None and found.coarse > 0:
+            short = float(c.weight[c.steps < SHORT_DECODE].sum())
+            if short > 3 * (1 - percentile):
+                doubts.append("outputs of a few tokens decide this percentile of TPOT")
     return tuple(doubts)
 
 
@@ -256,12 +267,24 @@ def _next(
     return min(max(guess, low + edge), high - edge)
 
 
+def _slack(found: Latencies, target: Target, binding: Binding) -> float:
+    """Return the error of the margin that the models are taken to have."""
+    if target.joint:
+        return TAIL_SLACK * (1 - target.attainment)
+    if binding not in ("ttft", "tpot", "e2el"):
+        return SLO_SLACK
+    law = getattr(found, binding)
+    p = getattr(target, f"{binding}_percentile")
+    off = TAIL_SLACK * (1 - p)
+    step = math.log(law.quantile(p + off) / max(law.quantile(p - off), 1e-300)) / 2
+    return max(SLO_SLACK, step)
+
+
 def _interval(
-    tried: dict[float, tuple[float, Binding, Latencies]], share: float, target: Target
+    tried: dict[float, tuple[float, Binding, Latencies]], share: float, slack: float
 ) -> tuple[float, float]:
-    """Return the shares at which the margin would be ± `SLO_SLACK`, from the looks taken."""
+    """Return the shares at which the margin would be ± `slack`, from the looks taken."""
     finite = sorted((s, t[0]) for s, t in tried.items() if math.isfinite(t[0]))
-    slack = SLO_SLACK if not target.joint else SLO_SLACK / 2
     x = np.log([s for s, _ in finite])
     g = np.minimum.accumulate(np.array([m for _, m in finite]))
     if g.size < 2:

@@ -1,0 +1,55 @@
+"""The queues against the simulator on a small fixed set; the full study is in `validation/`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from bestserve.models.latency import latency, stability_rate
+from bestserve.models.system import Arrivals, System
+from bestserve.simulator import simulate
+
+
+def compare(system: System, load: float, requests: int = 100_000) -> dict[str, float]:
+    """Return model/simulator − 1 of P90 TTFT, mean and P90 TPOT, P90 E2EL."""
+    rate = load * stability_rate(system)
+    found = latency(system, rate)
+    run = simulate(system, rate, requests=requests, seed=5)
+    tpot = run.tpot[run.kept]
+    tpot = tpot[np.isfinite(tpot)]
+    return {
+        "ttft": found.ttft.quantile(0.9) / np.quantile(run.ttft[run.kept], 0.9) - 1,
+        "mean": found.tpot.mean / tpot.mean() - 1,
+        "tpot": found.tpot.quantile(0.9) / np.quantile(tpot, 0.9) - 1,
+        "e2el": found.e2el.quantile(0.9) / np.quantile(run.e2el[run.kept], 0.9) - 1,
+    }
+
+
+@pytest.mark.parametrize("policy", ["chunked", "prefill_priority", "mixed"])
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_collocated(cases: ModuleType, policy: str, load: float) -> None:
+    system = cases.collocated(policy, cases.lengths(1000, 200, 0.6, 0.8))
+    errors = compare(system, load)
+    assert max(abs(e) for e in errors.values()) < 0.05, errors
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
+def test_tandem(cases: ModuleType, load: float) -> None:
+    system = cases.disaggregated(2, 1, cases.lengths(1000, 200, 0.6, 0.8))
+    errors = compare(system, load, 200_000)
+    assert max(abs(e) for e in errors.values()) < 0.05, errors
+
+
+@pytest.mark.parametrize("policy", ["chunked", "prefill_priority"])
+@pytest.mark.parametrize("clients", [8, 64])
+def test_benchmark_run(cases: ModuleType, policy: str, clients: int) -> None:
+    loop = Arrivals(kind="closed", concurrency=clients, num_prompts=10 * clients)
+    system = cases.collocated(policy, cases.lengths(1000, 200, 0.1, 0.5), system={"arrivals": loop})
+    found = latency(system, 1.0)
+    runs = [simulate(system, seed=seed) for seed in range(20)]
+    ttft = np.mean([run.ttft.mean() for run in runs])
+    tpot = np.mean([np.nanmean(run.tpot) for run in runs])
+    assert found.ttft.mean == pytest.approx(ttft, rel=0.10)
+    assert found.tpot.mean == pytest.approx(tpot, rel=0.04)

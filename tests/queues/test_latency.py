@@ -1,0 +1,229 @@
+"""`latency` and `goodput`: limits, statuses, closed loops, what each answer says of itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from bestserve.models.goodput import (
+    attainment,
+    decode_goodput,
+    goodput,
+    marginal_attainment,
+    prefill_goodput,
+)
+from bestserve.models.latency import lane_scv, latency, latency_curve, stability_rate
+from bestserve.models.status import Status
+from bestserve.models.system import Arrivals, Lengths, Target, Transfer
+
+POLICIES = ("chunked", "prefill_priority", "mixed")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_light_load_is_a_lone_request(cases: ModuleType, policy: str) -> None:
+    law = cases.lengths(1000, 101)
+    found = latency(cases.collocated(policy, law), 1e-3)
+    step = cases.SMALL
+    first = step(1000, 1000**2 / 2, 0, 1)
+    token = np.mean([step(1, 0, 1000 + j, 1, prefill=False) for j in range(1, 101)])
+    assert found.ttft.mean == pytest.approx(first, rel=3e-3)
+    assert found.tpot.mean == pytest.approx(token, rel=3e-3)
+    assert found.e2el.mean == pytest.approx(first + 100 * token, rel=3e-3)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_saturation_is_unstable(cases: ModuleType, policy: str) -> None:
+    system = cases.collocated(policy)
+    limit = stability_rate(system)
+    found = latency(system, 1.01 * limit)
+    assert found.status is Status.UNSTABLE
+    assert found.ttft.mean == math.inf
+    assert attainment(found, Target(ttft=100.0)) == 0.0
+    assert latency(system, 0.8 * limit).status is Status.OK
+
+
+def test_rates_must_be_positive(cases: ModuleType) -> None:
+    with pytest.raises(ValueError, match="rate = 0"):
+        latency(cases.collocated(), 0.0)
+
+
+def test_latency_grows_along_a_curve(cases: ModuleType) -> None:
+    system = cases.collocated()
+    rates = stability_rate(system) * np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    curve = latency_curve(system, rates)
+    for name in ("ttft", "tpot", "e2el"):
+        for p in (0.5, 0.9, 0.99):
+            values = [getattr(at, name).quantile(p) for at in curve]
+            assert values == sorted(values)
+
+
+def test_kv_cache_too_small_for_one_request(cases: ModuleType) -> None:
+    system = cases.collocated(kv_capacity_tokens=500.0)
+    assert latency(system, 1.0).status is Status.NO_SLOT
+    assert goodput(system, Target(ttft=1.0)).status is Status.NO_SLOT
+
+
+def test_threshold_below_a_lone_request_is_infeasible_with_its_arithmetic(
+    cases: ModuleType,
+) -> None:
+    found = goodput(cases.collocated(), Target(ttft=0.01, tpot=1.0))
+    assert found.status is Status.INFEASIBLE
+    assert found.binding == "infeasible"
+    assert found.rate == 0.0
+    assert "ttft" in found.detail and "10 ms" in found.detail
+
+
+def test_loose_thresholds_leave_stability_binding(cases: ModuleType) -> None:
+    system = cases.collocated()
+    found = goodput(system, Target(ttft=1e5, tpot=1e3))
+    assert found.binding == "stability"
+    assert found.rate == pytest.approx(stability_rate(system), rel=0.02)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_goodput_meets_its_target_and_no_more(cases: ModuleType, policy: str) -> None:
+    target = Target(ttft=0.15, tpot=0.015)
+    system = cases.collocated(policy)
+    found = goodput(system, target)
+    at = latency(system, found.rate)
+    assert at.ttft.quantile(0.9) <= 0.15 * 1.001
+    assert at.tpot.quantile(0.9) <= 0.015 * 1.001
+    over = latency(system, 1.004 * found.rate)
+    assert over.ttft.quantile(0.9) > 0.15 or over.tpot.quantile(0.9) > 0.015
+    assert found.low <= found.rate <= found.high
+
+
+def test_joint_target_is_harder_than_marginals(cases: ModuleType) -> None:
+    system = cases.collocated()
+    marginal = goodput(system, Target(ttft=0.15, tpot=0.015))
+    joint = goodput(system, Target(ttft=0.15, tpot=0.015, joint=True))
+    assert 0 < joint.rate < marginal.rate
+    share = attainment(joint.at, Target(ttft=0.15, tpot=0.015))
+    assert share == pytest.approx(0.9, abs=2e-3)
+    each = marginal_attainment(joint.at, Target(ttft=0.15, tpot=0.015))
+    assert share <= min(each.values())
+
+
+def test_end_to_end_objective_enters_joint_attainment(cases: ModuleType) -> None:
+    at = latency(cases.collocated(), 4.0)
+    without = attainment(at, Target(ttft=0.3, tpot=0.03))
+    loose = attainment(at, Target(ttft=0.3, tpot=0.03, e2el=1e3))
+    tight = attainment(at, Target(ttft=0.3, tpot=0.03, e2el=at.e2el.quantile(0.5)))
+    assert loose == pytest.approx(without, abs=5e-3)
+    assert tight < 0.6
+
+
+def test_pools_of_a_tandem_bound_it(cases: ModuleType) -> None:
+    system = cases.disaggregated(2, 1)
+    target = Target(ttft=0.1, tpot=0.012)
+    whole = goodput(system, target).rate
+    first = 2 * prefill_goodput(system.prefill, system.lengths, target).rate
+    rest = decode_goodput(system.decode, system.lengths, target).rate
+    assert whole == pytest.approx(min(first, rest), rel=3e-3)
+
+
+def test_transfer_counts_in_tpot_not_in_ttft(cases: ModuleType) -> None:
+    plain = latency(cases.disaggregated(), 5.0)
+    slow = latency(cases.disaggregated(transfer=Transfer(latency=0.1)), 5.0)
+    assert slow.ttft.mean == plain.ttft.mean
+    law = cases.lengths(1000, 200, 0.5, 0.8)
+    steps = law.outputs - 1
+    some = steps > 0
+    expected = 0.1 * float(np.mean(1 / steps[some]))
+    assert slow.tpot.mean - plain.tpot.mean == pytest.approx(expected, rel=0.02)
+
+
+def test_shared_link_saturates(cases: ModuleType) -> None:
+    link = Transfer(seconds_per_token=1e-4, shared=True)
+    system = cases.disaggregated(2, 4, transfer=link)
+    assert stability_rate(system) == pytest.approx(2 / (1e-4 * 1000), rel=0.02)
+
+
+def test_stream_interval_moves_time_from_tpot_to_ttft(cases: ModuleType) -> None:
+    law = cases.lengths(1000, 201)
+    one = latency(cases.collocated(law=law), 4.0)
+    ten = latency(cases.collocated(law=law, stream_interval=10), 4.0)
+    assert ten.ttft.mean - one.ttft.mean == pytest.approx(9 * one.tpot.mean, rel=1e-6)
+    assert ten.e2el.mean == pytest.approx(one.e2el.mean, rel=1e-6)
+
+
+def test_front_end_time_shifts_ttft(cases: ModuleType) -> None:
+    plain = latency(cases.collocated(), 4.0)
+    slow = latency(cases.collocated(t_req=0.03, t_req_token=1e-5), 4.0)
+    law = cases.lengths(1000, 200, 0.5, 0.8)
+    expected = 0.03 + 1e-5 * float(law.input_weights @ law.inputs)
+    assert slow.ttft.mean - plain.ttft.mean == pytest.approx(expected)
+
+
+def test_cached_prompt_tokens_shorten_prefill_only(cases: ModuleType) -> None:
+    law = cases.lengths(1000, 101)
+    cached = replace(law, cached=np.array([600.0]))
+    found = latency(cases.collocated(law=cached), 1e-3)
+    step = cases.SMALL
+    assert found.ttft.mean == pytest.approx(step(400, 400 * 600 + 400**2 / 2, 0, 1), rel=3e-3)
+    plain = latency(cases.collocated(law=law), 1e-3)
+    assert found.tpot.mean == pytest.approx(plain.tpot.mean, rel=1e-3)
+
+
+def test_routing_changes_the_gaps_of_a_lane() -> None:
+    bursty = Arrivals(burstiness=0.25)
+    assert lane_scv(Arrivals(), "random", 4) == 1.0
+    assert lane_scv(Arrivals(), "round_robin", 4) == 0.25
+    assert lane_scv(bursty, "random", 3) == 2.0
+    assert lane_scv(bursty, "round_robin", 4) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["round_robin", "least_outstanding"])
+def test_state_dependent_and_dealt_routing_carry_low_trust(cases: ModuleType, kind: str) -> None:
+    found = latency(cases.collocated(replicas=4, system={"routing": kind}), 20.0)
+    assert not found.trust.high
+    assert found.trust.reasons
+    assert latency(cases.collocated(replicas=4), 20.0).trust.high
+
+
+def test_few_slots_carry_low_trust(cases: ModuleType) -> None:
+    system = cases.collocated(max_num_seqs=8)
+    found = latency(system, 0.9 * stability_rate(system))
+    assert any("slot" in reason for reason in found.trust.reasons)
+
+
+def test_outputs_of_one_token_have_no_tpot(cases: ModuleType) -> None:
+    found = latency(cases.collocated(law=cases.lengths(1000, 1)), 4.0)
+    assert found.tpot.mean == 0.0
+    assert found.e2el.mean == found.ttft.mean
+
+
+def test_joint_lengths_use_their_correlation(cases: ModuleType) -> None:
+    short, long = np.array([200.0, 3000.0]), np.array([50.0, 400.0])
+    half = np.full(2, 0.5)
+
+    def context(outputs: np.ndarray) -> float:
+        law = Lengths(
+            inputs=short, input_weights=half, outputs=outputs, output_weights=half, joint=True
+        )
+        return latency(cases.collocated(law=law), 3.0).tpot.quantile(0.9)
+
+    assert context(long) > context(long[::-1])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_closed_loop_obeys_little(cases: ModuleType, policy: str) -> None:
+    loop = Arrivals(kind="closed", concurrency=32)
+    law = cases.lengths(1000, 200, 0.1, 0.5)
+    found = latency(cases.collocated(policy, law, system={"arrivals": loop}), 1.0)
+    assert found.rate * found.e2el.mean == pytest.approx(32, rel=0.03)
+
+
+def test_benchmark_run_counts_its_burst(cases: ModuleType) -> None:
+    law = cases.lengths(1000, 200, 0.1, 0.5)
+    steady = Arrivals(kind="closed", concurrency=64)
+    run = Arrivals(kind="closed", concurrency=64, num_prompts=640)
+    first = latency(cases.collocated(law=law, system={"arrivals": steady}), 1.0)
+    second = latency(cases.collocated(law=law, system={"arrivals": run}), 1.0)
+    assert second.ttft.mean > 1.5 * first.ttft.mean
+    with pytest.raises(ValueError, match="closed loop"):
+        goodput(cases.collocated(system={"arrivals": run}), Target(ttft=1.0))
