@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bestserve.catalog.calibration import load_calibration
-from bestserve.errors import DataError, InputError
+from bestserve.errors import BestserveError, DataError, InputError
 from bestserve.specs.calibration import Calibration
 from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
 from bestserve.validation.factors import apply_factors
@@ -131,8 +131,12 @@ def compare_row(
     """Replay one row; never raises for what a row can contain."""
     measured = measured_figures(row)
     try:
-        prepared = prepare(row, calibration)
-        predicted, method, notes = predict_row(prepared)
+        try:
+            prepared = prepare(row, calibration)
+            predicted, method, notes = predict_row(prepared)
+        except (BestserveError, ValueError, ArithmeticError) as error:
+            # A row may state what no model takes (a million GPUs): its own status, not a crash.
+            raise UnpredictableError(Outcome.NOT_MODELLED, str(error)[:200]) from error
     except UnpredictableError as refusal:
         return RowComparison(
             id=row.id,

@@ -31,6 +31,9 @@ IN_PROCESS_SEQ = 80e-6
 """Host time per sequence and step that a client in vLLM V0's own process adds, answering streams
 between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 
+MOST_SEQUENCES = 65_536
+"""Running sequences beyond which a stated limit limits nothing."""
+
 V0_CHUNKED_ABOVE, V0_CHUNK = 32768, 512
 """vLLM V0's default: context above which prompts are chunked, and its token budget then."""
 
@@ -141,6 +144,8 @@ def _engine_constants(
         )
         if getattr(row, name) is not None
     }  # fmt: skip
+    if row.max_num_seqs is not None:
+        changes["max_num_seqs"] = min(row.max_num_seqs, MOST_SEQUENCES)
     if choice.family == "vllm":
         changes.update(_vllm_prefill(row, choice, engine, model))
     if row.in_process and choice.preset == "vllm-v0":

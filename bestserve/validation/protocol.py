@@ -23,8 +23,10 @@ STEADY_REQUESTS = 6000
 
 MAX_REQUESTS = 30000
 
-PROMPTS_PER_CLIENT = 10
-"""Of a closed loop whose number of prompts is not stated (the custom of benchmark scripts)."""
+MOST_CLIENTS = 20_000
+MOST_TOKENS = 10_000_000.0
+MOST_REPLICAS = 4096
+"""Runs beyond these bounds are refused: no client drives them, but a log may claim them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,15 @@ def protocol_of(row: TidyRow) -> Protocol:
     notes: list[str] = []
     suite = suite_of(row)
     lengths = lengths_of(row, suite, notes)
+    for name in ("inputs", "outputs"):
+        if float(getattr(lengths, name).max()) > MOST_TOKENS:
+            raise UnpredictableError(
+                Outcome.NOT_MODELLED, f"{name} above {MOST_TOKENS:,.0f} tokens"
+            )
+    if (row.concurrency or 0) > MOST_CLIENTS or (row.replicas or 0) > MOST_REPLICAS:
+        raise UnpredictableError(
+            Outcome.NOT_MODELLED, f"above {MOST_CLIENTS:,} clients or {MOST_REPLICAS:,} replicas"
+        )
     arrivals, rate, requests, steady = _load(row, suite, notes)
     return Protocol(
         arrivals=arrivals,
@@ -74,11 +85,16 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
     if row.regime is Regime.BURST or (rate is not None and not paced and clients is None):
         if prompts is None:
             raise UnpredictableError(Outcome.LOAD_MISSING, "how many prompts the burst had")
+        if prompts > MOST_CLIENTS:
+            raise UnpredictableError(Outcome.NOT_MODELLED, f"a burst of {prompts:,} prompts")
         return _closed(prompts, prompts), 0.0, prompts, False
     if clients is not None and (not paced or rate is None):
         if prompts is None:
             prompts = suite.prompts_per_client * clients
             notes.append(f"{suite.prompts_per_client} prompts per client")
+        if prompts > max(MAX_REQUESTS, 2 * clients):
+            prompts = max(MAX_REQUESTS, 2 * clients)
+            notes.append(f"the first {prompts:,} prompts stand for the run")
         return _closed(clients, prompts), 0.0, prompts, False
     if not paced or rate is None:
         raise UnpredictableError(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")

@@ -48,9 +48,7 @@ def test_the_readme_shows_the_current_headline(root: Path) -> None:
     readme = (root / "README.md").read_text("utf-8")
     if "@ACCURACY@" in readme:
         pytest.skip("README is a template: its accuracy table is not filled in yet")
-    assert table in readme, (
-        "README's accuracy table is stale: copy validation/headline.md"
-    )
+    assert table in readme, "README's accuracy table is stale: copy validation/headline.md"
 
 
 def test_intervals_use_the_committed_residuals(summary: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bestserve.models.system import Collocated, Disaggregated
+from bestserve.validation.compare import compare_row
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import (
     METRICS,
@@ -18,7 +19,7 @@ from bestserve.validation.replay import (
     system_of,
     with_shared_prefix,
 )
-from bestserve.validation.tidy import RowStatus, TidyRow
+from bestserve.validation.tidy import Regime, RowStatus, TidyRow
 
 Make = Callable[..., TidyRow]
 
@@ -121,3 +122,35 @@ def test_shared_prefixes_are_cached_as_far_as_they_fit(make: Make) -> None:
 
 def test_measured_figures_are_those_stated(make: Make) -> None:
     assert measured_figures(make()) == {"ttft_mean_ms": 60.0, "tpot_mean_ms": 9.0}
+
+
+HUGE = 10**15
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"concurrency": HUGE},
+        {"num_prompts": HUGE},
+        {"num_prompts": HUGE, "concurrency": None, "regime": Regime.BURST},
+        {"request_rate": 1e300, "concurrency": None},
+        {"request_rate": 1e-300, "concurrency": None, "num_prompts": 5},
+        {"input_len_mean": 1e15},
+        {"output_len_mean": 1e15},
+        {"max_num_seqs": HUGE},
+        {"max_num_batched_tokens": HUGE},
+        {"num_gpus": HUGE, "tp": 1},
+        {"replicas": HUGE, "num_gpus": None},
+        {"tp": HUGE, "num_gpus": None},
+        {"pp": HUGE, "num_gpus": None},
+        {"ep": HUGE},
+        {"gpu_memory_utilization": 1e9},
+        {"stream_interval": HUGE},
+        {"ttft_mean_ms": 1e300, "tpot_mean_ms": 1e-300},
+    ],
+)
+def test_absurd_rows_get_a_status_not_a_crash(make: Make, changes: dict[str, Any]) -> None:
+    found = compare_row(make(**changes), with_intervals=False)
+    assert isinstance(found.status, Outcome)
+    assert found.reason
+    assert all(np.isfinite(v) for v in found.predicted.values())
