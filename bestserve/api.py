@@ -134,6 +134,7 @@ def sensitivity(
     problem: Problem,
     strategy: str | Strategy | None = None,
     *,
+    figures: Sequence[str] | None = None,
     request_rate: float | None = None,
     method: Method = "auto",
     progress: Progress | None = None,
@@ -143,6 +144,7 @@ def sensitivity(
     Parameters
     ----------
     strategy : default: the best of the ranking
+    figures : those wanted, e.g. ["hardware.memory_bandwidth", "slo.ttft"]; default: all
     request_rate : where the elasticities of TTFT and TPOT are taken [req/s]; default 80 % of the
         goodput
     method : "auto" simulates on common random numbers where the analytic answer has low trust
@@ -154,6 +156,7 @@ def sensitivity(
     return elasticities(
         problem,
         _named(problem, strategy, progress),
+        figures=figures,
         request_rate=request_rate,
         method=method,
         progress=progress,

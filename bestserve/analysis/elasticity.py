@@ -9,14 +9,14 @@ are smooth; where those are not trusted, of simulations on common random numbers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from bestserve.analysis.exact import chained_elasticities
 from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objective_room, operate
-from bestserve.analysis.parameters import Parameter, at_value, parameters
+from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
 from bestserve.lowering import Lowered, lower
@@ -46,12 +46,14 @@ def elasticities(
     problem: Problem,
     strategy: str | Strategy,
     *,
+    figures: Sequence[str] | None = None,
     request_rate: float | None = None,
     method: str = "auto",
     progress: Progress | None = None,
 ) -> SensitivityReport:
     """Return the elasticities of one strategy.
 
+    figures : those wanted, by name; default: all
     request_rate : where the latency elasticities are taken [req/s]; default 80 % of the goodput
     method : "analytic", "simulated", or "auto", which simulates where trust is low
 
@@ -59,13 +61,14 @@ def elasticities(
     """
     say = progress or (lambda _: None)
     operating = operate(lower(checked_problem(problem)), strategy)
+    wanted = chosen(operating.lowered, figures)
     rate = LOAD * operating.rate if request_rate is None else request_rate
     simulate = method == "simulated" or (method == "auto" and not operating.found.trust.high)
     if simulate:
-        operating, rows, steep = _simulated(operating, rate, request_rate is None, say)
+        operating, rows, steep = _simulated(operating, wanted, rate, request_rate is None, say)
         rate = LOAD * operating.rate if request_rate is None else rate
     else:
-        rows, steep = _rows(operating, rate, ANALYTIC, STEP, say)
+        rows, steep = _rows(operating, wanted, rate, ANALYTIC, STEP, say)
         chained = chained_elasticities(operating, steep)
         rows = tuple(replace(r, chained=chained.get(r.parameter)) for r in rows)
     trust = Confidence(True) if simulate else _trust(operating)
@@ -93,8 +96,19 @@ def _regime(operating: Operating) -> Regime | None:
     return regime_of(operating.lowered, operating.strategy, operating.found.at.mean_batch)
 
 
+def chosen(lowered: Lowered, figures: Sequence[str] | None) -> tuple[Parameter, ...]:
+    """Return the named figures, or all. UnknownNameError for a name that is none."""
+    if figures is None:
+        return parameters(lowered)
+    return tuple(parameter(lowered, name) for name in figures)
+
+
 def _simulated(
-    operating: Operating, rate: float, default_rate: bool, say: Progress
+    operating: Operating,
+    wanted: Sequence[Parameter],
+    rate: float,
+    default_rate: bool,
+    say: Progress,
 ) -> tuple[Operating, tuple[Elasticity, ...], float]:
     """Return rows averaged over replications that share their random numbers."""
     from bestserve.referee import simulated_goodput
@@ -142,11 +156,16 @@ def simulated_observer(seed: int, requests: int = SIMULATED_REQUESTS) -> Observe
 
 
 def _rows(
-    operating: Operating, rate: float, observer: Observer, step: float, say: Progress
+    operating: Operating,
+    wanted: Sequence[Parameter],
+    rate: float,
+    observer: Observer,
+    step: float,
+    say: Progress,
 ) -> tuple[tuple[Elasticity, ...], float]:
     steep = steepness(operating, observer, step)
     rows = []
-    for figure in parameters(operating.lowered):
+    for figure in wanted:
         say(figure.name)
         rows.append(_row(operating, figure, rate, observer, step, steep))
     return tuple(rows), steep

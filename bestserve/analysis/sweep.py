@@ -212,6 +212,21 @@ def families(table: Sequence[Any], each: int) -> list[str]:
     return list(best.values())
 
 
+def variants(table: Sequence[Any], each: int, most: int) -> list[str]:
+    """Return the best of the first families, then their other batch limits, `most` in all.
+
+    The best token budget changes with the lengths even where the pools stay the same.
+    """
+    leading = families(table, each)
+
+    def pools(name: str) -> tuple[Any, ...]:
+        return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(name).pools)
+
+    known = {pools(name) for name in leading}
+    others = [r.strategy for r in table if pools(r.strategy) in known]
+    return list(dict.fromkeys([*leading, *others]))[:most]
+
+
 def along(problems: Sequence[Problem], strategies: Sequence[str]) -> list[tuple[float | None, ...]]:
     """Return goodputs of the candidates along neighbouring problems (see `Sweep.goodput`)."""
     from threadpoolctl import threadpool_limits

@@ -145,7 +145,7 @@ class Explanation(Document):
         nearest = min(others, key=lambda m: others[m])
         spare = 1 - float(np.exp(-max(others[nearest], 0.0)))
         return (
-            f"{stop}; the nearest miss is its {TITLES[nearest]}, {spare:.0%} below its threshold."
+            f"{stop}; the nearest miss is its {TITLES[nearest]}, {spare:.0%} below the threshold."
         )
 
     def explain(self) -> str:
