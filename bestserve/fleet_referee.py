@@ -185,8 +185,10 @@ def checked_tandem(
     prefill: Stage, decode: Stage, rate: float, *, seed: int = CHECK_SEED
 ) -> list[ClassCheck]:
     """Simulate a prefill pool that feeds a decode pool and return how each class fared."""
+    front = stage_system(prefill)
+    assert isinstance(front, Disaggregated)
     system = replace(
-        stage_system(prefill),
+        front,
         decode=decode.lane,
         decode_replicas=decode.lanes,
         transfer=decode.transfer,

@@ -407,9 +407,7 @@ def _tables(
         row[table.size :] = table[-1]
     count = len(fleet.models)
     kv = np.array([max(r.kv_bytes for r in results[m::count]) for m in range(count)])
-    tokens = np.array(
-        [c.input_len.mean_tokens for model in fleet.models for c in model.classes]
-    )
+    tokens = np.array([c.input_len.mean_tokens for model in fleet.models for c in model.classes])
     used = [configurations[i] for i, _, _ in rows]
 
     def column(values: list[int]) -> NDArray[np.int64]:

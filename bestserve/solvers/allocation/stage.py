@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
 from bestserve.models.system import Arrivals, Collocated, Lane, Lengths, Routing, Target, Transfer
@@ -32,7 +32,7 @@ class Stage:
     lane: Lane
     lanes: int
     loads: tuple[ClassLoad, ...]
-    transfer: Transfer = Transfer()
+    transfer: Transfer = field(default_factory=Transfer)
     routing: Routing = "random"
 
 
