@@ -34,6 +34,7 @@ from bestserve.models.queues.lattice import (
     fft_size,
     group,
     split,
+    thinned,
     weighted_quantile,
 )
 
@@ -44,6 +45,8 @@ POINTS = 128
 
 U_BINS = 4
 GROUPS = 28
+ONE_PROMPT = 5
+"""Equally likely sizes that stand for one prompt behind a tagged one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +216,7 @@ class _Chain:
         self.size = fft_size(2 * self.top + 2)
         self.pmf = split(prompt / self.d, weight, self.size)
         self.phi = np.fft.rfft(self.pmf)
+        self.one_prompt = thinned(prompt / self.d, weight, ONE_PROMPT)
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
@@ -359,14 +363,15 @@ class _Chain:
             self._finish(ended, cells, mass)
             return (mass, alone), ended
         remain = cells - rounds * self.full
-        none, extra = self._behind(rounds * self.f_full)
-        crowded = alone + self._last(remain + extra) - self._last(remain)
-        crowded = np.where(rounds > 0, crowded, alone)
-        none = np.where(rounds > 0, none, 1.0)
-        self._finish(ended, remain, mass * none)
-        self._finish(ended, remain + extra, mass * (1 - none))
-        both = np.concatenate((mass * none, mass * (1 - none)))
-        return (both, np.concatenate((alone, crowded))), ended
+        several = rounds > 0
+        masses, times = [mass * ~several], [alone]
+        self._finish(ended, remain, masses[0])
+        before = alone - self._last(remain)
+        for chance, extra in self._behind(rounds * self.f_full):
+            masses.append(mass * several * chance)
+            times.append(before + self._last(remain + extra))
+            self._finish(ended, remain + extra, masses[-1])
+        return (np.concatenate(masses), np.concatenate(times)), ended
 
     def _met_step(
         self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
@@ -472,18 +477,21 @@ class _Chain:
         mass, cells = mass[:, keep], keep + self.m + 1
         rounds = np.ceil(cells / full - 1e-9) - 1.0
         remain = cells - rounds * full
-        none, extra = self._behind(left[:, None] + width[:, None] / 2 + rounds * f_full)
-        crowded = remain + extra
-        last = none * self._last(remain) + (1 - none) * self._last(crowded)
-        hist.add(mass, left[:, None] + rounds * f_full + last, width[:, None])
-        self._finish(final, remain, (mass * none).sum(axis=0))
-        self._finish(final, crowded.ravel(), (mass * (1 - none)).ravel())
+        start = left[:, None] + rounds * f_full
+        for chance, extra in self._behind(start + width[:, None] / 2):
+            part = mass * chance
+            hist.add(part, start + self._last(remain + extra), width[:, None])
+            self._finish(final, remain + extra, part)
 
-    def _behind(self, wait: Floats) -> tuple[Floats, Floats]:
-        """Return P(nobody arrives in `wait`) and the mean cells of arrivals if somebody does."""
+    def _behind(self, wait: Floats) -> list[tuple[Floats, float | Floats]]:
+        """Return chances and cells of what arrives in `wait`: nothing, one prompt, several."""
         arrivals = self.rate * wait
         none = np.exp(-arrivals)
-        return none, arrivals * (self.l1 / self.d) / np.maximum(1.0 - none, 1e-12)
+        one = arrivals * none
+        several = np.maximum(1.0 - none - one, 0.0)
+        mean = (arrivals - one) * (self.l1 / self.d) / np.maximum(several, 1e-12)
+        sizes = self.one_prompt
+        return [(none, 0.0), *((one / sizes.size, float(x)) for x in sizes), (several, mean)]
 
     def _last(self, cells: Floats) -> Floats:
         """Return the time of a last step with that much waiting [s]."""
@@ -491,8 +499,8 @@ class _Chain:
 
     def _finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
         """Note the state, at least 1, in which a request's last step starts."""
-        cells = np.minimum(np.maximum(cells, 1.0), self.top)
-        final += split(cells, mass, final.size + 2)[: final.size]
+        cells, mass = np.broadcast_arrays(np.clip(cells, 1.0, self.top), mass)
+        final += split(cells.ravel(), mass.ravel(), final.size + 2)[: final.size]
 
     def _steps(self, flow: _Flow, final: Floats) -> StepLaw:
         """Return the moments of step sums after a first token, from Poisson's equation."""

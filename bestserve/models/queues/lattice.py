@@ -46,6 +46,17 @@ def fft_size(n: int) -> int:
     return 3 * power // 4 if 3 * power // 4 >= n else power
 
 
+def thinned(values: Floats, weight: Floats, count: int) -> Floats:
+    """Return `count` equally likely values with the same mean: means of quantile bins."""
+    if values.size == 1:
+        return values
+    order = np.argsort(values)
+    values, share = values[order], np.cumsum(weight[order])
+    partial = np.concatenate(([0.0], np.cumsum(values * weight[order])))
+    edges = np.interp(np.linspace(0, 1, count + 1), np.concatenate(([0.0], share)), partial)
+    return np.diff(edges) * count
+
+
 def weighted_quantile(values: Floats, weight: Floats, p: float) -> float:
     """Return the p-quantile of weighted atoms."""
     order = np.argsort(values)
