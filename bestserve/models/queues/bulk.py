@@ -45,7 +45,7 @@ POINTS = 128
 
 U_BINS = 4
 GROUPS = 28
-ONE_PROMPT = 5
+ONE_PROMPT = 3
 """Equally likely sizes that stand for one prompt behind a tagged one."""
 
 
@@ -222,6 +222,11 @@ class _Chain:
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
         self.f_full = float(server.step(np.array([server.packed]))[0])
         f = server.step(self.d * np.arange(1, self.m + 1, dtype=np.float64))
+        # last steps of a request, between grid points
+        inside = np.arange(1, min(self.m, math.ceil(self.full) - 1) + 1, dtype=np.float64)
+        small = float(server.step(np.array([0.1 * self.d]))[0])
+        self.knots = np.concatenate(([0.1], inside, [self.full]))
+        self.last = np.concatenate(([small], f[: inside.size], [self.f_full]))
         self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
         # in a closed loop every step brings as many arrivals: as if all were equally long
         self.collects, self.collects_full = self.f, self.f_full
@@ -443,8 +448,8 @@ class _Chain:
         The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
         are then rest + l + CP(λ u T).
         """
-        if weights.size > 8:
-            order = np.array_split(np.arange(weights.size), 8)
+        if weights.size > 4:
+            order = np.array_split(np.arange(weights.size), 4)
             mass = np.array([weights[o].sum() for o in order])
             lengths = np.array([weights[o] @ lengths[o] for o in order]) / mass
             inside = np.array([weights[o] @ inside[o] for o in order]) / mass
@@ -473,7 +478,7 @@ class _Chain:
             final[self.m + 1 : self.top + 1] += beyond * (next_step.sum() / beyond.sum())
 
         mass = ahead[:, self.m + 1 :] * portion[:, None]
-        keep = np.flatnonzero(mass.sum(axis=0) > 1e-9)
+        keep = np.flatnonzero(mass.sum(axis=0) > 1e-8)
         mass, cells = mass[:, keep], keep + self.m + 1
         rounds = np.ceil(cells / full - 1e-9) - 1.0
         remain = cells - rounds * full
@@ -495,7 +500,7 @@ class _Chain:
 
     def _last(self, cells: Floats) -> Floats:
         """Return the time of a last step with that much waiting [s]."""
-        return self.server.step(np.minimum(cells * self.d, self.server.packed))
+        return np.interp(np.minimum(cells, self.full), self.knots, self.last)
 
     def _finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
         """Note the state, at least 1, in which a request's last step starts."""
