@@ -227,3 +227,12 @@ def test_benchmark_run_counts_its_burst(cases: ModuleType) -> None:
     assert second.ttft.mean > 1.5 * first.ttft.mean
     with pytest.raises(ValueError, match="closed loop"):
         goodput(cases.collocated(system={"arrivals": run}), Target(ttft=1.0))
+
+
+def test_search_ends_where_the_chain_saturates_before_the_limit(cases: ModuleType) -> None:
+    # the capacity of these systems is a little above what the chain can carry
+    for policy in POLICIES:
+        for prompt, output in ((4000, 30), (300, 600), (2048, 64)):
+            system = cases.collocated(policy, cases.lengths(prompt, output, 0.8, 0.5))
+            found = goodput(system, Target(ttft=1e4))
+            assert 0.9 < found.rate / stability_rate(system) <= 1.0
