@@ -97,7 +97,8 @@ def main() -> None:
 
         def search(i: int, system: System = system) -> object:
             ttft, tpot = target.ttft, target.tpot
-            assert ttft is not None and tpot is not None
+            assert ttft is not None
+            assert tpot is not None
             return goodput(system, Target(ttft=ttft * (1 + 0.01 * i), tpot=tpot))
 
         model, simulation, whole = cpu_time(evaluate), cpu_time(sample, 3), cpu_time(search)
@@ -109,7 +110,11 @@ def main() -> None:
     assert isinstance(tandem, Disaggregated)
     for name, find in (("prefill", prefill_goodput), ("decode", decode_goodput)):
         lane, law = tandem.prefill, tandem.lengths
-        spent = cpu_time(lambda i, f=find: f(lane, law, Target(ttft=1 + 0.01 * i, tpot=0.05)))
+
+        def alone(i: int, find=find, lane=lane, law=law) -> object:  # type: ignore[no-untyped-def]
+            return find(lane, law, Target(ttft=1 + 0.01 * i, tpot=0.05))
+
+        spent = cpu_time(alone)
         print(f"{'goodput of a ' + name + ' lane':32s} {spent * 1e3:18.1f}")
     loop = Arrivals(kind="closed", concurrency=64, num_prompts=640)
     closed = Collocated(lane=Lane(step=STEP), replicas=1, lengths=tandem.lengths, arrivals=loop)

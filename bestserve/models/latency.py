@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -37,8 +37,12 @@ from bestserve.models.trust import Trust
 
 Floats = NDArray[np.float64]
 
+SHARED_EXCESS = 0.5
+"""Share of the queueing in TTFT that follows the gaps where prompts share steps with decodes: ad
+hoc, between the errors of all and of none; such answers carry low trust."""
+
 POLICIES: dict[
-    str, tuple[Callable[[Engine], float], Callable[[Engine, float], LaneLatency | None]]
+    str, tuple[Callable[[Engine], float], Callable[[Engine, float, float], LaneLatency | None]]
 ] = {
     "chunked": (chunked.capacity, chunked.evaluate),
     "prefill_priority": (prefill_priority.capacity, prefill_priority.evaluate),
@@ -199,13 +203,13 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
     if engine.slots < 1:
         return _unstable(rate, 0.0, Status.NO_SLOT)
     share = rate / system.replicas
-    met = evaluate(engine, share)
+    scv = lane_scv(system.arrivals, system.routing, system.replicas)
+    met = evaluate(engine, share, scv)
     if met is None:
         limit = capacity(engine) * system.replicas
         return _unstable(rate, limit, Status.UNSTABLE)
-    scv = lane_scv(system.arrivals, system.routing, system.replicas)
     if scv != 1.0:
-        met = _reshape(engine, met, scv)
+        met = _reshape(engine, met, share, scv)
     return _compose(
         requests,
         system.lane,
@@ -218,13 +222,18 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
     )
 
 
-def _reshape(engine: Engine, met: LaneLatency, scv: float) -> LaneLatency:
-    """Return `met` with the excess of TTFT scaled for gaps that are not exponential."""
-    from dataclasses import replace
+def _reshape(engine: Engine, met: LaneLatency, rate: float, scv: float) -> LaneLatency:
+    """Return `met` with the queueing part of TTFT scaled for gaps that are not exponential.
 
+    A lone prompt and half a decode step before it are no queueing; prompts load the lane by σ.
+    """
     r = engine.requests
-    floor = float(r.weight @ engine.prompt_times(0.0, True, engine.budget)) + engine.front_end()
-    return replace(met, ttft=rescale_excess(met.ttft, floor, max(met.stall, 0.05), scv))
+    alone = engine.prompt_times(0.0, engine.lane.policy == "chunked", engine.budget)
+    mean = float(r.weight @ alone)
+    floor = mean + engine.decode(max(met.running, 1.0)) / 2 + engine.front_end()
+    work = alone * (max(met.stall, 0.02) / (rate * mean))
+    ttft = rescale_excess(met.ttft, floor, work, r.weight, rate, scv, SHARED_EXCESS)
+    return replace(met, ttft=ttft)
 
 
 def _arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[str, ...]:

@@ -98,16 +98,30 @@ def evaluate(
         return None
     ttft = met.ttft
     if scv != 1.0:
-        ttft = rescale_excess(ttft, float(r.weight @ lane.alone), met.load, scv)
+        share = lane.alone * (met.load / (rate * float(r.weight @ lane.alone)))
+        floor = float(r.weight @ lane.alone)
+        ttft = rescale_excess(ttft, floor, share, r.weight, rate, scv)
     return PrefillLatency(ttft, min(met.load, 1.0), engine.large_prompts())
 
 
-def rescale_excess(ttft: Distribution, floor: float, load: float, scv: float) -> Distribution:
-    """Return `ttft` with what exceeds `floor` [s] scaled by E W(GI/G/1) / E W(M/G/1) at `load`."""
-    one = np.array([1.0])
-    poisson, bursty = gig1_wait(one, one, load), gig1_wait(one, one, load, scv)
-    if poisson is None or bursty is None:
+def rescale_excess(
+    ttft: Distribution,
+    floor: float,
+    work: Floats,
+    weight: Floats,
+    rate: float,
+    scv: float,
+    part: float = 1.0,
+) -> Distribution:
+    """Return `ttft` with what exceeds `floor` [s] scaled by E W(GI/G/1) / E W(M/G/1).
+
+    part : share of the excess that is scaled, the rest stays; work, weight : time that prompts
+    take of the lane [m, s] and their shares; rate : λ [1/s]
+    """
+    poisson, other = gig1_wait(work, weight, rate), gig1_wait(work, weight, rate, scv)
+    if poisson is None or other is None:
         return ttft
-    factor = bursty.mean / max(poisson.mean, 1e-12)
+    factor = 1.0 + part * (other.mean / max(poisson.mean, 1e-300) - 1.0)
     x = np.where(ttft.x > floor, floor + (ttft.x - floor) * factor, ttft.x)
-    return Distribution(x, ttft.F, floor + (ttft.mean - floor) * factor)
+    law = Distribution(x, ttft.F, 0.0)
+    return Distribution.from_cdf(law.x, law.F)

@@ -86,9 +86,10 @@ def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
     return prefill_first_limit(decode, per)
 
 
-def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
-    """Return TTFT and TPOT under Poisson arrivals, or `None` when the lane is not stable.
+def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | None:
+    """Return TTFT and TPOT, or `None` when the lane is not stable.
 
+    TTFT is that of Poisson arrivals; the noise of TPOT counts gaps of squared CV `scv` above 1.
     rate : λ > 0 [1/s]
     """
     r, lane = engine.requests, tables(engine)
@@ -112,7 +113,8 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     if state.load >= 1.0:
         return None
-    return _assemble(engine, rate, lane.capacity, state, met, sigma, [lane.s1, lane.s2, lane.s3])
+    moments = [lane.s1, lane.s2, lane.s3]
+    return _assemble(engine, rate, lane.capacity, state, met, sigma, moments, max(scv, 1.0))
 
 
 def _pause(engine: Engine, state: Occupancy) -> float:
@@ -160,6 +162,7 @@ def _assemble(
     met: BulkWait,
     sigma: float,
     s: list[float],
+    scv: float,
 ) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the stalls."""
     r, d = engine.requests, engine.requests.classes
@@ -175,7 +178,7 @@ def _assemble(
     left = max(rate * met.ttft.mean - (met.batch_tokens / r.p1 - 1) / 2, 0.0)
     mean = (d * td + (d - 1) * td * sigma / (1 - sigma) + left * bp.first) / d
     tau = state.tpot
-    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau)
+    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau, scv)
     total, slope = at_classes(r, noise)
     # requests meet long steps more often; the busy periods' own share of that is in `left`
     white = rate * tau * s2 / (1 - sigma) ** 2

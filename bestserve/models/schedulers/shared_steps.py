@@ -122,9 +122,10 @@ def capacity(engine: Engine, split: bool) -> float:
     return shared_lane(engine, split).capacity if engine.slots >= 1 else 0.0
 
 
-def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
-    """Return TTFT and TPOT under Poisson arrivals, or `None` when the lane is not stable.
+def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatency | None:
+    """Return TTFT and TPOT, or `None` when the lane is not stable.
 
+    TTFT is that of Poisson arrivals; the noise of TPOT counts gaps of squared CV `scv` above 1.
     rate : λ > 0 [1/s]; split : whether prompts are cut to fit the budget (chunked) or not (mixed)
     """
     lane, r = shared_lane(engine, split), engine.requests
@@ -155,7 +156,7 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     state = occupancy(rate, r.d1, times)
     if state.load >= 1.0:
         return None
-    return _assemble(lane, rate, state, served, met, sigma, decodes, times)
+    return _assemble(lane, rate, max(scv, 1.0), state, served, met, sigma, decodes, times)
 
 
 def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
@@ -218,6 +219,7 @@ def _slope(times: Floats, n: float, spread: float) -> float:
 def _assemble(
     lane: SharedLane,
     rate: float,
+    scv: float,
     state: Occupancy,
     served: BulkServer,
     met: BulkWait,
@@ -240,7 +242,7 @@ def _assemble(
 
     # prompts enter the noise with the long-run variance that the chain gives their steps
     fast = steps.long_run * (1 - sigma) ** 2 / (rate * tau)
-    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau)
+    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau, scv)
     alone = variance_of_sum(r, Response(alpha / (1 - sigma), k / (1 - sigma)), rate, tau)
     total, slope = at_classes(r, noise)
     _, slope_alone = at_classes(r, alone)
