@@ -119,10 +119,14 @@ def _simulated(
         operating = replace(operating, found=found)
         rate = LOAD * operating.rate if default_rate else rate
     runs = []
+
+    def silent(_: str) -> None:
+        """The replications say enough."""
+
     for seed in range(REPLICATIONS):
         say(f"replication {seed + 1} of {REPLICATIONS}")
         runs.append(
-            _rows(operating, rate, simulated_observer(seed), SIMULATED_STEP, lambda _: None)
+            _rows(operating, wanted, rate, simulated_observer(seed), SIMULATED_STEP, silent)
         )
     steep = float(np.mean([s for _, s in runs]))
     rows = []

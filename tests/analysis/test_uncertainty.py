@@ -24,7 +24,7 @@ from bestserve.analysis.uncertainty import (
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
 from bestserve.lowering import lower
-from bestserve.models.goodput import goodput
+from bestserve.models.latency import stability_rate
 from bestserve.specs.calibration import Calibration, Constant, Provenance
 
 FACTORS = (
@@ -61,27 +61,26 @@ def test_explained_is_low_for_what_polynomials_cannot_follow():
     assert fit(z, np.sign(np.sin(9 * z[:, 0]))).explained < 0.5
 
 
-@pytest.mark.slow
-def test_indices_agree_with_saltelli_sampling_of_the_goodput_itself(own):
-    lowered, target = lower(own), own.slo.target()
-    found = uncertainty(own, strategies=["4m-tp1"], factors=FACTORS, samples=64)
+def test_indices_agree_with_saltelli_sampling(own):
+    """Of the saturated rate, which is exact and takes no time."""
+    lowered = lower(own)
 
     def exact(points):
         values = []
         for point in np.asarray(points).T:
             scales = {f.name: math.exp(f.sd * z) for f, z in zip(FACTORS, point, strict=True)}
-            values.append(goodput(scaled(lowered, scales).system("4m-tp1"), target).rate)
+            values.append(stability_rate(scaled(lowered, scales).system("4m-tp1")))
         return np.array(values)
 
+    z = _samples(3, 64, 0)
+    found = fit(z, exact(z.T))
+    first, total = found.indices()
     reference = sobol_indices(
-        func=exact, n=64, dists=[norm(), norm(), norm()], rng=np.random.default_rng(0)
+        func=exact, n=512, dists=[norm(), norm(), norm()], rng=np.random.default_rng(0)
     )
-    ours = {i.factor.name: i for i in found.indices}
-    for k, factor in enumerate(FACTORS):
-        index = ours[factor.name]
-        assert index.total == pytest.approx(reference.total_order[k], abs=0.12)
-        assert index.first == pytest.approx(reference.first_order[k], abs=0.25)
-    assert found.explained > 0.9
+    assert found.explained > 0.98
+    assert total == pytest.approx(reference.total_order, abs=0.04)
+    assert first == pytest.approx(reference.first_order, abs=0.08)
 
 
 def test_winner_probability_regret_and_worth_of_knowing():
@@ -104,7 +103,7 @@ def test_winner_probability_regret_and_worth_of_knowing():
 
 
 def test_uncertainty_of_a_real_problem_is_told(real):
-    found = uncertainty(real, strategies=["2m-tp4", "1m-tp8"], samples=24)
+    found = uncertainty(real, strategies=["2m-tp4", "1m-tp8"], samples=16)
     assert found.winner.strategy == "2m-tp4"
     assert found.winner.low < found.winner.goodput < found.winner.high
     shares = [c.best_share for c in found.candidates]
@@ -117,7 +116,7 @@ def test_uncertainty_of_a_real_problem_is_told(real):
     assert "Measure device_time first" in text or "Measure compute_time first" in text
     assert "with probability" in text
     assert "saltelli" in found.cite()
-    again = uncertainty(real, strategies=["2m-tp4", "1m-tp8"], samples=24)
+    again = uncertainty(real, strategies=["2m-tp4", "1m-tp8"], samples=16)
     assert again.to_json() == found.to_json()
 
 
@@ -129,7 +128,8 @@ def test_device_time_slows_every_step_and_compute_time_the_prompts(real):
         assert getattr(slower, name) == pytest.approx(1.25 * getattr(base, name), rel=1e-3)
     computing = scaled(lowered, {"compute_time": 1.5}).system("2m-tp4").lane.step
     assert computing.c == pytest.approx(1.5 * base.c, rel=0.05)
-    assert computing.k == pytest.approx(base.k, rel=1e-2)
+    # Polishing the fit hands a little of the change to the other coefficients.
+    assert computing.k == pytest.approx(base.k, rel=0.05)
     hosted = scaled(lowered, {"a_step": 2.0}).system("2m-tp4").lane.step
     assert hosted.a_step - base.a_step == pytest.approx(lowered.engine.a_step)
 
