@@ -1,6 +1,6 @@
 """Whether an analytic answer may be used as it stands.
 
-The conditions and their thresholds come from 360 random settings compared with the simulator
+The conditions and their thresholds come from 560 random settings compared with the simulator
 (`validation/agreement.py`, seeds below 1000); the report's seeds are others.
 """
 
@@ -21,7 +21,7 @@ FLAT = 0.10
 HIGH_LOAD = 0.9
 """Share of the saturated rate above which decodes and waiting prompts move together."""
 
-LARGE_PROMPTS = 0.1
+LARGE_PROMPTS = 0.2
 """Share of prompts above half the budget from which packing of whole prompts is too coarse."""
 
 

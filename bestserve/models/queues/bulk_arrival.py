@@ -1,0 +1,203 @@
+"""What a tagged arrival meets at the bulk chain, and what follows its first token."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bestserve.models.queues.bulk_chain import Chain, Flow
+from bestserve.models.queues.bulk_server import BulkWait, Floats, StepLaw
+from bestserve.models.queues.lattice import Ramps, Transform, fft_size, group, split
+
+U_BINS = 4
+GROUPS = 28
+
+
+class Tagged:
+    """A tagged arrival at a solved chain: its wait, and the steps after its first token."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+
+    def solve(self, load: float, with_steps: bool) -> BulkWait:
+        """Return the wait; `load` is passed on, `with_steps` asks for `StepLaw` too."""
+        flow = self.chain.flow()
+        ratio, d = flow.ratio, self.chain.d
+        pi = (1 - self.chain.q) * flow.visits[:, 0] + self.chain.q * flow.visits[:, 1]
+        pi = np.concatenate(([1.0], pi))
+        time = pi * self.chain.collects
+        time[0] *= 1 - self.chain.q
+        idle_time = self.chain.q / self.chain.rate
+        total = float(time.sum()) + idle_time
+        p_idle = idle_time / total
+        hist = Ramps(self._horizon(pi, ratio))
+        final = p_idle * flow.ended
+        hist.add(p_idle * flow.fresh[0], flow.fresh[1], 0.0)
+        tokens, queued = self._met_step(hist, final, time / total, pi, ratio)
+        far = flow.law[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
+        return BulkWait(
+            ttft=hist.distribution(),
+            busy=flow.pace.busy,
+            tau=flow.pace.tau,
+            spacing=flow.pace.spacing,
+            batch_tokens=p_idle * self.chain.l1 + (1 - p_idle) * tokens,
+            backlog=(float(flow.law @ np.arange(self.chain.top + 1)) + far) * d,
+            load=load,
+            saturated=queued,
+            steps=self._steps(flow, final) if with_steps else None,
+        )
+
+    def _met_step(
+        self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
+    ) -> tuple[float, float]:
+        """Add arrivals that meet a step; return mean tokens of their last step and who queues."""
+        m, d = self.chain.m, self.chain.d
+        cells = np.arange(m + 1)
+        f_done = np.concatenate(([self.chain.f[min(1, self.chain.top)]], self.chain.f[1 : m + 1]))
+        rows: Transform = self.chain.spectra[: m + 1]
+        if self.chain.server.others != 1.0:
+            rows = np.power(rows, self.chain.server.others)
+        weights, lengths, spectra = group(share[: m + 1], self.chain.f[: m + 1], rows, GROUPS)
+        in_full = float(share[m + 1 :].sum())
+        rest = np.zeros(1)
+        waiting = np.fft.irfft(spectra * self.chain.phi, n=self.chain.size, axis=1)
+        if in_full > 0:
+            rest = self._left_behind(pi, ratio)
+            spectrum = (
+                np.fft.rfft(rest, n=self.chain.size) * self.chain.spectra[-1] * self.chain.phi
+            )
+            waiting = np.concatenate((waiting, np.fft.irfft(spectrum, n=self.chain.size)[None]))
+            weights = np.append(weights, in_full)
+            lengths = np.append(lengths, self.chain.f_full)
+        waiting = np.maximum(waiting, 0.0)
+        fits = waiting[:, : m + 1]
+        if m == self.chain.top:
+            # the budget never binds: what the grid does not reach stays in its last state
+            fits[:, m] += np.maximum(1.0 - fits.sum(axis=1), 0.0)
+        mass = fits * weights[:, None]
+        hist.add(mass, f_done[None, :], lengths[:, None] * self.chain.server.spread)
+        by_size = mass.sum(axis=0)
+        final[: m + 1] += by_size
+        inside = np.minimum(fits.sum(axis=1), 1.0)
+        over = (1.0 - inside) * weights
+        queued = float(over.sum())
+        if queued > 1e-9:
+            beyond = weights @ waiting[:, m + 1 : self.chain.top + 1]
+            open_rows = over > 1e-9
+            plain = open_rows.copy()
+            if in_full > 0:
+                plain[-1] = False
+                self._queued(hist, final, beyond, weights[-1:], lengths[-1:], inside[-1:], rest)
+            if plain.any():
+                self._queued(
+                    hist, final, beyond, weights[plain], lengths[plain], inside[plain], np.ones(1)
+                )
+        met = float(by_size.sum()) + queued
+        tokens = float(by_size @ cells) * d + queued * self.chain.server.packed
+        return tokens / max(met, 1e-300), queued
+
+    def _left_behind(self, pi: Floats, ratio: float) -> Floats:
+        """Return the law of V − M_E in a full step, tail unrolled [size]."""
+        beyond = pi[self.chain.m + 1 :].copy()
+        if ratio > 0:
+            extra = min(self.chain.size, int(12.0 / -math.log(ratio)) + 1)
+            tail = pi[-1] * (1 - ratio) * ratio ** np.arange(extra)
+            beyond = np.concatenate((beyond[:-1], tail))
+        position = np.maximum(np.arange(beyond.size) + (self.chain.m + 1) - self.chain.full, 0.0)
+        return split(position, beyond / beyond.sum(), beyond.size + 2)
+
+    def _queued(
+        self,
+        hist: Ramps,
+        final: Floats,
+        beyond: Floats,
+        weights: Floats,
+        lengths: Floats,
+        inside: Floats,
+        rest: Floats,
+    ) -> None:
+        """Add arrivals that do not all fit the next step: those ahead decide, those behind fill.
+
+        The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
+        are then rest + l + CP(λ u T).
+        """
+        if weights.size > 4:
+            order = np.array_split(np.arange(weights.size), 4)
+            mass = np.array([weights[o].sum() for o in order])
+            lengths = np.array([weights[o] @ lengths[o] for o in order]) / mass
+            inside = np.array([weights[o] @ inside[o] for o in order]) / mass
+            weights = mass
+        f_full, full = self.chain.f_full, self.chain.full
+        u = (np.arange(U_BINS) + 0.5) / U_BINS
+        elapsed = (lengths[:, None] * u).ravel()
+        collected = elapsed
+        if self.chain.server.per_step is not None:
+            collected = (
+                np.tile(u, lengths.size) * self.chain.collects_full * self.chain.server.others
+            )
+        size = fft_size(max(self.chain.size, rest.size + 2 * self.chain.top))
+        phi = self.chain.phi if size == self.chain.size else np.fft.rfft(self.chain.pmf, n=size)
+        spectrum = np.exp(self.chain.rate * collected[:, None] * (phi - 1.0)) * phi
+        spectrum = spectrum * np.fft.rfft(rest, n=size)
+        ahead = np.maximum(np.fft.irfft(spectrum, n=size, axis=1), 0.0)
+        portion = np.repeat(weights, U_BINS) / U_BINS
+        width = np.repeat(lengths, U_BINS) / U_BINS
+        left = np.repeat(lengths, U_BINS) - elapsed - width / 2
+        if not self.chain.server.spread:
+            left, width = np.zeros_like(left), np.zeros_like(width)
+
+        next_step = ahead[:, : self.chain.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
+        next_step = portion * np.maximum(next_step, 0.0)
+        hist.add(next_step, left + f_full, width)
+        if beyond.size and beyond.sum() > 0:
+            final[self.chain.m + 1 : self.chain.top + 1] += beyond * (
+                next_step.sum() / beyond.sum()
+            )
+
+        mass = ahead[:, self.chain.m + 1 :] * portion[:, None]
+        keep = np.flatnonzero(mass.sum(axis=0) > 1e-8)
+        mass, cells = mass[:, keep], keep + self.chain.m + 1
+        rounds = np.ceil(cells / full - 1e-9) - 1.0
+        remain = cells - rounds * full
+        start = left[:, None] + rounds * f_full
+        for chance, extra in self.chain.behind(start + width[:, None] / 2):
+            part = mass * chance
+            hist.add(part, start + self.chain.last_step(remain + extra), width[:, None])
+            self.chain.finish(final, remain + extra, part)
+
+    def _steps(self, flow: Flow, final: Floats) -> StepLaw:
+        """Return the moments of step sums after a first token, from Poisson's equation."""
+        matrix, law, mean = flow.matrix, flow.law, flow.pace.tau
+        noise = self.chain.f - mean
+        h = np.concatenate(([0.0], np.linalg.solve(flow.system, noise[1:])))
+        h -= law @ h
+        later = h - noise  # P h
+        final = final / final.sum()
+        excess = float(final @ later)
+        r0 = float(law @ noise**2)
+        beyond = float(law @ (noise * later))  # covariances at lags 1, 2, …
+        r1 = float((law * noise) @ (matrix @ noise))
+        decay = min(max(1.0 - r1 / beyond, 0.0), 0.98) if beyond > 1e-12 * r0 else 0.0
+        spread = float(final @ (matrix @ h**2)) - excess**2
+        return StepLaw(
+            mean=mean,
+            r0=r0,
+            r1=beyond * (1 - decay),
+            decay=decay,
+            calm=float(final @ matrix[:, 0]),
+            excess=excess,
+            start=spread - float(law @ h**2),
+        )
+
+    def _horizon(self, pi: Floats, ratio: float) -> float:
+        """Return a time that hardly any wait exceeds [s]."""
+        cells = float(self.chain.top)
+        if ratio > 0:
+            cells += 6.0 / -math.log(ratio)
+        else:
+            cells = float(np.flatnonzero(np.cumsum(pi[::-1])[::-1] > 1e-7)[-1]) + 1.0
+        rounds = math.ceil((cells + 6 * self.chain.l1 / self.chain.d) / self.chain.full)
+        return 1.02 * (
+            (rounds + 1) * float(self.chain.f.max()) + float(self.chain.server.alone.max())
+        )

@@ -1,0 +1,256 @@
+"""The Markov chain of waiting prompt tokens: grid, transition rows, visits between decode steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace
+from bestserve.models.queues.lattice import fft_size, split, thinned, weighted_quantile
+
+ONE_PROMPT = 3
+"""Equally likely sizes that stand for one prompt behind a tagged one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """The solved chain.
+
+    matrix : transition rows as decodes see them; system : I − matrix without state 0;
+    visits : to states 1 … top after a vacation, an idle time, a restart [top, 3]; law : of the
+    state at steps that decodes see; fresh, ended : as from `_idle_cycles`
+    """
+
+    matrix: Floats
+    system: Floats
+    visits: Floats
+    law: Floats
+    ratio: float
+    fresh: tuple[Floats, Floats]
+    ended: Floats
+    pace: Pace
+
+
+class Chain:
+    """One evaluation: grid, transition rows, stationary law, wait, steps after the first token."""
+
+    def __init__(
+        self, server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
+    ) -> None:
+        self.server, self.rate, self.prompt, self.weight = server, rate, prompt, weight
+        self.l1 = float(weight @ prompt)
+        self.d, self.top = _grid(server, rate, prompt, weight, points)
+        self.full = server.packed / self.d
+        self.m = min(math.floor(server.budget / self.d + 1e-9), self.top)
+        self.size = fft_size(2 * self.top + 2)
+        self.pmf = split(prompt / self.d, weight, self.size)
+        self.phi = np.fft.rfft(self.pmf)
+        self.one_prompt = thinned(prompt / self.d, weight, ONE_PROMPT)
+        idle, pause = server.idle, server.vacation
+        # share of prompt-free states that are idle ones, by their mean durations
+        self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
+        self.f_full = float(server.step(np.array([server.packed]))[0])
+        f = server.step(self.d * np.arange(1, self.m + 1, dtype=np.float64))
+        # last steps of a request, between grid points
+        inside = np.arange(1, min(self.m, math.ceil(self.full) - 1) + 1, dtype=np.float64)
+        small = float(server.step(np.array([0.1 * self.d]))[0])
+        self.knots = np.concatenate(([0.1], inside, [self.full]))
+        self.last = np.concatenate(([small], f[: inside.size], [self.f_full]))
+        self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
+        # in a closed loop every step brings as many arrivals: as if all were equally long
+        self.collects, self.collects_full = self.f, self.f_full
+        if server.per_step is not None:
+            each = server.per_step / rate
+            self.collects = np.full(self.f.size, each if server.shared else 0.0)
+            self.collects[0] = each
+            self.collects_full = float(self.collects[-1]) if server.shared else 0.0
+
+    def matrix(self) -> tuple[Floats, float]:
+        """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
+        top, m = self.top, self.m
+        durations = np.concatenate((self.collects[: m + 1], [self.collects_full]))
+        self.spectra = np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
+        rows = np.fft.irfft(self.spectra, n=self.size, axis=1)
+        matrix = np.empty((top + 1, top + 1))
+        matrix[: m + 1] = rows[:-1, : top + 1]
+        ratio = 0.0
+        if top > m:
+            whole = math.floor(self.full + 1e-9)
+            part = self.full - whole
+            walk = rows[-1]
+            if part > 1e-9:
+                # a step takes `whole` or `whole + 1` cells so that its mean is right
+                walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
+                whole += 1
+            padded = np.concatenate((np.zeros(top + 1), walk[: 2 * top + 2]))
+            view = np.lib.stride_tricks.sliding_window_view(padded, top + 1)
+            matrix[m + 1 :] = view[whole + np.arange(top - m, 0, -1)]
+            if part > 1e-9 and whole == m + 1:
+                # a positive remainder below one cell still needs a step of its own
+                matrix[m + 1, 0] = 0.0
+                matrix[m + 1, 1:] = rows[-1, :top]
+            ratio = self._tail_ratio()
+            if ratio > 0:
+                geometric = (1 - ratio) * ratio ** np.arange(whole + 1)
+                matrix[top] = 0.0
+                matrix[top, top - whole :] = np.convolve(walk[: whole + 1], geometric)[: whole + 1]
+        matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
+        return matrix, ratio
+
+    def _tail_ratio(self) -> float:
+        """Return η with π(i) ∝ η^i far out: η^M_E exp(λ f (φ(1/η) − 1)) = 1."""
+        support = np.flatnonzero(self.pmf > 0)
+        cells, mass = support.astype(np.float64), self.pmf[support]
+        jumps = self.rate * self.collects_full
+        if jumps <= 0:
+            return 0.0
+        drift = self.full - jumps * float(mass @ cells)
+        s = 2.5 * drift / (jumps * float(mass @ cells**2))
+        s = min(s, 300.0 / cells[-1])
+        for _ in range(30):
+            growth = mass * np.exp(s * cells)
+            value = jumps * (growth.sum() - 1.0) - self.full * s
+            slope = jumps * float(growth @ cells) - self.full
+            if slope <= 0:
+                s *= 1.5
+                continue
+            step = value / slope
+            s -= step
+            if abs(step) < 1e-9 * s:
+                break
+        return float(np.exp(-s)) if s > 0 else 0.0
+
+    def flow(self) -> Flow:
+        """Solve for the visits to each state; everything else follows from them."""
+        matrix, ratio = self.matrix()
+        top, f = self.top, self.f
+        fresh, ended = self.idle_cycles()
+        # visits to states 1 … top between prompt-free states: after a vacation, after an idle
+        # time, and after the first prompt that ended one (when decoding starts again)
+        sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
+        sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
+        system = np.eye(top) - matrix[1:, 1:]
+        visits = np.maximum(np.linalg.solve(system.T, sources[1:]), 0.0)
+        # decodes only see steps while they run: a vacation that idle time may follow, and the
+        # steps after either (what follows idle time before the first decode step is no stall)
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if self.server.shared else 0.0
+        after = (1 - stop) * visits[:, 0] + stop * visits[:, 2]
+        matrix[0] = (1 - stop) * sources[:, 0] + stop * sources[:, 2]
+        count = 1.0 + float(after.sum())
+        busy = float(after @ f[1:])
+        cycle = self.server.vacation + busy
+        if cycle == 0.0:
+            # a pool without decodes: cycles begin with idle time and its first prompt
+            busy = float(visits[:, 1] @ f[1:])
+            cycle = 1 / self.rate + busy
+        apart = stop * (1 / self.rate + float(self.weight @ self.server.alone))
+        return Flow(
+            matrix=matrix,
+            system=system,
+            visits=visits,
+            law=np.concatenate(([1.0], after)) / count,
+            ratio=ratio,
+            fresh=fresh,
+            ended=ended,
+            pace=Pace(busy / max(cycle, 1e-300), cycle / count, (cycle + apart) / count),
+        )
+
+    def idle_cycles(self) -> tuple[tuple[Floats, Floats], Floats]:
+        """Return what prompts that find the server idle meet.
+
+        First, masses and times to the end of the last step [2·m; 1, s]: a long prompt's last step
+        is filled by arrivals behind it; second, the law of the state in which that step starts.
+        """
+        cells, alone, mass = self.prompt / self.d, self.server.alone, self.weight
+        rounds = np.maximum(np.ceil(cells / self.full - 1e-9) - 1.0, 0.0)
+        if self.server.budget > self.server.packed:
+            rounds = np.where(cells <= self.server.budget / self.d, 0.0, rounds)
+        ended = np.zeros(self.top + 1)
+        if not rounds.any():
+            self.finish(ended, cells, mass)
+            return (mass, alone), ended
+        remain = cells - rounds * self.full
+        several = rounds > 0
+        masses, times = [mass * ~several], [alone]
+        self.finish(ended, remain, masses[0])
+        before = alone - self.last_step(remain)
+        for chance, extra in self.behind(rounds * self.f_full):
+            masses.append(mass * several * chance)
+            times.append(before + self.last_step(remain + extra))
+            self.finish(ended, remain + extra, masses[-1])
+        return (np.concatenate(masses), np.concatenate(times)), ended
+
+    def behind(self, wait: Floats) -> list[tuple[Floats, float | Floats]]:
+        """Return chances and cells of what arrives in `wait`: nothing, one prompt, several."""
+        arrivals = self.rate * wait
+        none = np.exp(-arrivals)
+        one = arrivals * none
+        several = np.maximum(1.0 - none - one, 0.0)
+        mean = (arrivals - one) * (self.l1 / self.d) / np.maximum(several, 1e-12)
+        sizes = self.one_prompt
+        return [(none, 0.0), *((one / sizes.size, float(x)) for x in sizes), (several, mean)]
+
+    def last_step(self, cells: Floats) -> Floats:
+        """Return the time of a last step with that much waiting [s]."""
+        return np.interp(np.minimum(cells, self.full), self.knots, self.last)
+
+    def finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
+        """Note the state, at least 1, in which a request's last step starts."""
+        cells, mass = np.broadcast_arrays(np.clip(cells, 1.0, self.top), mass)
+        final += split(cells.ravel(), mass.ravel(), final.size + 2)[: final.size]
+
+
+def _grid(
+    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
+) -> tuple[float, int]:
+    """Return cell width [tokens] and index of the last state."""
+    l1, l2 = float(weight @ prompt), float(weight @ prompt**2)
+    large = weighted_quantile(prompt, weight, 0.999)
+    if server.per_step is not None:
+        arrivals = server.per_step
+        high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
+        return _cells(server, prompt, high, large, l2 * arrivals, l1 * arrivals, points)
+    full = float(server.step(np.array([server.packed]))[0])
+    # mean tokens of a step with no budget: x = λ E[l] f(x), by secants as f is nearly affine
+    ends = server.step(np.array([l1, server.packed]))
+    x, share = l1, 0.0
+    for _ in range(3):
+        at = float(server.step(np.array([max(x, 1.0)]))[0])
+        far = max(server.packed, x + 1.0)
+        slope = (float(ends[1]) - at) / (far - x) if server.packed > x else at / x
+        share = min(rate * l1 * max(slope, 0.0), 0.98)
+        x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
+    step = float(server.step(np.array([max(x, l1)]))[0])
+    spread = rate * max(step, server.vacation) * l2 / (1 - share**2)
+    # near saturation the tail is closer to exponential than to normal
+    high = x + (7.0 + 8.0 * share**2) * math.sqrt(spread) + large
+    return _cells(server, prompt, high, large, rate * full * l2, rate * full * l1, points)
+
+
+def _cells(
+    server: BulkServer,
+    prompt: Floats,
+    high: float,
+    large: float,
+    spread: float,
+    work: float,
+    points: int,
+) -> tuple[float, int]:
+    """Return cell width and last state for tokens up to `high` when the budget does not bind.
+
+    work, spread : mean and variance of the tokens that arrive in a full step
+    """
+    bound = high > server.budget
+    if bound:
+        theta = 2 * (server.packed - work) / spread
+        far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
+        high = max(server.budget * 1.5, far)
+    d = min(high / points, server.packed / 20.0) if bound else high / points
+    if prompt.size == 1:
+        d = float(prompt[0]) / max(round(float(prompt[0]) / d), 1)
+    elif bound:
+        d = server.packed / max(round(server.packed / d), 1)
+    top = min(math.ceil(high / d), 2 * points)
+    return d, max(top, math.ceil(large / d) + 1, 8)

@@ -1,0 +1,111 @@
+"""What goes into the bulk chain and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.distribution import Distribution
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkServer:
+    """One server.
+
+    budget : M, tokens taken at most [tokens]; packed : M_E, taken when more wait [tokens]
+    step : f, time of a step with x prompt tokens, x [m] > 0 → [m, s]
+    vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
+    else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
+    shared : whether decodes take part in steps with prompts
+    per_step : mean arrivals per step with decodes, whatever its length: what the clients of a
+    closed loop send when their requests end (None: Poisson in time); others : share of them that
+    a tagged arrival sees ((C − 1)/C for C clients); spread : whether arrivals fall anywhere in a
+    step, not only at its end
+    """
+
+    budget: float
+    packed: float
+    step: Callable[[Floats], Floats]
+    vacation: float
+    alone: Floats
+    idle: float
+    shared: bool = False
+    per_step: float | None = None
+    others: float = 1.0
+    spread: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Steps while something decodes; fields as in `BulkWait`."""
+
+    busy: float
+    tau: float
+    spacing: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepLaw:
+    """Step durations that follow a first token, as a sequence; all while something decodes.
+
+    mean : stationary mean [s]; r0, r1 : autocovariance at lags 0 and 1, then falling by `decay`
+    per step, so that its sum over all lags is r0 + 2 r1/(1 − decay) [s²]
+    calm : probability that the step after a first token has no prompt
+    excess : Σ (E[step after a first token] − mean) over all later steps [s]
+    start : variance that the state at the first token adds to the sum, less the stationary [s²]
+    """
+
+    mean: float
+    r0: float
+    r1: float
+    decay: float
+    calm: float
+    excess: float
+    start: float
+
+    @property
+    def long_run(self) -> float:
+        """Variance of the sum of many steps, per step [s²]."""
+        return self.r0 + 2 * self.r1 / (1 - self.decay)
+
+    def excess_of(self, steps: Floats) -> Floats:
+        """Return the part of `excess` that falls into the first steps [c, s]."""
+        return self.excess * (1 - self.decay**steps)
+
+    def variance_of(self, steps: Floats) -> Floats:
+        """Return the stationary variance of the sum of `steps` steps [c, s²]."""
+        r = self.decay
+        tail = (steps - 1 - r * (1 - r ** (steps - 1)) / (1 - r)) / (1 - r)
+        return np.asarray(steps * self.r0 + 2 * self.r1 * np.maximum(tail, 0.0))
+
+    def slope_of(self, steps: Floats) -> Floats:
+        """Return the growth of `variance_of` with one more step [c, s²]."""
+        return np.asarray(self.variance_of(steps + 1) - self.variance_of(steps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkWait:
+    """What a Poisson arrival meets.
+
+    ttft : arrival to the end of the step that takes its last token; busy : share of the time in
+    steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
+    three while something decodes; spacing : all time per such step [s]; batch_tokens : mean
+    prompt tokens of a step that ends a prompt; load : λ E[l] f(M_E)/M_E; saturated : share of
+    arrivals that wait more than one step;
+    steps : the step durations that follow a first token (if asked for)
+    """
+
+    ttft: Distribution
+    busy: float
+    tau: float
+    spacing: float
+    batch_tokens: float
+    backlog: float
+    load: float
+    saturated: float
+    steps: StepLaw | None = None
