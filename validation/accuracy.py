@@ -123,11 +123,20 @@ def training_rows(rows: list[Prepared]) -> list[Prepared]:
     return out[:: max(1, len(out) // FIT_ROWS)]
 
 
+def informative(prepared: Prepared) -> bool:
+    """Return whether a row can teach anything: predictable, and no outlier under its priors."""
+    try:
+        errors = log_errors(prepared, {}).values()
+    except UnpredictableError:
+        return False
+    return max(map(abs, errors), default=OUTLIER) < OUTLIER
+
+
 def fit_fold(rows: list[Prepared], moe: bool) -> dict[str, float]:
     """Return the factors fitted to the rows of other groups; none without rows."""
     if not rows:
         return {}
-    chosen = [r for r in training_rows(rows) if max(map(abs, log_errors(r, {}).values())) < OUTLIER]
+    chosen = [r for r in training_rows(rows) if informative(r)]
     if not chosen:
         return {}
     factors = [f for f in FACTORS if f.name in FITTED and (moe or not f.moe)]
@@ -184,9 +193,13 @@ def leave_groups_out(rows: list[Prepared]) -> tuple[list[RowComparison], list[di
 
 
 def few_shot(rows: list[Prepared]) -> dict[str, dict[str, float]]:
-    """Return median errors on the rest of a group before and after fitting 3 and 6 of its rows."""
+    """Return median errors on the rest of a group before and after fitting 3 and 6 of its rows.
+
+    Before: with the priors, which know nothing of any of these rows.
+    """
     from joblib import Parallel, delayed
 
+    rows = [with_prior(r) for r in rows]
     groups: dict[Key, list[Prepared]] = defaultdict(list)
     for row in rows:
         if labels(row)["regime"] == "closed":
@@ -257,12 +270,16 @@ def scores(
 
 
 def residual_of(pairs: list[tuple[float, float]]) -> float:
-    """Return the residual deviation at which 90 % of the pairs lie inside their interval."""
+    """Return the residual deviation at which 90 % of the pairs lie inside their interval.
+
+    One pair more than 90 % of n + 1, as split-conformal intervals ask.
+    """
+    wanted = min(1.0, math.ceil(0.9 * (len(pairs) + 1)) / len(pairs))
     low, high = 0.02, 4.0
     for _ in range(40):
         s = math.sqrt(low * high)
         inside = np.mean([e <= Z90 * math.sqrt(v + s * s) for e, v in pairs])
-        low, high = (low, s) if inside >= 0.9 else (s, high)
+        low, high = (low, s) if inside >= wanted else (s, high)
     return round(high, 2)
 
 
