@@ -60,7 +60,8 @@ def test_nobody_is_ranked_twice(ranking):
 def test_the_composed_goodput_is_the_one_of_the_whole_system(ranking):
     for row in ranking.table[:6]:
         whole = bs.goodput(problem(), row.strategy, method="analytic")
-        assert row.goodput == pytest.approx(whole.goodput, rel=0.01)
+        # rows whose trust is low have been simulated
+        assert row.goodput == pytest.approx(whole.goodput, rel=0.03)
 
 
 def test_explanation_names_the_winner_and_its_rival(ranking):
