@@ -193,13 +193,16 @@ def _search(
 
     low, high = 0.0, NEARLY_SATURATED
     g_low, g_high = math.inf, -math.inf
-    share = 0.6
+    share, stayed = 0.6, ""
     while True:
         g = look(share)
+        # the end that stays twice counts half (Illinois), or secants creep up on one side
         if g >= 0:
-            low, g_low = share, g
+            g_high = g_high / 2 if stayed == "high" else g_high
+            low, g_low, stayed = share, g, "high"
         else:
-            high, g_high = share, g
+            g_low = g_low / 2 if stayed == "low" else g_low
+            high, g_high, stayed = share, g, "low"
         if low >= NEARLY_SATURATED or high - low <= tolerance * high:
             break
         if high <= 2e-3 and low == 0.0:
