@@ -98,12 +98,14 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
 
 
 def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float) -> Prediction:
-    from bestserve.referee import REQUESTS, busiest, mean_batch, simulated
+    from bestserve.referee import REQUESTS, busiest, coverage, mean_batch, simulated
 
     problem = lowered.problem
-    result = simulated(system, rate, recorded_requests(problem, REQUESTS))
+    given = recorded_requests(problem, REQUESTS)
+    result = simulated(system, rate, given)
     closed = problem.workload.closed
     limit = None if closed else stability_rate(system)
+    enough = coverage(system, given)
     base = Prediction(
         problem=problem,
         strategy=str(strategy),
@@ -112,6 +114,7 @@ def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float
         stability_limit=limit,
         method="simulated",
         ttft_flavour="benchmark" if closed else "steady",
+        trust=Confidence(enough.high, enough.reasons),
     )
     if not result.kept.any():
         return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)

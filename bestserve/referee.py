@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,18 +11,87 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import Binding, Goodput
 from bestserve.models.latency import Latencies
 from bestserve.models.status import Status
-from bestserve.models.system import System, Target
+from bestserve.models.system import Arrivals, Collocated, System, Target
 from bestserve.models.trust import Trust
 from bestserve.simulator import Limit, Requests, SimulationResult, simulate
 from bestserve.simulator import simulated_goodput as bisect
 
 REQUESTS = 20_000
-"""Per run: goodput to about 1.5 % (coefficient of variation over seeds)."""
+"""Per run and four lanes: goodput to about 1.5 % (coefficient of variation over seeds)."""
+
+MOST_REQUESTS = 100_000
 
 REPLICATIONS = 3
 """Of each goodput: enough for an interval, cheap enough to check a handful of strategies."""
 
+ALIKE = 4
+"""Lanes a pool keeps where splitting at random is only nearly exact (`shrunk`)."""
+
+POOLED = 16
+"""Lanes a pool keeps where a router looks at them or takes turns: more of them gain little."""
+
+FEW = 2000
+"""Requests a lane below which filling and draining weigh too much in a run."""
+
 _BINDING: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
+
+
+def shrunk(system: System) -> tuple[System, float]:
+    """Return a system with fewer replicas whose requests fare alike, and how many times smaller.
+
+    A run of a large fleet gives each replica too few requests to fill it. Routing at random
+    splits a Poisson stream into Poisson streams, so one replica stands for all of them; bursty
+    gaps, thinned at random, keep (scv − 1)/replicas. A prefill and a decode pool shrink by a
+    common factor. Everything else is returned as it is, with 1.
+    """
+    arrivals = system.arrivals
+    if arrivals.kind != "gamma" or arrivals.cap:
+        return system, 1.0
+    random = system.routing == "random"
+    keep = ALIKE if random else POOLED
+    if isinstance(system, Collocated):
+        keep = 1 if random and arrivals.burstiness == 1 else min(keep, system.replicas)
+        factor = system.replicas / keep
+        smaller: System = replace(system, replicas=keep)
+    else:
+        x, y = system.prefill_replicas, system.decode_replicas
+        common = 1 if system.transfer.shared else math.gcd(x, y)
+        factor = max(n for n in range(1, common + 1) if n == 1 or _divides(n, x, y, keep))
+        smaller = replace(
+            system, prefill_replicas=round(x / factor), decode_replicas=round(y / factor)
+        )
+    return (replace(smaller, arrivals=_thinned(arrivals, factor)) if random else smaller), factor
+
+
+def _divides(n: int, x: int, y: int, keep: int) -> bool:
+    """Return whether x and y can both be divided by n and leave `keep` or more."""
+    return x % n == 0 and y % n == 0 and min(x, y) >= keep * n
+
+
+def _thinned(arrivals: Arrivals, factor: float) -> Arrivals:
+    """Return a share of 1/`factor` of the arrivals, picked at random."""
+    return replace(arrivals, burstiness=1 / (1 + (arrivals.scv - 1) / factor))
+
+
+def lanes(system: System) -> int:
+    """Return the replicas of the larger pool."""
+    if isinstance(system, Collocated):
+        return system.replicas
+    return max(system.prefill_replicas, system.decode_replicas)
+
+
+def run_size(system: System) -> int:
+    """Return how many requests to simulate: more for more lanes, within bounds."""
+    return min(REQUESTS * math.ceil(lanes(system) / 4), MOST_REQUESTS)
+
+
+def coverage(system: System, given: Requests | None) -> Trust:
+    """Return low trust if a run has too few requests for its lanes."""
+    smaller = system if given is not None else shrunk(system)[0]
+    each = (run_size(smaller) if given is None else len(given)) // lanes(smaller)
+    if system.arrivals.kind == "closed" or lanes(smaller) == 1 or each >= FEW:
+        return Trust(True)
+    return Trust.of(f"a simulation would give each of {lanes(smaller)} replicas {each} requests")
 
 
 def simulated(system: System, rate: float, given: Requests | None) -> SimulationResult:
@@ -29,8 +99,10 @@ def simulated(system: System, rate: float, given: Requests | None) -> Simulation
 
     given : the requests to run instead of sampling the workload
     """
-    closed = system.arrivals.kind == "closed"
-    return simulate(system, None if closed else rate, requests=REQUESTS, given=given)
+    if system.arrivals.kind == "closed":
+        return simulate(system, None, requests=REQUESTS, given=given)
+    smaller, factor = (system, 1.0) if given is not None else shrunk(system)
+    return simulate(smaller, rate / factor, requests=run_size(smaller), given=given)
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:
@@ -75,25 +147,31 @@ def simulated_goodput(
 ) -> Goodput:
     """Return the goodput by bisection on common random numbers, near the analytic one.
 
-    The interval is over replications; `at` are the latencies of one run at the goodput.
+    The interval is over replications; `at` are the latencies of one run at the goodput. Where a
+    run would tell little about so many lanes, the analytic answer stays, with that reason.
     """
+    smaller, factor = (system, 1.0) if given is not None else shrunk(system)
+    enough = coverage(system, given)
+    if not enough.high:
+        return replace(start, trust=start.trust & enough)
     found = bisect(
-        system,
+        smaller,
         target,
-        requests=REQUESTS,
+        requests=run_size(smaller),
         replications=REPLICATIONS,
-        near=start.rate or None,
+        near=start.rate / factor or None,
         given=given,
     )
     if found.rate <= 0:
         return replace(start, rate=0.0, low=0.0, high=0.0, detail=found.limit.value)
-    result = simulated(system, found.rate, given)
+    rate = found.rate * factor
+    result = simulated(system, rate, given)
     return Goodput(
-        rate=found.rate,
-        low=found.low,
-        high=found.high,
+        rate=rate,
+        low=found.low * factor,
+        high=found.high * factor,
         binding="stability" if found.limit is Limit.SATURATION else _BINDING[found.binding],
-        at=as_latencies(result, found.rate, found.saturation),
+        at=as_latencies(result, rate, found.saturation * factor),
         trust=Trust(True),
         status=Status.OK,
     )

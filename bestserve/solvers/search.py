@@ -267,9 +267,10 @@ def evaluate_system(
 ) -> RankedStrategy | Rejected:
     """Return a strategy's goodput, or the record of why it has none."""
     result, method = goodput(system, target), "analytic"
-    trust = result.trust
-    if referee is not None and result.rate > 0 and (always or not trust.high):
-        result, method = referee(system, target, result), "simulated"
+    if referee is not None and result.rate > 0 and (always or not result.trust.high):
+        checked = referee(system, target, result)
+        method = "analytic" if checked.at is result.at and checked.rate > 0 else "simulated"
+        result = checked
     if result.rate <= 0:
         status = Status.INFEASIBLE_SLO if result.detail else Status.NO_CAPACITY
         return Rejected(str(strategy), status, result.detail or status.value)

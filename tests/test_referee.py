@@ -1,0 +1,65 @@
+"""The referee on large fleets: a run must not mistake its own filling for capacity."""
+
+from __future__ import annotations
+
+import pytest
+
+import bestserve as bs
+from bestserve.lowering import lower
+from bestserve.models.system import Collocated, Disaggregated
+from bestserve.referee import ALIKE, shrunk
+
+
+def problem(gpus: int, burstiness: float = 1.0, **changes) -> bs.Problem:
+    return bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="mi300x",
+        gpus=gpus,
+        workload=bs.Workload(input_len=500, output_len=200, burstiness=burstiness),
+        slo="ttft:1000 tpot:50",
+        **changes,
+    )
+
+
+def carried(gpus: int, strategy: str, **changes) -> float:
+    return bs.goodput(problem(gpus, **changes), strategy, method="simulated").goodput
+
+
+def test_a_thousand_replicas_carry_a_thousand_times_one():
+    assert carried(1024, "1024m-tp1") == pytest.approx(1024 * carried(1, "1m-tp1"))
+
+
+@pytest.mark.parametrize(("strategy", "changes"), [
+    ("64m-tp1", {"routing": "least_outstanding"}),
+    ("64m-tp1", {"burstiness": 0.2}),
+    ("32p32d-tp1", {}),
+])  # fmt: skip
+def test_large_fleets_carry_what_the_formulas_say(strategy, changes):
+    analytic = bs.goodput(problem(64, **changes), strategy, method="analytic").goodput
+    assert carried(64, strategy, **changes) == pytest.approx(analytic, rel=0.06)
+
+
+def test_pools_shrink_by_a_common_factor_and_traces_never():
+    system = lower(problem(64)).system("24p40d-tp1")
+    assert isinstance(system, Disaggregated)
+    smaller, factor = shrunk(system)
+    assert isinstance(smaller, Disaggregated)
+    assert (smaller.prefill_replicas, smaller.decode_replicas, factor) == (6, 10, 4)
+    assert min(smaller.prefill_replicas, smaller.decode_replicas) >= ALIKE
+    coprime = lower(problem(64)).system("23p41d-tp1")
+    assert shrunk(coprime) == (coprime, 1.0)
+
+
+def test_thinned_gaps_come_closer_to_poisson():
+    system = lower(problem(64, burstiness=0.2)).system("64m-tp1")
+    smaller, factor = shrunk(system)
+    assert isinstance(smaller, Collocated)
+    assert smaller.replicas * factor == 64
+    assert smaller.arrivals.scv == pytest.approx(1 + (5 - 1) / factor)
+
+
+def test_what_a_run_cannot_fill_stays_analytic_and_untrusted():
+    found = bs.goodput(problem(400), "101p299d-tp1", method="simulated")
+    assert found.method == "analytic"
+    assert not found.trust.high
+    assert any("replicas" in reason for reason in found.trust.reasons)
