@@ -16,7 +16,8 @@ def cases() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "queue_cases", Path(__file__).with_name("cases.py")
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["queue_cases"] = module
     spec.loader.exec_module(module)

@@ -176,7 +176,7 @@ def test_mixture_keeps_mean_and_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    "mean,cv,budget", [(1000, 0.8, 8192), (1000, 0.5, 2048), (4096, 1.0, 8192)]
+    ("mean", "cv", "budget"), [(1000, 0.8, 8192), (1000, 0.5, 2048), (4096, 1.0, 8192)]
 )
 def test_packing_matches_first_come_packing_of_samples(mean: int, cv: float, budget: int) -> None:
     rng = np.random.default_rng(3)
