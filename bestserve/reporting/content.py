@@ -8,7 +8,7 @@ from typing import Any
 
 from bestserve import api
 from bestserve.analysis.results import SensitivityReport
-from bestserve.analysis.sweep import Sweep, families
+from bestserve.analysis.sweep import Sweep, families, variants
 from bestserve.analysis.uncertainty import Uncertainty
 from bestserve.analysis.waterfall import Explanation
 from bestserve.citations import bibtex
@@ -29,7 +29,8 @@ from bestserve.specs.problem import Problem
 
 Progress = Callable[[str], None]
 CURVES = 4
-MAP_CANDIDATES = 8
+FAMILIES = 5
+MAP_CANDIDATES = 14
 FACTORS = ("x0.25", "x0.5", "x1", "x2", "x4")
 
 
@@ -82,7 +83,7 @@ def gather(
     best = found.best.strategy
     lowered = lower(problem)
     say("explanation")
-    leading = families(found.table, MAP_CANDIDATES)
+    leading = families(found.table, FAMILIES)
     told, best = _explained(problem, [best, *leading])
     say("sensitivity")
     sensitivity = api.sensitivity(problem, best, progress=progress)
@@ -96,7 +97,8 @@ def gather(
     if not quick:
         wanted = axes or default_axes(problem)
         # Ranking the corners too would take longer than all the rest; the note says so.
-        sweep = api.sweep(problem, wanted, strategies=leading, jobs=jobs, progress=progress)
+        names = variants(found.table, FAMILIES, MAP_CANDIDATES)
+        sweep = api.sweep(problem, wanted, strategies=names, jobs=jobs, progress=progress)
         charts.append(map_chart(sweep))
         if problem.step_time is None:
             uncertainty = api.uncertainty(
