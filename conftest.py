@@ -25,6 +25,7 @@ class Console(CodeBlockParser):
     language = "console"
 
     def evaluate(self, example: Example) -> str | None:
+        """Run the commands; return what differs, or nothing."""
         checker = doctest.OutputChecker()
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
         for part in ("\n" + example.parsed).split("\n$ ")[1:]:
