@@ -117,8 +117,8 @@ class Prediction(Document):
     """Latencies of one strategy at one rate.
 
     method is "analytic" or "simulated"; ttft_flavour "steady" (stationary arrivals) or "benchmark"
-    (a client's finite run, its initial burst included); `attainment` is the share of requests that meet all
-    objectives together [1], `stability_limit` the highest sustainable rate [requests/s].
+    (a client's finite run, its initial burst included); `attainment` is the share of requests that
+    meet all objectives together [1], `stability_limit` the highest sustainable rate [requests/s].
     """
 
     problem: Problem
