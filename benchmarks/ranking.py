@@ -48,7 +48,7 @@ def operator_loop() -> float:
     parallel = bs.Strategy.parse("1m-tp4").pools[0].parallelism
     total = 0.0
     for batch in range(1, 33):
-        work = StepWork.decode(batch, 2000.0)
+        work = StepWork.grid(context=2000.0, decodes=float(batch))
         for operator in operator_list(
             lowered.model.architecture,
             lowered.device,
@@ -57,7 +57,7 @@ def operator_loop() -> float:
             lowered.engine,
             work,
         ):
-            total += float(operator.time)
+            total += float(operator.time[0])
     return total
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     print(f"{'':42}{'median [ms]':>14}{'x baseline':>12}")
     print(f"{'operators of 32 steps, one by one (baseline)':42}{baseline * 1e3:12.2f}{1:12.1f}")
     for name, (question, runs) in questions.items():
-        seconds = api.single_threaded(lambda q=question, n=runs: median_seconds(q, n))()
+        seconds = api.single_threaded(median_seconds)(question, runs)
         print(f"{name:42}{seconds * 1e3:14.2f}{seconds / baseline:12.1f}")
 
 
