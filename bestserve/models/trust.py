@@ -18,7 +18,7 @@ COARSE_TAIL = 1.7
 FLAT = 0.10
 """Relative change of goodput for 2 % of a threshold above which a point estimate misleads."""
 
-HIGH_LOAD = 0.9
+HIGH_LOAD = 0.85
 """Share of the saturated rate above which decodes and waiting prompts move together."""
 
 LARGE_PROMPTS = 0.2

@@ -107,7 +107,9 @@ def pearson3_cdf(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Fl
     scale = kappa / (2.0 * variance)
     y = np.maximum((x - mean) / scale + shape, 0.0)
     y, shape = np.broadcast_arrays(y, shape)
-    result = ndtr((np.cbrt(y / shape) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape))
+    result = np.asarray(
+        ndtr((np.cbrt(y / shape) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape))
+    )
     small = shape < 2.0
     if small.any():
         result[small] = gammainc(shape[small], y[small])

@@ -47,7 +47,7 @@ def occupancy(rate: float, steps: float, step_times: Floats) -> Occupancy:
     rate : λ [1/s]; steps : E[D] [1]; step_times : t(1 … B) [B, s]
 
     >>> o = occupancy(2.0, 10.0, np.full(400, 0.05))   # constant step time: M/G/∞, λE[D]t = 1
-    >>> round(o.mean, 6), round(o.variance, 6), o.tpot
+    >>> round(o.mean, 6), round(o.variance, 6), round(o.tpot, 6)
     (1.0, 1.0, 0.05)
     """
     slots = step_times.size

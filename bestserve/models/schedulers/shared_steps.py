@@ -73,10 +73,16 @@ class SharedLane:
         The prompts' share σ(n) follows what a prompt adds to a step with n decodes, scaled to the
         chain's `sigma` at `decodes`.
         """
-        times = self.engine.decode_times
-        count = np.log(np.arange(1, times.size + 1))
-        cost = np.interp(count, np.log(self.knots), self.cost1) / self.cost(decodes)[0]
-        return np.asarray(times / (1.0 - np.minimum(sigma * cost, 0.99)))
+        plain = self.engine.decode_times
+        n = np.arange(1, plain.size + 1)
+        cost = np.interp(np.log(n), np.log(self.knots), self.cost1) / self.cost(decodes)[0]
+        times = plain / (1.0 - np.minimum(sigma * cost, 0.99))
+        # many prompts share what the first one costs: the full lane's step is known from capacity
+        full = plain.size / (self.capacity * max(self.engine.requests.d1, 1e-12))
+        if times[-1] > full:
+            part = np.clip((n - decodes) / max(plain.size - decodes, 1.0), 0.0, 1.0)
+            times = times * (1.0 - part * (1.0 - full / times[-1]))
+        return np.asarray(times)
 
 
 @lru_cache(maxsize=512)
