@@ -38,6 +38,20 @@ def rerun(path: str, *, format: Format = "json") -> int:
     elif earlier["kind"] == "prediction":
         rate = None if problem.workload.closed else earlier["request_rate"]
         answer = api.predict(problem, earlier["strategy"], rate)
+    elif earlier["kind"] == "sensitivityreport":
+        with progress("sensitivity") as say:
+            rate, figures = earlier["request_rate"], [r["parameter"] for r in earlier["rows"]]
+            answer = api.sensitivity(
+                problem, earlier["strategy"], figures=figures, request_rate=rate, progress=say
+            )
+    elif earlier["kind"] == "explanation":
+        answer = api.explain(problem, earlier["strategy"])
+    elif earlier["kind"] == "uncertainty":
+        names = [c["strategy"] for c in earlier["candidates"]]
+        with progress("uncertainty") as say:
+            answer = api.uncertainty(
+                problem, strategies=names, samples=earlier["samples"], progress=say
+            )
     else:
         raise DataError(f"{path}: answers of kind {earlier['kind']!r} cannot be rerun yet")
     emit(answer, format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from bestserve.reporting.chart import DASHES, MARKERS, PALETTE, Chart, ink, letter
@@ -51,7 +52,8 @@ def figure(chart: Chart) -> dict[str, Any]:
     }
     if chart.log_y:
         layout["yaxis"]["type"] = "log"
-        layout["yaxis"]["dtick"] = "D2"
+        ticks = log_ticks([float(y) for s in chart.series for y in s.y])
+        layout["yaxis"] |= {"tickvals": ticks, "ticktext": [f"{t:,.4g}" for t in ticks]}
     if chart.kind in ("bars", "waterfall"):
         layout["yaxis"]["autorange"] = "reversed"
         layout["height"] = 125 + ROW_HEIGHT * (len(chart.series[0].y) + 1)
@@ -71,6 +73,21 @@ def figure(chart: Chart) -> dict[str, Any]:
         layout["yaxis"] |= {"type": "category"}
         layout["annotations"] = _cells(chart)
     return {"data": traces, "layout": layout}
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Return 1, 2, 5, 10, … around positive values.
+
+    >>> log_ticks([30.0, 400.0])
+    [20.0, 50.0, 100.0, 200.0, 500.0]
+    """
+    if not values:
+        return []
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    every = [float(f"{digit}e{power}") for power in decades for digit in (1, 2, 5)]
+    low = max((t for t in every if t <= min(values)), default=every[0])
+    high = min((t for t in every if t >= max(values)), default=every[-1])
+    return [t for t in every if low <= t <= high]
 
 
 def plain(text: str) -> str:

@@ -80,3 +80,15 @@ def test_command_tells_one_and_compares_two(capsys):
 def test_what_cannot_be_met_says_the_arithmetic(real):
     with pytest.raises(InfeasibleError, match="a request alone"):
         bs.explain(real.replaced(slo=bs.SLO("ttft:1000 tpot:1")), "2m-tp4")
+
+
+@pytest.mark.parametrize("command", ["explain", "sensitivity"])
+def test_answers_as_json_can_be_repeated(command, tmp_path, capsys):
+    problem = ["--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "1",
+               "--input-len", "500", "--output-len", "geometric:100"]  # fmt: skip
+    assert run([command, "1m-tp1", *problem, "--format", "json"]) == 0
+    first = capsys.readouterr().out
+    path = tmp_path / "answer.json"
+    path.write_text(first, encoding="utf-8")
+    assert run(["rerun", str(path)]) == 0
+    assert capsys.readouterr().out == first

@@ -76,11 +76,11 @@ def test_indices_agree_with_saltelli_sampling(own):
     found = fit(z, exact(z.T))
     first, total = found.indices()
     reference = sobol_indices(
-        func=exact, n=512, dists=[norm(), norm(), norm()], rng=np.random.default_rng(0)
+        func=exact, n=128, dists=[norm(), norm(), norm()], rng=np.random.default_rng(0)
     )
     assert found.explained > 0.98
-    assert total == pytest.approx(reference.total_order, abs=0.04)
-    assert first == pytest.approx(reference.first_order, abs=0.08)
+    assert total == pytest.approx(reference.total_order, abs=0.08)
+    assert first == pytest.approx(reference.first_order, abs=0.12)
 
 
 def test_winner_probability_regret_and_worth_of_knowing():
