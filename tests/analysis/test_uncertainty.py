@@ -11,16 +11,8 @@ from scipy.stats import norm, sobol_indices
 
 import bestserve as bs
 from bestserve.analysis.expansion import fit, multi_indices
-from bestserve.analysis.uncertainty import (
-    DENSE,
-    EXPERTS,
-    Factor,
-    _samples,
-    default_factors,
-    scaled,
-    summarise,
-    uncertainty,
-)
+from bestserve.analysis.factors import DENSE, EXPERTS, Factor, default_factors, scaled
+from bestserve.analysis.uncertainty import _samples, summarise, uncertainty
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
 from bestserve.lowering import lower
