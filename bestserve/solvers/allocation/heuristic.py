@@ -18,6 +18,7 @@ from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.caps import best_slope
 from bestserve.solvers.allocation.highs import Options, Stop, solve
 from bestserve.solvers.allocation.programme import Columns, Programme
+from bestserve.solvers.allocation.proof import Narrowed
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
@@ -28,15 +29,24 @@ SCALING_ROUNDS = 25
 WINDOW = 0.08
 """Counts within 8 % (at least 3) of the point are in the window."""
 EXTRAS = (12, 25, 50)
-"""Pools drawn from earlier rounds into successive windows, at 1 to 5 instances."""
+"""Pools drawn from earlier rounds into successive windows: at 1 to 5 instances, and near the
+counts that those rounds chose."""
+
+WINDOW_SECONDS = 10.0
+"""Time limit of one window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """What slope scaling found: last continuous counts [p] and how often a pool was used [p]."""
+    """What slope scaling found.
+
+    last : continuous counts of the last round [p]; used : rounds in which a pool was used [p];
+    typical : its count in the last of these [p]
+    """
 
     last: Floats
     used: Floats
+    typical: Floats
 
 
 def scale_slopes(
@@ -62,7 +72,7 @@ def scale_slopes(
     pool[place] = rows
     entry_pool = np.repeat(pool, np.diff(model.matrix.indptr))
     scaled = is_rate[model.matrix.indices] & (entry_pool >= 0)
-    count, used = np.zeros(reduced.count), np.zeros(reduced.count)
+    count, used, typical = np.zeros((3, reduced.count))
     for _ in range(SCALING_ROUNDS):
         matrix = model.matrix.copy()
         matrix.data[scaled] *= (slope / base)[entry_pool[scaled]]
@@ -72,8 +82,9 @@ def scale_slopes(
         count = outcome.point[place]
         active = count > 1e-9
         used += active
+        typical = np.where(active, count, typical)
         slope = np.where(active, slope_at(reduced, count), slope)
-    return Points(count, used)
+    return Points(count, used, typical)
 
 
 def slope_at(reduced: Reduced, count: Floats) -> Floats:
@@ -108,6 +119,7 @@ def window(
 
 def improve(
     programme: Programme,
+    narrowed: Narrowed,
     reduced: Reduced,
     points: Points,
     start: Floats | None,
@@ -116,20 +128,25 @@ def improve(
     seconds: float,
     found: Callable[[Floats, float], None],
     good_enough: Callable[[float], bool],
+    patience: int = 3,
 ) -> Floats | None:
-    """Return the best point of windows around `points` and the incumbent.
+    """Return the best point of windows around `points` and the incumbent `start`.
 
-    found(point, value) is told each better point; good_enough(value) ends the search.
+    narrowed : the programme without what no better plan uses; found(point, value) is told each
+    better point; good_enough(value) ends the search, as do `patience` windows without gain.
     """
-    rng = np.random.default_rng(options.seed)
-    model, columns = programme.compiled.model, programme.columns
-    place = programme.compiled.columns["x"]
-    best, value = start, np.inf if start is None else float(model.cost @ start)
-    budget = Stop(seconds)
-    others = np.setdiff1d(np.arange(model.cost.size), np.r_[place], assume_unique=True)
-    idle = 0
+    rng = np.random.default_rng([options.seed, narrowed.keep.size])
+    size, columns = programme.compiled.model.cost.size, programme.columns
+    place, model = programme.compiled.columns["x"], narrowed.model
+    position = narrowed.positions(place)
+    others = np.setdiff1d(np.arange(model.cost.size), position[position >= 0], assume_unique=True)
+    best = start
+    value = np.inf if start is None else float(programme.compiled.model.cost @ start)
+    budget, idle = Stop(seconds), 0
     for trial in range(40):
         if stop.now or budget.now or good_enough(value):
+            break
+        if idle >= (patience if best is not None else 2 * patience + 3):
             break
         centres = [points.last]
         if best is not None:
@@ -138,22 +155,24 @@ def improve(
             np.maximum.at(mine, columns.pool[chosen], columns.count[chosen])
             centres = [points.last, mine] if trial < 2 else [mine]
         weight = points.used + 1e-3
-        size = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)
-        extra = rng.choice(reduced.count, size=size, replace=False, p=weight / weight.sum())
-        near = np.flatnonzero(window(columns, reduced, centres, extra))
-        keep = np.union1d(place.start + near, others)
-        part = model.restricted(keep)
-        begin = best[keep] if best is not None else None
-        limits = replace(options, seconds=min(10.0, budget.left), gap=max(options.gap / 4, 1e-4))
-        outcome = solve(part, limits, start=begin, stop=stop)
+        draw = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)
+        extra = rng.choice(reduced.count, size=draw, replace=False, p=weight / weight.sum())
+        drawn = np.zeros(reduced.count)
+        drawn[extra] = points.typical[extra]
+        near = position[window(columns, reduced, [*centres, drawn], extra)]
+        keep = np.union1d(near[near >= 0], others)
+        begin = None if best is None else narrowed.start(best)[keep]
+        limits = replace(
+            options, seconds=min(WINDOW_SECONDS, budget.left), gap=max(options.gap / 4, 1e-4)
+        )
+        outcome = solve(model.restricted(keep), limits, start=begin, stop=stop)
         if outcome.point is not None and outcome.value < value - 1e-9:
             gain = (value - outcome.value) / max(abs(outcome.value), 1e-12)
-            best, value = np.zeros(model.cost.size), outcome.value
-            best[keep] = outcome.point
+            inside = np.zeros(model.cost.size)
+            inside[keep] = outcome.point
+            best, value = narrowed.whole(inside, size), outcome.value
             found(best, value)
             idle = 0 if gain > 1e-4 else idle + 1
         else:
             idle += 1
-        if idle >= 3:
-            break
     return best

@@ -1,8 +1,9 @@
 """The last step: prove that nothing is better by more than eps, or find what is.
 
-With a plan of value z, ask for a plan better than z by more than eps. The relaxation's reduced
-costs rule out most columns at once; the rest, with the objective cut off, is usually infeasible
-at the root. Infeasible means: the gap is at most eps. A solution is a better plan; ask again.
+With a plan of value z, ask for a plan better than z by more than eps. Rounding cuts raise the
+relaxation, its reduced costs rule out most columns, and the rest, with the objective cut off, is
+often infeasible at once. Infeasible means: the gap is at most eps. A solution is a better plan;
+ask again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.cuts import Covering, add_cuts
 from bestserve.solvers.allocation.highs import (
     LinearModel,
     Options,
@@ -24,12 +26,22 @@ from bestserve.solvers.allocation.highs import (
 from bestserve.solvers.allocation.programme import Programme
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Coverings = Callable[[float], tuple[Covering, ...]]
+"""Covering rows that every point with a minimised value below the argument satisfies."""
 
 MARGIN = 1e-6
 """Infeasibility is a floating-point statement: cut-offs are this much looser than asked."""
 
 CONFIRM = 3.0
 """Least time for confirming a claim of infeasibility [s]."""
+
+CUT_ROUNDS = 40
+CUT_SHARE = 0.4
+"""Share of the time left that rounds of cuts may take."""
+
+CUT_PROGRESS = 0.01
+"""Rounds of cuts end when three in a row close less than this share of the way to the cut-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +63,104 @@ def target(value: float, gap: float) -> float:
     return value / (1 - gap) if value < 0 else value * (1 - gap)
 
 
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """What is left of a programme below a cut-off.
+
+    model : with cuts, on the columns `keep` of the programme's model; relaxed : its relaxation
+    """
+
+    model: LinearModel
+    keep: Ints
+    relaxed: Outcome
+
+    def start(self, point: Floats) -> Floats:
+        """Return a point of the whole model as one of this model."""
+        return point[self.keep]
+
+    def whole(self, point: Floats, size: int) -> Floats:
+        """Return a point of this model as one of the whole model with `size` columns."""
+        filled = np.zeros(size)
+        filled[self.keep] = point
+        return filled
+
+    def positions(self, place: slice) -> Ints:
+        """Return this model's column of each programme column; −1 where it was dropped [j]."""
+        position = np.full(place.stop - place.start, -1)
+        at = self.keep - place.start
+        mine = (at >= 0) & (at < position.size)
+        position[at[mine]] = np.flatnonzero(mine)
+        return position
+
+
+def untouched(model: LinearModel, relaxed: Outcome) -> Narrowed:
+    """Return a whole model as the start of narrowing."""
+    return Narrowed(model, np.arange(model.cost.size), relaxed)
+
+
+def narrow(
+    narrowed: Narrowed,
+    place: slice,
+    cutoff: float,
+    rows: tuple[Covering, ...],
+    options: Options,
+    stop: Stop,
+    seconds: float,
+) -> Narrowed:
+    """Add rounding cuts and drop columns that reduced costs rule out, in rounds.
+
+    Both hold for every point whose minimised value is at most `cutoff`. If the relaxation's bound
+    reaches the cut-off, nothing better exists.
+    """
+    budget, idle = Stop(seconds), 0
+    for _ in range(CUT_ROUNDS):
+        best = narrowed.relaxed
+        # A column whose reduced cost lifts the relaxation above the cut-off is in no better plan.
+        lifts = best.bound + np.maximum(best.reduced_costs, 0.0) > cutoff + MARGIN
+        kept = np.flatnonzero(~(lifts & narrowed.model.integer))
+        assert best.point is not None
+        shrunk = replace(
+            best, point=best.point[kept], reduced_costs=best.reduced_costs[kept], duals=best.duals
+        )
+        narrowed = Narrowed(narrowed.model.restricted(kept), narrowed.keep[kept], shrunk)
+        if idle >= 3 or stop.now or budget.now:
+            break
+        position = narrowed.positions(place)
+        assert shrunk.point is not None
+        x = np.where(position >= 0, shrunk.point[np.maximum(position, 0)], 0.0)
+        cut = add_cuts(narrowed.model, rows, x, position) if rows else None
+        if cut is None:
+            break
+        outcome = solve(cut.relaxed(), options, stop=stop)
+        if outcome.infeasible:
+            outcome = replace(outcome, bound=np.inf, point=x[:0])
+            return Narrowed(cut, narrowed.keep, outcome)
+        if outcome.point is None:
+            break
+        gained = outcome.bound - shrunk.bound
+        idle = idle + 1 if gained < CUT_PROGRESS * (cutoff - shrunk.bound) else 0
+        narrowed = Narrowed(cut, narrowed.keep, outcome)
+        if outcome.bound >= cutoff:
+            break
+    return narrowed
+
+
 def prove(
     programme: Programme,
-    relaxed: Outcome,
+    narrowed: Narrowed,
     point: Floats | None,
     options: Options,
     stop: Stop,
     found: Callable[[Floats, float], None],
     watch: Watch | None = None,
+    covering: Coverings | None = None,
 ) -> Proof:
-    """Return a proof that `point` (or a better one) is within `options.gap` of the optimum."""
-    model = programme.compiled.model
-    bound, step, nodes = relaxed.bound, "relaxation", 0
-    if relaxed.infeasible:
-        return Proof(None, np.inf, "relaxation infeasible", 0)
+    """Return a proof that `point` (or a better one) is within `options.gap` of the optimum.
+
+    narrowed : the programme below the value of `point`, or untouched
+    """
+    model, place = programme.compiled.model, programme.compiled.columns["x"]
+    bound, step, nodes = narrowed.relaxed.bound, "relaxation", 0
     while not stop.now:
         value = float(model.cost @ point) if point is not None else np.inf
         if point is not None and within(value, bound, options.gap):
@@ -82,10 +178,14 @@ def prove(
                 bound, step = outcome.bound, "optimal" if outcome.finished else "branch and bound"
             break
         cutoff = target(value, options.gap) + MARGIN * abs(value)
-        # A column whose reduced cost lifts the relaxation above the cut-off is in no better plan.
-        lifts = relaxed.bound + np.maximum(relaxed.reduced_costs, 0.0) > cutoff + MARGIN
-        keep = np.flatnonzero(~(lifts & model.integer))
-        part = model.restricted(keep).with_cutoff(cutoff)
+        rows = covering(cutoff) if covering is not None else ()
+        # Narrowing below this cut-off must not outlive it: the next plan has another.
+        inside = narrow(narrowed, place, cutoff, rows, options, stop, CUT_SHARE * stop.left)
+        if inside.relaxed.bound > bound:
+            bound, step = min(inside.relaxed.bound, cutoff), "rounding cuts"
+        if inside.relaxed.bound >= cutoff:
+            continue
+        part = inside.model.with_cutoff(cutoff)
         outcome = confirmed(part, replace(options, gap=options.gap / 2), stop, watch=watch)
         nodes += outcome.nodes
         if outcome.infeasible:
@@ -97,8 +197,7 @@ def prove(
             bound, step = proven, "branch and bound"
         if outcome.point is None:
             break
-        point = np.zeros(model.cost.size)
-        point[keep] = outcome.point
+        point = inside.whole(outcome.point, model.cost.size)
         found(point, outcome.value)
     return Proof(point, bound, step, nodes)
 

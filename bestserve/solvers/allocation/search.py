@@ -18,11 +18,21 @@ from numpy.typing import NDArray
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
+from bestserve.solvers.allocation.cuts import Covering, coverings
 from bestserve.solvers.allocation.heuristic import improve, scale_slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
 from bestserve.solvers.allocation.plan import Plan, assign
 from bestserve.solvers.allocation.programme import Programme
-from bestserve.solvers.allocation.proof import Proof, prove, within
+from bestserve.solvers.allocation.proof import (
+    MARGIN,
+    Coverings,
+    Narrowed,
+    Proof,
+    narrow,
+    prove,
+    untouched,
+    within,
+)
 from bestserve.solvers.allocation.reduction import (
     Reduced,
     drop_dominated,
@@ -36,8 +46,11 @@ Ints = NDArray[np.int64]
 
 SMALL = 1500
 """Columns up to which the exact programme is solved at once: windows only cost time there."""
-HEURISTIC_SHARE = 0.55
-"""Share of the time that windows may take; the proof needs one or two seconds of the rest."""
+FIRST_SHARE, HEURISTIC_SHARE = 0.15, 0.5
+"""Shares of the time that windows may take before the first rounding cuts, and in all."""
+
+CUTS_SHARE = 0.12
+"""Share of the time for each of the two rounds of cuts around the windows."""
 
 
 class Status(Enum):
@@ -178,14 +191,24 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
         return
     _raise_bound(state, relaxed.bound, "relaxation")
     state.report("relaxation")
+    narrowed = untouched(programme.compiled.model, relaxed)
     if columns.pool.size > SMALL:
-        _windows(state, capped.cap)
+        narrowed = _windows(state, narrowed, capped.cap)
 
     def found(point: Floats, value: float) -> None:
         state.point = point
         state.report("proof")
 
-    proof = prove(programme, relaxed, state.point, state.options, state.stop, found, _watch(state))
+    proof = prove(
+        programme,
+        narrowed,
+        state.point,
+        state.options,
+        state.stop,
+        found,
+        _watch(state),
+        _coverings(state),
+    )
     _conclude(state, proof)
 
 
@@ -219,35 +242,53 @@ def _raise_bound(state: _State, minimised: float, step: str) -> None:
         state.bound, state.step = bound, step
 
 
-def _windows(state: _State, cap: Floats) -> None:
-    """Look for good plans near the points of slope scaling."""
+def _windows(state: _State, narrowed: Narrowed, cap: Floats) -> Narrowed:
+    """Look for good plans near the points of slope scaling; return what is left to search.
+
+    After the first plans, rounding cuts that every better plan satisfies tighten the windows.
+    """
     programme, reduced = state.programme, state.reduced
     assert programme is not None
     assert reduced is not None
-    assert state.relaxed is not None
     points = scale_slopes(state.tables, state.requirements, reduced, cap, state.options, state.stop)
     state.report("slope scaling")
-    lower = state.relaxed.bound
 
     def found(point: Floats, value: float) -> None:
         state.point = point
         state.report("windows")
 
     def good_enough(value: float) -> bool:
-        return bool(np.isfinite(value)) and within(value, lower, state.options.gap)
+        return bool(np.isfinite(value)) and within(value, narrowed.relaxed.bound, state.options.gap)
 
-    share = HEURISTIC_SHARE * min(state.stop.left, 60.0)
-    state.point = improve(
-        programme,
-        reduced,
-        points,
-        state.point,
-        state.options,
-        state.stop,
-        share,
-        found,
-        good_enough,
-    )
+    place, covering = programme.compiled.columns["x"], _coverings(state)
+    whole = min(state.stop.left, 60.0)
+    for share, patience in ((FIRST_SHARE, 1), (HEURISTIC_SHARE - FIRST_SHARE, 4)):
+        state.point = improve(
+            programme,
+            narrowed,
+            reduced,
+            points,
+            state.point,
+            state.options,
+            state.stop,
+            share * whole,
+            found,
+            good_enough,
+            patience,
+        )
+        if state.point is None or state.stop.now:
+            break
+        value = float(programme.compiled.model.cost @ state.point)
+        if within(value, narrowed.relaxed.bound, state.options.gap):
+            break
+        cutoff = value + MARGIN * abs(value)
+        rows = covering(cutoff) if covering is not None else ()
+        narrowed = narrow(
+            narrowed, place, cutoff, rows, state.options, state.stop, CUTS_SHARE * whole
+        )
+        _raise_bound(state, min(narrowed.relaxed.bound, value), "rounding cuts")
+        state.report("rounding cuts")
+    return narrowed
 
 
 def _watch(state: _State) -> Watch | None:
@@ -259,6 +300,23 @@ def _watch(state: _State) -> Watch | None:
         state.report("branch and bound", value, bound)
 
     return watch
+
+
+def _coverings(state: _State) -> Coverings | None:
+    """Return the covering rows of plans better than a cut-off; none if classes may go unserved."""
+    programme, reduced, tables = state.programme, state.reduced, state.tables
+    assert programme is not None
+    assert reduced is not None
+    if state.requirements.objective == "max_goodput":
+        return None
+
+    def rows(cutoff: float) -> tuple[Covering, ...]:
+        factor = 1.0
+        if state.requirements.objective == "max_headroom":
+            factor = programme.objective(cutoff)
+        return coverings(tables, reduced, programme.columns, tables.demand.rate * factor)
+
+    return rows
 
 
 def _conclude(state: _State, proof: Proof) -> None:
