@@ -23,6 +23,11 @@ GRID = 112
 """Grid points of a mixture; doubling them moves P99 by less than 0.1 %."""
 
 
+SKEW = 3.0
+"""Skewness of a component at most: beyond it a gamma law has no body left, and percentiles below
+the 99th lie in the body. Between 2.5 and 4 on 450 settings it makes little difference."""
+
+
 @dataclass(frozen=True, slots=True)
 class Components:
     """Components of the TPOT law: output classes, each cut into calm and disturbed requests.
@@ -74,6 +79,7 @@ def cut(
     m, v = np.where(whole, mean, m), np.where(whole, variance, v)
     k = (third - calm * (3 * calm_variance * gap + gap**3)) / rest - 3 * v * step - step**3
     k = np.where(calm > 0, k, third)
+    k = np.minimum(k, SKEW * np.maximum(v, 0.0) ** 1.5)
     v = np.maximum(v, (1e-7 * m) ** 2)
     k = np.maximum(k, 2 * v**2 / np.maximum(m - low, 1e-9 * m))
     if np.isfinite(high):
