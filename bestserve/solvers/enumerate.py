@@ -15,8 +15,8 @@ from bestserve.specs.strategy import Pool, Role
 
 Ints = NDArray[np.int64]
 
-TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (512, 1024, 2048), "p": (16384,), "d": ()}
-"""Values of max_num_batched_tokens tried besides the engine's own, where it is left open."""
+TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512), "p": (16384,), "d": ()}
+"""Values of max_num_batched_tokens tried besides the engine's own where it is open, falling."""
 
 MAX_PIPELINE = 8
 """Pipeline depth tried on its own accord when a model fits no other way."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
+from bestserve.models.device import Parallelism
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
 from bestserve.models.latency import latency
 from bestserve.models.system import Lane, System, Target
@@ -38,6 +39,12 @@ REFEREED = 8
 
 ROUNDING = 2e-3
 """Relative overshoot of an objective that the tolerance of the search explains [1]."""
+
+COSTLY_BUDGET = 1024
+"""Token budgets below it cost most of a ranking's time (prompts take many steps) …"""
+
+WORTH_HALVING = 1.1
+"""… and are tried only where halving the budget down to it raised goodput by this factor."""
 
 RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""
@@ -118,10 +125,16 @@ class _Search:
         found, rejected = candidates(self.lowered, role)
         self.rejected += rejected
         kept = []
+        rates: dict[Parallelism, list[float]] = {}
         for candidate in found:
+            seen = rates.setdefault(candidate.parallelism, [])
+            costly = (candidate.max_num_batched_tokens or COSTLY_BUDGET) < COSTLY_BUDGET
+            if costly and not (len(seen) > 1 and seen[-1] > WORTH_HALVING * seen[-2]):
+                continue
             name = f"{role}{candidate.pool(1).options}"
             self.progress(name)
             result = self.alone(candidate)
+            seen.append(result.rate)
             if result.rate <= 0:
                 self.rejected.append(Rejected(name, Status.INFEASIBLE_SLO, result.detail))
                 continue
@@ -234,8 +247,9 @@ class _Search:
         return self.lowered.disaggregated(*lanes[0], *lanes[1], self.lowered.transfer(*shapes))
 
 
-def _order(row: RankedStrategy) -> tuple[float, int, str]:
-    return (-row.goodput, row.gpus, row.strategy)
+def _order(row: RankedStrategy) -> tuple[float, ...]:
+    """Best first; of equals, which one pool alone decides, the fewer GPUs and the faster."""
+    return (-row.goodput, row.gpus, row.tpot, row.ttft, len(row.strategy))
 
 
 def evaluate_strategy(
