@@ -223,7 +223,7 @@ def test_a_sweep_runs_on_a_local_dask_cluster(evaluated: Evaluated) -> None:
     distributed = pytest.importorskip("distributed", reason="needs Dask: pip install distributed")
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),

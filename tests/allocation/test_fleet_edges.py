@@ -1,0 +1,154 @@
+"""The command, and the data behind the figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bestserve.cli.allocate import allocate as command
+from bestserve.errors import DataError, InfeasibleError, InputError
+from bestserve.fleet import allocate
+from bestserve.reporting.fleet import (
+    comparison_chart,
+    curve_chart,
+    fleet_diagram,
+    plotly_diagram,
+)
+from bestserve.solvers.allocation.result import Allocation
+from bestserve.specs.fleet import Fleet
+
+FILE = """
+objective = "min_cost"
+
+[[gpus]]
+hardware = "h100-sxm"
+count = 4
+price_per_hour = 2.5
+
+[[gpus]]
+hardware = "l40s"
+count = 4
+price_per_hour = 0.9
+
+[[models]]
+model = "meta-llama/Llama-3.1-8B"
+name = "llama"
+tensor_parallel_sizes = [1]
+max_num_batched_tokens = [2048]
+
+[[models.classes]]
+name = "chat"
+input_len = "lognormal(800, cv=1)"
+output_len = "geometric(200)"
+slo = "ttft:500 tpot:40"
+rate = 8
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "fleet.toml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def answer() -> Allocation:
+    import tomllib
+
+    return allocate(Fleet(**tomllib.loads(FILE)), gap=0.0)
+
+
+def test_the_command_prints_a_plan(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(str(file), certify=False) == 0
+    out = capsys.readouterr().out
+    assert "$/h" in out
+    assert "no plan beats" in out
+    assert "m-tp1-tokens2048" in out
+
+
+def test_the_command_writes_json_that_holds_the_question(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(str(file), certify=False, verify=False, format="json", objective="max_headroom")
+    data = json.loads(capsys.readouterr().out)
+    assert data["fleet"]["objective"] == "max_headroom"
+    assert data["objective"] > 1
+    assert data["pools"]
+
+
+def test_bad_files_are_one_line(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        command(str(tmp_path / "none.toml"))
+    with pytest.raises(InputError, match="objective"):
+        command(str(file), objective="fastest")
+    file.write_text(FILE.replace("count = 4", "count = 0"))
+    with pytest.raises(InfeasibleError, match="no plan carries"):
+        command(str(file), certify=False)
+
+
+def test_the_diagram_carries_every_class_through_every_stage(answer: Allocation) -> None:
+    diagram = fleet_diagram(answer)
+    for served in answer.served:
+        first = [s for s in diagram.streams if diagram.nodes[s.source].column == 0]
+        carried = sum(s.rate for s in first if s.request_class == served.request_class)
+        assert carried == pytest.approx(served.rate, rel=1e-6)
+    for i, node in enumerate(diagram.nodes):
+        incoming = sum(s.rate for s in diagram.streams if s.target == i)
+        outgoing = sum(s.rate for s in diagram.streams if s.source == i)
+        if node.column == 2:
+            assert incoming > 0
+        if node.column == 1 and outgoing > 0:
+            assert outgoing == pytest.approx(incoming, rel=1e-6)
+
+
+def test_flows_between_pools_keep_their_totals(answer: Allocation) -> None:
+    """Two prefill pools and two decode pools on one pair of GPU types."""
+    from bestserve.solvers.allocation.result import PlannedFlow, PlannedPool
+
+    def pool(role: str, gpu: str, rate: float, n: int) -> PlannedPool:
+        letter = {"prefill": "p", "decode": "d"}[role]
+        return PlannedPool(
+            gpu, "llama", role, f"{n}{letter}-tp1", n, n, rate, rate, 1.0, {"chat": rate}, False
+        )
+
+    pools = (
+        pool("prefill", "h100-sxm", 6.0, 1),
+        pool("prefill", "h100-sxm", 2.0, 2),
+        pool("decode", "l40s", 5.0, 3),
+        pool("decode", "l40s", 3.0, 4),
+    )
+    flows = (PlannedFlow("h100-sxm", "l40s", "chat", 8.0, 4e9),)
+    diagram = fleet_diagram(replace(answer, pools=pools, flows=flows))
+    moved = [s for s in diagram.streams if s.bandwidth > 0]
+    assert sum(s.rate for s in moved) == pytest.approx(8.0)
+    assert sum(s.bandwidth for s in moved) == pytest.approx(4e9)
+    assert sorted(s.rate for s in moved) == pytest.approx([0.75, 1.25, 2.25, 3.75])
+    figure = plotly_diagram(diagram)
+    assert figure["data"][0]["type"] == "sankey"
+    assert len(figure["data"][0]["link"]["value"]) == len(diagram.streams)
+
+
+def test_plotly_takes_the_diagram(answer: Allocation) -> None:
+    objects = pytest.importorskip("plotly.graph_objects", reason="needs bestserve[report]")
+    figure = objects.Figure(plotly_diagram(fleet_diagram(answer)))
+    assert figure.data[0].type == "sankey"
+
+
+def test_charts_say_what_they_show(answer: Allocation) -> None:
+    points = [
+        {"budget": 2.0, "objective": float("nan"), "bound": 0.0, "gap": 1.0, "gpus": 0.0},
+        {"budget": 5.0, "objective": 1.5, "bound": 1.6, "gap": 0.06, "gpus": 4.0},
+        {"budget": 9.0, "objective": 2.5, "bound": 2.5, "gap": 0.0, "gpus": 6.0},
+    ]
+    chart = curve_chart(points, "times the rates")
+    assert chart.series[0].y == (1.5, 2.5)
+    assert chart.series[1].y == (1.6, 2.5)
+    assert len(chart.records) == 3
+    comparison = comparison_chart(answer)
+    assert comparison.series[0].y[0] == "this plan"
+    assert comparison.series[0].x[0] == answer.objective
+    assert len(comparison.records) == 1 + sum(u.objective is not None for u in answer.uniform)
