@@ -235,6 +235,8 @@ def _doubts(found: Latencies, target: Target, binding: Binding, width: float) ->
         doubts.append(
             f"errors of 2 % would move the rate by {100 * width:.0f} %: latency is nearly flat"
         )
+    if binding in ("ttft", "joint", "e2el"):
+        doubts.extend(found.ttft_doubts)
     if binding in ("tpot", "joint"):
         percentile = target.attainment if target.joint else target.tpot_percentile
         if found.mean_batch < found.coarse * (COARSE_TAIL if percentile > 0.95 else 1.0):

@@ -84,7 +84,7 @@ class Latencies:
     rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
     mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
-    matter of meeting one prompt or none; trust : may this be used without simulating
+    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone; trust : may this be used without simulating
     """
 
     ttft: Distribution
@@ -97,6 +97,7 @@ class Latencies:
     status: Status
     classes: OutputClasses | None = None
     coarse: float = 0.0
+    ttft_doubts: tuple[str, ...] = ()
 
     @cached_property
     def e2el(self) -> Distribution:
@@ -442,6 +443,7 @@ def _compose(
         stability_rate=limit,
         mean_batch=met.running,
         coarse=met.coarse,
+        ttft_doubts=met.ttft_reasons,
         trust=trust,
         status=Status.OK,
         classes=classes,

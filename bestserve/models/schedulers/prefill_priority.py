@@ -216,6 +216,7 @@ def _assemble(
         stall=sigma,
         reasons=reasons,
         coarse=COARSE_BATCH if r.fixed_prompt else 0.0,
+        ttft_reasons=engine.large_prompts(),
     )
 
 
