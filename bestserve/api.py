@@ -152,7 +152,10 @@ def sensitivity(
     Raises as `goodput`.
     """
     from bestserve.analysis.elasticity import elasticities
+    from bestserve.predicting import checked_rate
 
+    if request_rate is not None:
+        checked_rate(problem, request_rate)
     return elasticities(
         problem,
         _named(problem, strategy, progress),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Count
 from bestserve.cli.output import Format, emit, progress, talk
 from bestserve.cli.stated import StatedOptions
 
@@ -15,7 +16,7 @@ def calibrate(
     options: StatedOptions | None = None,
     output: str | None = None,
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    jobs: int | None = None,
+    jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
 ) -> int:
     """Fit the few engine and deployment constants to measured runs of one deployment.

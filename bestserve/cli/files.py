@@ -16,7 +16,7 @@ def read_mapping(path: str) -> dict[str, Any]:
     """Read a TOML, YAML or JSON file that holds a mapping. Raises DataError in one line."""
     file = Path(path)
     if not file.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: {'not a file' if file.exists() else 'no such file'}")
     if file.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES:,} bytes, so not a problem file")
     try:

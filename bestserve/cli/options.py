@@ -8,13 +8,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bestserve.cli.files import read_mapping
+from bestserve.cli.flags import Many, Whole, Wholes
 from bestserve.cli.output import talk
 from bestserve.errors import InputError
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
-
-Many = Parameter(consume_multiple=True, negative="")
 
 WORKLOAD_FIELDS = (
     "input_len",
@@ -91,6 +90,8 @@ class ProblemOptions:
         sizes to try; default: powers of two within a node
     pipeline_parallel_size
         sizes to try
+    tp_across_nodes
+        allow tensor parallelism over the network
     layout
         collocated, disaggregated or both
     price_per_hour
@@ -104,29 +105,30 @@ class ProblemOptions:
     problem: str | None = None
     model: str | None = None
     hardware: str | None = None
-    gpus: int | None = None
-    gpus_per_node: int | None = None
+    gpus: Annotated[int | None, Whole] = None
+    gpus_per_node: Annotated[int | None, Whole] = None
     engine: str | None = None
     input_len: Annotated[str | None, Parameter(name=["--input-len", "--isl"])] = None
     output_len: Annotated[str | None, Parameter(name=["--output-len", "--osl"])] = None
     burstiness: float | None = None
     prefix_cache_hit: float | None = None
     trace: str | None = None
-    max_concurrency: int | None = None
-    num_prompts: int | None = None
+    max_concurrency: Annotated[int | None, Whole] = None
+    num_prompts: Annotated[int | None, Whole] = None
     goodput: Annotated[list[str] | None, Many] = None
     percentile: float | None = None
     joint: bool | None = None
     attainment: float | None = None
     precision: str | None = None
     kv_cache_dtype: str | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
+    max_num_seqs: Annotated[int | None, Whole] = None
+    max_num_batched_tokens: Annotated[int | None, Whole] = None
     gpu_memory_utilization: float | None = None
     enable_chunked_prefill: bool | None = None
     routing: str | None = None
-    tensor_parallel_size: Annotated[list[int] | None, Many] = None
-    pipeline_parallel_size: Annotated[list[int] | None, Many] = None
+    tensor_parallel_size: Annotated[list[int] | None, Wholes] = None
+    pipeline_parallel_size: Annotated[list[int] | None, Wholes] = None
+    tp_across_nodes: bool | None = None
     layout: Annotated[list[str] | None, Many] = None
     price_per_hour: float | None = None
     network_bandwidth: float | None = None
@@ -166,15 +168,21 @@ def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:
 
 
 def _slo(stated: Any, goodput: list[str] | None, flags: dict[str, Any], said: list[str]) -> SLO:
+    base = {} if isinstance(stated, str) else _mapping(stated, "slo")
     if goodput is not None:
-        return SLO(" ".join(goodput), **flags)
-    if isinstance(stated, str):
-        return SLO(stated, **flags)
-    base = _mapping(stated, "slo")
-    if base:
-        return SLO(**{**base, **flags})
-    said.append(f"no objectives given: taking --goodput {DEFAULT_GOODPUT}")
-    return SLO(DEFAULT_GOODPUT, **flags)
+        slo = SLO(" ".join(goodput), **flags)
+    elif isinstance(stated, str):
+        slo = SLO(stated, **flags)
+    elif base:
+        slo = SLO(**{**base, **flags})
+    else:
+        said.append(f"no objectives given: taking --goodput {DEFAULT_GOODPUT}")
+        slo = SLO(DEFAULT_GOODPUT, **flags)
+    if "attainment" in flags and not slo.joint:
+        raise InputError("attainment goes with joint objectives; add --joint, or give --percentile")
+    if "percentile" in flags and slo.joint:
+        raise InputError("percentile goes with separate objectives; with --joint give --attainment")
+    return slo
 
 
 def _flags(values: dict[str, str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress, talk
 
@@ -25,7 +28,7 @@ def rank(
     options: ProblemOptions | None = None,
     *,
     format: Format = "table",
-    top: int = 12,
+    top: Annotated[int, Count] = 12,
     verify: bool = True,
 ) -> int:
     """Rank all strategies that fit the GPUs by goodput, best first.
@@ -46,7 +49,7 @@ def rank(
     problem = (options or ProblemOptions()).build()
     with progress("ranking") as say:
         ranking = api.rank(problem, verify=verify, progress=say)
-    if not ranking.table and format == "table":
+    if not ranking.table and format != "json":
         talk(ranking.explain())
         return 3
     if format in ("table", "md"):

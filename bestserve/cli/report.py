@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import progress, talk
+from bestserve.errors import InputError
 
 Many = Parameter(negative="")
 
@@ -20,7 +23,7 @@ def report(
     sweep: Annotated[list[str] | None, Many] = None,
     quick: bool = False,
     verify: bool = True,
-    jobs: int | None = None,
+    jobs: Annotated[int | None, Count] = None,
 ) -> int:
     """Write one offline HTML page with ranking, trade-offs, reasons, sensitivity and sources.
 
@@ -45,6 +48,8 @@ def report(
     from bestserve.reporting.page import report as write
 
     problem = (options or ProblemOptions()).build()
+    if Path(output).is_dir():
+        raise InputError(f"{output} is a folder; name the file to write")
     axes = dict(axis(text) for text in sweep) if sweep else None
     with progress("report") as say:
         found = write(problem, axes=axes, quick=quick, verify=verify, jobs=jobs, progress=say)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from bestserve.cli.flags import Count, Requests, Whole
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.errors import InputError
@@ -14,9 +16,9 @@ def simulate(
     options: ProblemOptions | None = None,
     *,
     request_rate: float | None = None,
-    requests: int | None = None,
-    replications: int = 1,
-    seed: int = 0,
+    requests: Annotated[int | None, Requests] = None,
+    replications: Annotated[int, Count] = 1,
+    seed: Annotated[int, Whole] = 0,
     prefix_cache_tokens: float = 0.0,
     save_detailed: Path | None = None,
     format: Format = "table",

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Whole
+
 FIELDS = {
     "gpus": "num_gpus",
     "tensor_parallel_size": "tp",
@@ -58,21 +60,21 @@ class StatedOptions:
     """
 
     gpu: Annotated[str | None, Parameter(name=["--gpu", "--hardware"])] = None
-    gpus: int | None = None
+    gpus: Annotated[int | None, Whole] = None
     model: str | None = None
     engine: str | None = None
     engine_version: str | None = None
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    replicas: int | None = None
+    tensor_parallel_size: Annotated[int | None, Whole] = None
+    pipeline_parallel_size: Annotated[int | None, Whole] = None
+    replicas: Annotated[int | None, Whole] = None
     precision: str | None = None
     kv_cache_dtype: str | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
+    max_num_seqs: Annotated[int | None, Whole] = None
+    max_num_batched_tokens: Annotated[int | None, Whole] = None
     gpu_memory_utilization: float | None = None
     request_rate: float | None = None
-    max_concurrency: int | None = None
-    num_prompts: int | None = None
+    max_concurrency: Annotated[int | None, Whole] = None
+    num_prompts: Annotated[int | None, Whole] = None
 
     def stated(self) -> dict[str, Any]:
         """Return the flags that were given, by field of the tidy row."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Count, Whole
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
 
@@ -15,9 +16,9 @@ COLUMNS = ("factor", "sd", "first", "first_low", "first_high", "total", "worth")
 def uncertainty(
     *strategies: str,
     options: Annotated[ProblemOptions | None, Parameter(name="*")] = None,
-    samples: int = 48,
-    seed: int = 0,
-    jobs: int | None = None,
+    samples: Annotated[int, Count] = 48,
+    seed: Annotated[int, Whole] = 0,
+    jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
 ) -> int:
     """Say how sure the winner is under uncertain calibration, and what to measure first.

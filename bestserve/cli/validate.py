@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Count
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.cli.stated import StatedOptions
 from bestserve.errors import InputError
@@ -51,7 +52,7 @@ def validate(
     rows: bool = False,
     intervals: bool = True,
     plot: str | None = None,
-    jobs: int | None = None,
+    jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
 ) -> int:
     """Compare predictions with measured logs, each run replayed under its client's protocol.

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
 from bestserve.errors import InputError
@@ -20,7 +21,7 @@ def whatif(
     set: Annotated[list[str] | None, Many] = None,
     sweep: Annotated[list[str] | None, Many] = None,
     verify: bool = False,
-    jobs: int | None = None,
+    jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
 ) -> int:
     """Change figures and compare, or sweep one or two of them and map which strategy wins.
@@ -33,7 +34,7 @@ def whatif(
         the problem
     set
         one scenario a flag, its changes joined by commas:
-        --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16
+        --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16; SI units: slo.tpot=0.03
     sweep
         one figure a flag (two at most) with its values: --sweep workload.input_len=500,1000,2000
     verify

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
 Layout = Literal["collocated", "disaggregated"]
+Sizes = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
 
 
 class Problem(Spec):
@@ -54,8 +55,8 @@ class Problem(Spec):
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     enable_chunked_prefill: bool | None = None
     routing: Routing = "random"
-    tensor_parallel_sizes: tuple[int, ...] | None = None
-    pipeline_parallel_sizes: tuple[int, ...] = (1,)
+    tensor_parallel_sizes: Sizes | None = None
+    pipeline_parallel_sizes: Sizes = (1,)
     layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
     tp_across_nodes: bool = False
     price_per_hour: float | None = Field(default=None, gt=0)
@@ -73,6 +74,13 @@ class Problem(Spec):
     @classmethod
     def _coefficients(cls, value: Any) -> Any:
         return StepTime(**value) if isinstance(value, dict) else value
+
+    @field_validator("tensor_parallel_sizes", "pipeline_parallel_sizes", "layouts")
+    @classmethod
+    def _some(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if value is not None and not value:
+            raise ValueError("nothing to try; name at least one, or leave it out")
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> Problem:

@@ -13,7 +13,7 @@ from bestserve.specs.base import Spec
 from bestserve.units import PositiveSeconds, parse_duration
 
 METRICS = ("ttft", "tpot", "e2el")
-_ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9.]+))?", re.IGNORECASE)
+_ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
 
 
 class SLO(Spec):

@@ -1,0 +1,30 @@
+"""Kinds of flags that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import Parameter, Token
+from cyclopts.validators import Number
+
+MOST_REQUESTS = 10_000_000
+"""Requests of one simulation: some gigabytes of memory."""
+
+
+def whole(type_: Any, tokens: Sequence[Token]) -> Any:
+    """Read whole numbers as written: 2.5 GPUs are an error, not two."""
+    values = []
+    for token in tokens:
+        try:
+            values.append(int(token.value))
+        except ValueError:
+            raise ValueError(f"{token.value[:40]!r} is no whole number") from None
+    return values[0] if type_ is int else values
+
+
+Many = Parameter(consume_multiple=True, negative="")
+Whole = Parameter(converter=whole)
+Wholes = Parameter(consume_multiple=True, negative="", converter=whole)
+Count = Parameter(converter=whole, validator=Number(gte=1))
+Requests = Parameter(converter=whole, validator=Number(gte=1, lte=MOST_REQUESTS))
