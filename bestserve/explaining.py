@@ -48,12 +48,11 @@ def _stop(s: RankedStrategy, ranking: Ranking) -> str:
 
 
 def _against(s: RankedStrategy, best: RankedStrategy, ranking: Ranking) -> str:
-    less = 1 - s.goodput / best.goodput
+    less = round(100 * (1 - s.goodput / best.goodput))
+    fewer = f"{less}% less" if less else "as much"
     idle = ranking.problem.gpus - s.gpus
     left = f", {idle} GPUs idle" if idle else ""
-    return (
-        f"{s.strategy} carries {s.goodput:.3g} req/s ({less:.0%} less{left}): {_stop(s, ranking)}"
-    )
+    return f"{s.strategy} carries {s.goodput:.3g} req/s ({fewer}{left}): {_stop(s, ranking)}"
 
 
 def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:

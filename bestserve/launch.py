@@ -63,6 +63,15 @@ def engine_family(name: str) -> str:
     )
 
 
+def checkpoint(lowered: Lowered) -> str:
+    """Return the model as engines find it: ``org/name`` also where the user left out the org."""
+    name, record = lowered.model.name, lowered.model.record
+    if "/" in name or "/" not in record:
+        return name
+    org, bare = record.split("/", 1)
+    return record if bare.lower() == name.lower() else f"{org}/{name}"
+
+
 def bench_command(
     lowered: Lowered, strategy: Strategy, request_rate: float, minutes: float = 5.0
 ) -> tuple[str, ...]:
@@ -73,7 +82,7 @@ def bench_command(
     workload, slo = lowered.problem.workload, lowered.problem.slo
     input_len, output_len = (round(x) for x in lowered.mean_lengths)
     fixed = isinstance(workload.input_len, Fixed) and isinstance(workload.output_len, Fixed)
-    words = ["vllm", "bench", "serve", "--model", lowered.model.name, "--dataset-name", "random"]
+    words = ["vllm", "bench", "serve", "--model", checkpoint(lowered), "--dataset-name", "random"]
     words += ["--random-input-len", str(input_len), "--random-output-len", str(output_len)]
     words += ["--random-range-ratio", "0" if fixed else "0.5", "--ignore-eos"]
     words += ["--request-rate", f"{request_rate:.4g}"]
@@ -153,7 +162,7 @@ def _limits(lowered: Lowered, pool: Pool) -> tuple[int, int]:
 
 def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
     seqs, tokens = _limits(lowered, pool)
-    words = ["vllm", "serve", lowered.model.name, "--port", str(PORT)]
+    words = ["vllm", "serve", checkpoint(lowered), "--port", str(PORT)]
     words += ["--tensor-parallel-size", str(pool.tp)]
     words += ["--pipeline-parallel-size", str(pool.pp)] if pool.pp > 1 else []
     words += ["--data-parallel-size", str(pool.dp)] if pool.dp > 1 else []
@@ -172,7 +181,7 @@ def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
 
 def _sglang(lowered: Lowered, pool: Pool) -> list[str]:
     seqs, tokens = _limits(lowered, pool)
-    words = ["python", "-m", "sglang.launch_server", "--model-path", lowered.model.name]
+    words = ["python", "-m", "sglang.launch_server", "--model-path", checkpoint(lowered)]
     words += ["--host", "0.0.0.0", "--port", str(PORT), "--tp", str(pool.tp * pool.dp)]
     words += ["--pp-size", str(pool.pp)] if pool.pp > 1 else []
     words += ["--dp", str(pool.dp), "--enable-dp-attention"] if pool.dp > 1 else []
@@ -188,7 +197,7 @@ def _sglang(lowered: Lowered, pool: Pool) -> list[str]:
 
 def _tensorrt_llm(lowered: Lowered, pool: Pool) -> list[str]:
     seqs, tokens = _limits(lowered, pool)
-    words = ["trtllm-serve", lowered.model.name, "--host", "0.0.0.0", "--port", str(PORT)]
+    words = ["trtllm-serve", checkpoint(lowered), "--host", "0.0.0.0", "--port", str(PORT)]
     words += ["--tp_size", str(pool.tp * pool.dp)]
     words += ["--pp_size", str(pool.pp)] if pool.pp > 1 else []
     words += ["--ep_size", str(pool.ep)] if pool.ep > 1 else []

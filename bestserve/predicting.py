@@ -145,7 +145,9 @@ def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     shares = {n: float(getattr(breakdown, n)[0]) / total for n in names}
     ordered = sorted(shares, key=lambda n: -shares[n])
     parts = ", ".join(f"{n} {shares[n]:.0%}" for n in ordered)
-    return f"a decode of {max(batch, 1):.0f} sequences takes {total * 1e3:.1f} ms: {parts}"
+    count = max(round(batch), 1)
+    noun = "sequence" if count == 1 else "sequences"
+    return f"a decode of {count} {noun} takes {total * 1e3:.1f} ms: {parts}"
 
 
 def _summary(law: Distribution) -> Summary:

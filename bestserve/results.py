@@ -161,10 +161,10 @@ class Prediction(Document):
         if self.ttft is None:
             return "\n".join(lines)
         lines.append(f"  method: {self.method}; TTFT: {self.ttft_flavour}; trust {self.trust}")
-        if self.utilisation is not None and self.stability_limit is not None:
-            limit = f"; saturates at {self.stability_limit:.3g} req/s"
-            open_loop = limit if self.request_rate else ""
-            lines.append(f"  utilisation {self.utilisation:.0%}{open_loop}")
+        if self.utilisation is not None:
+            limit = self.stability_limit
+            saturates = "" if limit is None else f"; saturates at {limit:.3g} req/s"
+            lines.append(f"  utilisation {self.utilisation:.0%}{saturates}")
         if self.bound:
             lines.append(f"  {self.bound}")
         if self.attainment is not None:
@@ -258,7 +258,8 @@ class Ranking(Document):
         """Return, in one line, why no strategy is feasible and what to try."""
         reasons = list(dict.fromkeys(r.reason for r in self.rejected))
         shown = "; ".join(reasons[-2:]) if reasons else "no strategy fits the GPU budget"
-        return f"no strategy is feasible on {self.problem.gpus} GPUs: {shown}"
+        count = self.problem.gpus
+        return f"no strategy is feasible on {count} GPU{'s' if count > 1 else ''}: {shown}"
 
     def records(self) -> list[dict[str, Any]]:
         """Return one row per ranked strategy."""

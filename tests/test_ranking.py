@@ -98,7 +98,7 @@ def test_a_model_too_large_leaves_the_arithmetic():
     assert not found.table
     assert {r.status for r in found.rejected} == {Status.INFEASIBLE_MEMORY}
     assert "GB" in found.why_nothing()
-    with pytest.raises(InfeasibleError, match="1 GPUs"):
+    with pytest.raises(InfeasibleError, match="on 1 GPU:"):
         _ = found.best
 
 

@@ -6,6 +6,8 @@ Data goes to standard output, talk and progress to standard error. Exit codes: 0
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -51,6 +53,12 @@ def build() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns, exits with the code of the outcome."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell (>&-)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a terminal that knows no × or ≤
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -58,15 +66,18 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; expected failures are one line on stderr."""
     try:
         result = build()(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         return complain(" ".join(str(error).split()), 2)
     except BestserveError as error:
         return complain(str(error), error.exit_code)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        return complain(f"{error.filename}: {error.strerror}", 5)
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has seen enough; what Python still flushes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return complain(f"{where}{error.strerror or error}", 5)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     return result if isinstance(result, int) else 0

@@ -33,9 +33,12 @@ def launch(
     from bestserve import api
     from bestserve.launch import bench_command, engine_family, launch_pools, manifest
     from bestserve.lowering import lower
+    from bestserve.predicting import checked_rate
     from bestserve.specs.strategy import Strategy
 
     problem = (options or ProblemOptions()).build()
+    if request_rate is not None:
+        checked_rate(problem, request_rate)
     lowered, parsed = lower(problem), Strategy.parse(strategy)
     lowered.system(parsed)
     pools = launch_pools(lowered, parsed)
@@ -43,9 +46,17 @@ def launch(
         print(manifest(pools, engine_family(lowered.engine.name)), end="")
         return 0
     for pool in pools:
-        print(f"# {pool.instances} x {pool.role}, {pool.gpus} GPUs each")
+        print(f"# {pool.instances} x {pool.role}, {pool.gpus} GPU{'s' * (pool.gpus > 1)} each")
         print(pool)
-    rate = request_rate or 0.8 * api.goodput(problem, parsed).goodput
+    rate = request_rate
+    if rate is None and problem.workload.closed:
+        talk(
+            "a closed loop has no goodput: give --request-rate without --max-concurrency to "
+            "have the benchmark's command"
+        )
+        return 0
+    if rate is None:
+        rate = 0.8 * api.goodput(problem, parsed).goodput
     print("# measure it; bestserve validate reads the log")
     print(shlex.join(bench_command(lowered, parsed, rate)))
     if parsed.disaggregated:

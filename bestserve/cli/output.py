@@ -6,12 +6,18 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bestserve.results import Document, html_table
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 Format = Literal["table", "json", "csv", "md", "html"]
 Record = dict[str, Any]
+
+LONG_NAME = 44
+"""Characters up to which a name in a table is never broken."""
 
 
 def emit(answer: Document, form: Format, title: str = "", columns: Sequence[str] = ()) -> None:
@@ -46,23 +52,48 @@ def emit_records(
 
 
 def print_table(records: list[Record], title: str = "") -> None:
-    """Print rows for a person, as wide as the terminal; numbers to the right."""
+    """Print rows for a person, as wide as the terminal; what has no room is named below."""
     from rich.console import Console
+
+    # Outside a terminal the width is ours to choose: nothing may be cut in a pipe or a log.
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 160, highlight=False)
+    names = list(records[0]) if records else []
+    table = _table(records, names, title, console.width)
+    unlimited = console.options.update(width=10_000)
+    while (
+        terminal
+        and len(names) > 1
+        and console.measure(table, options=unlimited).minimum > console.width
+    ):
+        names.pop()
+        table = _table(records, names, title, console.width)
+    console.print(table)
+    if records and len(names) < len(records[0]):
+        left_out = ", ".join(n.replace("_", " ") for n in list(records[0])[len(names) :])
+        print(f"(no room for {left_out}; widen the terminal, or take --format csv)")
+
+
+def _table(records: list[Record], names: list[str], title: str, width: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    # Outside a terminal the width is ours to choose: nothing may be cut in a pipe or a log.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for name in records[0] if records else []:
+    for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)
+        head = name.replace("_ms", " [ms]").replace("_", " ")
+        longest = max(len(cell(r[name])) for r in records)
+        # Numbers, and what the reader types next, stay whole; other columns give way.
+        whole = numeric or ((column == 0 or name == "strategy") and longest <= LONG_NAME)
         table.add_column(
-            escape(name.replace("_ms", " [ms]").replace("_", " ")),
+            escape(head.replace(" ", "\n") if numeric and width < 120 else head),
             justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=whole,
         )
     for record in records:
-        table.add_row(*(escape(cell(v)) for v in record.values()))
-    console.print(table)
+        table.add_row(*(escape(cell(record[n])) for n in names))
+    return table
 
 
 def print_markdown(records: list[Record]) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -237,3 +241,90 @@ def test_hostile_files_are_refused_in_one_line(capsys, tmp_path, name, suffix, r
     assert "Traceback" not in err + out
     assert len(err.strip().splitlines()) == 1, err
     assert len(err) < 600
+
+
+@pytest.mark.parametrize(("flags", "word"), [
+    (["--gpus", "2.5"], "2.5"),
+    (["--gpus", "1e400"], "whole"),
+    (["--tensor-parallel-size", "0"], "tensor_parallel_sizes"),
+    (["--tensor-parallel-size"], "name at least one"),
+    (["--pipeline-parallel-size", "-1"], "pipeline_parallel_sizes"),
+    (["--layout"], "name at least one"),
+    (["--top", "0"], "--top"),
+    (["--attainment", "0.5"], "--joint"),
+    (["--joint", "--percentile", "99"], "--attainment"),
+    (["--goodput", "e2el:500@p9.9.9"], "9.9.9"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_one_line_and_exit_2(capsys, flags, word):
+    base = [v for v in PROBLEM if v not in ("--gpus", "4", "--percentile", "90")]
+    code, out, err = answer(capsys, "rank", *base, *flags)
+    assert code == 2
+    assert out == ""
+    assert word in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [
+    ["simulate", "1m-tp1", "--request-rate", "2", "--requests", "0"],
+    ["simulate", "1m-tp1", "--request-rate", "2", "--requests", "1000000000000"],
+    ["simulate", "1m-tp1", "--request-rate", "2", "--replications", "0"],
+    ["sensitivity", "1m-tp1", "--request-rate", "-1"],
+    ["launch", "1m-tp1", "--request-rate", "-3"],
+    ["launch", "1m-tp1", "--request-rate", "0"],
+    ["whatif", "1m-tp1", "--sweep", "workload.input_len=500,1000", "--jobs", "0"],
+    ["report", "--output", "."],
+])  # fmt: skip
+def test_counts_and_rates_are_checked_before_any_work(capsys, arguments):
+    code, out, err = answer(capsys, arguments[0], *arguments[1:], *PROBLEM)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_tensor_parallelism_over_the_network_needs_its_flag(capsys):
+    question = [
+        "predict", "1m-tp16", "--model", "meta-llama/Llama-3.1-70B", "--hardware", "h100-sxm",
+        "--gpus", "16", "--isl", "1000", "--osl", "200", "--goodput", "ttft:1000",
+        "--request-rate", "1",
+    ]  # fmt: skip
+    assert answer(capsys, *question)[0] == 3
+    assert answer(capsys, *question, "--tp-across-nodes")[0] == 0
+
+
+def test_nothing_feasible_says_why_in_every_form(capsys):
+    question = ["--model", "meta-llama/Llama-3.1-405B", "--hardware", "h100-sxm", "--gpus", "1"]
+    for form in ("table", "csv", "md", "html"):
+        code, out, err = answer(capsys, "rank", *question, "--format", form)
+        assert (code, out) == (3, "")
+        assert "no strategy is feasible on 1 GPU:" in err
+
+
+def test_launch_names_the_model_as_engines_find_it(capsys):
+    flags = ["--hardware", "h100-sxm", "--isl", "500", "--osl", "100", "--request-rate", "2"]
+    for given, wanted in (
+        ("Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
+        ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+    ):
+        _, out, _ = answer(capsys, "launch", "1m-tp1", "--model", given, *flags)
+        assert f"vllm serve {wanted} " in out
+        assert f"--model {wanted} " in out
+
+
+def test_tables_in_a_pipe_cut_no_name_and_no_column(capsys):
+    _, out, _ = answer(capsys, "catalog", "hardware")
+    assert "rtx-pro-6000-workstation " in out
+    assert "gpus per node" in out
+
+
+@pytest.mark.parametrize("redirect", [">&-", "> /dev/full", "2>&-", "| true"])
+def test_streams_that_are_closed_or_full_raise_no_traceback(redirect):
+    command = f"{shlex.quote(sys.executable)} -m bestserve cite {redirect}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (5 if "full" in redirect else 0)
+
+
+def test_a_terminal_without_unicode_gets_an_answer():
+    flags = "explain 1m-tp1 --model Llama-3.1-8B --hardware h100-sxm --isl 500 --osl 100"
+    done = subprocess.run(
+        [sys.executable, "-m", "bestserve", *flags.split()],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
