@@ -41,10 +41,8 @@ ROUNDING = 2e-3
 """Relative overshoot of an objective that the tolerance of the search explains [1]."""
 
 COSTLY_BUDGET = 1024
-"""Token budgets below it cost most of a ranking's time (prompts take many steps) …"""
-
-WORTH_HALVING = 1.1
-"""… and are tried only where halving the budget down to it raised goodput by this factor."""
+"""Token budgets below it take ten times longer to evaluate (prompts take many steps), so they are
+searched only where one look says that they beat the larger budgets of the same instance."""
 
 RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""
@@ -129,7 +127,7 @@ class _Search:
         for candidate in found:
             seen = rates.setdefault(candidate.parallelism, [])
             costly = (candidate.max_num_batched_tokens or COSTLY_BUDGET) < COSTLY_BUDGET
-            if costly and not (len(seen) > 1 and seen[-1] > WORTH_HALVING * seen[-2]):
+            if costly and not self.beats(candidate, max(seen, default=0.0)):
                 continue
             name = f"{role}{candidate.pool(1).options}"
             self.progress(name)
@@ -141,6 +139,13 @@ class _Search:
             self.instances.append((candidate, result))
             kept.append(len(self.instances) - 1)
         return kept
+
+    def beats(self, candidate: Candidate, rate: float) -> bool:
+        """Whether one collocated lane meets the objectives above this rate [requests/s]."""
+        if rate == 0:
+            return True
+        at = latency(self.lowered.collocated(candidate.lane, 1), rate)
+        return margin(at, self.target)[0] > 0
 
     def alone(self, candidate: Candidate) -> Goodput:
         """Return the goodput of one lane alone."""
