@@ -84,7 +84,8 @@ class Latencies:
     rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
     mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
-    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone; trust : may this be used without simulating
+    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone
+    trust : may this be used without simulating
     """
 
     ttft: Distribution
