@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bestserve.cli.output import Format, emit_records
+from bestserve.errors import InputError
 
 Kind = Literal["hardware", "models", "engines"]
 
@@ -29,6 +30,8 @@ def catalog(name: str | None = None, *, format: Format = "table") -> int:
 
         listing = {kind: catalog_rows(kind) for kind in kinds}
         print(json.dumps({"schema_version": SCHEMA_VERSION, **listing}, indent=2))
+    elif name is None and format == "csv":
+        raise InputError("three tables are no csv file; name hardware, models or engines")
     elif name is None or name in kinds:
         for kind in kinds:
             if name in (None, kind):

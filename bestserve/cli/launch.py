@@ -6,6 +6,7 @@ from typing import Literal
 
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import talk
+from bestserve.errors import InputError
 
 
 def launch(
@@ -37,6 +38,8 @@ def launch(
     from bestserve.specs.strategy import Strategy
 
     problem = (options or ProblemOptions()).build()
+    if problem.step_time is not None:
+        raise InputError("a problem with its own step_time names no model to launch")
     if request_rate is not None:
         checked_rate(problem, request_rate)
     lowered, parsed = lower(problem), Strategy.parse(strategy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,11 @@ def emit(answer: Document, form: Format, title: str = "", columns: Sequence[str]
 def emit_records(
     records: list[Record], form: Format, title: str = "", columns: Sequence[str] = ()
 ) -> None:
-    """Print rows in any form but JSON documents; `form` "json" prints the bare list."""
+    """Print rows in any form but JSON documents; `form` "json" prints the bare list.
+
+    What is not finite is absent, as in JSON.
+    """
+    records = [{k: _known(v) for k, v in row.items()} for row in records]
     shown = [{c: r[c] for c in columns} for r in records] if columns else records
     if form == "table":
         print_table(shown, title)
@@ -51,6 +56,10 @@ def emit_records(
         print(json.dumps(records, indent=2, allow_nan=False, default=str))
 
 
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def print_table(records: list[Record], title: str = "") -> None:
     """Print rows for a person, as wide as the terminal; what has no room is named below."""
     from rich.console import Console
@@ -68,6 +77,8 @@ def print_table(records: list[Record], title: str = "") -> None:
     ):
         names.pop()
         table = _table(records, names, title, console.width)
+    if not terminal:
+        console.width = max(console.width, console.measure(table, options=unlimited).minimum)
     console.print(table)
     if records and len(names) < len(records[0]):
         left_out = ", ".join(n.replace("_", " ") for n in list(records[0])[len(names) :])

@@ -49,6 +49,8 @@ def whatif(
 
     if not set and not sweep:
         raise InputError("give --set figure=value or --sweep figure=value,value,…")
+    if set and sweep and format in ("json", "csv"):
+        raise InputError(f"--set and --sweep have two answers; as {format}, ask for one at a time")
     problem = (options or ProblemOptions()).build()
     answers: list[Document] = []
     with progress("what if") as say:

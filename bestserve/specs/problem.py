@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bestserve.errors import nearest_names
 from bestserve.models.device import Precision
 from bestserve.models.engine import EngineConstants
 from bestserve.models.step_time import StepTime
@@ -73,7 +75,7 @@ class Problem(Spec):
     @field_validator("step_time", mode="before")
     @classmethod
     def _coefficients(cls, value: Any) -> Any:
-        return StepTime(**value) if isinstance(value, dict) else value
+        return _step_time(value) if isinstance(value, dict) else value
 
     @field_validator("tensor_parallel_sizes", "pipeline_parallel_sizes", "layouts")
     @classmethod
@@ -101,3 +103,22 @@ class Problem(Spec):
     def replaced(self, **changes: Any) -> Problem:
         """Return a copy with some fields changed, validated again."""
         return Problem(**{**{k: getattr(self, k) for k in type(self).model_fields}, **changes})
+
+
+def _step_time(values: dict[str, Any]) -> StepTime:
+    """Return the coefficients of a problem file. Raises ValueError with the nearest names."""
+    known = [f.name for f in fields(StepTime)]
+    for name, given in values.items():
+        if name not in known:
+            near = ", ".join(nearest_names(str(name), known) or known)
+            raise ValueError(f"{name!r} is no coefficient of a step time; nearest: {near}")
+        parts = given if name == "moe" else [given]
+        if not isinstance(parts, list | tuple) or any(
+            isinstance(v, bool) or not isinstance(v, int | float) for v in parts
+        ):
+            raise ValueError(f"{name} must be a number (moe: a list of them)")
+    missing = [f.name for f in fields(StepTime) if f.default is MISSING and f.name not in values]
+    if missing:
+        raise ValueError(f"missing: {', '.join(missing)}")
+    plain: dict[str, Any] = {k: tuple(v) if k == "moe" else v for k, v in values.items()}
+    return StepTime(**plain)

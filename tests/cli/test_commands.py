@@ -272,6 +272,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_2(capsys, flags, word):
     ["launch", "1m-tp1", "--request-rate", "0"],
     ["whatif", "1m-tp1", "--sweep", "workload.input_len=500,1000", "--jobs", "0"],
     ["report", "--output", "."],
+    ["whatif", "1m-tp1", "--set", "gpus=2", "--sweep", "slo.ttft=1,2", "--format", "json"],
 ])  # fmt: skip
 def test_counts_and_rates_are_checked_before_any_work(capsys, arguments):
     code, out, err = answer(capsys, arguments[0], *arguments[1:], *PROBLEM)
@@ -328,3 +329,49 @@ def test_a_terminal_without_unicode_gets_an_answer():
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_three_tables_are_no_csv(capsys):
+    code, out, _ = answer(capsys, "catalog", "--format", "csv")
+    assert (code, out) == (2, "")
+    code, out, _ = answer(capsys, "catalog", "engines", "--format", "csv")
+    assert code == 0
+    assert len({len(row) for row in csv.reader(io.StringIO(out))}) == 1
+
+
+def test_own_step_times_name_no_model_to_launch(capsys, tmp_path):
+    file = tmp_path / "own.json"
+    step = {"w": 5e-3, "c": 2e-5, "e": 0.0, "a": 1e-9, "k": 4e-8}
+    workload = {"input_len": 500, "output_len": 100}
+    file.write_text(json.dumps({"step_time": step, "workload": workload, "slo": "ttft:500"}))
+    assert answer(capsys, "launch", "1m-tp1", "--problem", str(file))[0] == 2
+    assert answer(capsys, "goodput", "1m-tp1", "--problem", str(file))[0] == 0
+
+
+@pytest.mark.parametrize(("step", "word"), [
+    ({"w": 5e-3, "c": 2e-5, "e": 0, "a": 1e-9, "kk": 1}, "nearest: k"),
+    ({"w": 5e-3, "c": 2e-5, "e": 0, "a": 1e-9}, "missing: k"),
+    ({"w": "x", "c": 2e-5, "e": 0, "a": 1e-9, "k": 0}, "must be a number"),
+    ({"w": 5e-3, "c": 2e-5, "e": 0, "a": 1e-9, "k": 0, "moe": 3}, "moe"),
+    (3, "dictionary"),
+])  # fmt: skip
+def test_step_times_that_cannot_be_used_are_one_line(capsys, tmp_path, step, word):
+    file = tmp_path / "own.json"
+    workload = {"input_len": 500, "output_len": 100}
+    file.write_text(json.dumps({"step_time": step, "workload": workload, "slo": "ttft:500"}))
+    code, out, err = answer(capsys, "goodput", "1m-tp1", "--problem", str(file))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert word in err
+
+
+def test_an_answer_about_own_step_times_reruns(capsys, tmp_path):
+    question = {
+        "step_time": {"w": 5e-3, "c": 2e-5, "e": 0.0, "a": 1e-9, "k": 4e-8, "moe": [1e-4] * 30},
+        "workload": {"input_len": 500, "output_len": 100},
+    }
+    (tmp_path / "own.json").write_text(json.dumps(question))
+    asked = ["predict", "1m-tp1", "--problem", str(tmp_path / "own.json"), "--request-rate", "2"]
+    code, first, _ = answer(capsys, *asked, "--format", "json")
+    assert code == 0
+    (tmp_path / "answer.json").write_text(first)
+    assert answer(capsys, "rerun", str(tmp_path / "answer.json"))[1] == first
