@@ -93,14 +93,17 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
     for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)
         head = name.replace("_ms", " [ms]").replace("_", " ")
-        longest = max(len(cell(r[name])) for r in records)
+        head = head.replace(" ", "\n") if numeric and width < 120 else head
+        cells = [cell(r[name]) for r in records]
         # Numbers, and what the reader types next, stay whole; other columns give way.
-        whole = numeric or ((column == 0 or name == "strategy") and longest <= LONG_NAME)
+        named = (column == 0 or name == "strategy") and max(map(len, cells)) <= LONG_NAME
+        whole = numeric or named
         table.add_column(
-            escape(head.replace(" ", "\n") if numeric and width < 120 else head),
+            escape(head),
             justify="right" if numeric else "left",
             overflow="fold",
             no_wrap=whole,
+            min_width=max(map(len, [*cells, *head.splitlines()])) if whole else None,
         )
     for record in records:
         table.add_row(*(escape(cell(record[n])) for n in names))

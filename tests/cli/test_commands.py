@@ -375,3 +375,13 @@ def test_an_answer_about_own_step_times_reruns(capsys, tmp_path):
     assert code == 0
     (tmp_path / "answer.json").write_text(first)
     assert answer(capsys, "rerun", str(tmp_path / "answer.json"))[1] == first
+
+
+def test_wide_tables_in_a_pipe_break_no_word(capsys):
+    from bestserve.cli.output import print_table
+
+    names = [f"a_rather_long_name_of_figure_{i}_ms" for i in range(8)]
+    print_table([{"id": "log.json", "status": "predicted", **dict.fromkeys(names, 1.5)}])
+    out = capsys.readouterr().out
+    assert "predicted" in out
+    assert "a rather long name of figure 7 [ms]" in out
