@@ -29,6 +29,8 @@ _WHERE = {
     "predict": "bestserve.api",
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
+    "Fleet": "bestserve.specs.fleet",
+    "allocate": "bestserve.fleet",
     "simulate": "bestserve.api",
     "explain": "bestserve.api",
     "report": "bestserve.reporting.page",
@@ -66,8 +68,10 @@ if TYPE_CHECKING:
     from bestserve.api import sweep as sweep
     from bestserve.api import uncertainty as uncertainty
     from bestserve.api import what_if as what_if
+    from bestserve.fleet import allocate as allocate
     from bestserve.models.step_time import StepTime as StepTime
     from bestserve.reporting.page import report as report
+    from bestserve.specs.fleet import Fleet as Fleet
     from bestserve.specs.hardware import Hardware as Hardware
     from bestserve.specs.lengths import Empirical as Empirical
     from bestserve.specs.lengths import Fixed as Fixed

@@ -44,6 +44,9 @@ KV_TRANSFER_SETUP = 3e-3
 PROMPTS_PER_CLIENT = 10
 """Prompts a closed-loop client sends when num_prompts is not given (InferenceMAX's protocol)."""
 
+MOST_CHUNKS = 100
+"""Steps that a mean prompt may take: beyond, no one serves, and the models have no grid for it."""
+
 JOINT_ATOMS = 24
 """Atoms per axis and class when lengths are joint."""
 
@@ -163,6 +166,13 @@ class Lowered:
         )
         arch = self.model.architecture
         input_len, output_len = self.mean_lengths
+        context = self.model.max_position_embeddings
+        if 0 < context < input_len + output_len:
+            reason = (
+                f"a mean request has {input_len + output_len:,.0f} tokens, "
+                f"{self.model.name} reads {context:,} (max_position_embeddings)"
+            )
+            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
         plan = memory_plan(
             arch,
             self.device,
@@ -177,6 +187,13 @@ class Lowered:
             status = Status.INFEASIBLE_MEMORY if memory else Status.NO_CAPACITY
             return LaneResult(None, 1, plan, status, plan.explain())
         hit = p.workload.prefix_cache_hit
+        if input_len * (1 - hit) > MOST_CHUNKS * engine.max_num_batched_tokens:
+            steps = input_len * (1 - hit) / engine.max_num_batched_tokens
+            reason = (
+                f"a mean prompt would take {steps:,.0f} steps of max_num_batched_tokens = "
+                f"{engine.max_num_batched_tokens}; raise it"
+            )
+            return LaneResult(None, 1, plan, Status.INFEASIBLE_SHAPE, reason)
         step = step_time_coefficients(
             arch,
             self.device,

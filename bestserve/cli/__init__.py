@@ -19,6 +19,7 @@ from bestserve.errors import BestserveError
 COMMANDS = {
     "rank": "rank serving strategies by goodput",
     "goodput": "highest rate at which one strategy meets the objectives",
+    "allocate": "plan a whole fleet, with a certificate",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
     "sensitivity": "say by how much each figure moves the answer",
     "whatif": "change figures and compare, or map which strategy wins where",

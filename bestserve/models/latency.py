@@ -41,6 +41,9 @@ SHARED_EXCESS = 0.5
 """Share of the queueing in TTFT that follows the gaps where prompts share steps with decodes: ad
 hoc, between the errors of all and of none; such answers carry low trust."""
 
+LONG_PROMPT = 0.5
+"""Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
+
 POLICIES: dict[
     str, tuple[Callable[[Engine], float], Callable[[Engine, float, float], LaneLatency | None]]
 ] = {
@@ -220,8 +223,22 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(*met.reasons, *_arrival_reasons(system.arrivals, system.routing, scv)),
+        trust=Trust.of(
+            *met.reasons,
+            *_arrival_reasons(system.arrivals, system.routing, scv),
+            _prompt_reason(engine, met),
+        ),
     )
+
+
+def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
+    """Doubt prompts so long against the answers that few of them decide an answer's TPOT."""
+    r = engine.requests
+    alone = float(r.weight @ engine.prompt_times(0.0, True, engine.budget))
+    answer = r.d1 * engine.decode(max(met.running, 1.0))
+    if alone <= LONG_PROMPT * answer:
+        return None
+    return "a prompt takes as long as most of an answer: few prompts decide TPOT"
 
 
 def _reshape(engine: Engine, met: LaneLatency, rate: float, scv: float) -> LaneLatency:

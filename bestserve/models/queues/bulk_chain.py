@@ -33,6 +33,10 @@ class Flow:
     pace: Pace
 
 
+MOST_STATES = 1200
+"""States of a chain that prompts of many chunks may ask for; a solve takes time with their cube."""
+
+
 class Chain:
     """One evaluation: grid, transition rows, stationary law, wait, steps after the first token."""
 
@@ -252,5 +256,8 @@ def _cells(
         d = float(prompt[0]) / max(round(float(prompt[0]) / d), 1)
     elif bound:
         d = server.packed / max(round(server.packed / d), 1)
+    if bound and large > MOST_STATES * d:
+        # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
+        d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
     top = min(math.ceil(high / d), 2 * points)
     return d, max(top, math.ceil(large / d) + 1, 8)
