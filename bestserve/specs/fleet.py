@@ -201,7 +201,9 @@ class Fleet(Spec):
         """Whether classes have shares of a mix instead of rates."""
         return self.models[0].classes[0].share is not None
 
-    def problem(self, group: GpuGroup, model: FleetModel, classes: tuple[FleetClass, ...]) -> Problem:
+    def problem(
+        self, group: GpuGroup, model: FleetModel, classes: tuple[FleetClass, ...]
+    ) -> Problem:
         """Return the question about one model on one GPU type for a mix of its classes.
 
         The classes weigh by their rates or shares; objectives are those of the first.
