@@ -14,13 +14,12 @@ Nemhauser, G. L. and Wolsey, L. A., Integer and Combinatorial Optimization (1988
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.highs import LinearModel
 from bestserve.solvers.allocation.programme import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL, Tables
@@ -28,7 +27,7 @@ from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL, Tab
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MULTIPLES = (1, 2, 3, 4, 5, 6, 8, 10)
+MULTIPLES = tuple(range(1, 21))
 """m is one of these over a share a_j that the relaxation uses."""
 
 VIOLATION = 1e-3
@@ -61,7 +60,10 @@ def coverings(
 
 
 def separate(covering: Covering, x: Floats) -> Floats | None:
-    """Return the coefficients [columns of the row] of the most violated cut, right side 1."""
+    """Return the coefficients [columns of the row] of the most violated cut, right side 1.
+
+    One a round: more raise the bound no further and make the relaxation slower.
+    """
     active = x[covering.columns] > 1e-6
     share, value = covering.share[active], x[covering.columns][active]
     if share.size == 0 or np.all(share > 1 - 1e-9):
@@ -88,12 +90,12 @@ def _rounded(m: Floats, share: Floats) -> Floats:
     return whole + np.minimum(part, 1.0)
 
 
-def add_cuts(
-    model: LinearModel, rows: tuple[Covering, ...], x: Floats, place: Ints
-) -> LinearModel | None:
-    """Return the model with the cuts that `x` violates; None if there are none.
+def violated(
+    rows: tuple[Covering, ...], x: Floats, place: Ints, size: int
+) -> tuple[Any, Floats] | None:
+    """Return the cuts that `x` violates as matrix [cuts, size] and upper sides; None: no cuts.
 
-    place : column of `model` of each programme column; −1 where it was left out
+    place : column of the matrix of each programme column; −1 where it was left out
     """
     import scipy.sparse as sp
 
@@ -108,10 +110,6 @@ def add_cuts(
     if not index:
         return None
     at = np.concatenate([np.full(columns.size, i) for i, columns in enumerate(index)])
-    shape = (len(index), model.cost.size)
-    cuts: Any = sp.csc_array((-np.concatenate(values), (at, np.concatenate(index))), shape=shape)
-    return replace(
-        model,
-        matrix=sp.vstack([model.matrix, cuts], format="csc"),
-        upper=np.append(model.upper, -np.ones(len(index))),
-    )
+    shape = (len(index), size)
+    cuts = sp.csr_array((-np.concatenate(values), (at, np.concatenate(index))), shape=shape)
+    return cuts, -np.ones(len(index))

@@ -9,6 +9,7 @@ window of counts around it is small, and repairs it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.caps import best_slope
-from bestserve.solvers.allocation.highs import Options, Stop, solve
+from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
 from bestserve.solvers.allocation.programme import Columns, Programme
 from bestserve.solvers.allocation.proof import Narrowed
 from bestserve.solvers.allocation.reduction import Reduced
@@ -34,6 +35,8 @@ counts that those rounds chose."""
 
 WINDOW_SECONDS = 10.0
 """Time limit of one window."""
+
+MOST_WINDOWS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,26 @@ def window(
     return keep | (np.isin(columns.pool, extra) & small)
 
 
+def _around(
+    columns: Columns, reduced: Reduced, narrowed: Narrowed, position: Ints
+) -> NDArray[np.bool_]:
+    """Return the columns at and next to those that the relaxation with cuts uses [j].
+
+    Before any cuts the relaxation is too far from a plan to be worth following.
+    """
+    near = np.zeros(columns.pool.size, dtype=bool)
+    point = narrowed.relaxed.point
+    if point is None or narrowed.cuts == 0:
+        return near
+    value = np.where(position >= 0, point[np.maximum(position, 0)], 0.0)
+    for j in np.flatnonzero(value > 1e-3):
+        reach = max(2.0, WINDOW / 2 * columns.count[j])
+        first = max(0, j - int(reach))
+        span = slice(first, j + int(reach) + 1)
+        near[span] |= columns.pool[span] == columns.pool[j]
+    return near
+
+
 def improve(
     programme: Programme,
     narrowed: Narrowed,
@@ -142,12 +165,11 @@ def improve(
     others = np.setdiff1d(np.arange(model.cost.size), position[position >= 0], assume_unique=True)
     best = start
     value = np.inf if start is None else float(programme.compiled.model.cost @ start)
-    budget, idle = Stop(seconds), 0
-    for trial in range(40):
-        if stop.now or budget.now or good_enough(value):
-            break
-        if idle >= (patience if best is not None else 2 * patience + 3):
-            break
+    around = _around(columns, reduced, narrowed, position)
+    budget, idle, trial = Stop(seconds), 0, 0
+
+    def draw() -> Ints:
+        """Return the columns of the next window."""
         centres = [points.last]
         if best is not None:
             chosen = best[place] > 0.5
@@ -155,22 +177,38 @@ def improve(
             np.maximum.at(mine, columns.pool[chosen], columns.count[chosen])
             centres = [points.last, mine] if trial < 2 else [mine]
         weight = points.used + 1e-3
-        draw = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)
-        extra = rng.choice(reduced.count, size=draw, replace=False, p=weight / weight.sum())
+        many = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)
+        extra = rng.choice(reduced.count, size=many, replace=False, p=weight / weight.sum())
         drawn = np.zeros(reduced.count)
         drawn[extra] = points.typical[extra]
-        near = position[window(columns, reduced, [*centres, drawn], extra)]
-        keep = np.union1d(near[near >= 0], others)
+        near = position[window(columns, reduced, [*centres, drawn], extra) | around]
+        return np.union1d(near[near >= 0], others)
+
+    def look(keep: Ints) -> Outcome:
+        """Solve one window, from the incumbent."""
         begin = None if best is None else narrowed.start(best)[keep]
         limits = replace(
-            options, seconds=min(WINDOW_SECONDS, budget.left), gap=max(options.gap / 4, 1e-4)
+            options,
+            seconds=min(WINDOW_SECONDS, budget.left),
+            gap=max(options.gap / 4, 1e-4),
+            threads=1,
         )
-        outcome = solve(model.restricted(keep), limits, start=begin, stop=stop)
+        return solve(model.restricted(keep), limits, start=begin, stop=stop)
+
+    while trial < MOST_WINDOWS and not (stop.now or budget.now or good_enough(value)):
+        if idle >= (patience if best is not None else 2 * patience + 3):
+            break
+        # HiGHS hardly uses a second core on one such model, so windows run side by side.
+        kept = [draw() for _ in range(options.threads)]
+        trial += 1
+        with ThreadPoolExecutor(max_workers=len(kept)) as pool:
+            outcomes = list(pool.map(look, kept))
+        keep, outcome = min(zip(kept, outcomes, strict=True), key=lambda pair: pair[1].value)
         if outcome.point is not None and outcome.value < value - 1e-9:
             gain = (value - outcome.value) / max(abs(outcome.value), 1e-12)
-            inside = np.zeros(model.cost.size)
-            inside[keep] = outcome.point
-            best, value = narrowed.whole(inside, size), outcome.value
+            filled = np.zeros(model.cost.size)
+            filled[keep] = outcome.point
+            best, value = narrowed.whole(filled, size), outcome.value
             found(best, value)
             idle = 0 if gain > 1e-4 else idle + 1
         else:

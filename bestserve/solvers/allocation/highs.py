@@ -195,6 +195,47 @@ def load(model: LinearModel, options: Options, seconds: float) -> Any:
     return highs
 
 
+class LiveRelaxation:
+    """A relaxation that stays loaded, so that added rows are solved from the last basis."""
+
+    def __init__(self, model: LinearModel, options: Options) -> None:
+        self.model, self.options = model, options
+        self.highs = load(model.relaxed(), options, float("inf"))
+
+    def add(self, rows: tuple[Any, Floats], seconds: float) -> Outcome:
+        """Add rows (matrix, upper) and solve again within `seconds`."""
+        import scipy.sparse as sp
+
+        matrix, upper = rows
+        self.model = replace(
+            self.model,
+            matrix=sp.vstack([self.model.matrix, matrix], format="csc"),
+            upper=np.append(self.model.upper, upper),
+        )
+        by_row = matrix.tocsr()
+        below = np.full(upper.size, -np.inf)
+        self.highs.addRows(
+            upper.size,
+            below,
+            upper,
+            by_row.nnz,
+            by_row.indptr[:-1].astype(np.int32),
+            by_row.indices.astype(np.int32),
+            by_row.data,
+        )
+        self.highs.setOptionValue("time_limit", self.highs.getRunTime() + max(seconds, 0.1))
+        if _run(self.highs, Stop()) == _error():
+            raise RuntimeError("HiGHS failed on a relaxation with cuts")
+        return _outcome(self.highs, False)
+
+
+def _error() -> Any:
+    """Return the status of HiGHS that means failure."""
+    import highspy
+
+    return highspy.HighsStatus.kError
+
+
 def _listen(highs: Any, stop: Stop, watch: Watch | None) -> None:
     """Let HiGHS ask whether to stop, and tell how far it is."""
 

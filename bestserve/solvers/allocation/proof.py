@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.cuts import Covering, add_cuts
+from bestserve.solvers.allocation.cuts import Covering, violated
 from bestserve.solvers.allocation.highs import (
     LinearModel,
+    LiveRelaxation,
     Options,
     Outcome,
     Stop,
@@ -40,8 +41,11 @@ CUT_ROUNDS = 40
 CUT_SHARE = 0.4
 """Share of the time left that rounds of cuts may take."""
 
-CUT_PROGRESS = 0.01
+CUT_PROGRESS = 0.002
 """Rounds of cuts end when three in a row close less than this share of the way to the cut-off."""
+
+RELOAD = 0.3
+"""Share of ruled-out columns above which the relaxation is loaded anew without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,14 @@ def target(value: float, gap: float) -> float:
 class Narrowed:
     """What is left of a programme below a cut-off.
 
-    model : with cuts, on the columns `keep` of the programme's model; relaxed : its relaxation
+    model : with `cuts` more rows, on the columns `keep` of the programme's model
+    relaxed : its relaxation
     """
 
     model: LinearModel
     keep: Ints
     relaxed: Outcome
+    cuts: int = 0
 
     def start(self, point: Floats) -> Floats:
         """Return a point of the whole model as one of this model."""
@@ -92,10 +98,25 @@ class Narrowed:
         position[at[mine]] = np.flatnonzero(mine)
         return position
 
+    def without(self, dropped: NDArray[np.bool_]) -> Narrowed:
+        """Return this without some of its columns."""
+        kept = np.flatnonzero(~dropped)
+        best = self.relaxed
+        assert best.point is not None
+        shrunk = replace(best, point=best.point[kept], reduced_costs=best.reduced_costs[kept])
+        return Narrowed(self.model.restricted(kept), self.keep[kept], shrunk, self.cuts)
+
 
 def untouched(model: LinearModel, relaxed: Outcome) -> Narrowed:
     """Return a whole model as the start of narrowing."""
     return Narrowed(model, np.arange(model.cost.size), relaxed)
+
+
+def ruled_out(narrowed: Narrowed, cutoff: float) -> NDArray[np.bool_]:
+    """Return the columns whose reduced cost lifts the relaxation above the cut-off: no better
+    plan has them."""
+    lifted = narrowed.relaxed.bound + np.maximum(narrowed.relaxed.reduced_costs, 0.0)
+    return (lifted > cutoff + MARGIN) & narrowed.model.integer
 
 
 def narrow(
@@ -112,37 +133,38 @@ def narrow(
     Both hold for every point whose minimised value is at most `cutoff`. If the relaxation's bound
     reaches the cut-off, nothing better exists.
     """
+    narrowed = narrowed.without(ruled_out(narrowed, cutoff))
+    if not rows:
+        return narrowed
     budget, idle = Stop(seconds), 0
+    live = LiveRelaxation(narrowed.model, options)
     for _ in range(CUT_ROUNDS):
-        best = narrowed.relaxed
-        # A column whose reduced cost lifts the relaxation above the cut-off is in no better plan.
-        lifts = best.bound + np.maximum(best.reduced_costs, 0.0) > cutoff + MARGIN
-        kept = np.flatnonzero(~(lifts & narrowed.model.integer))
-        assert best.point is not None
-        shrunk = replace(
-            best, point=best.point[kept], reduced_costs=best.reduced_costs[kept], duals=best.duals
-        )
-        narrowed = Narrowed(narrowed.model.restricted(kept), narrowed.keep[kept], shrunk)
         if idle >= 3 or stop.now or budget.now:
             break
+        point = narrowed.relaxed.point
+        assert point is not None
         position = narrowed.positions(place)
-        assert shrunk.point is not None
-        x = np.where(position >= 0, shrunk.point[np.maximum(position, 0)], 0.0)
-        cut = add_cuts(narrowed.model, rows, x, position) if rows else None
-        if cut is None:
+        x = np.where(position >= 0, point[np.maximum(position, 0)], 0.0)
+        cuts = violated(rows, x, position, narrowed.model.cost.size)
+        if cuts is None:
             break
-        outcome = solve(cut.relaxed(), options, stop=stop)
+        outcome = live.add(cuts, min(stop.left, max(budget.left, 1.0)))
+        model = live.model
         if outcome.infeasible:
-            outcome = replace(outcome, bound=np.inf, point=x[:0])
-            return Narrowed(cut, narrowed.keep, outcome)
+            nothing = replace(outcome, bound=np.inf, point=point, reduced_costs=0.0 * point)
+            return Narrowed(model, narrowed.keep, nothing, narrowed.cuts + len(cuts[1]))
         if outcome.point is None:
             break
-        gained = outcome.bound - shrunk.bound
-        idle = idle + 1 if gained < CUT_PROGRESS * (cutoff - shrunk.bound) else 0
-        narrowed = Narrowed(cut, narrowed.keep, outcome)
+        gained = outcome.bound - narrowed.relaxed.bound
+        idle = idle + 1 if gained < CUT_PROGRESS * (cutoff - narrowed.relaxed.bound) else 0
+        narrowed = Narrowed(model, narrowed.keep, outcome, narrowed.cuts + len(cuts[1]))
         if outcome.bound >= cutoff:
             break
-    return narrowed
+        out = ruled_out(narrowed, cutoff)
+        if out.sum() > RELOAD * out.size:
+            narrowed = narrowed.without(out)
+            live = LiveRelaxation(narrowed.model, options)
+    return narrowed.without(ruled_out(narrowed, cutoff))
 
 
 def prove(

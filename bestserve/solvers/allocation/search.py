@@ -46,11 +46,12 @@ Ints = NDArray[np.int64]
 
 SMALL = 1500
 """Columns up to which the exact programme is solved at once: windows only cost time there."""
-FIRST_SHARE, HEURISTIC_SHARE = 0.15, 0.5
-"""Shares of the time that windows may take before the first rounding cuts, and in all."""
+WINDOWS = ((0.15, 1), (0.35, 4))
+"""Windows before and after the first rounding cuts: share of the time, and how many without gain
+end them."""
 
-CUTS_SHARE = 0.12
-"""Share of the time for each of the two rounds of cuts around the windows."""
+CUTS_SHARE = 0.1
+"""Share of the time for each round of cuts between windows; the rest is for the proof."""
 
 
 class Status(Enum):
@@ -262,7 +263,7 @@ def _windows(state: _State, narrowed: Narrowed, cap: Floats) -> Narrowed:
 
     place, covering = programme.compiled.columns["x"], _coverings(state)
     whole = min(state.stop.left, 60.0)
-    for share, patience in ((FIRST_SHARE, 1), (HEURISTIC_SHARE - FIRST_SHARE, 4)):
+    for share, patience in WINDOWS:
         state.point = improve(
             programme,
             narrowed,
