@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from bestserve.models.queues import bulk_loops as loops
 from bestserve.models.queues.bulk_chain import Chain, Flow
 from bestserve.models.queues.bulk_server import BulkWait, Floats, StepLaw
-from bestserve.models.queues.lattice import Ramps, Transform, fft_size, group, split
+from bestserve.models.queues.lattice import Ramps, fft_size, group, split
 
 U_BINS = 4
 GROUPS = 28
@@ -33,7 +34,7 @@ class Tagged:
         p_idle = idle_time / total
         hist = Ramps(self._horizon(pi, ratio))
         final = p_idle * flow.ended
-        hist.add(p_idle * flow.fresh[0], flow.fresh[1], 0.0)
+        hist.add(p_idle * flow.fresh[0], flow.fresh[1], np.zeros(1))
         tokens, queued = self._met_step(hist, final, time / total, pi, ratio)
         far = flow.law[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
         return BulkWait(
@@ -52,40 +53,43 @@ class Tagged:
         self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
     ) -> tuple[float, float]:
         """Add arrivals that meet a step; return mean tokens of their last step and who queues."""
-        m, d = self.chain.m, self.chain.d
-        cells = np.arange(m + 1)
-        f_done = np.concatenate(([self.chain.f[min(1, self.chain.top)]], self.chain.f[1 : m + 1]))
-        rows: Transform = self.chain.spectra[: m + 1]
-        if self.chain.server.others != 1.0:
-            rows = np.power(rows, self.chain.server.others)
-        weights, lengths, spectra = group(share[: m + 1], self.chain.f[: m + 1], rows, GROUPS)
+        chain = self.chain
+        m, top, others = chain.m, chain.top, chain.server.others
+        f_done = chain.f[: m + 1].copy()
+        f_done[0] = chain.f[min(1, top)]
+        spectra = chain.spectra
+        if others != 1.0:
+            spectra = chain.arrivals(others * np.append(chain.nodes, chain.collects_full))
+        weights, lengths, blend = group(share[: m + 1], chain.f[: m + 1], chain.blend, GROUPS)
         in_full = float(share[m + 1 :].sum())
         rest = np.zeros(1)
-        waiting = np.fft.irfft(spectra * self.chain.phi, n=self.chain.size, axis=1)
+        spectra = spectra * chain.phi
         if in_full > 0:
             rest = self._left_behind(pi, ratio)
-            spectrum = (
-                np.fft.rfft(rest, n=self.chain.size) * self.chain.spectra[-1] * self.chain.phi
-            )
-            waiting = np.concatenate((waiting, np.fft.irfft(spectrum, n=self.chain.size)[None]))
+            spectra[-1] *= np.fft.rfft(rest, n=chain.size)
             weights = np.append(weights, in_full)
-            lengths = np.append(lengths, self.chain.f_full)
-        waiting = np.maximum(waiting, 0.0)
+            lengths = np.append(lengths, chain.f_full)
+        laws = np.fft.irfft(spectra, n=chain.size, axis=1)[:, : top + 1]
+        waiting = np.empty((weights.size, top + 1))
+        np.matmul(blend, laws[:-1], out=waiting[: blend.shape[0]])
+        if in_full > 0:
+            waiting[-1] = laws[-1]
+        np.maximum(waiting, 0.0, out=waiting)
         fits = waiting[:, : m + 1]
-        if m == self.chain.top:
+        inside = fits.sum(axis=1)
+        if m == top:
             # the budget never binds: what the grid does not reach stays in its last state
-            fits[:, m] += np.maximum(1.0 - fits.sum(axis=1), 0.0)
+            fits[:, m] += np.maximum(1.0 - inside, 0.0)
+            inside = np.maximum(inside, 1.0)
         mass = fits * weights[:, None]
-        hist.add(mass, f_done[None, :], lengths[:, None] * self.chain.server.spread)
+        hist.add(mass, f_done, lengths * chain.server.spread)
         by_size = mass.sum(axis=0)
         final[: m + 1] += by_size
-        inside = np.minimum(fits.sum(axis=1), 1.0)
-        over = (1.0 - inside) * weights
+        over = (1.0 - np.minimum(inside, 1.0)) * weights
         queued = float(over.sum())
         if queued > 1e-9:
-            beyond = weights @ waiting[:, m + 1 : self.chain.top + 1]
-            open_rows = over > 1e-9
-            plain = open_rows.copy()
+            beyond = weights @ waiting[:, m + 1 :]
+            plain = over > 1e-9
             if in_full > 0:
                 plain[-1] = False
                 self._queued(hist, final, beyond, weights[-1:], lengths[-1:], inside[-1:], rest)
@@ -94,7 +98,7 @@ class Tagged:
                     hist, final, beyond, weights[plain], lengths[plain], inside[plain], np.ones(1)
                 )
         met = float(by_size.sum()) + queued
-        tokens = float(by_size @ cells) * d + queued * self.chain.server.packed
+        tokens = float(by_size @ np.arange(m + 1)) * chain.d + queued * chain.server.packed
         return tokens / max(met, 1e-300), queued
 
     def _left_behind(self, pi: Floats, ratio: float) -> Floats:
@@ -128,49 +132,54 @@ class Tagged:
             lengths = np.array([weights[o] @ lengths[o] for o in order]) / mass
             inside = np.array([weights[o] @ inside[o] for o in order]) / mass
             weights = mass
-        f_full, full = self.chain.f_full, self.chain.full
+        chain = self.chain
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         elapsed = (lengths[:, None] * u).ravel()
         collected = elapsed
-        if self.chain.server.per_step is not None:
-            collected = (
-                np.tile(u, lengths.size) * self.chain.collects_full * self.chain.server.others
-            )
-        size = fft_size(max(self.chain.size, rest.size + 2 * self.chain.top))
-        phi = self.chain.phi if size == self.chain.size else np.fft.rfft(self.chain.pmf, n=size)
-        spectrum = np.exp(self.chain.rate * collected[:, None] * (phi - 1.0)) * phi
-        spectrum = spectrum * np.fft.rfft(rest, n=size)
-        ahead = np.maximum(np.fft.irfft(spectrum, n=size, axis=1), 0.0)
+        if chain.server.per_step is not None:
+            collected = np.tile(u, lengths.size) * chain.collects_full * chain.server.others
+        size = fft_size(max(chain.size, rest.size + 2 * chain.top))
+        phi, log_phi = chain.phi, chain.log_phi
+        if size != chain.size:
+            phi = np.fft.rfft(chain.pmf, n=size)
+            log_phi = chain.rate * (phi - 1.0)
+        spectrum = np.exp(collected[:, None] * log_phi) * (phi * np.fft.rfft(rest, n=size))
+        ahead = np.fft.irfft(spectrum, n=size, axis=1)
         portion = np.repeat(weights, U_BINS) / U_BINS
         width = np.repeat(lengths, U_BINS) / U_BINS
         left = np.repeat(lengths, U_BINS) - elapsed - width / 2
-        if not self.chain.server.spread:
+        if not chain.server.spread:
             left, width = np.zeros_like(left), np.zeros_like(width)
 
-        next_step = ahead[:, : self.chain.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
+        next_step = ahead[:, : chain.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
         next_step = portion * np.maximum(next_step, 0.0)
-        hist.add(next_step, left + f_full, width)
+        hist.add(next_step, left + chain.f_full, width)
         if beyond.size and beyond.sum() > 0:
-            final[self.chain.m + 1 : self.chain.top + 1] += beyond * (
-                next_step.sum() / beyond.sum()
+            final[chain.m + 1 : chain.top + 1] += beyond * (next_step.sum() / beyond.sum())
+        hist.note(
+            *loops.queued(
+                hist.slope,
+                hist.h,
+                final,
+                ahead,
+                portion,
+                left,
+                width,
+                chain.m,
+                chain.full,
+                chain.f_full,
+                chain.rate,
+                chain.l1 / chain.d,
+                chain.one_prompt,
+                chain.last,
             )
-
-        mass = ahead[:, self.chain.m + 1 :] * portion[:, None]
-        keep = np.flatnonzero(mass.sum(axis=0) > 1e-8)
-        mass, cells = mass[:, keep], keep + self.chain.m + 1
-        rounds = np.ceil(cells / full - 1e-9) - 1.0
-        remain = cells - rounds * full
-        start = left[:, None] + rounds * f_full
-        for chance, extra in self.chain.behind(start + width[:, None] / 2):
-            part = mass * chance
-            hist.add(part, start + self.chain.last_step(remain + extra), width[:, None])
-            self.chain.finish(final, remain + extra, part)
+        )
 
     def _steps(self, flow: Flow, final: Floats) -> StepLaw:
         """Return the moments of step sums after a first token, from Poisson's equation."""
         matrix, law, mean = flow.matrix, flow.law, flow.pace.tau
         noise = self.chain.f - mean
-        h = np.concatenate(([0.0], np.linalg.solve(flow.system, noise[1:])))
+        h = np.concatenate(([0.0], loops.solve_columns(flow.factors, self.chain.m + 1, noise[1:])))
         h -= law @ h
         later = h - noise  # P h
         final = final / final.sum()

@@ -6,25 +6,31 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bestserve.models.queues import bulk_loops as loops
 from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace
 from bestserve.models.queues.lattice import fft_size, split, thinned, weighted_quantile
 
 ONE_PROMPT = 3
 """Equally likely sizes that stand for one prompt behind a tagged one."""
 
+MOST_STATES = 1200
+"""States of a chain that prompts of many chunks may ask for; a solve takes time with their cube."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
     """The solved chain.
 
-    matrix : transition rows as decodes see them; system : I − matrix without state 0;
-    visits : to states 1 … top after a vacation, an idle time, a restart [top, 3]; law : of the
-    state at steps that decodes see; fresh, ended : as from `_idle_cycles`
+    matrix : transition rows as decodes see them; factors : of I − matrix without state 0 (see
+    `bulk_loops.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
+    [top, 3]; law : of the state at steps that decodes see; fresh : masses and times to the first
+    token of prompts that find the server idle, ended : law of the state in which that step starts
     """
 
     matrix: Floats
-    system: Floats
+    factors: Floats
     visits: Floats
     law: Floats
     ratio: float
@@ -33,12 +39,12 @@ class Flow:
     pace: Pace
 
 
-MOST_STATES = 1200
-"""States of a chain that prompts of many chunks may ask for; a solve takes time with their cube."""
-
-
 class Chain:
-    """One evaluation: grid, transition rows, stationary law, wait, steps after the first token."""
+    """One evaluation: grid, transition rows, stationary law.
+
+    Rows are laws of CP(λ f), smooth in f: they are transformed at few durations (`nodes`) and
+    interpolated between them (`blend`).
+    """
 
     def __init__(
         self, server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
@@ -55,14 +61,16 @@ class Chain:
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
-        self.f_full = float(server.step(np.array([server.packed]))[0])
-        f = server.step(self.d * np.arange(1, self.m + 1, dtype=np.float64))
-        # last steps of a request, between grid points
-        inside = np.arange(1, min(self.m, math.ceil(self.full) - 1) + 1, dtype=np.float64)
-        small = float(server.step(np.array([0.1 * self.d]))[0])
-        self.knots = np.concatenate(([0.1], inside, [self.full]))
-        self.last = np.concatenate(([small], f[: inside.size], [self.f_full]))
-        self.f = np.concatenate(([pause], f, np.full(self.top - self.m, self.f_full)))
+        tokens = self.d * np.arange(self.m + 2, dtype=np.float64)
+        tokens[0], tokens[-1] = 0.1 * self.d, server.packed
+        f = server.step(tokens)
+        self.f_full = float(f[-1])
+        # last steps of a request, between grid points: 0.1, 1, 2, … cells, a full step
+        inside = min(self.m, math.ceil(self.full) - 1)
+        self.last = np.concatenate((f[: inside + 1], f[-1:]))
+        self.f = np.full(self.top + 1, self.f_full)
+        self.f[1 : self.m + 1] = f[1:-1]
+        self.f[0] = pause
         # in a closed loop every step brings as many arrivals: as if all were equally long
         self.collects, self.collects_full = self.f, self.f_full
         if server.per_step is not None:
@@ -70,36 +78,39 @@ class Chain:
             self.collects = np.full(self.f.size, each if server.shared else 0.0)
             self.collects[0] = each
             self.collects_full = float(self.collects[-1]) if server.shared else 0.0
+        self.nodes, self.blend = between(self.collects[: self.m + 1], rate)
+        self.log_phi = rate * (self.phi - 1.0)
+
+    def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
+        """Return transforms of the tokens that arrive meanwhile [k, frequencies]."""
+        return np.exp(durations[:, None] * self.log_phi)
 
     def matrix(self) -> tuple[Floats, float]:
         """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
         top, m = self.top, self.m
-        durations = np.concatenate((self.collects[: m + 1], [self.collects_full]))
-        self.spectra = np.exp(self.rate * durations[:, None] * (self.phi - 1.0))
-        rows = np.fft.irfft(self.spectra, n=self.size, axis=1)
+        self.spectra = self.arrivals(np.append(self.nodes, self.collects_full))
+        laws = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.empty((top + 1, top + 1))
-        matrix[: m + 1] = rows[:-1, : top + 1]
+        np.matmul(self.blend, laws[:-1, : top + 1], out=matrix[: m + 1])
         ratio = 0.0
         if top > m:
-            whole = math.floor(self.full + 1e-9)
-            part = self.full - whole
-            walk = rows[-1]
+            down = math.floor(self.full + 1e-9)
+            part = self.full - down
+            walk = laws[-1]
             if part > 1e-9:
-                # a step takes `whole` or `whole + 1` cells so that its mean is right
+                # a step takes `down` or `down + 1` cells so that its mean is right
                 walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
-                whole += 1
-            padded = np.concatenate((np.zeros(top + 1), walk[: 2 * top + 2]))
-            view = np.lib.stride_tricks.sliding_window_view(padded, top + 1)
-            matrix[m + 1 :] = view[whole + np.arange(top - m, 0, -1)]
-            if part > 1e-9 and whole == m + 1:
+                down += 1
+            loops.walk_rows(matrix, walk, m, down)
+            if part > 1e-9 and down == m + 1:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
-                matrix[m + 1, 1:] = rows[-1, :top]
+                matrix[m + 1, 1:] = laws[-1, :top]
             ratio = self._tail_ratio()
             if ratio > 0:
-                geometric = (1 - ratio) * ratio ** np.arange(whole + 1)
+                geometric = (1 - ratio) * ratio ** np.arange(down + 1)
                 matrix[top] = 0.0
-                matrix[top, top - whole :] = np.convolve(walk[: whole + 1], geometric)[: whole + 1]
+                matrix[top, top - down :] = np.convolve(walk[: down + 1], geometric)[: down + 1]
         matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
         return matrix, ratio
 
@@ -130,29 +141,44 @@ class Chain:
         """Solve for the visits to each state; everything else follows from them."""
         matrix, ratio = self.matrix()
         top, f = self.top, self.f
-        fresh, ended = self.idle_cycles()
+        ended = np.zeros(top + 1)
+        server = self.server
+        fresh = loops.alone(
+            self.prompt / self.d,
+            self.weight,
+            server.alone,
+            server.budget / self.d if server.budget > server.packed else 0.0,
+            self.full,
+            self.f_full,
+            self.rate,
+            self.l1 / self.d,
+            self.one_prompt,
+            self.last,
+            ended,
+        )
         # visits to states 1 … top between prompt-free states: after a vacation, after an idle
         # time, and after the first prompt that ended one (when decoding starts again)
         sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
-        system = np.eye(top) - matrix[1:, 1:]
-        visits = np.maximum(np.linalg.solve(system.T, sources[1:]), 0.0)
+        factors = np.eye(top) - matrix[1:, 1:]
+        loops.eliminate(factors, self.m + 1)
+        visits = np.maximum(loops.solve_rows(factors, self.m + 1, sources[1:]), 0.0)
         # decodes only see steps while they run: a vacation that idle time may follow, and the
         # steps after either (what follows idle time before the first decode step is no stall)
-        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if self.server.shared else 0.0
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if server.shared else 0.0
         after = (1 - stop) * visits[:, 0] + stop * visits[:, 2]
         matrix[0] = (1 - stop) * sources[:, 0] + stop * sources[:, 2]
         count = 1.0 + float(after.sum())
         busy = float(after @ f[1:])
-        cycle = self.server.vacation + busy
+        cycle = server.vacation + busy
         if cycle == 0.0:
             # a pool without decodes: cycles begin with idle time and its first prompt
             busy = float(visits[:, 1] @ f[1:])
             cycle = 1 / self.rate + busy
-        apart = stop * (1 / self.rate + float(self.weight @ self.server.alone))
+        apart = stop * (1 / self.rate + float(self.weight @ server.alone))
         return Flow(
             matrix=matrix,
-            system=system,
+            factors=factors,
             visits=visits,
             law=np.concatenate(([1.0], after)) / count,
             ratio=ratio,
@@ -161,49 +187,32 @@ class Chain:
             pace=Pace(busy / max(cycle, 1e-300), cycle / count, (cycle + apart) / count),
         )
 
-    def idle_cycles(self) -> tuple[tuple[Floats, Floats], Floats]:
-        """Return what prompts that find the server idle meet.
 
-        First, masses and times to the end of the last step [2·m; 1, s]: a long prompt's last step
-        is filled by arrivals behind it; second, the law of the state in which that step starts.
-        """
-        cells, alone, mass = self.prompt / self.d, self.server.alone, self.weight
-        rounds = np.maximum(np.ceil(cells / self.full - 1e-9) - 1.0, 0.0)
-        if self.server.budget > self.server.packed:
-            rounds = np.where(cells <= self.server.budget / self.d, 0.0, rounds)
-        ended = np.zeros(self.top + 1)
-        if not rounds.any():
-            self.finish(ended, cells, mass)
-            return (mass, alone), ended
-        remain = cells - rounds * self.full
-        several = rounds > 0
-        masses, times = [mass * ~several], [alone]
-        self.finish(ended, remain, masses[0])
-        before = alone - self.last_step(remain)
-        for chance, extra in self.behind(rounds * self.f_full):
-            masses.append(mass * several * chance)
-            times.append(before + self.last_step(remain + extra))
-            self.finish(ended, remain + extra, masses[-1])
-        return (np.concatenate(masses), np.concatenate(times)), ended
+def between(durations: Floats, rate: float) -> tuple[Floats, Floats]:
+    """Return nodes [k, s] and weights [m, k] that interpolate laws of CP(λ t) in t.
 
-    def behind(self, wait: Floats) -> list[tuple[Floats, float | Floats]]:
-        """Return chances and cells of what arrives in `wait`: nothing, one prompt, several."""
-        arrivals = self.rate * wait
-        none = np.exp(-arrivals)
-        one = arrivals * none
-        several = np.maximum(1.0 - none - one, 0.0)
-        mean = (arrivals - one) * (self.l1 / self.d) / np.maximum(several, 1e-12)
-        sizes = self.one_prompt
-        return [(none, 0.0), *((one / sizes.size, float(x)) for x in sizes), (several, mean)]
+    Chebyshev points of the first kind, barycentric form. CP(λ t) is exp(λ t (φ − 1)): over a range
+    of a arrivals its expansion falls faster than geometrically beyond the a-th term.
 
-    def last_step(self, cells: Floats) -> Floats:
-        """Return the time of a last step with that much waiting [s]."""
-        return np.interp(np.minimum(cells, self.full), self.knots, self.last)
-
-    def finish(self, final: Floats, cells: Floats, mass: Floats) -> None:
-        """Note the state, at least 1, in which a request's last step starts."""
-        cells, mass = np.broadcast_arrays(np.clip(cells, 1.0, self.top), mass)
-        final += split(cells.ravel(), mass.ravel(), final.size + 2)[: final.size]
+    >>> nodes, blend = between(np.linspace(0.01, 0.05, 60), 100.0)
+    >>> nodes.size, bool(np.allclose(blend @ nodes**5, np.linspace(0.01, 0.05, 60) ** 5))
+    (16, True)
+    """
+    low, high = float(durations.min()), float(durations.max())
+    spread = rate * (high - low)
+    count = 10 + math.ceil(1.3 * spread)
+    if spread < 1e-12:
+        return np.array([low]), np.ones((durations.size, 1))
+    if count >= durations.size:
+        return durations, np.eye(durations.size)
+    angle = np.pi * (np.arange(count) + 0.5) / count
+    nodes = (low + high) / 2 - (high - low) / 2 * np.cos(angle)
+    sign = np.sin(angle)
+    sign[1::2] *= -1
+    gap = durations[:, None] - nodes
+    gap[gap == 0.0] = 1e-300
+    blend = sign / gap
+    return nodes, blend / blend.sum(axis=1, keepdims=True)
 
 
 def _grid(

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues import bulk_loops as loops
 
 Floats = NDArray[np.float64]
-Transform = NDArray[np.complex128]
 
 TIME_POINTS = 640
 
@@ -23,20 +23,19 @@ def split(position: Floats, weight: Floats, size: int) -> Floats:
 
 
 def group(
-    weight: Floats, length: Floats, spectra: Transform, count: int
-) -> tuple[Floats, Floats, Transform]:
-    """Return at most `count` groups of neighbouring rows: weight, mean length, mean spectrum.
+    weight: Floats, length: Floats, rows: Floats, count: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return at most `count` groups of neighbouring rows: weight, mean length, mean row.
 
     The first row stays alone.
     """
     if weight.size <= count:
-        return weight, length, spectra
+        return weight, length, rows
     edges = np.concatenate(([0], np.linspace(1, weight.size, count)))
     starts = np.unique(np.round(edges).astype(np.int64))[:-1]
     mass = np.add.reduceat(weight, starts)
     safe = np.maximum(mass, 1e-300)
-    merged: Transform = np.add.reduceat(weight[:, None] * spectra, starts, axis=0)
-    merged = merged / safe[:, None]
+    merged = np.add.reduceat(weight[:, None] * rows, starts, axis=0) / safe[:, None]
     return mass, np.add.reduceat(weight * length, starts) / safe, merged
 
 
@@ -73,23 +72,27 @@ class Ramps:
         self.total = 0.0
         self.moment = 0.0
 
-    def add(self, mass: Floats, start: Floats, width: Floats | float) -> None:
-        """Add `mass` spread evenly over [start, start + width] [s] (arguments broadcast)."""
-        h = self.h
-        mass, start, width = np.broadcast_arrays(mass, start, width)
-        mass, start, width = mass.ravel(), start.ravel(), width.ravel()
-        self.total += float(mass.sum())
-        self.moment += float(mass @ (start + width / 2))
-        spread = np.maximum(width, h)
-        start = start - np.where(width < h, (h - width) / 2, 0.0)
-        rate = mass / spread
-        at = np.concatenate((start, start + spread)) / h
-        at = np.minimum(np.maximum(at, 0.0), TIME_POINTS - 1.0)
-        low = at.astype(np.int64)
-        value = np.concatenate((rate, -rate))
-        high = value * (at - low)
-        self.slope[:TIME_POINTS] += np.bincount(low, value - high, TIME_POINTS)
-        self.slope[1:] += np.bincount(low, high, TIME_POINTS)
+    def add(self, mass: Floats, start: Floats, width: Floats) -> None:
+        """Add masses [r, c] spread evenly over [start[c], start[c] + width[r]] [s].
+
+        One-dimensional masses have one start each, and one width each or one for all.
+        """
+        if mass.ndim == 1 and width.size == 1:
+            mass = mass[None, :]
+        if mass.ndim == 2:
+            self.note(*loops.add_ramps(self.slope, self.h, mass, start, width))
+            return
+        for i in range(mass.size):
+            self.note(
+                *loops.add_ramps(
+                    self.slope, self.h, mass[None, i : i + 1], start[i : i + 1], width[i : i + 1]
+                )
+            )
+
+    def note(self, mass: float, moment: float) -> None:
+        """Count mass and moment [1, s] that compiled loops have added to `slope`."""
+        self.total += mass
+        self.moment += moment
 
     def distribution(self) -> Distribution:
         """Return the law of what was added."""

@@ -1,0 +1,241 @@
+"""Compiled inner loops of the bulk chain: elimination, waiting and last steps, ramp histograms.
+
+They stand in one file because numba's cache looks at the file of the outermost function only.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@njit(cache=True)
+def eliminate(a: Floats, low: int) -> None:
+    """Factor a = U L in place, from the last row up: U unit upper, L lower of `low` bands.
+
+    a : I − P of a transient chain whose steps go down by at most `low` states [n, n]. Diagonally
+    dominant by rows, so that no pivots are needed.
+    """
+    for n in range(a.shape[0] - 1, 0, -1):
+        first = max(n - low, 0)
+        pivot = 1.0 / a[n, n]
+        for i in range(n):
+            f = a[i, n] * pivot
+            if f != 0.0:
+                a[i, n] = f
+                for j in range(first, n):
+                    a[i, j] -= f * a[n, j]
+
+
+@njit(cache=True)
+def solve_rows(a: Floats, low: int, s: Floats) -> Floats:
+    """Return x with xᵀ (U L) = sᵀ from the factors of `eliminate`; s, x : [n, k]."""
+    n, k = s.shape
+    x = s.copy()
+    for i in range(n - 1, -1, -1):
+        for c in range(k):
+            x[i, c] /= a[i, i]
+        for j in range(max(i - low, 0), i):
+            for c in range(k):
+                x[j, c] -= a[i, j] * x[i, c]
+    for i in range(n):
+        for j in range(i + 1, n):
+            for c in range(k):
+                x[j, c] -= a[i, j] * x[i, c]
+    return x
+
+
+@njit(cache=True)
+def solve_columns(a: Floats, low: int, b: Floats) -> Floats:
+    """Return x with (U L) x = b from the factors of `eliminate`; b, x : [n]."""
+    n = b.size
+    x = b.copy()
+    for i in range(n - 1, -1, -1):
+        total = x[i]
+        for j in range(i + 1, n):
+            total -= a[i, j] * x[j]
+        x[i] = total
+    for i in range(n):
+        total = x[i]
+        for j in range(max(i - low, 0), i):
+            total -= a[i, j] * x[j]
+        x[i] = total / a[i, i]
+    return x
+
+
+@njit(cache=True)
+def walk_rows(matrix: Floats, walk: Floats, m: int, down: int) -> None:
+    """Fill rows m + 1 … of `matrix` with a random walk: `down` cells off, `walk` on."""
+    size = matrix.shape[0]
+    for v in range(m + 1, size):
+        for j in range(size):
+            k = j - v + down
+            matrix[v, j] = walk[k] if 0 <= k < walk.size else 0.0
+
+
+@njit(cache=True)
+def _ramp(slope: Floats, h: float, mass: float, start: float, width: float) -> None:
+    """Spread `mass` evenly over [start, start + width], as second difference on cells of h."""
+    last = slope.size - 2.0
+    if width < h:
+        start -= (h - width) / 2
+        width = h
+    rate = mass / width
+    for end in range(2):
+        at = min(max((start + end * width) / h, 0.0), last)
+        i = int(at)
+        value = rate if end == 0 else -rate
+        slope[i] += value * (1.0 - (at - i))
+        slope[i + 1] += value * (at - i)
+
+
+@njit(cache=True)
+def add_ramps(
+    slope: Floats, h: float, mass: Floats, start: Floats, width: Floats
+) -> tuple[float, float]:
+    """Add mass [r, c] over start [c] … + width [r] to `slope`; return the mass and its moment."""
+    total = 0.0
+    moment = 0.0
+    for r in range(mass.shape[0]):
+        for c in range(mass.shape[1]):
+            if mass[r, c] > 0.0:
+                _ramp(slope, h, mass[r, c], start[c], width[r])
+                total += mass[r, c]
+                moment += mass[r, c] * (start[c] + width[r] / 2)
+    return total, moment
+
+
+@njit(cache=True)
+def _last_step(cells: float, full: float, last: Floats) -> float:
+    """Return the time of a step with that many cells: last = f at 0.1, 1, 2, …, k, full."""
+    x = min(cells, full)
+    k = last.size - 2
+    if x <= 0.1:
+        return float(last[0])
+    if x < 1.0 and k >= 1:
+        return float(last[0] + (last[1] - last[0]) * (x - 0.1) / 0.9)
+    j = min(int(x), k)
+    left = float(j) if j > 0 else 0.1
+    right = j + 1.0 if j < k else full
+    return float(last[j] + (last[j + 1] - last[j]) * (x - left) / max(right - left, 1e-12))
+
+
+@njit(cache=True)
+def finish(final: Floats, cells: float, mass: float) -> None:
+    """Note the state, at least 1, in which a request's last step starts."""
+    x = min(max(cells, 1.0), final.size - 1.0)
+    i = int(x + 1e-9)
+    part = max(x - i, 0.0)
+    final[i] += mass * (1.0 - part)
+    if part > 0.0:
+        final[i + 1] += mass * part
+
+
+@njit(cache=True)
+def behind(
+    arrivals: float, prompt_cells: float, sizes: Floats, chance: Floats, extra: Floats
+) -> None:
+    """Fill chances and cells of what arrives behind: nothing, one prompt of `sizes`, several.
+
+    arrivals : their mean; prompt_cells : mean cells of a prompt; chance, extra : [len(sizes) + 2]
+    """
+    none = math.exp(-arrivals)
+    one = arrivals * none
+    several = max(1.0 - none - one, 0.0)
+    count = sizes.size
+    chance[0], extra[0] = none, 0.0
+    for i in range(count):
+        chance[i + 1], extra[i + 1] = one / count, sizes[i]
+    chance[count + 1] = several
+    extra[count + 1] = (arrivals - one) * prompt_cells / max(several, 1e-12)
+
+
+@njit(cache=True)
+def alone(
+    cells: Floats,
+    mass: Floats,
+    time: Floats,
+    limit: float,
+    full: float,
+    f_full: float,
+    rate: float,
+    prompt_cells: float,
+    sizes: Floats,
+    last: Floats,
+    final: Floats,
+) -> tuple[Floats, Floats]:
+    """Return what prompts that find the server idle meet: masses and times to their first token.
+
+    A long prompt's last step is filled by arrivals behind it. cells, mass, time : prompts, their
+    shares and times when nothing follows [m; cells, 1, s]; limit : cells up to which a prompt
+    takes one step; final : takes the law of the state in which the last step starts
+    """
+    kinds = sizes.size + 2
+    chance, extra = np.empty(kinds), np.empty(kinds)
+    masses, times = np.zeros((cells.size, kinds)), np.zeros((cells.size, kinds))
+    for i in range(cells.size):
+        rounds = 0.0
+        if cells[i] > limit:
+            rounds = max(math.ceil(cells[i] / full - 1e-9) - 1.0, 0.0)
+        if rounds == 0.0:
+            masses[i, 0], times[i, 0] = mass[i], time[i]
+            finish(final, cells[i], mass[i])
+            continue
+        remain = cells[i] - rounds * full
+        before = time[i] - _last_step(remain, full, last)
+        behind(rate * rounds * f_full, prompt_cells, sizes, chance, extra)
+        for k in range(kinds):
+            masses[i, k] = mass[i] * chance[k]
+            times[i, k] = before + _last_step(remain + extra[k], full, last)
+            finish(final, remain + extra[k], masses[i, k])
+    return masses.reshape(-1), times.reshape(-1)
+
+
+@njit(cache=True)
+def queued(
+    slope: Floats,
+    h: float,
+    final: Floats,
+    ahead: Floats,
+    portion: Floats,
+    left: Floats,
+    width: Floats,
+    m: int,
+    full: float,
+    f_full: float,
+    rate: float,
+    prompt_cells: float,
+    sizes: Floats,
+    last: Floats,
+) -> tuple[float, float]:
+    """Add arrivals that wait for several steps; return their mass and its moment.
+
+    ahead : law of the cells up to a tagged request's own last one [r, cells]; portion, left,
+    width : share, time and spread until the met step ends, per row [r; 1, s, s]
+    """
+    kinds = sizes.size + 2
+    chance, extra = np.empty(kinds), np.empty(kinds)
+    total = 0.0
+    moment = 0.0
+    for c in range(m + 1, ahead.shape[1]):
+        rounds = math.ceil(c / full - 1e-9) - 1.0
+        remain = c - rounds * full
+        for r in range(ahead.shape[0]):
+            mass = ahead[r, c] * portion[r]
+            if mass < 1e-9:
+                continue
+            start = left[r] + rounds * f_full
+            behind(rate * (start + width[r] / 2), prompt_cells, sizes, chance, extra)
+            for k in range(kinds):
+                part = mass * chance[k]
+                end = start + _last_step(remain + extra[k], full, last)
+                _ramp(slope, h, part, end, width[r])
+                finish(final, remain + extra[k], part)
+                total += part
+                moment += part * (end + width[r] / 2)
+    return total, moment
