@@ -19,6 +19,12 @@ from bestserve.specs.strategy import ROLE_NAMES, Pool, Strategy
 
 PORT = 8000
 
+KV_MARGIN = 0.9
+"""Share of the predicted KV capacity that one request may claim: the prediction may be high."""
+
+CONTEXT_STEP = 256
+"""Contexts are limited to multiples of this [tokens]."""
+
 IMAGES = {
     "vllm": "vllm/vllm-openai:latest",
     "sglang": "lmsysorg/sglang:latest",
@@ -160,6 +166,18 @@ def _limits(lowered: Lowered, pool: Pool) -> tuple[int, int]:
     return min(seqs, tokens), tokens
 
 
+def _context(lowered: Lowered, pool: Pool) -> int | None:
+    """Return the longest context to allow, where the KV cache cannot hold the model's own.
+
+    Engines refuse to start if one request of the longest context would not fit.
+    """
+    plan = lowered.lane(pool.parallelism, *_limits(lowered, pool)).plan
+    own = lowered.model.max_position_embeddings
+    if plan is None or plan.kv_capacity_tokens >= own / KV_MARGIN:
+        return None
+    return int(KV_MARGIN * plan.kv_capacity_tokens / CONTEXT_STEP) * CONTEXT_STEP or None
+
+
 def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
     seqs, tokens = _limits(lowered, pool)
     words = ["vllm", "serve", checkpoint(lowered), "--port", str(PORT)]
@@ -168,6 +186,8 @@ def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
     words += ["--data-parallel-size", str(pool.dp)] if pool.dp > 1 else []
     words += ["--enable-expert-parallel"] if pool.ep > 1 else []
     words += ["--max-num-seqs", str(seqs), "--max-num-batched-tokens", str(tokens)]
+    context = _context(lowered, pool)
+    words += ["--max-model-len", str(context)] if context else []
     words += ["--gpu-memory-utilization", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += ["--kv-cache-dtype", "fp8"] if lowered.formats.kv_bytes == 1 else []
     words += ["--quantization", "fp8"] if lowered.problem.precision == "fp8" else []
@@ -187,6 +207,8 @@ def _sglang(lowered: Lowered, pool: Pool) -> list[str]:
     words += ["--dp", str(pool.dp), "--enable-dp-attention"] if pool.dp > 1 else []
     words += ["--ep", str(pool.ep)] if pool.ep > 1 else []
     words += ["--max-running-requests", str(seqs), "--chunked-prefill-size", str(tokens)]
+    context = _context(lowered, pool)
+    words += ["--context-length", str(context)] if context else []
     words += ["--mem-fraction-static", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += ["--kv-cache-dtype", "fp8_e4m3"] if lowered.formats.kv_bytes == 1 else []
     words += ["--quantization", "fp8"] if lowered.problem.precision == "fp8" else []
@@ -202,6 +224,8 @@ def _tensorrt_llm(lowered: Lowered, pool: Pool) -> list[str]:
     words += ["--pp_size", str(pool.pp)] if pool.pp > 1 else []
     words += ["--ep_size", str(pool.ep)] if pool.ep > 1 else []
     words += ["--max_batch_size", str(seqs), "--max_num_tokens", str(tokens)]
+    context = _context(lowered, pool)
+    words += ["--max_seq_len", str(context)] if context else []
     fraction = f"{lowered.engine.gpu_memory_utilization:g}"
     return [*words, "--kv_cache_free_gpu_memory_fraction", fraction]
 

@@ -336,14 +336,23 @@ class Lowered:
 def lower(problem: Problem) -> Lowered:
     """Resolve a problem's names; raises UnknownNameError or DataError for what is unknown."""
     lowered = Lowered(problem)
-    if problem.step_time is None:
-        _ = lowered.model, lowered.hardware
     _ = lowered.engine
+    if problem.step_time is None:
+        _ = lowered.model
+        _check_vendor(lowered.engine, lowered.hardware)
     if problem.calibration is not None:
         from bestserve.catalog.calibration import load_calibration
 
         return load_calibration(problem.calibration).applied(lowered)
     return lowered
+
+
+def _check_vendor(engine: EngineConstants, hardware: Hardware) -> None:
+    if engine.vendor and hardware.vendor and engine.vendor != hardware.vendor:
+        raise InputError(
+            f"{engine.name} runs on {engine.vendor} GPUs, {hardware.name} is made by "
+            f"{hardware.vendor}; take another engine, e.g. vllm or sglang"
+        )
 
 
 def shape_problem(

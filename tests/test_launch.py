@@ -26,6 +26,23 @@ def lowered(engine: str = "vllm", **changes):
     return lower(bs.Problem(**(values | changes)))
 
 
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [
+        ("vllm", "--max-model-len"),
+        ("sglang", "--context-length"),
+        ("tensorrt-llm", "--max_seq_len"),
+    ],
+)
+def test_the_context_is_limited_where_the_cache_cannot_hold_the_models_own(engine, name):
+    small = lowered(engine, model="meta-llama/Llama-3.1-8B", hardware="l4")
+    (pool,) = launch_pools(small, Strategy.parse("1m-tp1"))
+    plan = small.lane(Strategy.parse("1m-tp1").pools[0].parallelism).plan
+    assert 1100 < int(flag(pool.command, name)) < plan.kv_capacity_tokens < 131_072
+    (large,) = launch_pools(lowered(engine), Strategy.parse("1m-tp8"))
+    assert name not in large.command
+
+
 ENGINES = ["vllm", "sglang", "tensorrt-llm"]
 
 
@@ -87,3 +104,9 @@ def test_the_benchmark_run_has_the_objectives_and_the_rate():
 def test_an_engine_without_translation_is_refused():
     with pytest.raises(InputError, match="no launch command"):
         engine_family("my-engine")
+
+
+def test_an_engine_of_one_maker_is_refused_on_anothers_gpus():
+    with pytest.raises(InputError, match="NVIDIA GPUs, mi300x is made by AMD"):
+        lowered("tensorrt-llm", hardware="mi300x")
+    assert lowered("vllm", hardware="mi300x").engine.vendor == ""

@@ -2,7 +2,8 @@
 
 Names are "group.figure": hardware.memory_bandwidth, workload.input_len, engine.a_step, slo.ttft,
 step_time.w; a bare name is a field of the problem itself (gpus=16, hardware=h200). Changes are
-values in the figure's unit or factors written "x1.5".
+values in the figure's unit or factors written "x1.5"; an objective written as text names its unit,
+"20ms" or "0.02s", because the command line's `--goodput tpot:20` means milliseconds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogN
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import METRICS, SLO
 from bestserve.specs.workload import Workload
+from bestserve.units import parse_duration
 
 HARDWARE = tuple(
     n
@@ -128,7 +130,8 @@ def changed(problem: Problem, changes: Mapping[str, float | str]) -> Problem:
     for name in fields:
         if name not in FIELDS:
             raise UnknownNameError("figure", name, FIELDS, "write group.figure, e.g. slo.ttft")
-    base = problem.replaced(**{n: _field(n, v) for n, v in fields.items()}) if fields else problem
+    set_to = {n: _field(problem, n, v) for n, v in fields.items()}
+    base = problem.replaced(**set_to) if fields else problem
     figures = {n: v for n, v in changes.items() if "." in n}
     if not figures:
         return base
@@ -144,11 +147,17 @@ def changed(problem: Problem, changes: Mapping[str, float | str]) -> Problem:
     return _changed(Lowered(base), figures)
 
 
-def _field(name: str, value: float | str) -> Any:
+def _field(problem: Problem, name: str, value: float | str) -> Any:
     if name in ("tensor_parallel_sizes", "pipeline_parallel_sizes", "layouts"):
         parts = tuple(str(value).split("+"))
         return parts if name == "layouts" else tuple(int(p) for p in parts)
-    return value
+    before = getattr(problem, name)
+    if not _FACTOR.fullmatch(str(value).strip()):
+        return value
+    if not isinstance(before, int | float):
+        raise InputError(f"{name}={value}: a factor needs a number, and {name} is {before!r}")
+    scaled = _number(name, value, before)
+    return round(scaled) if isinstance(before, int) else scaled
 
 
 def _changed(lowered: Lowered, changes: Mapping[str, float | str]) -> Problem:
@@ -177,6 +186,16 @@ def _number(name: str, to: float | str, before: float) -> float:
     if not math.isfinite(value) or value < 0:
         raise InputError(f"{name}={text[:40]!r} is no finite number ≥ 0 and no factor like x1.5")
     return value
+
+
+def _duration(name: str, to: float | str, before: float) -> float:
+    """Read a time: a number is in seconds, text names its unit or is a factor of `before`."""
+    text = str(to).strip()
+    if not isinstance(to, str) or _FACTOR.fullmatch(text):
+        return _number(name, to, before)
+    if text[-1:] in "0123456789.":
+        raise InputError(f"{name}={text[:40]} names no unit; write {name}={text[:40]}ms or …s")
+    return parse_duration(text)
 
 
 def _known(group: str, name: str, known: Any) -> None:
@@ -255,6 +274,8 @@ def _set_workload(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[
             law = _laws(workload, side)[0][1]
             workload = workload.scaled(**{f"{side}_len": LogNormal(law.mean, cv=value)})
         else:
+            if value < 1:
+                raise InputError(f"{full}={to} makes {value:g} tokens; the least is 1")
             workload = _stretched(workload, name, value / known[full])
     return {"workload": workload}
 
@@ -348,7 +369,7 @@ def _set_slo(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, 
     values = {n: getattr(slo, n) for n in type(slo).model_fields}
     for name, to in changes.items():
         _known("slo", name, METRICS)
-        values[name] = _number(f"slo.{name}", to, values[name] or 0.0)
+        values[name] = _duration(f"slo.{name}", to, values[name] or 0.0)
     return {"slo": SLO(**values)}
 
 

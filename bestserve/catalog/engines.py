@@ -51,7 +51,10 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "memory_rule": get_args(MemoryRule),
     "moe_path": get_args(MoePath),
     "cuda_graphs": (True, False),
+    "vendor": ("", "AMD", "NVIDIA"),
 }
+DEFAULT_CHOICES = {"vendor": ""}
+"""What a record need not say: it runs on the GPUs of any maker."""
 COUNTS = (
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -247,6 +250,7 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 def _record(name: str, tables: Mapping[str, Any]) -> EngineRecord:
     figures: Mapping[str, Figure] = tables["figures"]
     missing = [n for n in UNITS if n not in figures and n not in OPTIONAL]
+    tables = {**DEFAULT_CHOICES, **tables}
     missing += [n for n in CHOICES if n not in tables]
     if missing:
         raise InputError(f'missing: {", ".join(missing)}; or extend a record: extends = "vllm"')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit
+from bestserve.cli.question import Question
 
 
 def explain(
@@ -28,8 +29,10 @@ def explain(
     """
     from bestserve import api
 
-    found = api.explain((options or ProblemOptions()).build(), strategy, versus)
-    emit(found, format)
+    problem = (options or ProblemOptions()).build()
+    found = api.explain(problem, strategy, versus)
+    asked = {"strategy": strategy, "versus": versus}
+    emit(found, format, question=Question("explain", problem, asked))
     if format in ("table", "md"):
         print()
         print(found.explain())

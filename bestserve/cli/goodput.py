@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, talk
+from bestserve.cli.question import Question
 
 
 def goodput(
@@ -22,8 +23,9 @@ def goodput(
     """
     from bestserve import api
 
-    found = api.goodput((options or ProblemOptions()).build(), strategy)
-    emit(found, format)
+    problem = (options or ProblemOptions()).build()
+    found = api.goodput(problem, strategy)
+    emit(found, format, question=Question("goodput", problem, {"strategy": strategy}))
     if not found.trust.high:
         talk(f"trust {found.trust}")
     return 0

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from bestserve.results import Document, html_table
+from bestserve.results import Document, html_table, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from bestserve.cli.question import Question
 
 Format = Literal["table", "json", "csv", "md", "html"]
 Record = dict[str, Any]
@@ -21,10 +23,22 @@ LONG_NAME = 44
 """Characters up to which a name in a table is never broken."""
 
 
-def emit(answer: Document, form: Format, title: str = "", columns: Sequence[str] = ()) -> None:
-    """Print an answer; `columns` selects and orders what the table and md forms show."""
+def emit(
+    answer: Document,
+    form: Format,
+    title: str = "",
+    columns: Sequence[str] = (),
+    question: Question | None = None,
+) -> None:
+    """Print an answer; `columns` selects and orders what the table and md forms show.
+
+    question : what was asked; the JSON form carries it, so that `bestserve rerun` can ask again
+    """
     if form == "json":
-        print(answer.to_json())
+        import json
+
+        asked = {} if question is None else {"question": plain(question)}
+        print(json.dumps({**answer.to_dict(), **asked}, indent=2, allow_nan=False))
         return
     emit_records(answer.records(), form, title, columns)
 
@@ -88,6 +102,7 @@ def print_table(records: list[Record], title: str = "") -> None:
 def _table(records: list[Record], names: list[str], title: str, width: int) -> Table:
     from rich.markup import escape
     from rich.table import Table
+
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, name in enumerate(names):

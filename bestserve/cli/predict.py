@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, talk
+from bestserve.cli.question import Question
 from bestserve.results import Status
 
 
@@ -29,13 +30,16 @@ def predict(
     """
     from bestserve import api
 
-    prediction = api.predict((options or ProblemOptions()).build(), strategy, request_rate)
+    problem = (options or ProblemOptions()).build()
+    asked = {"strategy": strategy, "request_rate": request_rate}
+    question = Question("predict", problem, asked)
+    prediction = api.predict(problem, strategy, request_rate)
     if prediction.status is not Status.OK:
         if format == "json":
-            emit(prediction, format)
+            emit(prediction, format, question=question)
         talk(prediction.explain())
         return 3
-    emit(prediction, format, title=prediction.strategy)
+    emit(prediction, format, title=prediction.strategy, question=question)
     if format in ("table", "md"):
         print()
         print(prediction.explain())

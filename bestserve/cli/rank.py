@@ -7,6 +7,7 @@ from typing import Annotated
 from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.question import Question
 
 COLUMNS = (
     "rank",
@@ -63,6 +64,6 @@ def rank(
         print()
         print(ranking.explain())
     else:
-        emit(ranking, format)
+        emit(ranking, format, question=Question("rank", problem, {"verify": verify}))
     talk(f"{ranking.considered:,} strategies considered in {ranking.seconds:.2f} s")
     return 0 if ranking.table else 3

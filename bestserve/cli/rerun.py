@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bestserve.cli.output import Format, emit, progress, talk
-from bestserve.results import SCHEMA_VERSION, Document
+from bestserve.cli.output import Format, talk
+from bestserve.results import SCHEMA_VERSION
 
 
 def rerun(path: str, *, format: Format = "json") -> int:
@@ -12,47 +12,25 @@ def rerun(path: str, *, format: Format = "json") -> int:
     Parameters
     ----------
     path
-        JSON written by rank or predict with --format json
+        JSON that a command wrote with --format json
     format
         table, json, csv, md or html
     """
-    from bestserve import api
     from bestserve._version import __version__
     from bestserve.cli.files import read_mapping
+    from bestserve.cli.question import ask, question_of
     from bestserve.errors import DataError
-    from bestserve.specs.problem import Problem
 
     earlier = read_mapping(path)
-    if earlier.get("schema_version") != SCHEMA_VERSION or "problem" not in earlier:
+    if earlier.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{path}: no answer of bestserve with schema_version {SCHEMA_VERSION}; "
             "write one with --format json"
         )
     if earlier.get("bestserve_version") != __version__:
         talk(f"{path} was written by {earlier.get('bestserve_version')}, this is {__version__}")
-    problem = Problem(**earlier["problem"])
-    answer: Document
-    if earlier["kind"] == "ranking":
-        with progress("ranking") as say:
-            answer = api.rank(problem, progress=say)
-    elif earlier["kind"] == "prediction":
-        rate = None if problem.workload.closed else earlier["request_rate"]
-        answer = api.predict(problem, earlier["strategy"], rate)
-    elif earlier["kind"] == "sensitivityreport":
-        with progress("sensitivity") as say:
-            rate, figures = earlier["request_rate"], [r["parameter"] for r in earlier["rows"]]
-            answer = api.sensitivity(
-                problem, earlier["strategy"], figures=figures, request_rate=rate, progress=say
-            )
-    elif earlier["kind"] == "explanation":
-        answer = api.explain(problem, earlier["strategy"])
-    elif earlier["kind"] == "uncertainty":
-        names = [c["strategy"] for c in earlier["candidates"]]
-        with progress("uncertainty") as say:
-            answer = api.uncertainty(
-                problem, strategies=names, samples=earlier["samples"], progress=say
-            )
-    else:
-        raise DataError(f"{path}: answers of kind {earlier['kind']!r} cannot be rerun yet")
-    emit(answer, format)
-    return 0
+    try:
+        question = question_of(earlier)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return ask(question, format)

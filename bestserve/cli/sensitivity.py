@@ -6,6 +6,7 @@ from typing import Literal
 
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.question import Question
 
 COLUMNS = (
     "parameter",
@@ -50,7 +51,8 @@ def sensitivity(
             problem, strategy, request_rate=request_rate, method=method, progress=say
         )
     title = f"{found.strategy}: % per %, TTFT and TPOT at {found.request_rate:.3g} req/s"
-    emit(found, format, title, COLUMNS)
+    asked = {"strategy": found.strategy, "request_rate": found.request_rate, "method": method}
+    emit(found, format, title, COLUMNS, Question("sensitivity", problem, asked))
     if format in ("table", "md"):
         print()
         print(found.explain())

@@ -8,6 +8,7 @@ from typing import Annotated
 from bestserve.cli.flags import Count, Requests, Whole
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.cli.question import Question
 from bestserve.errors import InputError
 
 
@@ -55,6 +56,15 @@ def simulate(
     problem = (options or ProblemOptions()).build()
     rate = checked_rate(problem, request_rate) or None
     system = lower(problem).system(strategy)
+    asked = {
+        "strategy": strategy,
+        "request_rate": request_rate,
+        "requests": requests,
+        "replications": replications,
+        "seed": seed,
+        "prefix_cache_tokens": prefix_cache_tokens,
+    }
+    question = Question("simulate", problem, asked)
     given = None
     if problem.workload.trace is not None:
         given = trace_requests(
@@ -78,7 +88,7 @@ def simulate(
                 given=given,
                 progress=say,
             )
-        emit(runs, format, title=f"{strategy}, {replications} runs")
+        emit(runs, format, title=f"{strategy}, {replications} runs", question=question)
         return 0
     with progress("simulating"):
         result = run(
@@ -101,7 +111,7 @@ def simulate(
         rows = zip(*columns.values(), strict=True)
         emit_records([dict(zip(columns, row, strict=True)) for row in rows], "csv")
     else:
-        emit(result, format, title=strategy)
+        emit(result, format, title=strategy, question=question)
     if format in ("table", "md"):
         use = ", ".join(
             f"{name} {100 * pool.utilisation.mean():.0f} % busy, {pool.batch.mean():.1f} per step"

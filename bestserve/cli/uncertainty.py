@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from bestserve.cli.flags import Count, Whole
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.question import Question
 
 COLUMNS = ("factor", "sd", "first", "first_low", "first_high", "total", "worth")
 
@@ -50,7 +51,9 @@ def uncertainty(
             jobs=jobs,
             progress=say,
         )
-    emit(found, format, "Share of the variance of goodput, with 95 % intervals", COLUMNS)
+    asked = {"strategies": strategies, "samples": samples, "seed": seed}
+    title = "Share of the variance of goodput, with 95 % intervals"
+    emit(found, format, title, COLUMNS, Question("uncertainty", problem, asked))
     if format in ("table", "md"):
         print()
         print(found.explain())

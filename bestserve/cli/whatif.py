@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -9,9 +10,13 @@ from cyclopts import Parameter
 from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.question import Question
 from bestserve.errors import InputError
 
 Many = Parameter(negative="")
+
+_BETWEEN = re.compile(r",(?=\s*[A-Za-z_.0-9]+\s*=)")
+"""A comma before the next figure; one inside a value, such as a path, stays."""
 
 
 def whatif(
@@ -34,7 +39,8 @@ def whatif(
         the problem
     set
         one scenario a flag, its changes joined by commas:
-        --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16; SI units: slo.tpot=0.03
+        --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16 --set slo.tpot=30ms;
+        SI units where none is written
     sweep
         one figure a flag (two at most) with its values: --sweep workload.input_len=500,1000,2000
     verify
@@ -63,8 +69,9 @@ def whatif(
             axes = dict(axis(text) for text in sweep)
             names = None if strategy is None else [strategy]
             answers.append(api.sweep(problem, axes, strategies=names, jobs=jobs, progress=say))
+    asked = {"strategy": strategy, "set": set, "sweep": sweep, "verify": verify}
     for answer in answers:
-        emit(answer, format)
+        emit(answer, format, question=Question("whatif", problem, asked))
         if format in ("table", "md"):
             print()
             print(answer.explain())  # type: ignore[attr-defined]
@@ -73,7 +80,7 @@ def whatif(
 
 def scenario(text: str) -> dict[str, float | str]:
     """Read "hardware.sms=144,gpus=16"."""
-    return dict(_pair(part) for part in text.split(","))
+    return dict(_pair(part) for part in _BETWEEN.split(text))
 
 
 def axis(text: str) -> tuple[str, list[float | str]]:

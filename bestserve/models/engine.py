@@ -35,6 +35,7 @@ class EngineConstants:
     gamma : factor on the fixed time of expert layers [1]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
     alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
+    vendor : the only maker of GPUs that it runs on; "": any
     cuda_graphs : False launches every kernel from the host
     launch_time : host time per launch without graphs; 0 takes the device's [s]
     memory_rule : "total": KV = u·memory − weights − activations − reserve (vLLM); "static":
@@ -61,6 +62,7 @@ class EngineConstants:
     moe_kernels: tuple[MoeKernelChoice, ...] = ()
     alltoall_latency: float | None = None
     alltoall_link: float | None = None
+    vendor: str = ""
     cuda_graphs: bool = True
     launch_time: float = 0.0
     max_num_seqs: int = 256

@@ -37,7 +37,7 @@ class Workload(Spec):
 
     input_len: LengthLaw | None = None
     output_len: LengthLaw | None = None
-    burstiness: float = Field(default=1.0, gt=0, le=1000)
+    burstiness: float = Field(default=1.0, ge=0.001, le=1000)
     prefix_cache_hit: Share = 0.0
     classes: tuple[RequestClass, ...] = ()
     trace: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
+from bestserve.analysis.parameters import changed
 from bestserve.analysis.sweep import TIE, families, variants
 from bestserve.cli import run
 from bestserve.cli.whatif import axis, scenario
@@ -124,6 +125,7 @@ def test_sweeps_have_one_or_two_axes_and_a_bound(own, axes):
 
 def test_what_the_command_line_writes_is_read():
     assert scenario("hardware.sms=x2, gpus=16") == {"hardware.sms": "x2", "gpus": "16"}
+    assert scenario("hardware=a,b.toml,gpus=2") == {"hardware": "a,b.toml", "gpus": "2"}
     assert axis("gpus=4,8") == ("gpus", ["4", "8"])
     for wrong in ("gpus", "=4", "gpus="):
         with pytest.raises(InputError, match="write figure=value"):
@@ -134,12 +136,30 @@ def test_command_prints_both_tables(capsys):
     problem = ["--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "2"]
     code = run(
         ["whatif", "2m-tp1", *problem, "--set", "hardware.memory_bandwidth=x1.5",
-         "--set", "slo.tpot=0.02,slo.ttft=2", "--sweep", "workload.input_len=500,1000"]
+         "--set", "slo.tpot=20ms,slo.ttft=2s", "--sweep", "workload.input_len=500,1000"]
     )  # fmt: skip
     out = capsys.readouterr().out
     assert code == 0
     assert "hardware.memory_bandwidth=x1.5" in out
-    assert "slo.tpot=0.02, slo.ttft=2" in out
+    assert "slo.tpot=20ms, slo.ttft=2s" in out
     assert "2m-tp1 wins at 2 of 2 points" in out
     assert run(["whatif", *problem]) == 2
     assert "--set figure=value" in capsys.readouterr().err
+
+
+def test_factors_of_counts_are_rounded_counts(own):
+    assert changed(own, {"gpus": "x1.5"}).gpus == round(1.5 * own.gpus)
+    with pytest.raises(InputError, match="needs a number"):
+        changed(own, {"routing": "x2"})
+
+
+def test_objectives_written_as_text_name_their_unit(own):
+    assert changed(own, {"slo.tpot": "20ms"}).slo.tpot == pytest.approx(0.02)
+    assert changed(own, {"slo.tpot": 0.02}).slo.tpot == 0.02
+    with pytest.raises(InputError, match=r"write slo.tpot=20ms"):
+        changed(own, {"slo.tpot": "20"})
+
+
+def test_lengths_below_one_token_are_refused(own):
+    with pytest.raises(InputError, match="the least is 1"):
+        changed(own, {"workload.input_len": "0"})

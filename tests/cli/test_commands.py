@@ -98,6 +98,47 @@ def test_rerun_reproduces_a_ranking(capsys, tmp_path):
     assert json.loads(again)["strategies"] == json.loads(out)["strategies"]
 
 
+SMALL = [*PROBLEM[:4], "--gpus", "1", *PROBLEM[6:]]
+
+
+@pytest.mark.parametrize("asked", [
+    ["goodput", "1m-tp1"],
+    ["predict", "1m-tp1", "--request-rate", "3"],
+    ["simulate", "1m-tp1", "--request-rate", "3", "--requests", "500", "--seed", "7"],
+    ["simulate", "1m-tp1", "--request-rate", "3", "--requests", "500", "--replications", "2"],
+    ["simulate", "1m-tp1", "--max-concurrency", "4", "--requests", "200"],
+    ["whatif", "1m-tp1", "--set", "slo.tpot=x2", "--set", "workload.input_len=500"],
+    ["whatif", "1m-tp1", "--sweep", "slo.tpot=20ms,40ms"],
+    ["explain", "1m-tp1", "--versus", "1m-tp1-tokens1024"],
+    ["sensitivity", "1m-tp1", "--method", "analytic"],
+    ["uncertainty", "1m-tp1", "1m-tp1-tokens1024", "--samples", "16"],
+])  # fmt: skip
+def test_every_answer_about_a_problem_can_be_asked_for_again(capsys, tmp_path, asked):
+    code, first, _ = answer(capsys, *asked, *SMALL, "--format", "json")
+    assert code == 0
+    (tmp_path / "answer.json").write_text(first)
+    code, again, _ = answer(capsys, "rerun", str(tmp_path / "answer.json"))
+    assert code == 0
+    assert json.loads(again) == json.loads(first)
+
+
+@pytest.mark.parametrize(("question", "word"), [
+    ({"command": "launch", "problem": {}}, "launch"),
+    ({"command": "simulate", "problem": None}, "question"),
+    ({"command": "goodput", "arguments": {"strategy": "1m-tp1", "shell": 1}}, "shell"),
+    ({"command": "simulate", "arguments": {"save_detailed": "there"}}, "files"),
+])  # fmt: skip
+def test_rerun_repeats_questions_only(capsys, tmp_path, question, word):
+    own = {"model": "meta-llama/Llama-3.1-8B", "hardware": "h100-sxm", "slo": "ttft:500"}
+    own["workload"] = {"input_len": 100, "output_len": 10}
+    asked = {"problem": own, **question}
+    file = tmp_path / "answer.json"
+    file.write_text(json.dumps({"schema_version": 1, "kind": "x", "question": asked}))
+    code, out, err = answer(capsys, "rerun", str(file))
+    assert (code, out) == (5, "")
+    assert word in err.splitlines()[-1]
+
+
 def test_a_problem_file_says_the_same_as_flags(capsys, tmp_path):
     file = tmp_path / "problem.toml"
     file.write_text(
@@ -272,7 +313,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_2(capsys, flags, word):
     ["launch", "1m-tp1", "--request-rate", "0"],
     ["whatif", "1m-tp1", "--sweep", "workload.input_len=500,1000", "--jobs", "0"],
     ["report", "--output", "."],
-    ["whatif", "1m-tp1", "--set", "gpus=2", "--sweep", "slo.ttft=1,2", "--format", "json"],
+    ["whatif", "1m-tp1", "--set", "gpus=2", "--sweep", "slo.ttft=1s,2s", "--format", "json"],
 ])  # fmt: skip
 def test_counts_and_rates_are_checked_before_any_work(capsys, arguments):
     code, out, err = answer(capsys, arguments[0], *arguments[1:], *PROBLEM)
