@@ -106,36 +106,13 @@ class Chain:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = laws[-1, :top]
-            ratio = self._tail_ratio()
+            ratio = float(loops.tail_ratio(self.pmf, self.rate * self.collects_full, self.full))
             if ratio > 0:
                 geometric = (1 - ratio) * ratio ** np.arange(down + 1)
                 matrix[top] = 0.0
                 matrix[top, top - down :] = np.convolve(walk[: down + 1], geometric)[: down + 1]
         matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
         return matrix, ratio
-
-    def _tail_ratio(self) -> float:
-        """Return η with π(i) ∝ η^i far out: η^M_E exp(λ f (φ(1/η) − 1)) = 1."""
-        support = np.flatnonzero(self.pmf > 0)
-        cells, mass = support.astype(np.float64), self.pmf[support]
-        jumps = self.rate * self.collects_full
-        if jumps <= 0:
-            return 0.0
-        drift = self.full - jumps * float(mass @ cells)
-        s = 2.5 * drift / (jumps * float(mass @ cells**2))
-        s = min(s, 300.0 / cells[-1])
-        for _ in range(30):
-            growth = mass * np.exp(s * cells)
-            value = jumps * (growth.sum() - 1.0) - self.full * s
-            slope = jumps * float(growth @ cells) - self.full
-            if slope <= 0:
-                s *= 1.5
-                continue
-            step = value / slope
-            s -= step
-            if abs(step) < 1e-9 * s:
-                break
-        return float(np.exp(-s)) if s > 0 else 0.0
 
     def flow(self) -> Flow:
         """Solve for the visits to each state; everything else follows from them."""

@@ -79,6 +79,44 @@ def walk_rows(matrix: Floats, walk: Floats, m: int, down: int) -> None:
 
 
 @njit(cache=True)
+def tail_ratio(pmf: Floats, jumps: float, full: float) -> float:
+    """Return η with π(i) ∝ η^i far out: η^full exp(jumps (φ(1/η) − 1)) = 1; 0 without jumps.
+
+    pmf : cells of a prompt; jumps : prompts that arrive in a full step; full : cells it takes
+    """
+    if jumps <= 0.0:
+        return 0.0
+    last = 0
+    mean = 0.0
+    square = 0.0
+    for i in range(pmf.size):
+        if pmf[i] > 0.0:
+            last = i
+            mean += i * pmf[i]
+            square += i * i * pmf[i]
+    s = min(2.5 * (full - jumps * mean) / (jumps * square), 300.0 / last)
+    for _ in range(30):
+        value = 0.0
+        slope = 0.0
+        factor = math.exp(s)
+        growth = 1.0
+        for i in range(last + 1):
+            value += growth * pmf[i]
+            slope += growth * pmf[i] * i
+            growth *= factor
+        value = jumps * (value - 1.0) - full * s
+        slope = jumps * slope - full
+        if slope <= 0.0:
+            s *= 1.5
+            continue
+        step = value / slope
+        s -= step
+        if abs(step) < 1e-9 * s:
+            break
+    return math.exp(-s) if s > 0.0 else 0.0
+
+
+@njit(cache=True)
 def _ramp(slope: Floats, h: float, mass: float, start: float, width: float) -> None:
     """Spread `mass` evenly over [start, start + width], as second difference on cells of h."""
     last = slope.size - 2.0

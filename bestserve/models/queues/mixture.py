@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.loops import pearson3_rows, pearson3_sum
 
 Floats = NDArray[np.float64]
 
@@ -98,30 +99,6 @@ def cut(
     )
 
 
-def pearson3_cdf(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Floats:
-    """Return P(X ≤ x) of the shifted gamma law, arguments broadcast.
-
-    Exact for shapes below 2 (`scipy.special.gammainc`); above, the Wilson-Hilferty cube-root
-    normal form, within 2.5e-3.
-
-    >>> round(float(pearson3_cdf(np.array(2.0), np.array(1.0), np.array(1.0), np.array(2.0))), 6)
-    0.864665
-    """
-    from scipy.special import gammainc, ndtr
-
-    shape = 4.0 * variance**3 / kappa**2
-    scale = kappa / (2.0 * variance)
-    y = np.maximum((x - mean) / scale + shape, 0.0)
-    y, shape = np.broadcast_arrays(y, shape)
-    result = np.asarray(
-        ndtr((np.cbrt(y / shape) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * np.sqrt(shape))
-    )
-    small = shape < 2.0
-    if small.any():
-        result[small] = gammainc(shape[small], y[small])
-    return np.where(y > 0, result, 0.0)
-
-
 def scaled_beta_cdf(x: Floats, mean: Floats, variance: Floats, low: float, high: float) -> Floats:
     """Return P(X ≤ x) of the beta law on [low, high] with given mean and variance."""
     from scipy.special import betainc
@@ -160,7 +137,11 @@ def mixture(
     x = np.interp(levels * cumulative[-1], cumulative, points)
     x = np.concatenate((x, np.linspace(max(points[0], low), points[-1], 8), [low]))
     x = np.unique(np.clip(x, low, high))
-    F = weight @ component_cdf(x[None, :], mean, variance, kappa, low, high)
+    capped = mean + 3.5 * spread > high
+    if capped.any():
+        F = weight @ component_cdf(x[None, :], mean, variance, kappa, low, high)
+    else:
+        F = pearson3_sum(x, weight, mean, variance, kappa)
     return Distribution.from_cdf(x, F, float(weight @ mean))
 
 
@@ -170,15 +151,15 @@ def component_cdf(
     """Return P(X ≤ x) of each component [k, g]: Pearson III, or beta where `high` is near.
 
     x : [1, g] or [k, g] [s]; mean, variance, third : [k]
+
+    >>> one = np.ones(1)
+    >>> exponential = component_cdf(np.array([[2.0]]), one, one, 2 * one, 0.0, np.inf)
+    >>> round(float(exponential[0, 0]), 6)
+    0.864665
     """
     x = np.broadcast_to(x, (mean.size, x.shape[1]))
-    F = np.empty(x.shape)
+    F = pearson3_rows(x, mean, variance, third)
     capped = mean + 3.5 * np.sqrt(variance) > high
-    plain = ~capped
-    if plain.any():
-        F[plain] = pearson3_cdf(
-            x[plain], mean[plain, None], variance[plain, None], third[plain, None]
-        )
     if capped.any():
         F[capped] = scaled_beta_cdf(
             x[capped], mean[capped, None], variance[capped, None], low, high

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.queues.loops import birth_death
+
 Floats = NDArray[np.float64]
 
 
@@ -51,18 +53,10 @@ def occupancy(rate: float, steps: float, step_times: Floats) -> Occupancy:
     (1.0, 1.0, 0.05)
     """
     slots = step_times.size
-    n = np.arange(1, slots + 1)
-    ratio = rate * steps * step_times / n
-    load = float(ratio[-1])
+    load = float(rate * steps * step_times[-1] / slots)
     if load >= 1.0:
         full = np.zeros(slots + 1)
         full[-1] = 1.0
         return Occupancy(full, float(slots), 0.0, float(step_times[-1]), 1.0, load)
-    log = np.concatenate(([0.0], np.cumsum(np.log(np.maximum(ratio, 1e-300)))))
-    p = np.exp(log - log.max())
-    p[-1] /= 1.0 - load
-    p /= p.sum()
-    count = np.arange(slots + 1)
-    mean = float(p @ count)
-    seen = float(p[:-1] @ step_times + p[-1] * step_times[-1])
-    return Occupancy(p, mean, float(p @ count**2) - mean**2, seen, float(p[-1]), load)
+    p, mean, variance, seen = birth_death(rate, steps, step_times)
+    return Occupancy(p, mean, variance, seen, float(p[-1]), load)

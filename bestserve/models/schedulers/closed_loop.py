@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import BulkServer, bulk_wait
 from bestserve.models.queues.packing import packed_tokens
-from bestserve.models.schedulers.engine import Engine, decode_time
+from bestserve.models.schedulers.engine import Engine
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def closed_lane(engine: Engine, clients: float, prompts: float, think: float) ->
         ttft = Distribution.mixture([burst, ttft], [first, 1.0 - first])
         # first requests decode beside the rest of the burst, last ones on a draining lane
         count = np.maximum(steady.running * np.linspace(0.025, 0.975, 20), 1.0)
-        drained = float(decode_time(engine.lane, engine.requests, count).mean())
+        drained = float(engine.decodes(count).mean())
         mean = mean + first * later / d
         mean = mean - 0.5 * first * max(steady.tau - drained, 0.0)
         variance = variance + first * (1 - first / 4) * (later / d) ** 2

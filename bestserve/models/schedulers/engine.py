@@ -11,6 +11,7 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.noise import Response
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.slots import running_limit
+from bestserve.models.schedulers.steps import decode_steps, prompt_steps
 from bestserve.models.system import Lane
 from bestserve.models.trust import LARGE_PROMPTS
 
@@ -25,18 +26,23 @@ class Engine:
 
     slots : running sequences at most, KV cache considered [sequences]
     decode_times : t_d(1 … slots) of decode-only steps at mean context [s]
+    coef, moe : of the step time, for compiled loops
     """
 
     lane: Lane
     requests: Requests
     slots: int
     decode_times: Floats
+    coef: Floats
+    moe: Floats
 
     @classmethod
     def of(cls, lane: Lane, requests: Requests) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
         slots = int(running_limit(lane, requests))
-        return cls(lane, requests, slots, decode_time(lane, requests, np.arange(1, slots + 1)))
+        coef, moe = lane.step.coefficients(), lane.step.moe_table()
+        times = decode_steps(np.arange(1.0, slots + 1), requests.context, coef, moe)
+        return cls(lane, requests, slots, times, coef, moe)
 
     @property
     def budget(self) -> float:
@@ -45,13 +51,17 @@ class Engine:
 
     def decode(self, n: float) -> float:
         """Return t_d at a real number of sequences [s]."""
-        return float(decode_time(self.lane, self.requests, np.array([n]))[0])
+        return float(self.decodes(np.array([float(n)]))[0])
+
+    def decodes(self, n: Floats) -> Floats:
+        """Return t_d of decode-only steps of n sequences at mean context [m, s]."""
+        return np.asarray(decode_steps(n, self.requests.context, self.coef, self.moe))
 
     def slope(self, n: float, spread: float) -> float:
         """Return d t_d / dn as a secant over n ± spread [s/sequence]."""
         low, high = max(n - spread, 0.0), n + max(spread, 1.0)
         low = min(low, max(n - 1.0, 0.0))
-        t = decode_time(self.lane, self.requests, np.array([low, high]))
+        t = self.decodes(np.array([low, high]))
         return float((t[1] - t[0]) / (high - low))
 
     def response(self, n: float, spread: float) -> Response:
@@ -67,17 +77,18 @@ class Engine:
         has at most the pairs of one prompt of that size.
         """
         r = self.requests
-        pairs = tokens * (r.pairs / r.p1)
-        if not split:
-            cached = r.kv1 - r.p1
-            pairs = np.minimum(pairs, tokens * cached + tokens**2 / 2)
+        beside = np.full(tokens.size, float(decodes)) if np.ndim(decodes) == 0 else decodes
         return np.asarray(
-            self.lane.step(
-                T=tokens + decodes,
-                A=pairs,
-                K=decodes * r.context,
-                n=decodes + np.maximum(1.0, tokens / r.p1),
-                prefill=True,
+            prompt_steps(
+                tokens,
+                np.asarray(beside, dtype=np.float64),
+                split,
+                r.p1,
+                r.kv1 - r.p1,
+                r.pairs / r.p1,
+                r.context,
+                self.coef,
+                self.moe,
             )
         )
 
@@ -119,12 +130,6 @@ class Engine:
         """Return the mean front-end time added to TTFT [s]."""
         r = self.requests
         return self.lane.t_req + self.lane.t_req_token * r.kv1
-
-
-def decode_time(lane: Lane, requests: Requests, n: NDArray[np.generic]) -> Floats:
-    """Return the time of decode-only steps of n sequences at mean context [m, s]."""
-    count = np.asarray(n, dtype=np.float64)
-    return np.asarray(lane.step(T=count, A=0.0, K=count * requests.context, n=count, prefill=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
