@@ -45,6 +45,57 @@ def parse_duration(text: str, default_unit: str = "ms") -> float:
     return value * _SECONDS[unit.lower()]
 
 
+_FACTOR = re.compile(r"[x×*]\s*([0-9.eE+\-]+)")
+_QUANTITY = re.compile(r"([0-9.eE+\-]+)\s*(.*)")
+_PREFIXES = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+    "P": 1e15, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
+}  # fmt: skip
+
+
+def is_factor(to: object) -> bool:
+    """Say whether a change is written as a factor, "x1.5"."""
+    return isinstance(to, str) and _FACTOR.fullmatch(to.strip()) is not None
+
+
+def parse_change(name: str, to: float | str, unit: str, before: float | None) -> float:
+    """Return what figure `name` becomes, in `unit`.
+
+    to : a number in `unit`, text with the unit and a prefix, or a factor of `before`
+
+    Raises InputError for anything that is not finite and ≥ 0.
+
+    >>> parse_change("memory_bandwidth", "4.8 TB/s", "B/s", 3.35e12) / 1e12
+    4.8
+    >>> parse_change("sms", "x1.5", "1", 100)
+    150.0
+    """
+    value = math.nan
+    if not isinstance(to, str):
+        value = float(to)
+    elif is_factor(to):
+        if before is None:
+            raise InputError(f"{name} is not stated, so it cannot be scaled")
+        value = _float(to.strip()[1:]) * before
+    elif match := _QUANTITY.fullmatch(to.strip()):
+        prefix = match.group(2).removesuffix(unit) if match.group(2).endswith(unit) else "?"
+        scale = 1.0 if not match.group(2) else _PREFIXES.get(prefix, math.nan)
+        value = _float(match.group(1)) * scale
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(
+            f"{name}={str(to)[:40]!r} is no finite number >= 0; "
+            f"write a value in {unit} or a factor such as x1.5"
+        )
+    return value
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def milliseconds(seconds: float) -> float:
     """Convert for display and for fields whose name ends in `_ms`."""
     return seconds * 1e3

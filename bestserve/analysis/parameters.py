@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogN
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import METRICS, SLO
 from bestserve.specs.workload import Workload
-from bestserve.units import parse_duration
+from bestserve.units import is_factor, parse_change, parse_duration
 
 HARDWARE = tuple(
     n
@@ -69,8 +68,6 @@ AT_LEAST_ONE = ("phi", "phi_moe")
 """Factors that slow steps down: below 1 they would mean nothing."""
 
 FIELDS = tuple(f for f in Problem.model_fields if f not in ("workload", "slo", "step_time"))
-
-_FACTOR = re.compile(r"[x×*]\s*([0-9.eE+\-]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +149,11 @@ def _field(problem: Problem, name: str, value: float | str) -> Any:
         parts = tuple(str(value).split("+"))
         return parts if name == "layouts" else tuple(int(p) for p in parts)
     before = getattr(problem, name)
-    if not _FACTOR.fullmatch(str(value).strip()):
+    if not is_factor(value):
         return value
     if not isinstance(before, int | float):
         raise InputError(f"{name}={value}: a factor needs a number, and {name} is {before!r}")
-    scaled = _number(name, value, before)
+    scaled = parse_change(name, value, "1", before)
     return round(scaled) if isinstance(before, int) else scaled
 
 
@@ -175,24 +172,11 @@ def _refuse(group: str) -> dict[str, Any]:
     raise UnknownNameError("group of figures", group, _GROUPS, f"known: {', '.join(_GROUPS)}")
 
 
-def _number(name: str, to: float | str, before: float) -> float:
-    """Read a value or a factor of `before`."""
-    text = str(to).strip()
-    match = _FACTOR.fullmatch(text)
-    try:
-        value = float(match.group(1)) * before if match else float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < 0:
-        raise InputError(f"{name}={text[:40]!r} is no finite number ≥ 0 and no factor like x1.5")
-    return value
-
-
 def _duration(name: str, to: float | str, before: float) -> float:
     """Read a time: a number is in seconds, text names its unit or is a factor of `before`."""
-    text = str(to).strip()
-    if not isinstance(to, str) or _FACTOR.fullmatch(text):
-        return _number(name, to, before)
+    if not isinstance(to, str) or is_factor(to):
+        return parse_change(name, to, "s", before)
+    text = to.strip()
     if text[-1:] in "0123456789.":
         raise InputError(f"{name}={text[:40]} names no unit; write {name}={text[:40]}ms or …s")
     return parse_duration(text)
@@ -226,9 +210,9 @@ def _set_hardware(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[
     own = lowered.problem.network_bandwidth
     if own is not None and "network_bandwidth" in record:
         to = record.pop("network_bandwidth")
-        replaced["network_bandwidth"] = _number("hardware.network_bandwidth", to, own)
+        replaced["network_bandwidth"] = parse_change("hardware.network_bandwidth", to, "B/s", own)
     if "sms" in record:
-        sms = _number("hardware.sms", record["sms"], lowered.hardware.sms.value)
+        sms = parse_change("hardware.sms", record["sms"], "1", lowered.hardware.sms.value)
         record["sms"] = float(round(sms))
     return replaced | {"hardware": lowered.hardware.with_changes(record)}
 
@@ -266,7 +250,7 @@ def _set_workload(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[
         full = f"workload.{name}"
         if full not in known:
             raise InputError(f"{full} cannot be changed: this workload's lengths do not state it")
-        value = _number(full, to, known[full])
+        value = parse_change(full, to, WORKLOAD_UNITS[name], known[full])
         if name in ("burstiness", "prefix_cache_hit"):
             workload = workload.scaled(**{name: value})
         elif name.endswith("_cv"):
@@ -345,7 +329,7 @@ def _set_engine(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[st
     for name, to in changes.items():
         _known("engine", name, ENGINE)
         before = getattr(lowered.engine, name)
-        value = _number(f"engine.{name}", to, before)
+        value = parse_change(f"engine.{name}", to, ENGINE_UNITS[name], before)
         if name in AT_LEAST_ONE and value < 1:
             raise InputError(f"engine.{name} = {value:g} must be at least 1")
         if name == "gpu_memory_utilization":
@@ -395,9 +379,10 @@ def _set_step_time(lowered: Lowered, changes: Mapping[str, float | str]) -> dict
         _known("step_time", name, (*STEP_TIME_UNITS, "kv_capacity_tokens"))
         if name == "kv_capacity_tokens":
             before = problem.kv_capacity_tokens or 0.0
-            replaced[name] = _number(f"step_time.{name}", to, before)
+            replaced[name] = parse_change(f"step_time.{name}", to, "tokens", before)
         else:
-            values[name] = _number(f"step_time.{name}", to, getattr(problem.step_time, name))
+            before = getattr(problem.step_time, name)
+            values[name] = parse_change(f"step_time.{name}", to, STEP_TIME_UNITS[name], before)
     try:
         step = dataclasses.replace(problem.step_time, **values)
     except ValueError as error:

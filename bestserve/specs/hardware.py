@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -13,6 +11,7 @@ from bestserve.errors import InputError, nearest_names
 from bestserve.models.device import Device, Generation
 from bestserve.specs.base import Spec
 from bestserve.specs.figure import Figure
+from bestserve.units import parse_change
 
 UNITS: dict[str, str] = {
     "flops_bf16": "FLOP/s",
@@ -159,7 +158,7 @@ class Hardware(Spec):
     def with_changes(self, changes: Mapping[str, float | str]) -> Hardware:
         """Return a hypothetical GPU: figures replaced by a value or scaled by a factor.
 
-        changes : figure name -> value in the figure's unit, or a factor written "x1.5"
+        changes : figure name -> value in the figure's unit, "4.8 TB/s", or a factor "x1.5"
 
         The changed figures are marked as assumed and keep the original in their source; the name
         says what was changed. Raises InputError for an unknown figure or an unusable value.
@@ -175,21 +174,14 @@ class Hardware(Spec):
         return Hardware(**{**kept, **updates, **renamed})
 
 
-_FACTOR = re.compile(r"[x×*]\s*([0-9.eE+\-]+)")
-
-
 def changed(hardware: Hardware, name: str, to: float | str) -> Figure:
-    """Return figure `name` of `hardware` set to a value or scaled by "x<factor>"."""
+    """Return figure `name` of `hardware` set to a value or scaled (`bestserve.units`)."""
     if name not in UNITS:
         near = nearest_names(name, UNITS)
         hint = f"; nearest: {', '.join(near)}" if near else f"; known: {', '.join(UNITS)}"
         raise InputError(f"{name[:60]!r} is no figure of a hardware record{hint}")
     before: Figure | None = getattr(hardware, name)
-    value, factor = _read_change(name, to)
-    if factor:
-        if before is None:
-            raise InputError(f"{hardware.name} states no {name}, so it cannot be scaled")
-        value *= before.value
+    value = parse_change(name, to, UNITS[name], before.value if before else None)
     was = f"instead of {before.value:g} ({before.source})" if before else "stated by nobody else"
     return Figure(
         value=value,
@@ -198,27 +190,6 @@ def changed(hardware: Hardware, name: str, to: float | str) -> Figure:
         source=f"what-if {to}: {was}"[:1000],
         date=before.date if before else "",
     )
-
-
-def _read_change(name: str, to: float | str) -> tuple[float, bool]:
-    """Return (number, whether it is a factor)."""
-    factor = False
-    if isinstance(to, str):
-        match = _FACTOR.fullmatch(to.strip())
-        factor = match is not None
-        text = match.group(1) if match else to
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-    else:
-        number = float(to)
-    if not math.isfinite(number) or number < 0:
-        raise InputError(
-            f"{name}={str(to)[:40]!r} is no finite number >= 0; "
-            f"write a value in {UNITS[name]} or a factor such as x1.5"
-        )
-    return number, factor
 
 
 def hardware_from_record(
@@ -239,6 +210,12 @@ def hardware_from_record(
     for table in ("sources", "figures", "changes"):
         if not isinstance(record.get(table, {}), Mapping):
             raise InputError(f"{table} must be a table")
+    loose = [name for name in head if name in UNITS]
+    if loose:
+        raise InputError(
+            f"{loose[0]} belongs into a table: [figures] with unit, kind and source, or, with "
+            f'`extends`, [changes] as {loose[0]} = "x1.5" or a value in {UNITS[loose[0]]}'
+        )
     unknown = [name for name in record.get("figures", {}) if name not in UNITS]
     if unknown:
         near = nearest_names(unknown[0], UNITS)

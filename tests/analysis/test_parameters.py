@@ -94,7 +94,7 @@ def test_a_network_stated_by_the_problem_is_the_one_that_changes(real):
         ({"engine.a_step": -1}, "no finite number"),
         ({"engine.phi": 0.5}, "at least 1"),
         ({"gpu": 4}, "gpus"),
-        ({"slo.e2el": "nan"}, "no finite number"),
+        ({"slo.e2el": "nan"}, "not a positive number"),
         ({"step_time.w": 1.0}, "model and hardware"),
         ({"workload.prefix_cache_hit": 1.5}, "prefix_cache_hit"),
     ],

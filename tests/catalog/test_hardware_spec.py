@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bestserve.catalog import load_hardware
-from bestserve.errors import BestserveError, InputError
+from bestserve.errors import BestserveError, DataError, InputError
 from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import UNITS, Hardware, hardware_from_record
 
@@ -207,3 +207,18 @@ def test_records_that_extend_each_other_end(tmp_path: Any) -> None:
     path.write_text('extends = "./loop.toml"\n')
     with pytest.raises(BestserveError, match="extend each other"):
         load_hardware(path)
+
+
+def test_changes_may_carry_their_unit():
+    h100 = load_hardware("h100-sxm")
+    assert h100.with_changes({"memory_bandwidth": "4.8 TB/s"}).memory_bandwidth.value == 4.8e12
+    assert h100.with_changes({"memory_bytes": "80GiB"}).memory_bytes.value == 80 * 2**30
+    with pytest.raises(InputError, match="write a value in B/s"):
+        h100.with_changes({"memory_bandwidth": "4.8 TFLOP/s"})
+
+
+def test_a_loose_figure_is_told_where_it_belongs(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('extends = "h100-sxm"\nmemory_bandwidth = 3e12\n')
+    with pytest.raises(DataError, match=r"belongs into a table.*\[changes\]"):
+        load_hardware(file)
