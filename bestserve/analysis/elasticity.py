@@ -19,6 +19,7 @@ from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objectiv
 from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import Binding
 from bestserve.models.latency import Latencies
@@ -57,12 +58,12 @@ def elasticities(
     request_rate : where the latency elasticities are taken [req/s]; default 80 % of the goodput
     method : "analytic", "simulated", or "auto", which simulates where trust is low
 
-    Raises InputError (no objectives, closed loop), InfeasibleError (no goodput).
+    Raises InputError (no objectives, closed loop, a rate beyond saturation), InfeasibleError (no goodput).
     """
     say = progress or (lambda _: None)
     operating = operate(lower(checked_problem(problem)), strategy)
     wanted = chosen(operating.lowered, figures)
-    rate = LOAD * operating.rate if request_rate is None else request_rate
+    rate = LOAD * operating.rate if request_rate is None else _bearable(operating, request_rate)
     simulate = method == "simulated" or (method == "auto" and not operating.found.trust.high)
     if simulate:
         operating, rows, steep = _simulated(operating, wanted, rate, request_rate is None, say)
@@ -84,6 +85,17 @@ def elasticities(
         method="simulated" if simulate else "analytic",
         trust=trust,
     )
+
+
+def _bearable(operating: Operating, rate: float) -> float:
+    """Return the rate if latencies are finite around it. Raises InputError."""
+    limit = operating.found.at.stability_rate
+    if rate >= (1 - SIMULATED_STEP) * limit:
+        raise InputError(
+            f"{operating.strategy} sustains {limit:.4g} req/s; at {rate:.4g} req/s its latencies "
+            f"are not finite or nearly so: ask below {(1 - SIMULATED_STEP) * limit:.4g}"
+        )
+    return rate
 
 
 def _trust(operating: Operating) -> Confidence:

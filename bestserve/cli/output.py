@@ -103,7 +103,6 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
     from rich.markup import escape
     from rich.table import Table
 
-
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)

@@ -137,3 +137,8 @@ def test_default_strategy_is_the_best_of_the_ranking(own):
     pair = own.replaced(gpus=2, max_num_batched_tokens=4096)
     found = bs.sensitivity(pair, figures=["slo.tpot"], method="analytic")
     assert found.strategy == bs.rank(pair, verify=False).best.strategy
+
+
+def test_a_rate_beyond_saturation_has_no_elasticities(own):
+    with pytest.raises(InputError, match="ask below"):
+        bs.sensitivity(own, "2m-tp1", request_rate=1e4)
