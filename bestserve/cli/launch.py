@@ -45,6 +45,9 @@ def launch(
     lowered, parsed = lower(problem), Strategy.parse(strategy)
     lowered.system(parsed)
     pools = launch_pools(lowered, parsed)
+    context = lowered.model.max_position_embeddings
+    if 0 < context < sum(lowered.mean_lengths):
+        talk(f"{lowered.model.name} reads {context:,} tokens without rope scaling (YaRN): set it")
     if format == "kubernetes":
         print(manifest(pools, engine_family(lowered.engine.name)), end="")
         return 0

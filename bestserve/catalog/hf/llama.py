@@ -1,4 +1,4 @@
-"""Llama 2/3 and what shares its block: grouped queries, SwiGLU, two RMSNorms a layer."""
+"""Llama 2/3, Yi and Granite 3: grouped queries, SwiGLU, two RMSNorms a layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import assemble, dense, grouped_query
 from bestserve.models.architecture import Architecture
 
-MODEL_TYPES = ("llama",)
+MODEL_TYPES = ("llama", "granite")
 
 
 def architecture(config: Config) -> Architecture:
