@@ -60,7 +60,7 @@ def bulk_wait(
 
 
 def bulk_pace(
-    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int = 72
+    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int = 48
 ) -> Pace | None:
     """Return only how steps follow each other, on a coarser grid; `None` when not stable."""
     if bulk_load(server, rate, float(weight @ prompt)) >= 1.0:

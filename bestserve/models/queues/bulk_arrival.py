@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from bestserve.models.queues import bulk_loops as loops
-from bestserve.models.queues.bulk_chain import Chain, Flow
+from bestserve.models.queues.bulk_chain import Chain, Flow, blend
 from bestserve.models.queues.bulk_server import BulkWait, Floats, StepLaw
-from bestserve.models.queues.lattice import Ramps, fft_size, group, split
+from bestserve.models.queues.lattice import Ramps, fft_size, split
 
 U_BINS = 4
 GROUPS = 28
@@ -60,7 +60,9 @@ class Tagged:
         spectra = chain.spectra
         if others != 1.0:
             spectra = chain.arrivals(others * np.append(chain.nodes, chain.collects_full))
-        weights, lengths, blend = group(share[: m + 1], chain.f[: m + 1], chain.blend, GROUPS)
+        weights, lengths, merged = loops.grouped(
+            share[: m + 1], chain.f[: m + 1], chain.blend, GROUPS
+        )
         in_full = float(share[m + 1 :].sum())
         rest = np.zeros(1)
         spectra = spectra * chain.phi
@@ -69,11 +71,11 @@ class Tagged:
             spectra[-1] *= np.fft.rfft(rest, n=chain.size)
             weights = np.append(weights, in_full)
             lengths = np.append(lengths, chain.f_full)
-        laws = np.fft.irfft(spectra, n=chain.size, axis=1)[:, : top + 1]
+        laws = np.fft.irfft(spectra, n=chain.size, axis=1)
         waiting = np.empty((weights.size, top + 1))
-        np.matmul(blend, laws[:-1], out=waiting[: blend.shape[0]])
+        np.matmul(merged, laws[:-1, : top + 1], out=waiting[: merged.shape[0]])
         if in_full > 0:
-            waiting[-1] = laws[-1]
+            waiting[-1] = laws[-1, : top + 1]
         np.maximum(waiting, 0.0, out=waiting)
         fits = waiting[:, : m + 1]
         inside = fits.sum(axis=1)
@@ -90,16 +92,17 @@ class Tagged:
         if queued > 1e-9:
             beyond = weights @ waiting[:, m + 1 :]
             plain = over > 1e-9
+            arrived = laws[:-1]
             if in_full > 0:
                 plain[-1] = False
-                self._queued(hist, final, beyond, weights[-1:], lengths[-1:], inside[-1:], rest)
+                met = weights[-1:], lengths[-1:], inside[-1:]
+                self._queued(hist, final, beyond, *met, rest, arrived)
             if plain.any():
-                self._queued(
-                    hist, final, beyond, weights[plain], lengths[plain], inside[plain], np.ones(1)
-                )
-        met = float(by_size.sum()) + queued
+                met = weights[plain], lengths[plain], inside[plain]
+                self._queued(hist, final, beyond, *met, np.ones(1), arrived)
+        count = float(by_size.sum()) + queued
         tokens = float(by_size @ np.arange(m + 1)) * chain.d + queued * chain.server.packed
-        return tokens / max(met, 1e-300), queued
+        return tokens / max(count, 1e-300), queued
 
     def _left_behind(self, pi: Floats, ratio: float) -> Floats:
         """Return the law of V − M_E in a full step, tail unrolled [size]."""
@@ -120,11 +123,13 @@ class Tagged:
         lengths: Floats,
         inside: Floats,
         rest: Floats,
+        laws: Floats,
     ) -> None:
         """Add arrivals that do not all fit the next step: those ahead decide, those behind fill.
 
         The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
-        are then rest + l + CP(λ u T).
+        are then rest + l + CP(λ u T). rest : its law [cells]; laws : of l + CP(λ t) at the chain's
+        nodes [k, cells].
         """
         if weights.size > 4:
             order = np.array_split(np.arange(weights.size), 4)
@@ -138,13 +143,11 @@ class Tagged:
         collected = elapsed
         if chain.server.per_step is not None:
             collected = np.tile(u, lengths.size) * chain.collects_full * chain.server.others
-        size = fft_size(max(chain.size, rest.size + 2 * chain.top))
-        phi, log_phi = chain.phi, chain.log_phi
-        if size != chain.size:
-            phi = np.fft.rfft(chain.pmf, n=size)
-            log_phi = chain.rate * (phi - 1.0)
-        spectrum = np.exp(collected[:, None] * log_phi) * (phi * np.fft.rfft(rest, n=size))
-        ahead = np.fft.irfft(spectrum, n=size, axis=1)
+        ahead = blend(chain.nodes, chain.longest, collected / chain.server.others) @ laws
+        if rest.size > 1:
+            size = fft_size(max(chain.size, rest.size + 2 * chain.top))
+            spectrum = np.fft.rfft(ahead, n=size, axis=1) * np.fft.rfft(rest, n=size)
+            ahead = np.fft.irfft(spectrum, n=size, axis=1)
         portion = np.repeat(weights, U_BINS) / U_BINS
         width = np.repeat(lengths, U_BINS) / U_BINS
         left = np.repeat(lengths, U_BINS) - elapsed - width / 2

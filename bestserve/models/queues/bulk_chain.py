@@ -15,6 +15,9 @@ from bestserve.models.queues.lattice import fft_size, split, thinned, weighted_q
 ONE_PROMPT = 3
 """Equally likely sizes that stand for one prompt behind a tagged one."""
 
+CELLS_PER_STEP, FEWEST_CELLS = 20, 12
+"""Cells of a full step at least, where the budget binds: at 128 points, and at few points."""
+
 MOST_STATES = 1200
 """States of a chain that prompts of many chunks may ask for; a solve takes time with their cube."""
 
@@ -78,7 +81,9 @@ class Chain:
             self.collects = np.full(self.f.size, each if server.shared else 0.0)
             self.collects[0] = each
             self.collects_full = float(self.collects[-1]) if server.shared else 0.0
-        self.nodes, self.blend = between(self.collects[: self.m + 1], rate)
+        self.longest = float(self.collects[: self.m + 1].max())
+        self.nodes = chebyshev(self.longest, rate)
+        self.blend = blend(self.nodes, self.longest, self.collects[: self.m + 1])
         self.log_phi = rate * (self.phi - 1.0)
 
     def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
@@ -165,31 +170,29 @@ class Chain:
         )
 
 
-def between(durations: Floats, rate: float) -> tuple[Floats, Floats]:
-    """Return nodes [k, s] and weights [m, k] that interpolate laws of CP(λ t) in t.
+def chebyshev(longest: float, rate: float) -> Floats:
+    """Return durations in 0 … longest between which laws of CP(λ t) are interpolated [k, s].
 
-    Chebyshev points of the first kind, barycentric form. CP(λ t) is exp(λ t (φ − 1)): over a range
-    of a arrivals its expansion falls faster than geometrically beyond the a-th term.
-
-    >>> nodes, blend = between(np.linspace(0.01, 0.05, 60), 100.0)
-    >>> nodes.size, bool(np.allclose(blend @ nodes**5, np.linspace(0.01, 0.05, 60) ** 5))
-    (16, True)
+    CP(λ t) is exp(λ t (φ − 1)): with a arrivals in the longest duration its expansion falls faster
+    than geometrically beyond the a-th term.
     """
-    low, high = float(durations.min()), float(durations.max())
-    spread = rate * (high - low)
-    count = 10 + math.ceil(1.3 * spread)
-    if spread < 1e-12:
-        return np.array([low]), np.ones((durations.size, 1))
-    if count >= durations.size:
-        return durations, np.eye(durations.size)
-    angle = np.pi * (np.arange(count) + 0.5) / count
-    nodes = (low + high) / 2 - (high - low) / 2 * np.cos(angle)
-    sign = np.sin(angle)
-    sign[1::2] *= -1
+    count = 6 + math.ceil(1.8 * rate * longest)
+    return longest / 2 * (1.0 - np.cos(np.pi * (np.arange(count) + 0.5) / count))
+
+
+def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
+    """Return barycentric weights [m, k] that interpolate from `chebyshev` nodes to `durations`.
+
+    >>> nodes, at = chebyshev(0.05, 100.0), np.linspace(0.0, 0.05, 60)
+    >>> bool(np.allclose(blend(nodes, 0.05, at) @ np.exp(-100 * nodes), np.exp(-100 * at)))
+    True
+    """
+    weight = np.sin(np.pi * (np.arange(nodes.size) + 0.5) / nodes.size)
+    weight[1::2] *= -1
     gap = durations[:, None] - nodes
-    gap[gap == 0.0] = 1e-300
-    blend = sign / gap
-    return nodes, blend / blend.sum(axis=1, keepdims=True)
+    gap[gap == 0.0] = 1e-12 * longest
+    share = weight / gap
+    return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
 def _grid(
@@ -237,7 +240,8 @@ def _cells(
         theta = 2 * (server.packed - work) / spread
         far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
         high = max(server.budget * 1.5, far)
-    d = min(high / points, server.packed / 20.0) if bound else high / points
+    cells = max(CELLS_PER_STEP * points / 128, FEWEST_CELLS)
+    d = min(high / points, server.packed / cells) if bound else high / points
     if prompt.size == 1:
         d = float(prompt[0]) / max(round(float(prompt[0]) / d), 1)
     elif bound:

@@ -117,19 +117,24 @@ def tail_ratio(pmf: Floats, jumps: float, full: float) -> float:
 
 
 @njit(cache=True)
-def _ramp(slope: Floats, h: float, mass: float, start: float, width: float) -> None:
-    """Spread `mass` evenly over [start, start + width], as second difference on cells of h."""
+def _ramp(slope: Floats, per_h: float, mass: float, start: float, width: float) -> None:
+    """Spread `mass` evenly over [start, start + width], as second difference; in cells."""
     last = slope.size - 2.0
-    if width < h:
-        start -= (h - width) / 2
-        width = h
-    rate = mass / width
-    for end in range(2):
-        at = min(max((start + end * width) / h, 0.0), last)
-        i = int(at)
-        value = rate if end == 0 else -rate
-        slope[i] += value * (1.0 - (at - i))
-        slope[i + 1] += value * (at - i)
+    start *= per_h
+    width *= per_h
+    if width < 1.0:
+        start -= (1.0 - width) / 2
+        width = 1.0
+    rate = mass / width * per_h
+    left = min(max(start, 0.0), last)
+    right = min(max(start + width, 0.0), last)
+    i, j = int(left), int(right)
+    part = rate * (left - i)
+    slope[i] += rate - part
+    slope[i + 1] += part
+    part = rate * (right - j)
+    slope[j] -= rate - part
+    slope[j + 1] -= part
 
 
 @njit(cache=True)
@@ -142,7 +147,7 @@ def add_ramps(
     for r in range(mass.shape[0]):
         for c in range(mass.shape[1]):
             if mass[r, c] > 0.0:
-                _ramp(slope, h, mass[r, c], start[c], width[r])
+                _ramp(slope, 1.0 / h, mass[r, c], start[c], width[r])
                 total += mass[r, c]
                 moment += mass[r, c] * (start[c] + width[r] / 2)
     return total, moment
@@ -258,22 +263,57 @@ def queued(
     """
     kinds = sizes.size + 2
     chance, extra = np.empty(kinds), np.empty(kinds)
+    done, state = np.empty(kinds), np.empty(kinds)
     total = 0.0
     moment = 0.0
     for c in range(m + 1, ahead.shape[1]):
         rounds = math.ceil(c / full - 1e-9) - 1.0
         remain = c - rounds * full
+        done[0], state[0] = _last_step(remain, full, last), 0.0
+        for k in range(1, kinds - 1):
+            done[k], state[k] = _last_step(remain + sizes[k - 1], full, last), 0.0
         for r in range(ahead.shape[0]):
             mass = ahead[r, c] * portion[r]
             if mass < 1e-9:
                 continue
             start = left[r] + rounds * f_full
             behind(rate * (start + width[r] / 2), prompt_cells, sizes, chance, extra)
+            done[kinds - 1] = _last_step(remain + extra[kinds - 1], full, last)
+            finish(final, remain + extra[kinds - 1], mass * chance[kinds - 1])
             for k in range(kinds):
                 part = mass * chance[k]
-                end = start + _last_step(remain + extra[k], full, last)
-                _ramp(slope, h, part, end, width[r])
-                finish(final, remain + extra[k], part)
+                if k < kinds - 1:
+                    state[k] += part
+                end = start + done[k]
+                _ramp(slope, 1.0 / h, part, end, width[r])
                 total += part
                 moment += part * (end + width[r] / 2)
+        finish(final, remain, state[0])
+        for k in range(1, kinds - 1):
+            finish(final, remain + sizes[k - 1], state[k])
     return total, moment
+
+
+@njit(cache=True)
+def grouped(
+    weight: Floats, length: Floats, rows: Floats, count: int
+) -> tuple[Floats, Floats, Floats]:
+    """Return at most `count` groups of neighbouring rows: weight, mean length, mean row.
+
+    The first row stays alone.
+    """
+    n, k = rows.shape
+    count = min(count, n)
+    mass, mean, merged = np.zeros(count), np.zeros(count), np.zeros((count, k))
+    for i in range(n):
+        g = 0 if i == 0 else 1 + (i - 1) * (count - 1) // (n - 1)
+        mass[g] += weight[i]
+        mean[g] += weight[i] * length[i]
+        for j in range(k):
+            merged[g, j] += weight[i] * rows[i, j]
+    for g in range(count):
+        safe = max(mass[g], 1e-300)
+        mean[g] /= safe
+        for j in range(k):
+            merged[g, j] /= safe
+    return mass, mean, merged

@@ -22,23 +22,6 @@ def split(position: Floats, weight: Floats, size: int) -> Floats:
     return np.asarray(masses + np.bincount(low + 1, weight * part, size), dtype=np.float64)
 
 
-def group(
-    weight: Floats, length: Floats, rows: Floats, count: int
-) -> tuple[Floats, Floats, Floats]:
-    """Return at most `count` groups of neighbouring rows: weight, mean length, mean row.
-
-    The first row stays alone.
-    """
-    if weight.size <= count:
-        return weight, length, rows
-    edges = np.concatenate(([0], np.linspace(1, weight.size, count)))
-    starts = np.unique(np.round(edges).astype(np.int64))[:-1]
-    mass = np.add.reduceat(weight, starts)
-    safe = np.maximum(mass, 1e-300)
-    merged = np.add.reduceat(weight[:, None] * rows, starts, axis=0) / safe[:, None]
-    return mass, np.add.reduceat(weight * length, starts) / safe, merged
-
-
 def fft_size(n: int) -> int:
     """Return a size ≥ n whose FFT is fast: 2^a or 3·2^a."""
     power = 1 << (n - 1).bit_length()

@@ -117,8 +117,12 @@ def pearson3_sum(
     """Return Σ weight[k] P(X_k ≤ x[g]) for ascending x [g]."""
     F = np.zeros(x.size)
     for k in range(weight.size):
+        shape = 4.0 * variance[k] ** 3 / kappa[k] ** 2
+        root = 1.0 - 1.0 / (9.0 * shape) - FAR / (3.0 * math.sqrt(shape))
+        y = shape * root**3 if shape >= 2.0 and root > 0.0 else 0.0
+        first = np.searchsorted(x, mean[k] + (y - shape) * kappa[k] / (2.0 * variance[k]))
         done = False
-        for g in range(x.size):
+        for g in range(first, x.size):
             value = 1.0 if done else pearson3(x[g], mean[k], variance[k], kappa[k])
             done = value > 1.0 - 1e-9
             F[g] += weight[k] * value
