@@ -1,1 +1,0 @@
-"""Reports that a person wants to read: figures as data first, renderers second."""
