@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Many, Whole, Wholes
-from bestserve.cli.output import talk
+from bestserve.cli.output import announce_compilation, talk
 from bestserve.errors import InputError
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import SLO
@@ -156,6 +156,7 @@ class ProblemOptions:
         problem = Problem(**values)
         for default in said:
             talk(default)
+        announce_compilation()
         return problem
 
 

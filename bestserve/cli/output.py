@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bestserve.results import Document, html_table, plain
@@ -155,6 +157,21 @@ def cell(value: Any) -> str:
 def talk(message: str) -> None:
     """Say something that is not the answer, on standard error."""
     print(message, file=sys.stderr)
+
+
+def announce_compilation(package: Path | None = None) -> None:
+    """Tell a terminal that the first run takes longer: no compiled loop lies beside its source.
+
+    package : folder of bestserve; a cache kept elsewhere (NUMBA_CACHE_DIR, or because the folder
+        cannot be written) is not looked for
+    """
+    if not sys.stderr.isatty():
+        return
+    if package is None:
+        package = Path(__file__).parent.parent
+    elsewhere = "NUMBA_CACHE_DIR" in os.environ or not os.access(package, os.W_OK)
+    if not elsewhere and not any(package.glob("simulator/__pycache__/*.nbi")):
+        talk("first run: compiling the inner loops, some 20 s once")
 
 
 @contextmanager
