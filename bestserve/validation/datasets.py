@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from bestserve.models.system import Lengths
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
+from bestserve.validation.length_tables import MIXTRAL_MIX, OPEN_ORCA, SHAREGPT_BASE, Law
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.sources import Suite
+from bestserve.validation.sources import Suite, suite_of
 from bestserve.validation.tidy import TidyRow
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,10 @@ CHAT_CV = 0.75
 """Coefficient of variation of answers where only their mean is known (OpenOrca, MLPerf); assumed,
 between ShareGPT's 0.88 and the 0.6 of answers cut at a limit."""
 
+EARLY = 24.0
+"""Mean length of the answers that end early to prompts of random tokens [tokens]; from the means of
+gpt-oss-120b under limits of 128 and 2,048 tokens, which one share and one early mean explain."""
+
 LONGEST = 3.5
 """Longest request over the mean where answers are cut at a limit (OpenOrca: 1,024 over 294)."""
 
@@ -53,6 +58,9 @@ def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
             joint=True,
         )
     data = (row.dataset_or_lengths or "").lower()
+    table = _table_of(row, data, suite)
+    if table is not None and row.input_len_mean and row.output_len_mean:
+        return table_lengths(table, row.input_len_mean, row.output_len_mean)
     inputs = _side(row, "input_len", data, suite, notes)
     outputs = _side(row, "output_len", data, suite, notes)
     return Lengths(
@@ -60,6 +68,32 @@ def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
         input_weights=inputs[1],
         outputs=outputs[0],
         output_weights=outputs[1],
+    )
+
+
+def _table_of(row: TidyRow, data: str, suite: Suite) -> Law | None:
+    """Return the joint law of a row's data set, where one is known."""
+    if suite.base_model and "sharegpt" in data:
+        return SHAREGPT_BASE
+    if suite.chat_lengths and "orca" in data:
+        return MIXTRAL_MIX if "gsm8k" in data else OPEN_ORCA
+    return None
+
+
+def table_lengths(table: Law, mean_input: float, mean_output: float) -> Lengths:
+    """Return a joint law scaled to these means [tokens]; empty answers are one token, the end."""
+    prompts, answers = table
+    parts = len(answers[0])
+    inputs = np.repeat(np.array(prompts), parts)
+    outputs = np.array(answers).ravel()
+    outputs = outputs * (mean_output / outputs.mean())
+    weights = np.full(len(inputs), 1.0 / len(inputs))
+    return Lengths(
+        inputs=np.maximum(inputs * (mean_input / inputs.mean()), 1.0),
+        input_weights=weights,
+        outputs=np.maximum(outputs, 1.0),
+        output_weights=weights,
+        joint=True,
     )
 
 
@@ -82,8 +116,8 @@ def _side(
     if side == "output_len" and row.ignore_eos is False and asked and mean:
         if mean >= 0.98 * asked:
             return _law(Fixed(round(asked)))
-        notes.append("output lengths: exponential with the realised mean, cut at the asked length")
-        return exponential_atoms(mean, asked)
+        notes.append("output lengths: some answers end early, the others reach the asked length")
+        return early_or_full_atoms(mean, asked, _timed_out(row))
     if suite.spread is not None and suite.spread < 1 and asked:
         return _law(Uniform(max(1, round(suite.spread * asked)), round(asked)))
     if limits is not None and limits[0] < limits[1]:
@@ -126,21 +160,37 @@ def quantile_atoms(shape: Sequence[float], mean: float) -> tuple[Floats, Floats]
     return lengths, np.full(ATOMS, 1 / ATOMS)
 
 
-def exponential_atoms(mean: float, highest: float) -> tuple[Floats, Floats]:
-    """Return atoms of an exponential law cut at `highest`, with mean `mean` after the cut [tokens].
+def early_or_full_atoms(mean: float, asked: float, lost: float = 0.0) -> tuple[Floats, Floats]:
+    """Return atoms of answers that end early or run on to the asked length [tokens].
 
-    Generation that may end at any token with the same probability, up to the asked length.
+    mean : of the answers that came; lost : share of requests that ran on and never came [1]
+
+    Prompts of random tokens either make a model stop soon (exponential, mean `EARLY`, cut at the
+    asked length) or never: the share that stops follows from the mean. The last atom is the asked
+    length.
     """
-    ratio = mean / highest
-    # Solve x(1 − e^(−1/x)) = ratio for the scale x in units of `highest`.
-    low, high = 1e-6, 1e6
-    for _ in range(200):
-        x = math.sqrt(low * high)
-        low, high = (x, high) if x * -math.expm1(-1 / x) < ratio else (low, x)
     u = (np.arange(ATOMS) + 0.5) / ATOMS
-    lengths = np.minimum(-np.log1p(-u) * x * highest, highest)
-    lengths = np.clip(lengths * (mean / lengths.mean()), 1.0, highest)
-    return lengths, np.full(ATOMS, 1 / ATOMS)
+    early = np.minimum(-np.log1p(-u) * min(EARLY, mean), asked)
+    if lost > 0:
+        full = lost
+        early = early * (mean / early.mean())
+    else:
+        full = max(0.0, (mean - early.mean()) / (asked - early.mean()))
+    lengths = np.clip(np.append(early, asked), 1.0, asked)
+    return lengths, np.append(np.full(ATOMS, (1.0 - full) / ATOMS), full)
+
+
+def blank_answers(row: TidyRow) -> bool:
+    """Return whether some answers of a row's data set are empty, and the client counts them."""
+    data = (row.dataset_or_lengths or "").lower()
+    return suite_of(row).base_model and "sharegpt" in data
+
+
+def _timed_out(row: TidyRow) -> float:
+    """Return the share of a run's requests that did not complete [1]."""
+    if not row.num_prompts or row.completed is None:
+        return 0.0
+    return max(0.0, 1.0 - row.completed / row.num_prompts)
 
 
 def truncated_atoms(mean: float, cv: float, highest: float) -> tuple[Floats, Floats]:

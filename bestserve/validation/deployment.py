@@ -172,6 +172,8 @@ def _vllm_prefill(
         own = {"max_num_batched_tokens": V0_CHUNK} if choice.preset == "vllm-v0" else {}
         if row.max_num_batched_tokens is not None:
             own = {}
+        if (row.num_scheduler_steps or 1) > 1:
+            own = {"max_num_batched_tokens": _multi_step_budget(row)}
         return {"policy": "chunked", **own}
     # V1 keeps mixing decodes with prompts; it only stops cutting them.
     out: dict[str, object] = {
@@ -180,6 +182,17 @@ def _vllm_prefill(
     if row.max_num_batched_tokens is None:
         out["max_num_batched_tokens"] = max(engine.max_num_batched_tokens, longest)
     return out
+
+
+def _multi_step_budget(row: TidyRow) -> int:
+    """Return the tokens per step of vLLM V0 that schedules several steps at a time.
+
+    Prompts get the token budget in the first of them only; each prompt token brings its share of
+    decodes.
+    """
+    budget = row.max_num_batched_tokens or V0_CHUNK
+    per_token = (row.output_len_mean or 0.0) / (row.input_len_mean or 1.0)
+    return max(1, round(budget / (row.num_scheduler_steps or 1) * (1.0 + per_token)))
 
 
 @lru_cache(maxsize=512)

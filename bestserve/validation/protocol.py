@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from bestserve.models.system import Arrivals, Lengths, Routing
-from bestserve.validation.datasets import lengths_of
+from bestserve.validation.datasets import blank_answers, lengths_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
 from bestserve.validation.tidy import Regime, TidyRow
@@ -35,6 +35,8 @@ class Protocol:
 
     rate : offered [req/s], 0 for closed loops; requests : how many it sent, or are simulated
     steady : statistics over the stationary middle, not over the whole run
+    blanks_count_zero : the client counts a TTFT of 0 for answers without text (one token: the end)
+    longest_counted : answers beyond this ran into the client's time limit and do not count [tokens]
     notes : the rules that decided what the row left open
     """
 
@@ -44,6 +46,8 @@ class Protocol:
     lengths: Lengths
     routing: Routing
     steady: bool
+    blanks_count_zero: bool = False
+    longest_counted: float = math.inf
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,6 +78,8 @@ def protocol_of(row: TidyRow) -> Protocol:
         lengths=lengths,
         routing=_routing(row),
         steady=steady,
+        blanks_count_zero=blank_answers(row),
+        longest_counted=_longest_counted(row),
         notes=tuple(notes),
     )
 
@@ -111,6 +117,14 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
         notes.append("number of prompts not stated: stationary statistics")
         return arrivals, rate, STEADY_REQUESTS, True
     return arrivals, rate, prompts, False
+
+
+def _longest_counted(row: TidyRow) -> float:
+    """Return the longest answer that came before the client's time limit [tokens]."""
+    lost = row.num_prompts and row.completed is not None and row.completed < row.num_prompts
+    if row.ignore_eos is False and lost and row.output_len_asked:
+        return row.output_len_asked - 1.0
+    return math.inf
 
 
 def _closed(clients: int, prompts: int) -> Arrivals:

@@ -23,6 +23,7 @@ from bestserve.specs.calibration import Calibration
 from bestserve.specs.lengths import Fixed
 from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
+from bestserve.validation.client_view import seen_by_client
 from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
@@ -43,13 +44,24 @@ REPEATS = 4
 DECODE_HOST = 0.4
 """Share of an engine's host time that a decode instance spends: it schedules no prompts, and its
 steps follow each other without a change of batch that the device would wait for. Fitted on
-SGLang's 2P2D and 1P1D rows of gpt-oss-120b on H200."""
+SGLang's 2P2D and 1P1D rows of gpt-oss-120b on H200; 0.3 to 0.5 fit alike."""
+
+PREFILL_EXCESS = 0.4
+"""Share of φ − 1 that a prefill instance shows: its steps are not interleaved with the replay of
+decode graphs, and what a request costs the host is counted apart. Fitted on the same rows (2,048
+and 32,784 prompt tokens); 0 to 0.6 fit alike."""
+
+PREFILL_HOST, HANDOVER = 8e-3, 30e-3
+"""What splitting an SGLang service adds [s]: host time of the prefill instance per request (meeting
+the decode instance, starting and polling the transfer), and the wait from the end of a prefill to
+the decode instance's next batches. Fitted on the same rows; 5 to 12 and 20 to 50 ms fit alike."""
 
 STABLE = 0.9
 """Completed over offered rate below which a run taken as stationary had a growing queue."""
 
-KNEE_REQUESTS = 10000
-"""Requests of each simulation in the search for the knee."""
+KNEE_REQUESTS = 12000
+"""Requests of each simulation in the search for the knee, on one replica: some minutes of load, so
+that the run is many times as long as a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
     lanes = []
     for role, count, parallelism in prepared.deployment.pools:
         try:
-            found = (_decode_only(low) if role == "d" else low).lane(parallelism)
+            found = _of_role(low, role, prepared.deployment.engine.family).lane(parallelism)
         except BestserveError as error:
             raise UnpredictableError(Outcome.NOT_MODELLED, str(error)) from None
         if found.lane is None:
@@ -126,27 +138,41 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
             routing=protocol.routing,
         )
     parallelisms = [p for _, _, p in prepared.deployment.pools]
+    lane, replicas = lanes[0]
+    transfer = low.transfer(parallelisms[0], parallelisms[1])
+    if prepared.deployment.engine.family == "sglang":
+        transfer = dataclasses.replace(transfer, latency=transfer.latency + HANDOVER)
     return Disaggregated(
         prefill=lanes[0][0],
         prefill_replicas=lanes[0][1],
         decode=lanes[1][0],
         decode_replicas=lanes[1][1],
-        transfer=low.transfer(parallelisms[0], parallelisms[1]),
-        lengths=protocol.lengths,
+        transfer=transfer,
+        lengths=with_repeated_prompts(protocol.lengths, prepared.row, lane, replicas),
         arrivals=protocol.arrivals,
         routing=protocol.routing,
     )
 
 
-def _decode_only(lowered: Lowered) -> Lowered:
-    """Return the problem with the host time of an instance that only decodes."""
+def _of_role(lowered: Lowered, role: str, family: str) -> Lowered:
+    """Return the problem with the host time of an instance that only decodes or only prefills."""
     engine = lowered.engine
-    changed = dataclasses.replace(
-        engine,
-        a_step=engine.a_step * DECODE_HOST,
-        a_step_moe=engine.a_step_moe * DECODE_HOST,
-        a_seq=engine.a_seq * DECODE_HOST,
-    )
+    if role == "d":
+        changed = dataclasses.replace(
+            engine,
+            a_step=engine.a_step * DECODE_HOST,
+            a_step_moe=engine.a_step_moe * DECODE_HOST,
+            a_seq=engine.a_seq * DECODE_HOST,
+        )
+    elif role == "p" and family == "sglang":
+        changed = dataclasses.replace(
+            engine,
+            a_seq=engine.a_seq + PREFILL_HOST,
+            phi=1.0 + (engine.phi - 1.0) * PREFILL_EXCESS,
+            phi_moe=1.0 + (engine.phi_moe - 1.0) * PREFILL_EXCESS,
+        )
+    else:
+        return lowered
     problem = lowered.problem.model_copy(update={"engine": changed})
     return dataclasses.replace(lowered, problem=problem)
 
@@ -169,6 +195,25 @@ def with_shared_prefix(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int
     return dataclasses.replace(lengths, inputs=prompts, input_weights=weights, cached=cached)
 
 
+def with_repeated_prompts(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int) -> Lengths:
+    """Return the lengths with prompts cached that an earlier run of the suite left on the replica.
+
+    Each run sends its prompts in the same order, after one of them as a test, so round robin gives
+    a prompt to the same replica again if the requests of some earlier runs add up to whole rounds.
+    A cache smaller than the prompts has always just dropped the next one.
+    """
+    turns = suite_of(row).clients_in_turn
+    if not (row.prefix_caching and row.concurrency in turns and row.num_prompts):
+        return lengths
+    before = turns.index(row.concurrency)
+    sent = row.num_prompts + 1
+    seen = any(sent * runs % replicas == 0 for runs in range(1, before + 1))
+    tokens = row.num_prompts * float(lengths.inputs @ lengths.input_weights)
+    if not seen or tokens > lane.kv_capacity_tokens:
+        return lengths
+    return dataclasses.replace(lengths, cached=lengths.inputs - 1.0)
+
+
 def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
     """Return the predicted figures under their tidy names, and "analytic" or "simulated"."""
     if protocol.steady:
@@ -186,12 +231,29 @@ def predict_row(
     objectives = objectives_of(prepared.row)
     if objectives is None or not suite_of(prepared.row).rate_meets_objectives:
         return *predict(system, prepared.protocol), prepared.notes
-    short = dataclasses.replace(
-        prepared.protocol, requests=min(prepared.protocol.requests, KNEE_REQUESTS)
-    )
-    figures, factor = at_objectives(system, objectives, lambda s: _simulated(s, short))
+    one, protocol = one_replica(system, prepared.protocol)
+    figures, factor = at_objectives(one, objectives, lambda s: _simulated(s, protocol))
+    for name in THROUGHPUTS:
+        figures[name] *= prepared.protocol.rate / protocol.rate
     note = f"rate taken as the most that meets the objectives: step times scaled by {factor:.2f}"
     return figures, "simulated", (*prepared.notes, note)
+
+
+def one_replica(system: System, protocol: Protocol) -> tuple[System, Protocol]:
+    """Return one of equal replicas under its share of Poisson arrivals dealt in turn.
+
+    Every k-th arrival of a Poisson stream comes after k of its gaps: gamma with shape k.
+    """
+    assert isinstance(system, Collocated)  # no split service states objectives
+    share = system.replicas
+    arrivals = dataclasses.replace(protocol.arrivals, burstiness=float(share))
+    requests = min(math.ceil(protocol.requests / share), KNEE_REQUESTS)
+    return (
+        dataclasses.replace(system, replicas=1, arrivals=arrivals),
+        dataclasses.replace(
+            protocol, arrivals=arrivals, rate=protocol.rate / share, requests=requests
+        ),
+    )
 
 
 def _analytic(system: System, protocol: Protocol) -> dict[str, float] | None:
@@ -243,19 +305,20 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
     served = float(np.mean([run.throughput for run in runs]))
     if protocol.steady and served < STABLE * protocol.rate:
         raise UnpredictableError(Outcome.OVERLOADED, f"{protocol.rate:g} of {served:.3g} req/s")
-    return pooled(runs)
+    return pooled(runs, system, protocol)
 
 
-def pooled(runs: list[SimulationResult]) -> dict[str, float]:
-    """Return the figures of runs that differ in their seed only.
+def pooled(runs: list[SimulationResult], system: System, protocol: Protocol) -> dict[str, float]:
+    """Return the figures of runs that differ in their seed only, as their client sees them.
 
     Percentiles are means over runs, as a client sees one run; throughputs are steady ones.
     """
     out: dict[str, float] = {}
+    seen = [seen_by_client(run, system, protocol) for run in runs]
     for name in ("ttft", "tpot"):
         columns: list[NDArray[np.float64]] = []
-        for run in runs:
-            values = getattr(run, name)[run.kept]
+        for one in seen:
+            values = getattr(one, name)
             values = values[np.isfinite(values)]
             if values.size:
                 quantiles = np.percentile(values, (50, 90, 99))
@@ -264,6 +327,11 @@ def pooled(runs: list[SimulationResult]) -> dict[str, float]:
             for label, value in zip(("mean", "p50", "p90", "p99"), np.mean(columns, axis=0),
                                     strict=True):  # fmt: skip
                 out[f"{name}_{label}_ms"] = 1e3 * float(value)
+    if math.isfinite(protocol.longest_counted):
+        # The rate of the requests that count; how many tokens the lost ones had got is not stated.
+        rates = [one.count / run.duration for one, run in zip(seen, runs, strict=True)]
+        out["req_throughput"] = float(np.mean(rates))
+        return out
     out["req_throughput"] = float(np.mean([run.throughput for run in runs]))
     out["out_tok_throughput"] = float(np.mean([run.output_throughput for run in runs]))
     return out

@@ -21,6 +21,9 @@ class Suite:
     budget_is_prompt_and_batch : configures max_num_batched_tokens = input length + concurrency
     slots_one_short : pattern of "engine model" whose max_num_seqs is one below the concurrency
     chat_lengths : prompts and answers of a chat data set, of which rows state the means
+    clients_in_turn : clients of the runs that send one server the same prompts, one after another
+    fills_memory : configures as many sequences as the KV cache holds, which grow on demand
+    base_model : completes prompts with a base model, which ends many answers with their first token
     rate_meets_objectives : its offered rates are the highest that met the objectives in the notes
     why : where this is known from
     """
@@ -37,18 +40,23 @@ class Suite:
     stream_intervals: tuple[tuple[str, str, int], ...] = ()
     budget_is_prompt_and_batch: bool = False
     slots_one_short: str = ""
+    clients_in_turn: tuple[int, ...] = ()
+    fills_memory: bool = False
+    base_model: bool = False
     rate_meets_objectives: bool = False
     chat_lengths: bool = False
     why: str = ""
 
-    def limits(self, row: TidyRow, family: str) -> dict[str, int]:
-        """Return the scheduler limits that the suite configures for a closed loop.
+    def limits(self, row: TidyRow, family: str) -> dict[str, float]:
+        """Return the scheduler limits that the suite configures.
 
         family : of the engine, as `engines.engine_family` calls it
         """
+        out: dict[str, float] = {}
+        if self.fills_memory:
+            out |= {"max_num_seqs": 2048, "kv_reserve": 0.0, "gpu_memory_utilization": 0.95}
         if row.concurrency is None:
-            return {}
-        out: dict[str, int] = {}
+            return out
         prompt = row.input_len_asked or row.input_len_mean
         if self.budget_is_prompt_and_batch and prompt and family != "sglang":
             out["max_num_batched_tokens"] = round(prompt) + row.concurrency
@@ -101,7 +109,11 @@ SUITES: tuple[Suite, ...] = (
         seconds=600.0,
         rate_meets_objectives=True,
         chat_lengths=True,
-        why="LoadGen rules: Poisson arrivals for at least 600 s",
+        fills_memory=True,
+        why=(
+            "LoadGen rules: Poisson arrivals for at least 600 s; rate x latency is 700 to 900 "
+            "requests a replica, more than reserving whole outputs would leave room for"
+        ),
     ),
     Suite(
         name="AccelMark",
@@ -110,10 +122,21 @@ SUITES: tuple[Suite, ...] = (
         why="its suite files: sharegpt_standard_v1 has a median answer of 310 tokens",
     ),
     Suite(
+        name="dstack 405B",
+        pattern=r"405B H100 vs MI300X",
+        base_model=True,
+        why="its raw logs: Llama-3.1-405B, 38 % of the ShareGPT prompts answered by the end token",
+    ),
+    Suite(
         name="dstack pd_ratio",
         pattern=r"pd_ratio",
         one_node=True,
-        why="one 8-GPU node, divided evenly between the workers",
+        clients_in_turn=(128, 64, 32),
+        why=(
+            "its README and scripts: one 8-GPU node, divided evenly between the workers; a "
+            "round-robin router; runs of 128, 64 and 32 clients in turn with the client's default "
+            "seed, so that all send the same prompts"
+        ),
     ),
 )
 OTHER = Suite(name="", pattern="")

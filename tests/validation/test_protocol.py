@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestserve.validation.datasets import (
-    exponential_atoms,
     quantile_atoms,
     truncated_atoms,
     whole_atoms,
@@ -90,23 +88,6 @@ def test_whole_lengths_keep_their_mean(value: float) -> None:
     lengths, weights = whole_atoms(value)
     assert mean((lengths, weights)) == pytest.approx(value)
     assert all(float(x).is_integer() and x >= 1 for x in lengths)
-
-
-@given(st.floats(2.0, 900.0))
-def test_exponential_lengths_keep_their_mean_below_the_cut(value: float) -> None:
-    lengths, weights = exponential_atoms(value, 1000.0)
-    assert lengths.max() <= 1000.0
-    assert mean((lengths, weights)) == pytest.approx(value, rel=0.03, abs=0.6)
-
-
-def test_exponential_lengths_against_the_closed_form() -> None:
-    # E[min(X, h)] = s(1 − e^(−h/s)) for X exponential with mean s.
-    scale, cut = 400.0, 1000.0
-    expected = scale * -math.expm1(-cut / scale)
-    lengths, weights = exponential_atoms(expected, cut)
-    variance = float(((lengths - expected) ** 2) @ weights)
-    exact = 2 * scale**2 * (1 - math.exp(-cut / scale) * (1 + cut / scale)) - expected**2
-    assert variance == pytest.approx(exact, rel=0.05)
 
 
 def test_scaled_shapes_keep_their_means() -> None:

@@ -1,0 +1,111 @@
+"""Length laws of data sets: what benchmark clients send and what models answer."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bestserve.validation import length_tables
+from bestserve.validation.datasets import EARLY, early_or_full_atoms, table_lengths
+from bestserve.validation.protocol import protocol_of
+from bestserve.validation.tidy import TidyRow
+
+Make = Callable[..., TidyRow]
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAWS = ("OPEN_ORCA", "MIXTRAL_MIX", "SHAREGPT_BASE")
+
+
+@given(st.floats(EARLY, 2000.0), st.sampled_from([2048.0, 32784.0]))
+def test_answers_end_early_or_run_to_the_limit(mean: float, asked: float) -> None:
+    lengths, weights = early_or_full_atoms(mean, asked)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= 0
+    assert float(lengths @ weights) == pytest.approx(mean, rel=0.02)
+    assert lengths.max() == asked
+
+
+def test_one_share_of_long_answers_explains_two_limits() -> None:
+    """A limit of 128 or of 2,048 tokens does not change how many prompts get a short answer."""
+    share = 0.3
+    early, _ = early_or_full_atoms(EARLY, 1e6)
+    mean_early = float(early[:-1].mean())
+    for asked in (128.0, 2048.0):
+        mean = share * asked + (1 - share) * min(mean_early, asked)
+        found = early_or_full_atoms(mean, asked)[1][-1]
+        assert found == pytest.approx(share, abs=0.03)
+
+
+def test_requests_that_never_came_ran_to_the_limit(make: Make) -> None:
+    row = make(
+        ignore_eos=False, output_len_asked=32784.0, output_len_mean=36.0, num_prompts=500,
+        completed=380, input_len_mean=2048.0,
+    )  # fmt: skip
+    found = protocol_of(row)
+    law = found.lengths
+    assert law.output_weights[law.outputs == 32784.0].sum() == pytest.approx(0.24)
+    early = law.outputs < 32784.0
+    kept = law.output_weights[early] / law.output_weights[early].sum()
+    assert float(law.outputs[early] @ kept) == pytest.approx(36.0, rel=0.02)
+    assert found.longest_counted < 32784.0
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_tables_keep_the_means_they_are_scaled_to(name: str) -> None:
+    law = table_lengths(getattr(length_tables, name), 222.0, 290.0)
+    assert law.joint
+    assert law.input_weights.sum() == pytest.approx(1.0)
+    assert float(law.inputs @ law.input_weights) == pytest.approx(222.0, rel=0.01)
+    # An empty answer is one token, the end.
+    empty = float(law.output_weights[law.outputs == 1.0].sum())
+    assert float(law.outputs @ law.output_weights) == pytest.approx(290.0 + empty, rel=0.01)
+
+
+def test_a_base_model_answers_nothing_to_long_prompts() -> None:
+    """38 % of the answers of the log behind the table were empty, most of them to long prompts."""
+    law = table_lengths(length_tables.SHAREGPT_BASE, 215.0, 120.0)
+    empty = law.outputs == 1.0
+    assert empty.mean() == pytest.approx(0.38, abs=0.03)
+    assert law.inputs[empty].mean() > 2 * law.inputs[~empty].mean()
+
+
+def test_data_sets_are_recognised(make: Make) -> None:
+    mlperf: dict[str, Any] = {
+        "source": "MLPerf Inference v4.1 closed/X", "request_rate": 10.0, "concurrency": None,
+    }  # fmt: skip
+    orca = make(dataset_or_lengths="OpenOrca 24576 samples, Server scenario", **mlperf)
+    mixed = make(dataset_or_lengths="OpenOrca+GSM8K+MBXP 15000 samples", **mlperf)
+    laws = [protocol_of(row).lengths for row in (orca, mixed)]
+    assert all(law.joint for law in laws)
+    assert not np.array_equal(laws[0].outputs, laws[1].outputs)
+    base = make(
+        source="dstack Llama-3.1-405B H100 vs MI300X", dataset_or_lengths="ShareGPT 1000 prompts",
+        request_rate=16.0, concurrency=None, num_prompts=1000,
+    )  # fmt: skip
+    assert protocol_of(base).blanks_count_zero
+    assert not protocol_of(orca).blanks_count_zero
+
+
+def test_tables_are_what_the_script_writes(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "write_tables", ROOT / "validation" / "length_tables.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "SHARED", shared)
+    monkeypatch.setattr(script, "TARGET", tmp_path / "tables.py")
+    script.main()
+    written: dict[str, Any] = {}
+    exec((tmp_path / "tables.py").read_text(encoding="utf-8"), written)
+    for name in LAWS:
+        assert written[name] == getattr(length_tables, name)
