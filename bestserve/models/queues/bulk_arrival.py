@@ -13,6 +13,7 @@ from bestserve.models.queues.lattice import Ramps, fft_size, split
 
 U_BINS = 4
 GROUPS = 28
+MET_GROUPS = 4
 
 
 class Tagged:
@@ -34,7 +35,7 @@ class Tagged:
         p_idle = idle_time / total
         hist = Ramps(self._horizon(pi, ratio))
         final = p_idle * flow.ended
-        hist.add(p_idle * flow.fresh[0], flow.fresh[1], np.zeros(1))
+        hist.add(p_idle * flow.fresh[0][None, :], flow.fresh[1], np.zeros(1))
         tokens, queued = self._met_step(hist, final, time / total, pi, ratio)
         far = flow.law[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
         return BulkWait(
@@ -131,8 +132,8 @@ class Tagged:
         are then rest + l + CP(λ u T). rest : its law [cells]; laws : of l + CP(λ t) at the chain's
         nodes [k, cells].
         """
-        if weights.size > 4:
-            order = np.array_split(np.arange(weights.size), 4)
+        if weights.size > MET_GROUPS:
+            order = np.array_split(np.arange(weights.size), MET_GROUPS)
             mass = np.array([weights[o].sum() for o in order])
             lengths = np.array([weights[o] @ lengths[o] for o in order]) / mass
             inside = np.array([weights[o] @ inside[o] for o in order]) / mass
@@ -148,26 +149,18 @@ class Tagged:
             size = fft_size(max(chain.size, rest.size + 2 * chain.top))
             spectrum = np.fft.rfft(ahead, n=size, axis=1) * np.fft.rfft(rest, n=size)
             ahead = np.fft.irfft(spectrum, n=size, axis=1)
-        portion = np.repeat(weights, U_BINS) / U_BINS
-        width = np.repeat(lengths, U_BINS) / U_BINS
-        left = np.repeat(lengths, U_BINS) - elapsed - width / 2
-        if not chain.server.spread:
-            left, width = np.zeros_like(left), np.zeros_like(width)
-
-        next_step = ahead[:, : chain.m + 1].sum(axis=1) - np.repeat(inside, U_BINS)
-        next_step = portion * np.maximum(next_step, 0.0)
-        hist.add(next_step, left + chain.f_full, width)
-        if beyond.size and beyond.sum() > 0:
-            final[chain.m + 1 : chain.top + 1] += beyond * (next_step.sum() / beyond.sum())
         hist.note(
             *loops.queued(
                 hist.slope,
                 hist.h,
                 final,
+                beyond,
                 ahead,
-                portion,
-                left,
-                width,
+                weights,
+                lengths,
+                inside,
+                U_BINS,
+                chain.server.spread,
                 chain.m,
                 chain.full,
                 chain.f_full,

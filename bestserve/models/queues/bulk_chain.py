@@ -15,6 +15,7 @@ from bestserve.models.queues.lattice import fft_size, split, thinned, weighted_q
 ONE_PROMPT = 3
 """Equally likely sizes that stand for one prompt behind a tagged one."""
 
+REACH = 4
 CELLS_PER_STEP, FEWEST_CELLS = 20, 12
 """Cells of a full step at least, where the budget binds: at 128 points, and at few points."""
 
@@ -249,5 +250,5 @@ def _cells(
     if bound and large > MOST_STATES * d:
         # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
         d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
-    top = min(math.ceil(high / d), 2 * points)
+    top = min(math.ceil(high / d), REACH * points)
     return d, max(top, math.ceil(large / d) + 1, 8)

@@ -244,10 +244,13 @@ def queued(
     slope: Floats,
     h: float,
     final: Floats,
+    beyond: Floats,
     ahead: Floats,
-    portion: Floats,
-    left: Floats,
-    width: Floats,
+    weights: Floats,
+    lengths: Floats,
+    inside: Floats,
+    bins: int,
+    spread: bool,
     m: int,
     full: float,
     f_full: float,
@@ -256,23 +259,46 @@ def queued(
     sizes: Floats,
     last: Floats,
 ) -> tuple[float, float]:
-    """Add arrivals that wait for several steps; return their mass and its moment.
+    """Add arrivals that do not all fit the step after the met one; return mass and moment.
 
-    ahead : law of the cells up to a tagged request's own last one [r, cells]; portion, left,
-    width : share, time and spread until the met step ends, per row [r; 1, s, s]
+    ahead : law of the cells up to a tagged request's own last one, per met step and part of it
+    elapsed [g·bins, cells]; weights, lengths, inside : share and time of the met steps, chance that
+    all who wait after it fit the next step [g; 1, s, 1]; beyond : law of all who wait where they do
+    not fit; spread : whether arrivals fall anywhere in a step, not only at its end
     """
+    rows = ahead.shape[0]
+    portion, left, width = np.empty(rows), np.zeros(rows), np.zeros(rows)
+    total = 0.0
+    moment = 0.0
+    for r in range(rows):
+        g = r // bins
+        portion[r] = weights[g] / bins
+        if spread:
+            width[r] = lengths[g] / bins
+            left[r] = lengths[g] - (r % bins + 1) * width[r]
+        # those ahead and the tagged one fit the next step, though not all behind them
+        next_step = -inside[g]
+        for c in range(m + 1):
+            next_step += ahead[r, c]
+        part = portion[r] * max(next_step, 0.0)
+        _ramp(slope, 1.0 / h, part, left[r] + f_full, width[r])
+        total += part
+        moment += part * (left[r] + f_full + width[r] / 2)
+    mass = beyond.sum()
+    if mass > 0.0:
+        for c in range(beyond.size):
+            final[m + 1 + c] += beyond[c] * total / mass
+
     kinds = sizes.size + 2
     chance, extra = np.empty(kinds), np.empty(kinds)
     done, state = np.empty(kinds), np.empty(kinds)
-    total = 0.0
-    moment = 0.0
     for c in range(m + 1, ahead.shape[1]):
         rounds = math.ceil(c / full - 1e-9) - 1.0
         remain = c - rounds * full
         done[0], state[0] = _last_step(remain, full, last), 0.0
         for k in range(1, kinds - 1):
             done[k], state[k] = _last_step(remain + sizes[k - 1], full, last), 0.0
-        for r in range(ahead.shape[0]):
+        for r in range(rows):
             mass = ahead[r, c] * portion[r]
             if mass < 1e-9:
                 continue

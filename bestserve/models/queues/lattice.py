@@ -56,21 +56,8 @@ class Ramps:
         self.moment = 0.0
 
     def add(self, mass: Floats, start: Floats, width: Floats) -> None:
-        """Add masses [r, c] spread evenly over [start[c], start[c] + width[r]] [s].
-
-        One-dimensional masses have one start each, and one width each or one for all.
-        """
-        if mass.ndim == 1 and width.size == 1:
-            mass = mass[None, :]
-        if mass.ndim == 2:
-            self.note(*loops.add_ramps(self.slope, self.h, mass, start, width))
-            return
-        for i in range(mass.size):
-            self.note(
-                *loops.add_ramps(
-                    self.slope, self.h, mass[None, i : i + 1], start[i : i + 1], width[i : i + 1]
-                )
-            )
+        """Add masses [r, c] spread evenly over [start[c], start[c] + width[r]] [s]."""
+        self.note(*loops.add_ramps(self.slope, self.h, mass, start, width))
 
     def note(self, mass: float, moment: float) -> None:
         """Count mass and moment [1, s] that compiled loops have added to `slope`."""

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FAR = 6.0
-"""Standard normal deviations beyond which a distribution function is 0 or 1 (1e-9)."""
+FAR = 4.8
+"""Standard normal deviations beyond which a distribution function is 0 or 1 (1e-6)."""
+
+CLOSE = 1e-8
+"""Relative size of the terms at which series end."""
 
 
 @njit(cache=True)
@@ -50,18 +53,18 @@ def birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float
 
 
 @njit(cache=True)
-def _gamma_cdf(shape: float, y: float) -> float:
+def _gamma_cdf(shape: float, log_gamma: float, y: float) -> float:
     """Return the regularised lower incomplete gamma function: series, or Lentz's fraction."""
     if y <= 0.0:
         return 0.0
-    front = math.exp(shape * math.log(y) - y - math.lgamma(shape))
+    front = math.exp(shape * math.log(y) - y - log_gamma)
     if y < shape + 1.0:
         term = 1.0 / shape
         total = term
         for i in range(1, 200):
             term *= y / (shape + i)
             total += term
-            if term < 1e-12 * total:
+            if term < CLOSE * total:
                 break
         return front * total
     b = y + 1.0 - shape
@@ -75,38 +78,48 @@ def _gamma_cdf(shape: float, y: float) -> float:
         c = b + an / c
         step = d * c
         h *= step
-        if abs(step - 1.0) < 1e-12:
+        if abs(step - 1.0) < CLOSE:
             break
     return 1.0 - front * h
 
 
 @njit(cache=True)
-def pearson3(x: float, mean: float, variance: float, kappa: float) -> float:
-    """Return P(X ≤ x) of the shifted gamma law with these central moments.
+def add_pearson3(
+    F: Floats, x: Floats, weight: float, mean: float, variance: float, kappa: float
+) -> None:
+    """Add weight · P(X ≤ x) of the shifted gamma law with these moments, at ascending x [g].
 
     Exact for shapes below 2; above, the Wilson-Hilferty cube-root normal form, within 2.5e-3.
     """
     shape = 4.0 * variance**3 / kappa**2
-    y = (x - mean) * 2.0 * variance / kappa + shape
-    if y <= 0.0:
-        return 0.0
-    if shape < 2.0:
-        return _gamma_cdf(shape, y)
-    z = ((y / shape) ** (1.0 / 3.0) - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * math.sqrt(shape)
-    if z > FAR:
-        return 1.0
-    if z < -FAR:
-        return 0.0
-    return 0.5 * math.erfc(-z * math.sqrt(0.5))
+    per = 2.0 * variance / kappa
+    log_gamma = math.lgamma(shape) if shape < 2.0 else 0.0
+    middle, stretch = 1.0 - 1.0 / (9.0 * shape), 3.0 * math.sqrt(shape)
+    root = middle - FAR / stretch
+    least = shape * root**3 if shape >= 2.0 and root > 0.0 else 0.0
+    g = np.searchsorted(x, mean + (least - shape) / per)
+    while g < x.size:
+        y = (x[g] - mean) * per + shape
+        if shape < 2.0:
+            value = _gamma_cdf(shape, log_gamma, y)
+        else:
+            z = (max(y / shape, 0.0) ** (1.0 / 3.0) - middle) * stretch
+            value = 0.5 * math.erfc(-z * math.sqrt(0.5))
+        F[g] += weight * value
+        g += 1
+        if value > 1.0 - 1e-6:
+            break
+    while g < x.size:
+        F[g] += weight
+        g += 1
 
 
 @njit(cache=True)
 def pearson3_rows(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Floats:
-    """Return P(X ≤ x[k, g]) of each component [k, g]; mean, variance, kappa : [k]."""
-    F = np.empty(x.shape)
+    """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; others [k]."""
+    F = np.zeros(x.shape)
     for k in range(x.shape[0]):
-        for g in range(x.shape[1]):
-            F[k, g] = pearson3(x[k, g], mean[k], variance[k], kappa[k])
+        add_pearson3(F[k], x[k], 1.0, mean[k], variance[k], kappa[k])
     return F
 
 
@@ -114,16 +127,75 @@ def pearson3_rows(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> F
 def pearson3_sum(
     x: Floats, weight: Floats, mean: Floats, variance: Floats, kappa: Floats
 ) -> Floats:
-    """Return Σ weight[k] P(X_k ≤ x[g]) for ascending x [g]."""
+    """Return Σ weight[k] P(X_k ≤ x[g]) at ascending x [g]."""
     F = np.zeros(x.size)
     for k in range(weight.size):
-        shape = 4.0 * variance[k] ** 3 / kappa[k] ** 2
-        root = 1.0 - 1.0 / (9.0 * shape) - FAR / (3.0 * math.sqrt(shape))
-        y = shape * root**3 if shape >= 2.0 and root > 0.0 else 0.0
-        first = np.searchsorted(x, mean[k] + (y - shape) * kappa[k] / (2.0 * variance[k]))
-        done = False
-        for g in range(first, x.size):
-            value = 1.0 if done else pearson3(x[g], mean[k], variance[k], kappa[k])
-            done = value > 1.0 - 1e-9
-            F[g] += weight[k] * value
+        add_pearson3(F, x, weight[k], mean[k], variance[k], kappa[k])
     return F
+
+
+@njit(cache=True)
+def cut_class(
+    mean: float,
+    variance: float,
+    third: float,
+    calm: float,
+    calm_mean: float,
+    calm_variance: float,
+) -> tuple[float, float, float, float]:
+    """Return share, mean, variance and third moment of what is left of a class without `calm`.
+
+    A class whose moments leave the others no spread, or with few calm requests, is not cut: its
+    share is 1.
+    """
+    if calm <= 0.05 or calm_mean >= mean:
+        return 1.0, mean, variance, third
+    rest = 1.0 - calm
+    m = (mean - calm * calm_mean) / rest
+    gap, step = calm_mean - mean, m - mean
+    v = (variance - calm * (calm_variance + gap**2)) / rest - step**2
+    if v < 0.05 * variance:
+        return 1.0, mean, variance, third
+    k = (third - calm * (3 * calm_variance * gap + gap**3)) / rest - 3 * v * step - step**3
+    return rest, m, v, k
+
+
+@njit(cache=True)
+def cut_classes(
+    mean: Floats,
+    variance: Floats,
+    third: Floats,
+    calm: Floats,
+    calm_mean: Floats,
+    calm_variance: Floats,
+    low: float,
+    high: float,
+    skew: float,
+) -> tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]:
+    """Return class, share, mean, variance and third moment of the components of all classes.
+
+    `skew` limits the skewness of what is left; see `mixture.cut`.
+    """
+    n = mean.size
+    cls = np.empty(2 * n, dtype=np.int64)
+    out = np.empty((4, 2 * n))
+    size = n
+    for i in range(n):
+        share, m, v, k = cut_class(
+            mean[i], variance[i], third[i], calm[i], calm_mean[i], calm_variance[i]
+        )
+        k = min(k, skew * max(v, 0.0) ** 1.5)
+        v = max(v, (1e-7 * m) ** 2)
+        k = max(k, 2 * v**2 / max(m - low, 1e-9 * m))
+        if high < np.inf:
+            reach = max(high - m, 1e-9)
+            k = min(k, max(v * (reach - v / reach), 1e-6 * v**1.5))
+        cls[i] = i
+        out[0, i], out[1, i], out[2, i], out[3, i] = share, m, v, k
+        if share < 1.0:
+            v = max(calm_variance[i], (1e-4 * calm_mean[i]) ** 2)
+            cls[size] = i
+            out[0, size], out[1, size], out[2, size] = 1.0 - share, calm_mean[i], v
+            out[3, size] = 2 * v**2 / max(calm_mean[i] - low, 1e-9)
+            size += 1
+    return cls[:size], out[0, :size], out[1, :size], out[2, :size], out[3, :size]

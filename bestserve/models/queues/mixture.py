@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.loops import pearson3_rows, pearson3_sum
+from bestserve.models.queues.loops import cut_classes, pearson3_rows, pearson3_sum
 
 Floats = NDArray[np.float64]
 
@@ -68,35 +68,10 @@ def cut(
     no prompt at all [c], with its own mean and variance [s, s²]. What is left of the third moment
     for the others is kept within what a law on [low, high] can have.
     """
-    index = np.arange(mean.size)
-    calm = np.where((calm > 0.05) & (calm_mean < mean), calm, 0.0)
-    rest = 1.0 - calm
-    m = (mean - calm * calm_mean) / rest
-    gap, step = calm_mean - mean, m - mean
-    v = (variance - calm * (calm_variance + gap**2)) / rest - step**2
-    # a class whose moments leave the others no spread is not cut
-    whole = (calm > 0) & (v < 0.05 * variance)
-    calm, rest = np.where(whole, 0.0, calm), np.where(whole, 1.0, rest)
-    m, v = np.where(whole, mean, m), np.where(whole, variance, v)
-    k = (third - calm * (3 * calm_variance * gap + gap**3)) / rest - 3 * v * step - step**3
-    k = np.where(calm > 0, k, third)
-    k = np.minimum(k, SKEW * np.maximum(v, 0.0) ** 1.5)
-    v = np.maximum(v, (1e-7 * m) ** 2)
-    k = np.maximum(k, 2 * v**2 / np.maximum(m - low, 1e-9 * m))
-    if np.isfinite(high):
-        reach = np.maximum(high - m, 1e-9)
-        k = np.minimum(k, np.maximum(v * (reach - v / reach), 1e-6 * v**1.5))
-    some = np.flatnonzero(calm > 0)
-    cv = np.maximum(calm_variance[some], (1e-4 * calm_mean[some]) ** 2)
-    return Components(
-        cls=np.concatenate((index, some)),
-        share=np.concatenate((rest, calm[some])),
-        mean=np.concatenate((m, calm_mean[some])),
-        variance=np.concatenate((v, cv)),
-        third=np.concatenate((k, 2 * cv**2 / np.maximum(calm_mean[some] - low, 1e-9))),
-        low=low,
-        high=high,
+    cls, share, m, v, k = cut_classes(
+        mean, variance, third, calm, calm_mean, calm_variance, low, high, SKEW
     )
+    return Components(cls=cls, share=share, mean=m, variance=v, third=k, low=low, high=high)
 
 
 def scaled_beta_cdf(x: Floats, mean: Floats, variance: Floats, low: float, high: float) -> Floats:
