@@ -38,6 +38,7 @@ ENGINE = (
     "phi",
     "phi_moe",
     "t_req",
+    "t_req_moe",
     "t_req_token",
     "gamma",
     "gpu_memory_utilization",
@@ -303,7 +304,9 @@ def _engine(lowered: Lowered) -> list[Parameter]:
     if lowered.problem.step_time is not None:
         return []
     experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
-    unused = ("a_step", "phi") if experts else ("a_step_moe", "phi_moe", "gamma")
+    unused = (
+        ("a_step", "phi", "t_req") if experts else ("a_step_moe", "phi_moe", "t_req_moe", "gamma")
+    )
     return [
         Parameter(
             f"engine.{name}",

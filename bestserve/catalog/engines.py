@@ -26,9 +26,11 @@ UNITS: dict[str, str] = {
     "phi": "1",
     "phi_moe": "1",
     "t_req": "s",
+    "t_req_moe": "s",
     "t_req_token": "s",
     "gamma": "1",
     "launch_time": "s",
+    "allreduce_ring": "s",
     "alltoall_latency": "s",
     "alltoall_link": "1",
     "max_num_seqs": "1",
@@ -44,7 +46,7 @@ UNITS: dict[str, str] = {
 }
 """The one unit in which each figure is written; a record in any other unit is refused."""
 
-OPTIONAL = ("alltoall_latency", "alltoall_link")
+OPTIONAL = ("allreduce_ring", "alltoall_latency", "alltoall_link")
 KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
 CHOICES: dict[str, tuple[Any, ...]] = {
     "policy": get_args(Policy),

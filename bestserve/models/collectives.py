@@ -22,13 +22,22 @@ def group_split(gpus: int, device: Device) -> tuple[int, int]:
 
 
 def all_reduce(
-    message: Number, gpus: int, device: Device, constants: OperatorConstants = DEFAULT
+    message: Number,
+    gpus: int,
+    device: Device,
+    constants: OperatorConstants = DEFAULT,
+    *,
+    ring: float = 0.0,
 ) -> Cost:
     """Return an all-reduce of `message` bytes over `gpus` GPUs; no cost for one GPU.
 
     t = α(1 + δ(g − 2)) + 2(g − 1)/g·message/(e·W_link), with the library's α on AMD GPUs, and
     across n nodes in addition 2(n − 1)·latency + 2(n − 1)/n·(message/g)/(e_net·W_net):
     reduce-scatter inside, ring across, gather inside [derived].
+
+    ring : latency per GPU of the library's ring [s]. An engine that states it reduces in one shot,
+        each GPU reading all other messages, α(…) + (g − 1)·message/(e·W_link), until the ring's
+        g·ring + 2(g − 1)/g·message/(e·W_link) is shorter. 0: the two-shot kernel above
     """
     if gpus <= 1:
         return Cost()
@@ -43,7 +52,11 @@ def all_reduce(
         fixed += (c.rccl_latency if amd else c.allreduce_latency) * (
             1.0 + c.allreduce_growth * (inner - 2)
         )
-        link = link + volume / (c.allreduce_link * device.link_bandwidth)
+        moved = volume / (c.allreduce_link * device.link_bandwidth)
+        if ring and not amd:
+            # Which kernel runs depends on the size, so the ring's extra latency counts as transfer.
+            moved = np.minimum(0.5 * inner * moved, np.maximum(inner * ring - fixed, 0.0) + moved)
+        link = link + moved
         sent = sent + volume
     if nodes > 1:
         volume = 2.0 * (nodes - 1) / nodes * size / inner

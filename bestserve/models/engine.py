@@ -31,9 +31,12 @@ class EngineConstants:
     a_step, a_step_moe : host time per step that nothing hides, dense and MoE models [s]
     a_seq : host time per sequence in a step [s]
     phi, phi_moe : factor on the device time of steps with prompt tokens [1]
-    t_req, t_req_token : front-end time per request and per prompt token [s]
+    t_req, t_req_moe : front-end time per request, of dense and MoE deployments [s]
+    t_req_token : front-end time per prompt token [s]
     gamma : factor on the fixed time of expert layers [1]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
+    allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
+        all-reduce where it is faster; 0: a two-shot kernel at every size [s]
     alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
     vendor : the only maker of GPUs that it runs on; "": any
     cuda_graphs : False launches every kernel from the host
@@ -56,10 +59,12 @@ class EngineConstants:
     phi: float
     phi_moe: float
     t_req: float
+    t_req_moe: float
     t_req_token: float
     gamma: float
     moe_path: MoePath
     moe_kernels: tuple[MoeKernelChoice, ...] = ()
+    allreduce_ring: float = 0.0
     alltoall_latency: float | None = None
     alltoall_link: float | None = None
     vendor: str = ""

@@ -363,14 +363,22 @@ class _Context:
         # Experts split by width over all ranks: all-gather the tokens, reduce-scatter the results.
         gpus = self.parallel.tp * self.parallel.dp
         message = self.all_tokens * self.hidden * ACTIVATION_BYTES
-        cost = all_reduce(message, gpus, self.device, self.constants)
+        cost = all_reduce(
+            message, gpus, self.device, self.constants, ring=self.engine.allreduce_ring
+        )
         return [("experts.reduce", "communication", 2.0, cost)]
 
     def _reduce(self, prefix: str, tokens: Floats) -> list[Part]:
         if self.parallel.tp == 1:
             return []
         message = tokens * self.hidden * ACTIVATION_BYTES
-        cost = all_reduce(message, self.parallel.tp, self.device, self.constants)
+        cost = all_reduce(
+            message,
+            self.parallel.tp,
+            self.device,
+            self.constants,
+            ring=self.engine.allreduce_ring,
+        )
         return [(f"{prefix}.all_reduce", "communication", 1.0, cost)]
 
 

@@ -22,6 +22,7 @@ ENGINE_UNITS = {
     "phi": "1",
     "phi_moe": "1",
     "t_req": "s",
+    "t_req_moe": "s",
     "t_req_token": "s",
     "gamma": "1",
     "launch_time": "s",

@@ -52,7 +52,7 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         name="t_req",
-        constants=("engine.t_req",),
+        constants=("engine.t_req", "engine.t_req_moe"),
         sd=0.7,
         low=0.02,
         high=30.0,

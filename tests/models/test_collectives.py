@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
+from statistics import median
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestserve.catalog import load_engine, load_hardware
 from bestserve.models.collectives import (
     all_reduce,
     all_to_all,
@@ -24,6 +27,39 @@ def test_all_reduce_follows_its_formula(h100: Device) -> None:
     assert float(all_reduce(message, 8, h100).time) == pytest.approx(expected, rel=1e-12)
     assert float(all_reduce(message, 1, h100).time) == 0.0
     assert float(all_reduce(0.0, 8, h100).time) == 0.0
+
+
+def test_one_shot_all_reduce_until_the_ring_is_faster(h100: Device) -> None:
+    ring, link = 2.7e-6, 0.64 * 450e9
+    small, large = 512 * 1024.0, 32 * 2.0**20
+    one_shot = 4e-6 * (1 + 0.06 * 6) + 7 * small / link
+    assert float(all_reduce(small, 8, h100, ring=ring).time) == pytest.approx(one_shot)
+    around = 8 * ring + 2 * 7 / 8 * large / link
+    assert float(all_reduce(large, 8, h100, ring=ring).time) == pytest.approx(around)
+    # Two GPUs send the same in one shot as in two.
+    assert all_reduce(large, 2, h100, ring=ring).time == all_reduce(large, 2, h100).time
+
+
+def test_the_ring_fits_the_measured_table_of_its_engine(shared: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    ring = load_engine("tensorrt-llm").allreduce_ring
+    for gpu, record in (("h100_sxm", "h100-sxm"), ("b200_sxm", "b200-sxm")):
+        file = f"{gpu}/custom_allreduce.trtllm-1.3.0rc20.parquet"
+        table = parquet.read_table(shared / "measured" / "operators" / file).to_pydict()
+        rows = [  # lengths are counted in elements of two bytes, times in milliseconds
+            (2.0 * size, 1e-3 * latency)
+            for size, latency, gpus in zip(
+                table["message_size"], table["latency"], table["num_gpus"], strict=True
+            )
+            if gpus == 8 and 2048 <= size <= 2**25
+        ]
+        device = load_hardware(record).device()
+        errors = {
+            r: median(abs(float(all_reduce(m, 8, device, ring=r).time) / t - 1) for m, t in rows)
+            for r in (0.0, ring)
+        }
+        assert errors[ring] < 0.2
+        assert errors[ring] < 0.6 * errors[0.0]
 
 
 @pytest.mark.parametrize(("top_k", "ranks"), [(1, 2), (2, 2), (2, 4), (3, 3)])

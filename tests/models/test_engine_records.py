@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bestserve.catalog import engine_record, list_engines, load_engine
-from bestserve.catalog.engines import UNITS
+from bestserve.catalog.engines import OPTIONAL, UNITS
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.device import Device
 
@@ -24,7 +24,7 @@ def test_every_preset_conforms(name: str) -> None:
     assert constants.a_step < 0.01
     assert constants.max_num_seqs <= constants.max_num_batched_tokens
     figures = [row for row in record.rows if row.unit]
-    assert {row.field for row in figures} >= set(UNITS) - {"alltoall_latency", "alltoall_link"}
+    assert {row.field for row in figures} >= set(UNITS) - set(OPTIONAL)
     for row in figures:
         assert row.kind in ("datasheet", "measured", "derived", "assumed", "secondary"), row
         assert len(row.source) > 5, row
