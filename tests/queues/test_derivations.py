@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from bestserve.models.queues.bulk import BulkServer, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.noise import Response, size_bias, variance_of_mean, variance_of_sum
 from bestserve.models.queues.requests import Requests, prepare
@@ -68,12 +68,12 @@ def test_bulk_chain_solves_the_affine_case_exactly(root: Path, rate: float, spre
         idle=0.0,
         shared=True,
     )
-    found = bulk_wait(server, rate, prompt, weight, points=400)
+    found = bulk_wait(server, rate, Prompts.of(prompt, weight), points=400)
     assert found is not None
     first, _ = m.step_moments()
     assert found.tau == pytest.approx(float(first.subs(at)), rel=2e-3)
     assert found.ttft.mean == pytest.approx(float(m.mean_ttft().subs(at)), rel=4e-3)
-    pace = bulk_pace(server, rate, prompt, weight)
+    pace = bulk_pace(server, rate, Prompts.of(prompt, weight))
     assert pace is not None
     assert pace.tau == pytest.approx(found.tau, rel=5e-3)
 

@@ -24,9 +24,18 @@ import numpy as np
 
 from bestserve.models.queues.bulk_arrival import Tagged
 from bestserve.models.queues.bulk_chain import Chain
-from bestserve.models.queues.bulk_server import BulkServer, BulkWait, Floats, Pace, StepLaw
+from bestserve.models.queues.bulk_server import BulkServer, BulkWait, Pace, Prompts, StepLaw
 
-__all__ = ["BulkServer", "BulkWait", "Pace", "StepLaw", "bulk_load", "bulk_pace", "bulk_wait"]
+__all__ = [
+    "BulkServer",
+    "BulkWait",
+    "Pace",
+    "Prompts",
+    "StepLaw",
+    "bulk_load",
+    "bulk_pace",
+    "bulk_wait",
+]
 
 POINTS = 128
 """States kept; doubling them moves P90 of TTFT by 0.3 % at the median."""
@@ -43,26 +52,22 @@ def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
 def bulk_wait(
     server: BulkServer,
     rate: float,
-    prompt: Floats,
-    weight: Floats,
+    prompts: Prompts,
     points: int = POINTS,
     with_steps: bool = False,
 ) -> BulkWait | None:
     """Return the wait under Poisson arrivals, or `None` when the load is 1 or more.
 
-    rate : λ > 0 [1/s]; prompt, weight : prompt tokens and their shares [m];
-    with_steps : also analyse the steps that follow a first token
+    rate : λ > 0 [1/s]; with_steps : also analyse the steps that follow a first token
     """
-    load = bulk_load(server, rate, float(weight @ prompt))
+    load = bulk_load(server, rate, prompts.mean)
     if load >= 1.0:
         return None
-    return Tagged(Chain(server, rate, prompt, weight, points)).solve(load, with_steps)
+    return Tagged(Chain(server, rate, prompts, points)).solve(load, with_steps)
 
 
-def bulk_pace(
-    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int = 48
-) -> Pace | None:
+def bulk_pace(server: BulkServer, rate: float, prompts: Prompts, points: int = 48) -> Pace | None:
     """Return only how steps follow each other, on a coarser grid; `None` when not stable."""
-    if bulk_load(server, rate, float(weight @ prompt)) >= 1.0:
+    if bulk_load(server, rate, prompts.mean) >= 1.0:
         return None
-    return Chain(server, rate, prompt, weight, points).flow().pace
+    return Chain(server, rate, prompts, points).flow().pace

@@ -9,11 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.queues import bulk_loops as loops
-from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace
-from bestserve.models.queues.lattice import fft_size, split, thinned, weighted_quantile
-
-ONE_PROMPT = 3
-"""Equally likely sizes that stand for one prompt behind a tagged one."""
+from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace, Prompts
+from bestserve.models.queues.lattice import fft_size, split
 
 REACH = 4
 CELLS_PER_STEP, FEWEST_CELLS = 20, 12
@@ -50,18 +47,16 @@ class Chain:
     interpolated between them (`blend`).
     """
 
-    def __init__(
-        self, server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
-    ) -> None:
-        self.server, self.rate, self.prompt, self.weight = server, rate, prompt, weight
-        self.l1 = float(weight @ prompt)
-        self.d, self.top = _grid(server, rate, prompt, weight, points)
+    def __init__(self, server: BulkServer, rate: float, prompts: Prompts, points: int) -> None:
+        self.server, self.rate, self.prompts = server, rate, prompts
+        self.l1 = prompts.mean
+        self.d, self.top = _grid(server, rate, prompts, points)
         self.full = server.packed / self.d
         self.m = min(math.floor(server.budget / self.d + 1e-9), self.top)
         self.size = fft_size(2 * self.top + 2)
-        self.pmf = split(prompt / self.d, weight, self.size)
+        self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
         self.phi = np.fft.rfft(self.pmf)
-        self.one_prompt = thinned(prompt / self.d, weight, ONE_PROMPT)
+        self.one_prompt = prompts.one / self.d
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
@@ -127,8 +122,8 @@ class Chain:
         ended = np.zeros(top + 1)
         server = self.server
         fresh = loops.alone(
-            self.prompt / self.d,
-            self.weight,
+            self.prompts.tokens / self.d,
+            self.prompts.share,
             server.alone,
             server.budget / self.d if server.budget > server.packed else 0.0,
             self.full,
@@ -158,7 +153,7 @@ class Chain:
             # a pool without decodes: cycles begin with idle time and its first prompt
             busy = float(visits[:, 1] @ f[1:])
             cycle = 1 / self.rate + busy
-        apart = stop * (1 / self.rate + float(self.weight @ server.alone))
+        apart = stop * (1 / self.rate + float(self.prompts.share @ server.alone))
         return Flow(
             matrix=matrix,
             factors=factors,
@@ -196,38 +191,33 @@ def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
     return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
-def _grid(
-    server: BulkServer, rate: float, prompt: Floats, weight: Floats, points: int
-) -> tuple[float, int]:
+def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tuple[float, int]:
     """Return cell width [tokens] and index of the last state."""
-    l1, l2 = float(weight @ prompt), float(weight @ prompt**2)
-    large = weighted_quantile(prompt, weight, 0.999)
+    l1, l2, large = prompts.mean, prompts.square, prompts.large
     if server.per_step is not None:
         arrivals = server.per_step
         high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
-        return _cells(server, prompt, high, large, l2 * arrivals, l1 * arrivals, points)
-    full = float(server.step(np.array([server.packed]))[0])
+        return _cells(server, prompts, high, l2 * arrivals, l1 * arrivals, points)
     # mean tokens of a step with no budget: x = λ E[l] f(x), by secants as f is nearly affine
-    ends = server.step(np.array([l1, server.packed]))
-    x, share = l1, 0.0
+    first, full = (float(t) for t in server.step(np.array([l1, server.packed])))
+    x, at, share = l1, first, 0.0
     for _ in range(3):
-        at = float(server.step(np.array([max(x, 1.0)]))[0])
         far = max(server.packed, x + 1.0)
-        slope = (float(ends[1]) - at) / (far - x) if server.packed > x else at / x
+        slope = (full - at) / (far - x) if server.packed > x else at / x
         share = min(rate * l1 * max(slope, 0.0), 0.98)
         x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
-    step = float(server.step(np.array([max(x, l1)]))[0])
+        at = float(server.step(np.array([x]))[0])
+    step = at if x > l1 else first
     spread = rate * max(step, server.vacation) * l2 / (1 - share**2)
     # near saturation the tail is closer to exponential than to normal
     high = x + (7.0 + 8.0 * share**2) * math.sqrt(spread) + large
-    return _cells(server, prompt, high, large, rate * full * l2, rate * full * l1, points)
+    return _cells(server, prompts, high, rate * full * l2, rate * full * l1, points)
 
 
 def _cells(
     server: BulkServer,
-    prompt: Floats,
+    prompts: Prompts,
     high: float,
-    large: float,
     spread: float,
     work: float,
     points: int,
@@ -236,6 +226,7 @@ def _cells(
 
     work, spread : mean and variance of the tokens that arrive in a full step
     """
+    large, fixed = prompts.large, prompts.tokens.size == 1
     bound = high > server.budget
     if bound:
         theta = 2 * (server.packed - work) / spread
@@ -243,8 +234,8 @@ def _cells(
         high = max(server.budget * 1.5, far)
     cells = max(CELLS_PER_STEP * points / 128, FEWEST_CELLS)
     d = min(high / points, server.packed / cells) if bound else high / points
-    if prompt.size == 1:
-        d = float(prompt[0]) / max(round(float(prompt[0]) / d), 1)
+    if fixed:
+        d = prompts.mean / max(round(prompts.mean / d), 1)
     elif bound:
         d = server.packed / max(round(server.packed / d), 1)
     if bound and large > MOST_STATES * d:

@@ -9,8 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.lattice import thinned, weighted_quantile
 
 Floats = NDArray[np.float64]
+
+
+ONE_PROMPT = 3
+"""Equally likely sizes that stand for one prompt behind a tagged one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Law of the prompts' tokens.
+
+    tokens, share : atoms [m; tokens, 1]; mean, square : first two moments; large : 99.9 %
+    quantile; one : `ONE_PROMPT` equally likely sizes with the same mean
+    """
+
+    tokens: Floats
+    share: Floats
+    mean: float
+    square: float
+    large: float
+    one: Floats
+
+    @classmethod
+    def of(cls, tokens: Floats, share: Floats) -> Prompts:
+        """Return the law of weighted atoms; shares sum to 1."""
+        return cls(
+            tokens=tokens,
+            share=share,
+            mean=float(share @ tokens),
+            square=float(share @ tokens**2),
+            large=weighted_quantile(tokens, share, 0.999),
+            one=thinned(tokens, share, ONE_PROMPT),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

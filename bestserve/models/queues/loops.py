@@ -1,4 +1,4 @@
-"""Compiled loops of occupancy and mixture, which arrays do slowly or with much overhead."""
+"""Compiled loops of occupancy, noise and mixture, slow or cumbersome as array operations."""
 
 from __future__ import annotations
 
@@ -50,6 +50,37 @@ def birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float
         square += n * n * p[n]
         seen += p[n] * times[min(n, slots - 1)]
     return p, mean, square - mean * mean, seen
+
+
+@njit(cache=True)
+def noise_spectrum(
+    response0: NDArray[np.complex128],
+    response1: NDArray[np.complex128],
+    power00: Floats,
+    power01: Floats,
+    power11: Floats,
+    response: Floats,
+    rate: float,
+    tau: float,
+    width: float,
+    scv: float,
+) -> Floats:
+    """Return the spectrum of the step time per bin of `width` steps (see `noise`) [s²].
+
+    response : α, k and the first two moments of the jump [s, s/token, s, s²]; the jump counts once
+    per bin, amplitudes `width` times
+    """
+    a, k, jump1, jump2 = response[0], response[1], response[2], response[3]
+    spectrum = np.empty(power00.size)
+    for i in range(power00.size):
+        mean = a * response0[i] + k * response1[i]
+        power = a * a * power00[i] + a * k * power01[i] + k * k * power11[i]
+        density = power * width + jump2 + 2 * jump1 * mean.real
+        real, imag = mean.real + jump1, mean.imag
+        density += (scv - 1.0) * (real * real + imag * imag)
+        gain = (1.0 - rate * real) ** 2 + (rate * imag) ** 2
+        spectrum[i] = rate * tau * width * density / gain
+    return spectrum
 
 
 @njit(cache=True)

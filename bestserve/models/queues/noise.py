@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.queues.loops import noise_spectrum
 from bestserve.models.queues.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -45,14 +46,18 @@ def variance_of_sum(
     included [s]; scv : squared CV of the gaps
     """
     a, k, width = response.alpha, response.k, requests.width
-    # totals over a bin of `width` steps: amplitudes × width, the jump counted once
-    mean_h = a * requests.response0 + k * requests.response1
-    power = a * a * requests.power00 + a * k * requests.power01 + k * k * requests.power11
-    total = mean_h + response.jump1
-    density = power * width + response.jump2 + 2 * response.jump1 * mean_h.real
-    if scv != 1.0:
-        density = density + (scv - 1.0) * np.abs(total) ** 2
-    spectrum = rate * tau * width * density / np.abs(1.0 - rate * total) ** 2
+    spectrum = noise_spectrum(
+        requests.response0,
+        requests.response1,
+        requests.power00,
+        requests.power01,
+        requests.power11,
+        np.array((a, k, response.jump1, response.jump2)),
+        rate,
+        tau,
+        width,
+        scv,
+    )
     covariance = np.fft.irfft(spectrum)[: requests.survival.size + 2]
     # Var of a sum over m bins: m R0 + 2 Σ_{u<m} (m − u) R_u
     sums = np.arange(covariance.size) * covariance[0]
@@ -73,7 +78,7 @@ def size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) ->
 
     Var(S | weight d₀) − Var S = κ(S, S, d₀)/τ − (Cov(S, d₀)/τ)², with κ(S, S, d₀) a third of the
     growth of the third cumulant, 3V²/(Dτ) for clustered noise, and Cov(S, d₀) = (V' − R₀)/2.
-    Derived in `models/derivesize_bias.py`.
+    Derived in `models/derive_size_bias.py`.
     """
     third = 2 * total * slope / d - (total / d) ** 2
     return np.asarray((third - ((slope - r0) / 2) ** 2) / tau**2)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.bulk import BulkServer, bulk_wait
+from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_wait
 from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.schedulers.engine import Engine
 
@@ -104,7 +104,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
     if shared:
         # decodes leave room for no more prompts than end: n/E[D]·E[l] ≤ M − n
         most = min(most, 0.98 * engine.budget * steps / (r.p1 + steps))
-    work = engine.work_tokens(engine.budget)
+    work = Prompts.of(engine.work_tokens(engine.budget), r.weight)
     n = most
     tau = engine.decode(max(n, 1.0))
     for _ in range(8):
@@ -125,7 +125,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
             others=max(clients - 1.0, 0.0) / clients,
             spread=pause > 0,
         )
-        found = bulk_wait(server, ends / tau, work, r.weight, POINTS, with_steps=True)
+        found = bulk_wait(server, ends / tau, work, POINTS, with_steps=True)
         if found is None:
             raise ArithmeticError("a closed loop cannot saturate its lane")
         met = found

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.bulk import BulkServer, bulk_load, bulk_wait
+from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_load, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.mgk import mgk_wait
 from bestserve.models.queues.packing import packed_tokens
@@ -26,12 +26,12 @@ class PrefillTables:
     """What does not depend on the rate.
 
     server : the bulk server of a lane without decodes; alone : time of each prompt by itself
-    [m, s]; work : prompts in tokens of mean cost [m]; single : whether a step holds one prompt
+    [m, s]; work : prompts in tokens of mean cost; single : whether a step holds one prompt
     """
 
     server: BulkServer
     alone: Floats
-    work: Floats
+    work: Prompts
     single: bool
 
 
@@ -51,7 +51,7 @@ def tables(engine: Engine) -> PrefillTables:
         idle=1.0,
     )
     single = not split and packed < SINGLE * r.p1
-    return PrefillTables(server, alone, engine.work_tokens(packed), single)
+    return PrefillTables(server, alone, Prompts.of(engine.work_tokens(packed), r.weight), single)
 
 
 def capacity(engine: Engine) -> float:
@@ -93,7 +93,7 @@ def evaluate(
         if wait is None:
             return None
         return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, ())
-    met = bulk_wait(lane.server, rate, lane.work, r.weight)
+    met = bulk_wait(lane.server, rate, lane.work)
     if met is None:
         return None
     ttft = met.ttft

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.bulk import BulkServer, BulkWait, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk import BulkServer, BulkWait, Prompts, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
@@ -33,7 +33,7 @@ class PrefillFirst:
     """What does not depend on the rate.
 
     capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]; lone : time of
-    each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost [m]
+    each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost
     single : whether a step holds one prompt
     """
 
@@ -43,7 +43,7 @@ class PrefillFirst:
     s1: float
     s2: float
     s3: float
-    work: Floats
+    work: Prompts
     single: bool
 
 
@@ -61,7 +61,7 @@ def tables(engine: Engine) -> PrefillFirst:
         s1=s1,
         s2=s2,
         s3=s3,
-        work=engine.work_tokens(packed),
+        work=Prompts.of(engine.work_tokens(packed), r.weight),
         single=packed < SINGLE * r.p1,
     )
 
@@ -97,7 +97,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
         return None
     sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    pace = None if lane.single else bulk_pace(_server(engine, state), rate, lane.work, r.weight)
+    pace = None if lane.single else bulk_pace(_server(engine, state), rate, lane.work)
     if not lane.single:
         if pace is None:
             return None
@@ -106,7 +106,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
     if lane.single:
         met = _one_at_a_time(engine, lane.lone, rate, state)
     else:
-        met = bulk_wait(_server(engine, state), rate, lane.work, r.weight)
+        met = bulk_wait(_server(engine, state), rate, lane.work)
     if met is None:
         return None
     sigma = min(met.busy, 0.99)

@@ -20,7 +20,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.bulk import BulkServer, BulkWait, StepLaw, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk import (
+    BulkServer,
+    BulkWait,
+    Prompts,
+    StepLaw,
+    bulk_pace,
+    bulk_wait,
+)
 from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.packing import packed_tokens
@@ -40,7 +47,7 @@ class SharedLane:
     split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; knots :
     numbers of decodes [g] at which are known: cost1, cost2, cost3 : moments of what a prompt adds
     to decode-only steps [g; s, s², s³] and packed : prompt tokens of a full step [g, tokens];
-    alone : time of each prompt by itself [m, s]; work : prompts in tokens of mean cost [m]
+    alone : time of each prompt by itself [m, s]; work : prompts in tokens of mean cost
     """
 
     engine: Engine
@@ -52,7 +59,7 @@ class SharedLane:
     cost3: Floats
     packed: Floats
     alone: Floats
-    work: Floats
+    work: Prompts
 
     def cost(self, n: float) -> tuple[float, float, float]:
         """Return the three moments of a prompt's cost beside n decodes [s, s², s³]."""
@@ -119,7 +126,7 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         cost3=moments[2],
         packed=np.array(packed),
         alone=engine.prompt_times(0.0, split, budget),
-        work=engine.work_tokens(packed[0]),
+        work=Prompts.of(engine.work_tokens(packed[0]), r.weight),
     )
 
 
@@ -146,7 +153,7 @@ def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatenc
     idle = _idle_share(lane, rate, n, sigma)
     decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
     served = _server(lane, rate, decodes, idle)
-    pace = bulk_pace(served, rate, lane.work, r.weight)
+    pace = bulk_pace(served, rate, lane.work)
     if pace is None:
         return None
     sigma = _share(served, pace.tau)
@@ -154,7 +161,7 @@ def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatenc
     idle = _idle_share(lane, rate, max(state.mean, rate * r.d1 * state.tpot), sigma)
     decodes = min(max(rate * r.d1 * pace.spacing, 1.0), float(engine.slots))
     served = _server(lane, rate, decodes, idle)
-    met = bulk_wait(served, rate, lane.work, r.weight, with_steps=True)
+    met = bulk_wait(served, rate, lane.work, with_steps=True)
     if met is None:
         return None
     sigma = _share(served, met.tau)
