@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.mixture import Components, cut, mixture
+from bestserve.models.latencies import Latencies, OutputClasses, compose, unstable
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
     chunked,
@@ -35,6 +35,19 @@ from bestserve.models.system import (
 )
 from bestserve.models.trust import Trust
 
+__all__ = [
+    "Latencies",
+    "OutputClasses",
+    "decode_alone",
+    "engine_of",
+    "evaluator",
+    "lane_scv",
+    "latency",
+    "latency_curve",
+    "prefill_alone",
+    "stability_rate",
+]
+
 Floats = NDArray[np.float64]
 
 SHARED_EXCESS = 0.5
@@ -51,62 +64,6 @@ POLICIES: dict[
     "prefill_priority": (prefill_priority.capacity, prefill_priority.evaluate),
     "mixed": (mixed.capacity, mixed.evaluate),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputClasses:
-    """TPOT by output length: what joint attainment and E2EL need.
-
-    steps : decode steps D [c]; weight : shares of the requests with D > 0 [c];
-    mean, variance, third : central moments of TPOT [c; s, s², s³]; parts : its components;
-    no_decode : share of the requests that end with their first token
-    """
-
-    steps: Floats
-    weight: Floats
-    mean: Floats
-    variance: Floats
-    third: Floats
-    parts: Components
-    no_decode: float
-
-    def cdf(self, tpot: Floats) -> Floats:
-        """Return P(TPOT ≤ tpot) per class [c, g]; `tpot` is [1, g] or [c, g] [s]."""
-        x = tpot if tpot.shape[0] == 1 else tpot[self.parts.cls]
-        F = np.zeros((self.steps.size, tpot.shape[1]))
-        np.add.at(F, self.parts.cls, self.parts.share[:, None] * self.parts.cdf(x))
-        return F
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latencies:
-    """What requests meet at one rate.
-
-    ttft, tpot, e2el : laws of time to first token, time per output token (requests of two tokens
-    or more) and end-to-end latency [s]; infinite when unstable
-    rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
-    lane runs steps; stability_rate : saturated rate of the whole system [1/s]
-    mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
-    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone
-    trust : may this be used without simulating
-    """
-
-    ttft: Distribution
-    tpot: Distribution
-    rate: float
-    utilisation: float
-    stability_rate: float
-    mean_batch: float
-    trust: Trust
-    status: Status
-    classes: OutputClasses | None = None
-    coarse: float = 0.0
-    ttft_doubts: tuple[str, ...] = ()
-
-    @cached_property
-    def e2el(self) -> Distribution:
-        """End-to-end latency, TTFT + D·TPOT: TTFT independent of the decode phase given D [s]."""
-        return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 
 def latency(system: System, rate: float) -> Latencies:
@@ -145,7 +102,8 @@ def evaluator(system: System) -> Callable[[float], Latencies]:
         return lambda _: _closed(system, requests)
     if isinstance(system, Collocated):
         return lambda rate: _collocated(system, requests, rate)
-    return lambda rate: _disaggregated(system, requests, rate)
+    limit = stability_rate(system)
+    return lambda rate: _disaggregated(system, requests, rate, limit)
 
 
 def engine_of(lane: Lane, requests: Requests) -> Engine:
@@ -188,34 +146,20 @@ def lane_scv(arrivals: Arrivals, routing: Routing, replicas: int) -> float:
     return scv / replicas
 
 
-def _unstable(rate: float, limit: float, status: Status) -> Latencies:
-    never = Distribution.point(float("inf"))
-    return Latencies(
-        ttft=never,
-        tpot=never,
-        rate=rate,
-        utilisation=1.0,
-        stability_rate=limit,
-        mean_batch=float("nan"),
-        trust=Trust(True),
-        status=status,
-    )
-
-
 def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:
     engine = engine_of(system.lane, requests)
     capacity, evaluate = POLICIES[system.lane.policy]
     if engine.slots < 1:
-        return _unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, Status.NO_SLOT)
     share = rate / system.replicas
     scv = lane_scv(system.arrivals, system.routing, system.replicas)
     met = evaluate(engine, share, scv)
     if met is None:
         limit = capacity(engine) * system.replicas
-        return _unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit, Status.UNSTABLE)
     if scv != 1.0:
         met = _reshape(engine, met, share, scv)
-    return _compose(
+    return compose(
         requests,
         system.lane,
         met.ttft,
@@ -280,7 +224,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
     if isinstance(system, Collocated):
         lane, k = engine_of(system.lane, requests), system.replicas
         if lane.slots < 1:
-            return _unstable(0.0, 0.0, Status.NO_SLOT)
+            return unstable(0.0, 0.0, Status.NO_SLOT)
         found = closed_loop.closed_lane(
             lane, max(a.concurrency / k, 1.0), a.num_prompts / k, a.think
         )
@@ -292,7 +236,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
         lane, k = engine_of(system.decode, requests), system.prefill_replicas
         prefill = engine_of(system.prefill, requests)
         if lane.slots < 1:
-            return _unstable(0.0, 0.0, Status.NO_SLOT)
+            return unstable(0.0, 0.0, Status.NO_SLOT)
         moved = tandem.transfer_moments(system.transfer, requests, 1e-9)[0]
 
         def first(x: float) -> Distribution | None:
@@ -321,7 +265,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
         stall=0.0,
         reasons=reasons,
     )
-    return _compose(
+    return compose(
         requests,
         lane.lane,
         found.ttft,
@@ -333,11 +277,13 @@ def _closed(system: System, requests: Requests) -> Latencies:
     )
 
 
-def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> Latencies:
+def _disaggregated(
+    system: Disaggregated, requests: Requests, rate: float, limit: float
+) -> Latencies:
     prefill = engine_of(system.prefill, requests)
     decode = engine_of(system.decode, requests)
     if decode.slots < 1:
-        return _unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, Status.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
     scv_p = lane_scv(system.arrivals, system.routing, k_p)
     scv_d = lane_scv(system.arrivals, system.routing, k_d)
@@ -345,11 +291,10 @@ def _disaggregated(system: Disaggregated, requests: Requests, rate: float) -> La
     balanced = system.routing == "least_outstanding" and system.arrivals.scv == 1.0
     first = prefill_pool.evaluate(prefill, rate / k_p, scv_p, k_p if balanced else 1)
     rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
-    limit = stability_rate(system)
     if first is None or rest is None:
-        return _unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit, Status.UNSTABLE)
     reasons = (*first.reasons, *_arrival_reasons(system.arrivals, system.routing, scv_p))
-    return _compose(
+    return compose(
         requests,
         system.decode,
         first.ttft.shift(prefill.front_end()),
@@ -366,7 +311,7 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
     found = prefill_pool.evaluate(engine, rate, scv)
     limit = prefill_pool.capacity(engine)
     if found is None:
-        return _unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit, Status.UNSTABLE)
     ttft = found.ttft.shift(engine.front_end())
     return Latencies(
         ttft=ttft,
@@ -383,13 +328,13 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
 def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) -> Latencies:
     """Return the latencies of one decode lane by itself: TPOT, TTFT 0."""
     if engine.slots < 1:
-        return _unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, Status.NO_SLOT)
     moved = tandem.transfer_moments(transfer, engine.requests, rate)
     found = decode_pool.evaluate(engine, rate, scv, moved)
     limit = decode_pool.capacity(engine)
     if found is None:
-        return _unstable(rate, limit, Status.UNSTABLE)
-    return _compose(
+        return unstable(rate, limit, Status.UNSTABLE)
+    return compose(
         engine.requests,
         engine.lane,
         found.ttft,
@@ -399,84 +344,3 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
         utilisation=found.busy,
         trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
     )
-
-
-def _compose(
-    requests: Requests,
-    lane: Lane,
-    ttft: Distribution,
-    met: LaneLatency,
-    *,
-    rate: float,
-    limit: float,
-    utilisation: float,
-    trust: Trust,
-) -> Latencies:
-    """Return the percentiles of TPOT and E2EL from the moments per output class."""
-    d = requests.classes
-    mean, variance, third = met.mean, met.variance, met.third
-    if d.size == 0:
-        zero = Distribution.point(0.0)
-        tpot, classes = zero, None
-    else:
-        keep = np.ones_like(d)
-        if lane.stream_interval > 1:
-            # the first message leaves with token `stream_interval`, or with the last one
-            held = np.minimum(lane.stream_interval - 1, d)
-            ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
-            keep = 1.0 - held / d
-            mean, variance, third = mean * keep, variance * keep**2, third * keep**3
-        parts = cut(
-            mean,
-            variance,
-            third,
-            met.calm,
-            met.calm_mean * keep,
-            met.calm_variance * keep**2,
-            0.0 if lane.stream_interval > 1 else met.low,
-            met.high,
-        )
-        tpot = mixture(
-            requests.class_weight[parts.cls] * parts.share,
-            parts.mean,
-            parts.variance,
-            parts.third,
-            parts.low,
-            parts.high,
-        )
-        classes = OutputClasses(
-            steps=d,
-            weight=requests.class_weight,
-            mean=mean,
-            variance=variance,
-            third=third,
-            parts=parts,
-            no_decode=requests.no_decode,
-        )
-    return Latencies(
-        ttft=ttft,
-        tpot=tpot,
-        rate=rate,
-        utilisation=utilisation,
-        stability_rate=limit,
-        mean_batch=met.running,
-        coarse=met.coarse,
-        ttft_doubts=met.ttft_reasons,
-        trust=trust,
-        status=Status.OK,
-        classes=classes,
-    )
-
-
-def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
-    d = c.steps
-    law = mixture(
-        c.weight,
-        ttft.mean + d * c.mean,
-        ttft.variance + d**2 * c.variance,
-        max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
-        float(ttft.x[0]),
-    )
-    if c.no_decode > 0:
-        return Distribution.mixture([law, ttft], [1 - c.no_decode, c.no_decode])
-    return law

@@ -1,0 +1,171 @@
+"""The latencies of one system at one rate, and their composition from moments per output length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.models.distribution import Distribution
+from bestserve.models.queues.mixture import Components, cut, mixture
+from bestserve.models.queues.requests import Requests
+from bestserve.models.schedulers.engine import LaneLatency
+from bestserve.models.status import Status
+from bestserve.models.system import Lane
+from bestserve.models.trust import Trust
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputClasses:
+    """TPOT by output length: what joint attainment and E2EL need.
+
+    steps : decode steps D [c]; weight : shares of the requests with D > 0 [c];
+    mean, variance, third : central moments of TPOT [c; s, s², s³]; parts : its components;
+    no_decode : share of the requests that end with their first token
+    """
+
+    steps: Floats
+    weight: Floats
+    mean: Floats
+    variance: Floats
+    third: Floats
+    parts: Components
+    no_decode: float
+
+    def cdf(self, tpot: Floats) -> Floats:
+        """Return P(TPOT ≤ tpot) per class [c, g]; `tpot` is [1, g] or [c, g] [s]."""
+        x = tpot if tpot.shape[0] == 1 else tpot[self.parts.cls]
+        F = np.zeros((self.steps.size, tpot.shape[1]))
+        np.add.at(F, self.parts.cls, self.parts.share[:, None] * self.parts.cdf(x))
+        return F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latencies:
+    """What requests meet at one rate.
+
+    ttft, tpot, e2el : laws of time to first token, time per output token (requests of two tokens
+    or more) and end-to-end latency [s]; infinite when unstable
+    rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
+    lane runs steps; stability_rate : saturated rate of the whole system [1/s]
+    mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
+    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone
+    trust : may this be used without simulating
+    """
+
+    ttft: Distribution
+    tpot: Distribution
+    rate: float
+    utilisation: float
+    stability_rate: float
+    mean_batch: float
+    trust: Trust
+    status: Status
+    classes: OutputClasses | None = None
+    coarse: float = 0.0
+    ttft_doubts: tuple[str, ...] = ()
+
+    @cached_property
+    def e2el(self) -> Distribution:
+        """End-to-end latency, TTFT + D·TPOT: TTFT independent of the decode phase given D [s]."""
+        return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
+
+
+def unstable(rate: float, limit: float, status: Status) -> Latencies:
+    """Return the latencies of a system that never settles: infinite laws."""
+    never = Distribution.point(float("inf"))
+    return Latencies(
+        ttft=never,
+        tpot=never,
+        rate=rate,
+        utilisation=1.0,
+        stability_rate=limit,
+        mean_batch=float("nan"),
+        trust=Trust(True),
+        status=status,
+    )
+
+
+def compose(
+    requests: Requests,
+    lane: Lane,
+    ttft: Distribution,
+    met: LaneLatency,
+    *,
+    rate: float,
+    limit: float,
+    utilisation: float,
+    trust: Trust,
+) -> Latencies:
+    """Return the percentiles of TPOT and E2EL from the moments per output class."""
+    d = requests.classes
+    mean, variance, third = met.mean, met.variance, met.third
+    if d.size == 0:
+        zero = Distribution.point(0.0)
+        tpot, classes = zero, None
+    else:
+        keep = np.ones_like(d)
+        if lane.stream_interval > 1:
+            # the first message leaves with token `stream_interval`, or with the last one
+            held = np.minimum(lane.stream_interval - 1, d)
+            ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
+            keep = 1.0 - held / d
+            mean, variance, third = mean * keep, variance * keep**2, third * keep**3
+        parts = cut(
+            mean,
+            variance,
+            third,
+            met.calm,
+            met.calm_mean * keep,
+            met.calm_variance * keep**2,
+            0.0 if lane.stream_interval > 1 else met.low,
+            met.high,
+        )
+        tpot = mixture(
+            requests.class_weight[parts.cls] * parts.share,
+            parts.mean,
+            parts.variance,
+            parts.third,
+            parts.low,
+            parts.high,
+        )
+        classes = OutputClasses(
+            steps=d,
+            weight=requests.class_weight,
+            mean=mean,
+            variance=variance,
+            third=third,
+            parts=parts,
+            no_decode=requests.no_decode,
+        )
+    return Latencies(
+        ttft=ttft,
+        tpot=tpot,
+        rate=rate,
+        utilisation=utilisation,
+        stability_rate=limit,
+        mean_batch=met.running,
+        coarse=met.coarse,
+        ttft_doubts=met.ttft_reasons,
+        trust=trust,
+        status=Status.OK,
+        classes=classes,
+    )
+
+
+def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
+    d = c.steps
+    law = mixture(
+        c.weight,
+        ttft.mean + d * c.mean,
+        ttft.variance + d**2 * c.variance,
+        max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
+        float(ttft.x[0]),
+    )
+    if c.no_decode > 0:
+        return Distribution.mixture([law, ttft], [1 - c.no_decode, c.no_decode])
+    return law
