@@ -34,6 +34,7 @@ _WHERE = {
     "simulate": "bestserve.api",
     "explain": "bestserve.api",
     "report": "bestserve.reporting.page",
+    "curves": "bestserve.reporting.curves",
     "sensitivity": "bestserve.api",
     "sweep": "bestserve.api",
     "uncertainty": "bestserve.api",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from bestserve.api import what_if as what_if
     from bestserve.fleet import allocate as allocate
     from bestserve.models.step_time import StepTime as StepTime
+    from bestserve.reporting.curves import curves as curves
     from bestserve.reporting.page import report as report
     from bestserve.specs.fleet import Fleet as Fleet
     from bestserve.specs.hardware import Hardware as Hardware

@@ -9,7 +9,7 @@ from bestserve.errors import InputError
 from bestserve.lowering import Lowered
 from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
-from bestserve.models.goodput import attainment
+from bestserve.models.goodput import attainment, marginal_attainment
 from bestserve.models.latency import Latencies, latency, stability_rate
 from bestserve.models.system import System
 from bestserve.results import Confidence, Prediction, Status, Summary
@@ -93,18 +93,20 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
         utilisation=rate / limit,
         mean_batch=found.mean_batch,
         attainment=attainment(found, problem.slo.target()) if problem.slo else None,
+        attainment_by=marginal_attainment(found, problem.slo.target()) if problem.slo else {},
         bound=_decode_bound(lowered, strategy, found.mean_batch),
     )
 
 
 def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float) -> Prediction:
-    from bestserve.referee import REQUESTS, busiest, coverage, mean_batch, simulated
+    from bestserve.referee import REQUESTS, busiest, coverage, mean_batch, saturation, simulated
 
     problem = lowered.problem
     given = recorded_requests(problem, REQUESTS)
     result = simulated(system, rate, given)
     closed = problem.workload.closed
-    limit = None if closed else stability_rate(system)
+    # A full KV cache evicts, so a run may sustain less than the formulas' limit.
+    limit = None if closed else min(stability_rate(system), saturation(system, given))
     enough = coverage(system, given)
     base = Prediction(
         problem=problem,
@@ -122,6 +124,7 @@ def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
         return replace(base, status=Status.UNSTABLE, detail=detail)
     batch = mean_batch(result)
+    met = result.meeting(problem.slo.target()) if problem.slo else {}
     return replace(
         base,
         ttft=_measured(result, "ttft"),
@@ -129,7 +132,8 @@ def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float
         e2el=_measured(result, "e2el"),
         utilisation=busiest(result) if limit is None else rate / limit,
         mean_batch=batch,
-        attainment=result.attainment(problem.slo.target()) if problem.slo else None,
+        attainment=met.pop("joint", None),
+        attainment_by=met,
         bound=_decode_bound(lowered, strategy, batch),
     )
 

@@ -13,7 +13,7 @@ from bestserve.models.latency import Latencies
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Collocated, System, Target
 from bestserve.models.trust import Trust
-from bestserve.simulator import Limit, Requests, SimulationResult, simulate
+from bestserve.simulator import Limit, Requests, SimulationResult, saturation_rate, simulate
 from bestserve.simulator import simulated_goodput as bisect
 
 REQUESTS = 20_000
@@ -103,6 +103,12 @@ def simulated(system: System, rate: float, given: Requests | None) -> Simulation
         return simulate(system, None, requests=REQUESTS, given=given)
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
     return simulate(smaller, rate / factor, requests=run_size(smaller), given=given)
+
+
+def saturation(system: System, given: Requests | None) -> float:
+    """Return the highest completion rate that a run of the system shows [requests/s]."""
+    smaller, factor = (system, 1.0) if given is not None else shrunk(system)
+    return saturation_rate(smaller, requests=run_size(smaller), given=given) * factor
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,8 @@ class Prediction(Document):
 
     method is "analytic" or "simulated"; ttft_flavour "steady" (stationary arrivals) or "benchmark"
     (a client's finite run, its initial burst included); `attainment` is the share of requests that
-    meet all objectives together [1], `stability_limit` the highest sustainable rate [requests/s].
+    meet all objectives together [1], `attainment_by` those that meet each, `stability_limit` the
+    highest sustainable rate [requests/s].
     """
 
     problem: Problem
@@ -132,6 +134,7 @@ class Prediction(Document):
     stability_limit: float | None = None
     mean_batch: float | None = None
     attainment: float | None = None
+    attainment_by: Mapping[str, float] = field(default_factory=dict)
     method: str = "analytic"
     ttft_flavour: str = "steady"
     trust: Confidence = field(default_factory=lambda: Confidence(True))
@@ -168,7 +171,9 @@ class Prediction(Document):
         if self.bound:
             lines.append(f"  {self.bound}")
         if self.attainment is not None:
-            lines.append(f"  {self.attainment:.1%} of requests meet all objectives")
+            each = ", ".join(f"{m.upper()} {v:.1%}" for m, v in self.attainment_by.items())
+            alone = f" ({each})" if len(self.attainment_by) > 1 else ""
+            lines.append(f"  {self.attainment:.1%} of requests meet all objectives{alone}")
         return "\n".join(lines)
 
 

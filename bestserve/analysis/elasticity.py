@@ -58,7 +58,8 @@ def elasticities(
     request_rate : where the latency elasticities are taken [req/s]; default 80 % of the goodput
     method : "analytic", "simulated", or "auto", which simulates where trust is low
 
-    Raises InputError (no objectives, closed loop, a rate beyond saturation), InfeasibleError (no goodput).
+    Raises InputError (no objectives, closed loop, a rate beyond saturation), InfeasibleError (no
+    goodput).
     """
     say = progress or (lambda _: None)
     operating = operate(lower(checked_problem(problem)), strategy)

@@ -16,6 +16,7 @@ COMMANDS = (
     "goodput",
     "predict",
     "simulate",
+    "curves",
     "sensitivity",
     "whatif",
     "uncertainty",

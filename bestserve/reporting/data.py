@@ -70,7 +70,7 @@ def pareto_chart(ranking: Ranking, metric: str) -> Chart:
         x_label=f"{label} {up} at the goodput [ms]",
         y_label="goodput per GPU [req/s]",
         series=tuple(series),
-        limits=_limits(slo, metric, "x"),
+        limits=objective_limits(slo, metric, "x"),
         records=rows(
             [
                 {
@@ -132,7 +132,7 @@ def _curve(
             )
             for name in strategies
         ),
-        limits=_limits(slo, metric, "y"),
+        limits=objective_limits(slo, metric, "y"),
         records=rows(
             [{"strategy": n, "request_rate": rate, f"{metric}_ms": ms} for n, rate, ms in points]
         ),
@@ -335,7 +335,8 @@ def _percentile(slo: SLO | None, metric: str) -> str:
     return f"P{100 * _share(slo, metric):g}"
 
 
-def _limits(slo: SLO | None, metric: str, axis: str) -> tuple[Limit, ...]:
+def objective_limits(slo: SLO | None, metric: str, axis: str) -> tuple[Limit, ...]:
+    """Return the threshold of an objective as a line across an axis, if there is one [ms]."""
     threshold = getattr(slo, metric) if slo is not None else None
     if threshold is None:
         return ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +21,43 @@ def save_figures(charts: tuple[Chart, ...], folder: str | Path) -> list[Path]:
 
     ImportError says what to install when Matplotlib is missing.
     """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for chart in charts:
+        written += [save_figure((chart,), target / f"{chart.key}.{s}") for s in ("png", "svg")]
+        written.append(save_csv(chart.records, target / f"{chart.key}.csv"))
+    return written
+
+
+def save_figure(charts: Sequence[Chart], path: Path) -> Path:
+    """Draw charts side by side, two in a row, into one .png, .svg or .pdf; return the path.
+
+    ImportError says what to install when Matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("figures need matplotlib: pip install 'bestserve[report]'") from None
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    written = []
-    for chart in charts:
-        figure = Figure(figsize=SIZE, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(chart, figure.add_subplot())
-        for suffix in ("png", "svg"):
-            path = target / f"{chart.key}.{suffix}"
-            # No date and a fixed salt: the same data give the same file.
-            metadata = {"Date": None} if suffix == "svg" else None
-            figure.savefig(path, dpi=200, metadata=metadata)
-            written.append(path)
-        written.append(save_csv(chart, target / f"{chart.key}.csv"))
-    return written
+    columns = min(len(charts), 2)
+    down = math.ceil(len(charts) / columns)
+    figure = Figure(figsize=(columns * SIZE[0], down * SIZE[1]), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, chart in enumerate(charts, start=1):
+        draw(chart, figure.add_subplot(down, columns, number))
+    # No date and a fixed salt: the same data give the same file.
+    dated = {"svg": "Date", "pdf": "CreationDate"}.get(path.suffix.removeprefix("."))
+    figure.savefig(path, dpi=200, metadata={dated: None} if dated else None)
+    return path
 
 
-def save_csv(chart: Chart, path: Path) -> Path:
-    """Write the rows of a chart and return the path."""
+def save_csv(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write rows and return the path."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        names = list(chart.records[0]) if chart.records else []
-        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer = csv.DictWriter(file, list(records[0]) if records else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(chart.records)
+        writer.writerows(records)
     return path
 
 

@@ -1,0 +1,74 @@
+"""`bestserve curves`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from bestserve.cli.flags import Count, Many
+from bestserve.cli.options import ProblemOptions
+from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.question import Question
+
+COLUMNS = (
+    "strategy",
+    "request_rate",
+    "utilisation",
+    "ttft_mean_ms",
+    "ttft_p90_ms",
+    "ttft_p99_ms",
+    "tpot_mean_ms",
+    "tpot_p90_ms",
+    "tpot_p99_ms",
+    "e2el_p90_ms",
+    "attainment",
+    "method",
+    "trust",
+)
+
+
+def curves(
+    *strategies: str,
+    options: ProblemOptions | None = None,
+    request_rate: Annotated[list[float] | None, Many] = None,
+    points: Annotated[int, Count] = 12,
+    plot: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    format: Format = "table",
+) -> int:
+    """Show TTFT, TPOT, E2EL and attainment of strategies over the request rate.
+
+    Parameters
+    ----------
+    strategies
+        one or several: 2m-tp4 3p-tp2+2d-tp4; default: the best of the ranking
+    options
+        the problem
+    request_rate
+        rates to look at [req/s]; default: from little load to 97 % of saturation
+    points
+        of each curve, where no rates are given
+    plot
+        file to draw into, .html, .png, .svg, .pdf or .csv; may be given several times
+    format
+        table, json, csv, md or html; csv and json have mean, P50, P90 and P99 of everything
+    """
+    from bestserve import api
+    from bestserve.reporting.curves import curves as ask
+
+    problem = (options or ProblemOptions()).build()
+    with progress("curves") as say:
+        named = list(strategies) or [api.rank(problem, progress=say).best.strategy]
+        found = ask(problem, named, rates=request_rate, points=points, progress=say)
+    asked = {"strategies": named, "request_rate": request_rate, "points": points}
+    columns: tuple[str, ...] = COLUMNS if format in ("table", "md") else ()
+    if columns and any(row["status"] != "ok" for row in found.records()):
+        columns = (*columns, "status")
+    emit(found, format, "Over the request rate", columns, Question("curves", problem, asked))
+    if format in ("table", "md"):
+        print()
+        print(found.explain())
+    for path in plot or ():
+        talk(f"wrote {found.save(path)}")
+    return 0
