@@ -21,7 +21,7 @@ COMMANDS = {
     "goodput": "highest rate at which one strategy meets the objectives",
     "allocate": "plan a whole fleet, with a certificate",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
-    "curves": "draw TTFT, TPOT, E2EL and attainment over the request rate",
+    "curves": "draw TTFT, TPOT, E2EL, throughput and attainment over the load",
     "sensitivity": "say by how much each figure moves the answer",
     "whatif": "change figures and compare, or map which strategy wins where",
     "uncertainty": "say how sure the winner is, and what to measure",

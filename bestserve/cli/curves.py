@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bestserve.cli.flags import Count, Many
+from bestserve.cli.flags import Count, Many, Wholes
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress, talk
 from bestserve.cli.question import Question
@@ -23,6 +23,8 @@ COLUMNS = (
     "tpot_p90_ms",
     "tpot_p99_ms",
     "e2el_p90_ms",
+    "output_per_gpu",
+    "output_per_user",
     "attainment",
     "method",
     "trust",
@@ -33,11 +35,12 @@ def curves(
     *strategies: str,
     options: ProblemOptions | None = None,
     request_rate: Annotated[list[float] | None, Many] = None,
+    concurrency: Annotated[list[int] | None, Wholes] = None,
     points: Annotated[int, Count] = 12,
     plot: Annotated[list[Path] | None, Parameter(negative="")] = None,
     format: Format = "table",
 ) -> int:
-    """Show TTFT, TPOT, E2EL and attainment of strategies over the request rate.
+    """Show TTFT, TPOT, E2EL and attainment of strategies over the load.
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ def curves(
         the problem
     request_rate
         rates to look at [req/s]; default: from little load to 97 % of saturation
+    concurrency
+        numbers of clients of a closed loop; default: powers of two up to --max-concurrency
     points
         of each curve, where no rates are given
     plot
@@ -60,12 +65,26 @@ def curves(
     problem = (options or ProblemOptions()).build()
     with progress("curves") as say:
         named = list(strategies) or [api.rank(problem, progress=say).best.strategy]
-        found = ask(problem, named, rates=request_rate, points=points, progress=say)
-    asked = {"strategies": named, "request_rate": request_rate, "points": points}
+        found = ask(
+            problem,
+            named,
+            rates=request_rate,
+            concurrencies=concurrency,
+            points=points,
+            progress=say,
+        )
+    asked = {
+        "strategies": named,
+        "request_rate": request_rate,
+        "concurrency": concurrency,
+        "points": points,
+    }
     columns: tuple[str, ...] = COLUMNS if format in ("table", "md") else ()
+    if columns and problem.workload.closed:
+        columns = (columns[0], "max_concurrency", *columns[1:])
     if columns and any(row["status"] != "ok" for row in found.records()):
         columns = (*columns, "status")
-    emit(found, format, "Over the request rate", columns, Question("curves", problem, asked))
+    emit(found, format, "Over the load", columns, Question("curves", problem, asked))
     if format in ("table", "md"):
         print()
         print(found.explain())

@@ -1,4 +1,7 @@
-"""Latency and attainment over the request rate, as data and as plots."""
+"""Latency, attainment and throughput over the load, as data and as plots.
+
+The load is the request rate or, where clients wait for their answers, their number.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bestserve.errors import InputError
-from bestserve.lowering import lower
+from bestserve.lowering import Lowered, lower
 from bestserve.models.latency import stability_rate
 from bestserve.predicting import Method, checked_rate, predict_strategy
 from bestserve.reporting.chart import Chart, Series, rows
@@ -32,32 +35,45 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Curves(Document):
-    """Predictions of one or several strategies over the request rate.
+    """Predictions of one or several strategies over the load.
 
-    points : one `Prediction` per strategy and rate, rates ascending; a rate that the strategy
+    points : one `Prediction` per strategy and load, loads ascending; a rate that the strategy
         cannot sustain has its status and no latencies
+    output_len : mean answer [tokens]
     """
 
     problem: Problem
     strategies: tuple[str, ...]
     points: tuple[Prediction, ...]
+    output_len: float
 
     def content(self) -> dict[str, Any]:
         """Return the answer as plain data; the problem stands there once."""
         shown = [f.name for f in fields(Prediction) if f.name != "problem"]
-        points = [{name: plain(getattr(p, name)) for name in shown} for p in self.points]
+        points = [
+            {
+                "max_concurrency": p.problem.workload.max_concurrency,
+                **{name: plain(getattr(p, name)) for name in shown},
+            }
+            for p in self.points
+        ]
         return {
             "problem": plain(self.problem),
             "strategies": list(self.strategies),
+            "output_len": self.output_len,
             "points": points,
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one row per strategy and rate: mean, P50, P90 and P99 of each latency [ms]."""
+        """Return one row per strategy and load: mean, P50, P90 and P99 of each latency [ms].
+
+        output_per_gpu : output tokens per second and GPU; output_per_user : 1/TPOT [tokens/s]
+        """
         found = []
         for p in self.points:
             row: dict[str, Any] = {
                 "strategy": p.strategy,
+                "max_concurrency": p.problem.workload.max_concurrency,
                 "request_rate": p.request_rate,
                 "status": p.status.name.lower(),
                 "utilisation": p.utilisation,
@@ -67,19 +83,30 @@ class Curves(Document):
                 for statistic in STATISTICS:
                     value = None if summary is None else milliseconds(getattr(summary, statistic))
                     row[f"{metric}_{statistic}_ms"] = value
+            per_gpu, per_user = self._speeds(p)
+            row |= {"output_per_gpu": per_gpu, "output_per_user": per_user}
             row["attainment"] = p.attainment
             row |= {f"attainment_{m}": p.attainment_by.get(m) for m in METRICS}
             found.append({**row, "method": p.method, "trust": p.trust.level})
         return found
+
+    def _speeds(self, p: Prediction) -> tuple[float | None, float | None]:
+        """Return output tokens per second of a GPU, and of one user while the answer runs."""
+        if p.status is not Status.OK or p.tpot is None:
+            return None, None
+        per_gpu = p.request_rate * self.output_len / Strategy.parse(p.strategy).gpus
+        return per_gpu, 1 / p.tpot.mean if p.tpot.mean > 0 else None
 
     def explain(self) -> str:
         """Return one sentence per strategy: where it saturates, and how many meet objectives."""
         lines = []
         for name in self.strategies:
             own = [p for p in self.points if p.strategy == name]
-            held = [p for p in own if p.status is Status.OK]
+            held = self.held(name)
             limits = [p.stability_limit for p in own if p.stability_limit]
-            line = f"{name}: " + (f"saturates at {min(limits):.4g} req/s" if limits else "")
+            most = max((p.request_rate for p in held), default=0.0)
+            ends = f"saturates at {min(limits):.4g}" if limits else f"carries up to {most:.4g}"
+            line = f"{name}: {ends} req/s"
             shares = [(p.attainment, p.request_rate) for p in held if p.attainment is not None]
             if shares:
                 (first, low), (last, high) = shares[0], shares[-1]
@@ -90,12 +117,16 @@ class Curves(Document):
         return "\n".join(lines)
 
     def charts(self) -> tuple[Chart, ...]:
-        """Return one chart per latency and, with objectives, one of the attainment."""
-        found = [_latency_chart(self, metric) for metric in METRICS]
+        """Return one chart per latency, one of the speeds and, with objectives, the attainment."""
+        found = [*(_latency_chart(self, metric) for metric in METRICS), _speed_chart(self)]
         return tuple([*found, _attainment_chart(self)] if self.problem.slo else found)
 
+    def held(self, strategy: str) -> list[Prediction]:
+        """Return the points of a strategy that have latencies."""
+        return [p for p in self.points if p.strategy == strategy and p.status is Status.OK]
+
     def figure(self, metric: str = "ttft") -> Any:
-        """Return a Plotly figure of "ttft", "tpot", "e2el" or "attainment".
+        """Return a Plotly figure of "ttft", "tpot", "e2el", "speed" or "attainment".
 
         ImportError says what to install when Plotly is missing.
         """
@@ -127,23 +158,28 @@ def curves(
     strategies: str | Strategy | Sequence[str | Strategy],
     *,
     rates: Sequence[float] | None = None,
+    concurrencies: Sequence[int] | None = None,
     points: int = 20,
     method: Method = "auto",
     progress: Progress | None = None,
 ) -> Curves:
-    """Return mean and percentiles of TTFT, TPOT and E2EL, and the attainment, over the rate.
+    """Return mean and percentiles of TTFT, TPOT and E2EL, and the attainment, over the load.
 
     Parameters
     ----------
     strategies : one or several, "2m-tp4"
     rates : of the whole service [requests/s]; default: `points` rates up to 97 % of what each
         strategy sustains, denser towards its end
+    concurrencies : of a closed loop (workload with `max_concurrency`), instead of rates; default:
+        powers of two up to `max_concurrency`
     method : "auto" simulates the points whose analytic answer carries low trust
 
-    Raises as `predict`; InputError for closed loops, whose clients set the rate.
+    Raises as `predict`; InputError for rates of a closed loop or concurrencies of an open one.
     """
-    if problem.workload.closed:
-        raise InputError("a closed loop sets its own rate: leave max_concurrency out of a curve")
+    if problem.workload.closed and rates is not None:
+        raise InputError("a closed loop sets its own rate: give concurrencies, not rates")
+    if not problem.workload.closed and concurrencies is not None:
+        raise InputError("concurrencies belong to a closed loop: set max_concurrency")
     if not 2 <= points <= 1000:
         raise InputError(f"points = {points} must be between 2 and 1000")
     several = [strategies] if isinstance(strategies, str | Strategy) else list(strategies)
@@ -151,19 +187,45 @@ def curves(
     if not parsed:
         raise InputError("no strategy given: write one as 2m-tp4 or 1p1d-tp4")
     lowered = lower(problem)
-    found = []
+    found: list[Prediction] = []
     for strategy in parsed:
-        system = lowered.system(strategy)
-        if rates is None:
-            shares = 1 - np.geomspace(1.0, 1 - HIGHEST, points + 1)[1:]
-            own = [float(share * stability_rate(system)) for share in shares]
+        if problem.workload.closed:
+            loads = _closed_loads(problem, concurrencies)
         else:
-            own = sorted(checked_rate(problem, rate) for rate in rates)
-        for rate in own:
+            loads = _open_loads(lowered, strategy, rates, points)
+        for load, rate in loads:
             if progress is not None:
-                progress(f"{strategy} at {rate:.3g} req/s")
-            found.append(predict_strategy(lowered, strategy, rate, method))
-    return Curves(problem, tuple(str(s) for s in parsed), tuple(found))
+                at = f"{load.problem.workload.max_concurrency} clients" if rate is None else rate
+                progress(f"{strategy} at {at}")
+            found.append(predict_strategy(load, strategy, rate, method))
+    names = tuple(str(s) for s in parsed)
+    return Curves(problem, names, tuple(found), lowered.mean_lengths[1])
+
+
+Load = tuple[Lowered, float | None]
+
+
+def _open_loads(
+    lowered: Lowered, strategy: Strategy, rates: Sequence[float] | None, points: int
+) -> list[Load]:
+    """Return the rates to look at, ascending."""
+    if rates is not None:
+        return [(lowered, rate) for rate in sorted(checked_rate(lowered.problem, r) for r in rates)]
+    limit = stability_rate(lowered.system(strategy))
+    shares = 1 - np.geomspace(1.0, 1 - HIGHEST, points + 1)[1:]
+    return [(lowered, float(share * limit)) for share in shares]
+
+
+def _closed_loads(problem: Problem, concurrencies: Sequence[int] | None) -> list[Load]:
+    """Return the problem with each number of clients, ascending."""
+    workload = problem.workload
+    most = workload.max_concurrency or 1
+    counts = concurrencies or [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
+    loads: list[Load] = []
+    for count in sorted(counts):
+        changed = workload.scaled(max_concurrency=count)
+        loads.append((lower(problem.replaced(workload=changed)), None))
+    return loads
 
 
 def _latency_chart(found: Curves, metric: str) -> Chart:
@@ -173,18 +235,18 @@ def _latency_chart(found: Curves, metric: str) -> Chart:
     shown = STATISTICS if alone else ("p90",)
     series = []
     for name in found.strategies:
-        held = [p for p in found.points if p.strategy == name and p.status is Status.OK]
-        x = tuple(p.request_rate for p in held)
+        held = found.held(name)
+        x = _loads(found, held)
         for s in shown:
             y = tuple(milliseconds(getattr(getattr(p, metric), s)) for p in held)
             series.append(Series(s.replace("p", "P") if alone else name, x=x, y=y))
     figures = "Mean and percentiles" if alone else "P90"
     return Chart(
         key=f"{metric}-curve",
-        title=f"{up} against the request rate" + (f" of {found.strategies[0]}" if alone else ""),
-        summary=f"{figures} of {up} over the request rate, up to saturation.",
+        title=f"{up} against the load" + (f" of {found.strategies[0]}" if alone else ""),
+        summary=f"{figures} of {up} over the load.",
         kind="lines",
-        x_label="request rate of the service [req/s]",
+        x_label=_load_label(found),
         y_label=f"{up} [ms]" if alone else f"P90 {up} [ms]",
         series=tuple(series),
         limits=objective_limits(found.problem.slo, metric, "y"),
@@ -198,8 +260,8 @@ def _attainment_chart(found: Curves) -> Chart:
     alone = len(found.strategies) == 1
     series = []
     for name in found.strategies:
-        held = [p for p in found.points if p.strategy == name and p.status is Status.OK]
-        x = tuple(p.request_rate for p in held)
+        held = found.held(name)
+        x = _loads(found, held)
         together = "all objectives" if alone else name
         series.append(Series(together, x=x, y=tuple(100 * (p.attainment or 0.0) for p in held)))
         for m in held[0].attainment_by if alone and held else ():
@@ -207,11 +269,40 @@ def _attainment_chart(found: Curves) -> Chart:
             series.append(Series(m.upper(), x=x, y=y))
     return Chart(
         key="attainment-curve",
-        title="Attainment against the request rate",
-        summary="Share of requests that meet the objectives, over the request rate.",
+        title="Attainment against the load",
+        summary="Share of requests that meet the objectives, over the load.",
         kind="lines",
-        x_label="request rate of the service [req/s]",
+        x_label=_load_label(found),
         y_label="requests that meet objectives [%]",
         series=tuple(series),
         records=rows(found.records()),
     )
+
+
+def _speed_chart(found: Curves) -> Chart:
+    """What a GPU yields against what a user gets: the trade-off that the load settles."""
+    series = []
+    for name in found.strategies:
+        speeds = [(u, g) for g, u in map(found._speeds, found.held(name)) if g and u]
+        series.append(Series(name, x=tuple(u for u, _ in speeds), y=tuple(g for _, g in speeds)))
+    return Chart(
+        key="speed-curve",
+        title="Throughput against speed",
+        summary="Output of a GPU against the speed of one answer, from low to high load.",
+        kind="lines",
+        x_label="output of one user, 1/TPOT [tokens/s]",
+        y_label="output of one GPU [tokens/s]",
+        series=tuple(series),
+        records=rows(found.records()),
+    )
+
+
+def _loads(found: Curves, held: Sequence[Prediction]) -> tuple[float, ...]:
+    if found.problem.workload.closed:
+        return tuple(float(p.problem.workload.max_concurrency or 0) for p in held)
+    return tuple(p.request_rate for p in held)
+
+
+def _load_label(found: Curves) -> str:
+    closed = found.problem.workload.closed
+    return "clients of the service" if closed else "request rate of the service [req/s]"

@@ -73,7 +73,7 @@ def test_every_format_is_drawn(found, tmp_path):
     with (tmp_path / "curves.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(found.points)
     assert {c.key for c in found.charts()} == {
-        "ttft-curve", "tpot-curve", "e2el-curve", "attainment-curve",
+        "ttft-curve", "tpot-curve", "e2el-curve", "speed-curve", "attainment-curve",
     }  # fmt: skip
     assert len(found.figure("tpot").data) == len(STATISTICS)
     with pytest.raises(InputError, match=r"end it in \.html"):
@@ -99,12 +99,34 @@ def test_questions_without_an_answer_are_refused(problem, changes, word):
         bs.curves(problem, **asked)
 
 
-def test_closed_loops_have_no_rate(problem):
-    closed = problem.replaced(
-        workload=bs.Workload(input_len=1000, output_len=100, max_concurrency=8), slo=None
+@pytest.fixture(scope="module")
+def closed(problem):
+    workload = bs.Workload(input_len=1000, output_len=100, max_concurrency=6)
+    return problem.replaced(workload=workload, slo=None)
+
+
+def test_closed_loops_are_looked_at_over_their_clients(closed):
+    found = bs.curves(closed, "2m-tp1")
+    rows = found.records()
+    assert [r["max_concurrency"] for r in rows] == [1, 2, 4, 6]
+    yields = [r["output_per_gpu"] for r in rows]
+    assert yields == sorted(yields)
+    first = bs.predict(
+        closed.replaced(workload=closed.workload.scaled(max_concurrency=1)), "2m-tp1"
     )
-    with pytest.raises(InputError, match="closed loop"):
-        bs.curves(closed, "2m-tp1")
+    assert yields[0] == pytest.approx(first.request_rate * 100 / 2)
+    assert rows[0]["output_per_user"] == pytest.approx(1 / first.tpot.mean)
+    assert {c.key for c in found.charts()} == {
+        "ttft-curve", "tpot-curve", "e2el-curve", "speed-curve",
+    }  # fmt: skip
+    assert "carries up to" in found.explain()
+
+
+def test_rates_and_clients_are_not_mixed_up(problem, closed):
+    with pytest.raises(InputError, match="concurrencies, not rates"):
+        bs.curves(closed, "2m-tp1", rates=[1.0])
+    with pytest.raises(InputError, match="set max_concurrency"):
+        bs.curves(problem, "2m-tp1", concurrencies=[4])
 
 
 def test_command_prints_draws_and_reruns(capsys, tmp_path):
