@@ -31,9 +31,14 @@ def test_importing_bestserve_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("module", ["bestserve.lowering", "bestserve.solvers.search"])
-def test_a_ranking_needs_no_solver_no_frame_no_compiler(module):
+def test_a_ranking_needs_no_solver_and_no_frame(module):
     loaded = modules_after(f"import {module}")
-    assert not loaded & {"cvxpy", "sympy", "pandas", "plotly", "matplotlib", "numba", "torch"}
+    assert not loaded & {"cvxpy", "sympy", "pandas", "plotly", "matplotlib", "torch"}
+
+
+def test_stating_a_problem_needs_no_compiler():
+    """Only the queues and the simulator have compiled loops."""
+    assert "numba" not in modules_after("import bestserve.lowering")
 
 
 @pytest.mark.parametrize("name", [n for n in bestserve.__all__ if n != "__version__"])
