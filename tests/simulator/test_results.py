@@ -279,6 +279,15 @@ def test_saturation_bounds_the_rate(system: Collocated, tandem: Disaggregated) -
         )
 
 
+def test_saturation_of_equal_requests_does_not_depend_on_how_many_there_are(lane: Lane) -> None:
+    """They complete in waves; the run ends within one."""
+    small = dataclasses.replace(lane, max_num_seqs=300, kv_capacity_tokens=4e5)
+    long = dataclasses.replace(_any(), inputs=np.array([1000.0]), outputs=np.array([200.0]))
+    waves = Collocated(lane=small, lengths=long)
+    limits = [saturation_rate(waves, requests=n) for n in (6000, 7100, 30_000)]
+    assert limits == pytest.approx([limits[-1]] * 3, rel=0.005)
+
+
 def test_goodput_is_where_the_target_stops_holding(system: Collocated) -> None:
     target = Target(ttft=0.25, tpot=0.015)
     found = simulated_goodput(system, target, requests=5000, replications=4)
