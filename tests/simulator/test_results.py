@@ -283,7 +283,7 @@ def test_saturation_of_equal_requests_does_not_depend_on_how_many_there_are(lane
     """They complete in waves; the run ends within one."""
     small = dataclasses.replace(lane, max_num_seqs=300, kv_capacity_tokens=4e5)
     long = dataclasses.replace(_any(), inputs=np.array([1000.0]), outputs=np.array([200.0]))
-    waves = Collocated(lane=small, lengths=long)
+    waves = Collocated(lane=small, replicas=1, lengths=long)
     limits = [saturation_rate(waves, requests=n) for n in (6000, 7100, 30_000)]
     assert limits == pytest.approx([limits[-1]] * 3, rel=0.005)
 
