@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_report import headline, report
 
+from bestserve.catalog import load_engine
 from bestserve.validation.compare import compare_row, labels
 from bestserve.validation.comparison import RowComparison
 from bestserve.validation.errors import summarise
@@ -104,7 +105,7 @@ def with_prior(prepared: Prepared) -> Prepared:
     low = prepared.lowered
     prior = PRIORS[prepared.deployment.engine.preset]
     # A client inside the engine's process adds its own time, whatever the engine's constants.
-    extra = low.engine.a_seq - prepared.deployment.engine_constants.a_seq
+    extra = low.engine.a_seq - load_engine(prepared.deployment.engine.preset).a_seq
     engine = dataclasses.replace(low.engine, **{**prior, "a_seq": prior["a_seq"] + extra})
     problem = low.problem.model_copy(update={"engine": engine})
     return dataclasses.replace(prepared, lowered=dataclasses.replace(low, problem=problem))

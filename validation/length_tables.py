@@ -54,6 +54,13 @@ def detailed_log(name: str) -> tuple[Floats, Floats]:
     return np.array(found["input_lens"], float), np.array(found["output_lens"], float)
 
 
+def accelmark() -> Floats:
+    """Return the prompt lengths of the 300 requests that AccelMark's online runs send [n]."""
+    path = SHARED / "traces" / "accelmark_sharegpt" / "sharegpt_standard_v1_input_lengths.csv"
+    with path.open(encoding="utf-8") as file:
+        return np.array([float(row["input_tokens"]) for row in csv.DictReader(file)][:300])
+
+
 def law(inputs: Floats, outputs: Floats, parts: int) -> tuple[list[float], list[list[float]]]:
     """Return the groups' mean prompts and their parts' mean answers; empty answers stay empty."""
     order = np.argsort(inputs, kind="stable")
@@ -87,6 +94,11 @@ def main() -> None:
         lines.append(f"{name}: Law = (\n    ({', '.join(map(str, means))}),\n    (\n")
         lines += [f"        ({', '.join(map(str, row))}),\n" for row in answers]
         lines.append(f'    ),\n)\n"""{text}"""\n\n')
+    prompts = [round(float(part.mean()), 1) for part in np.array_split(np.sort(accelmark()), 20)]
+    lines.append(f"ACCELMARK_PROMPTS: tuple[float, ...] = ({', '.join(map(str, prompts))})\n")
+    lines.append(
+        '"""Mean prompts of 20 equal parts of AccelMark\'s sharegpt_standard_v1 [tokens]."""\n'
+    )
     TARGET.write_text("".join(lines).rstrip() + "\n", encoding="utf-8")
 
 

@@ -29,6 +29,7 @@ def prefill_attention(
     e_c = c.compute * (head_dim / 128.0) ** c.head_dim_exponent
     if device.generation == "blackwell":
         e_c *= c.blackwell_compute
+    e_c *= device.compute_reach
     work = heads * (2.0 * np.asarray(pairs) + c.query_offset * np.asarray(tokens))
     work = work + c.rows_per_sm * device.sms * np.asarray(longest)
     width = head_dim + v_head_dim
@@ -56,6 +57,8 @@ def decode_attention(
     """
     c = constants.decode
     e_m = c.memory_fp8 if kv_bytes < 2.0 else c.memory
+    if device.generation == "volta":
+        e_m *= c.volta_memory
     width = head_dim + v_head_dim
     reads = np.asarray(context) * kv_heads * width * kv_bytes
     traffic = reads + 2.0 * np.asarray(sequences) * heads * width

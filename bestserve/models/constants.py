@@ -73,6 +73,13 @@ class DecodeAttentionConstants:
     memory: float = _constant(0.85, "1", "measured", ROOFLINE)
     memory_fp8: float = _constant(0.78, "1", "measured", ROOFLINE)
     launch: float = _constant(12e-6, "s", "measured", ROOFLINE)
+    volta_memory: float = _constant(
+        0.33,
+        "1",
+        "measured",
+        "TPOT of 28,650 against 240 tokens of context, Llama-3.1-8B alone on V100S under vLLM "
+        "0.7.3 (AccelMark): 28 % of the bandwidth; engines' paged kernel in FlashAttention's stead",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ class Device:
     network_bandwidth : one way, per GPU, across nodes [B/s]; network_latency [s]
     gpus_per_node : GPUs that share the inner link
     launch_time : host time to launch one kernel without graphs [s]
+    compute_reach : factor on the share of the peak that GEMM and attention kernels reach [1]
     """
 
     flops_bf16: float
@@ -50,6 +51,7 @@ class Device:
     gpus_per_node: int
     generation: Generation
     launch_time: float
+    compute_reach: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,6 +133,7 @@ def gemm_efficiency(
         compute *= g.blackwell_compute
     if device.generation in ("cdna3", "cdna4"):
         compute *= g.cdna_compute
+    compute *= device.compute_reach
     return compute, g.memory_fp4 if runs == "nvfp4" else g.memory
 
 

@@ -22,6 +22,7 @@ UNITS: dict[str, str] = {
     "memory_nominal": "B",
     "memory_bandwidth": "B/s",
     "sms": "1",
+    "compute_reach": "1",
     "link_bandwidth": "B/s",
     "link_latency": "s",
     "network_bandwidth": "B/s",
@@ -63,6 +64,8 @@ class Hardware(Spec):
     memory_nominal : what the vendor prints on the box ("80 GB") [B]; information only
     memory_bandwidth : [B/s]
     sms : streaming multiprocessors, compute units or AI cores [1]
+    compute_reach : by how much GEMM and attention kernels exceed the share of the peak that they
+        reach on other boards [1]; not stated: 1
     link_bandwidth : one way, per GPU, inside the node [B/s]; link_latency : per hop [s]
     network_bandwidth : one way, per GPU, across nodes [B/s]; network_latency [s]
     gpus_per_node : GPUs that share the inner link [1]
@@ -88,6 +91,7 @@ class Hardware(Spec):
     memory_nominal: Figure | None = None
     memory_bandwidth: Figure
     sms: Figure
+    compute_reach: Figure | None = None
     link_bandwidth: Figure
     link_latency: Figure = Field(
         default_factory=lambda: _stand_in(
@@ -153,6 +157,7 @@ class Hardware(Spec):
             gpus_per_node=int(self.gpus_per_node.value),
             generation=self.generation,
             launch_time=self.launch_time.value,
+            compute_reach=1.0 if self.compute_reach is None else self.compute_reach.value,
         )
 
     def with_changes(self, changes: Mapping[str, float | str]) -> Hardware:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from bestserve.models.system import Lengths
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
-from bestserve.validation.length_tables import MIXTRAL_MIX, OPEN_ORCA, SHAREGPT_BASE, Law
+from bestserve.validation.length_tables import (
+    ACCELMARK_PROMPTS,
+    MIXTRAL_MIX,
+    OPEN_ORCA,
+    SHAREGPT_BASE,
+    Law,
+)
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
 from bestserve.validation.tidy import TidyRow
@@ -27,6 +33,11 @@ _SHAREGPT_INPUT = (
 _SHAREGPT_OUTPUT = (
     0.005, 0.026, 0.057, 0.123, 0.268, 0.581, 0.870, 1.111, 1.446, 1.703, 2.151, 2.655, 3.219,
     4.013,
+)  # fmt: skip
+# The same for prompts of about 28,000 tokens: AccelMark's long-context set, from the quartiles and
+# the 99th percentile that its suite file states, the lowest assumed.
+_LONG_CONTEXT = (
+    0.95, 0.96, 0.965, 0.975, 0.985, 0.995, 1.0, 1.007, 1.014, 1.022, 1.03, 1.036, 1.04, 1.045,
 )  # fmt: skip
 ATOMS = 64
 
@@ -106,8 +117,15 @@ def _side(
     median: float | None = getattr(row, f"{side}_p50")
     spread: float | None = getattr(row, f"{side}_std")
     highest = row.output_len_max if side == "output_len" else None
-    if side == "output_len" and median is None and mean is None and "standard_v1" in data:
-        median = suite.output_p50
+    if "standard_v1" in data and suite.output_mean is not None:
+        if side == "output_len" and mean is None:
+            return cut_atoms(suite.output_mean, CHAT_CV, highest or math.inf)
+        if side == "input_len":
+            prompts = np.array(ACCELMARK_PROMPTS)
+            prompts = prompts * ((mean or prompts.mean()) / prompts.mean())
+            return prompts, np.full(len(prompts), 1.0 / len(prompts))
+    if "longctx" in data and side == "input_len" and mean is None and median is not None:
+        return quantile_atoms(_LONG_CONTEXT, median)
     if mean is None and asked is None and limits is None and median is None:
         raise UnpredictableError(Outcome.LENGTHS_MISSING, side)
     if "sharegpt" in data and median is None:
@@ -198,6 +216,19 @@ def truncated_atoms(mean: float, cv: float, highest: float) -> tuple[Floats, Flo
     lengths, weights = LogNormal(mean, cv=cv).atoms(ATOMS)
     lengths = np.minimum(lengths, highest)
     lengths = np.clip(lengths * (mean / float(lengths @ weights)), 1.0, None)
+    return lengths, weights
+
+
+def cut_atoms(mean: float, cv: float, highest: float) -> tuple[Floats, Floats]:
+    """Return atoms of a lognormal law cut at `highest`, with mean `mean` after the cut [tokens]."""
+    if not mean < highest:
+        return _law(Fixed(round(highest)))
+    low, high = mean, 100.0 * mean
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        lengths, weights = LogNormal(middle, cv=cv).atoms(ATOMS)
+        lengths = np.clip(lengths, 1.0, highest)
+        low, high = (middle, high) if float(lengths @ weights) < mean else (low, middle)
     return lengths, weights
 
 

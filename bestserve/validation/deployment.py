@@ -31,6 +31,9 @@ IN_PROCESS_SEQ = 80e-6
 """Host time per sequence and step that a client in vLLM V0's own process adds, answering streams
 between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 
+IN_PROCESS_LIMITS = {"max_num_seqs": 128, "max_num_batched_tokens": 2048}
+"""vLLM V1's SchedulerConfig; only the server and the offline class replace them by larger ones."""
+
 MOST_SEQUENCES = 65_536
 """Running sequences beyond which a stated limit limits nothing."""
 
@@ -148,6 +151,12 @@ def _engine_constants(
         changes["max_num_seqs"] = min(row.max_num_seqs, MOST_SEQUENCES)
     if choice.family == "vllm":
         changes.update(_vllm_prefill(row, choice, engine, model))
+        if suite.runs_eagerly(row):
+            changes |= {"cuda_graphs": False, "phi": 1.0, "phi_moe": 1.0}
+            notes.append(f"without CUDA graphs: {suite.name}")
+        if row.in_process and choice.preset != "vllm-v0":
+            changes |= IN_PROCESS_LIMITS
+            notes.append("an engine without a server keeps the scheduler's own limits")
     if row.in_process and choice.preset == "vllm-v0":
         changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
         notes.append("the client shares the engine's process: more host time per sequence")

@@ -54,3 +54,27 @@ SHAREGPT_BASE: Law = (
 )
 """1,000 ShareGPT prompts completed by the base model Llama-3.1-405B, which ends 38 % of
 them at once (a detailed log of vLLM 0.6.3)."""
+
+ACCELMARK_PROMPTS: tuple[float, ...] = (
+    66.6,
+    71.7,
+    80.0,
+    88.5,
+    96.9,
+    106.9,
+    122.2,
+    154.5,
+    173.8,
+    194.1,
+    218.9,
+    242.0,
+    271.7,
+    312.7,
+    346.5,
+    371.3,
+    397.7,
+    430.3,
+    485.0,
+    560.9,
+)
+"""Mean prompts of 20 equal parts of AccelMark's sharegpt_standard_v1 [tokens]."""

@@ -86,6 +86,9 @@ def protocol_of(row: TidyRow) -> Protocol:
 
 def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float, int, bool]:
     prompts = row.num_prompts or row.completed
+    if suite.long_prompts and "longctx" in (row.dataset_or_lengths or ""):
+        prompts = suite.long_prompts
+        notes.append(f"{prompts} prompts: {suite.name}")
     rate, clients = row.request_rate, row.concurrency
     paced = rate is not None and math.isfinite(rate)
     if row.regime is Regime.BURST or (rate is not None and not paced and clients is None):

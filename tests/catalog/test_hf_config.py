@@ -105,7 +105,11 @@ def test_no_model_type() -> None:
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("llama", {"num_key_value_heads": 11}, "'num_key_value_heads' is 11, which does not divide"),
+        (
+            "llama",
+            {"num_key_value_heads": 11},
+            "'num_key_value_heads' is 11, which does not divide",
+        ),
         (
             "llama",
             {"num_attention_heads": 33, "num_key_value_heads": 33},

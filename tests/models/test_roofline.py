@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestserve.models.attention import decode_attention, prefill_attention
 from bestserve.models.constants import DEFAULT, OperatorConstants, describe
 from bestserve.models.device import Device
-from bestserve.models.roofline import Cost, compute_format, elementwise, gemm, p_norm, peak
+from bestserve.models.roofline import (
+    Cost,
+    compute_format,
+    elementwise,
+    gemm,
+    gemm_efficiency,
+    p_norm,
+    peak,
+)
 
 positive = st.floats(1e-9, 1e3)
 
@@ -75,6 +84,23 @@ def test_formats_fall_back_to_bf16_where_the_device_lacks_them(
     assert peak(a100, "fp8") == a100.flops_bf16
     # The weights still arrive in fewer bytes.
     assert gemm(1.0, 8192, 8192, a100, "fp8").time < gemm(1.0, 8192, 8192, a100, "bf16").time
+
+
+def test_a_board_reaches_its_own_share_of_the_peak(h100: Device) -> None:
+    """`compute_reach` scales compute only, of GEMMs and of prompt attention alike."""
+    half = replace(h100, compute_reach=0.5)
+    assert gemm_efficiency(half, "bf16")[0] == pytest.approx(0.5 * gemm_efficiency(h100, "bf16")[0])
+    assert gemm_efficiency(half, "bf16")[1] == gemm_efficiency(h100, "bf16")[1]
+    args = (5e7, 1e4, 1e4, 32.0, 128.0, 128.0)
+    ratio = prefill_attention(*args, half).compute / prefill_attention(*args, h100).compute
+    assert ratio == pytest.approx(2.0)
+
+
+def test_volta_reads_its_cache_slowly(h100: Device) -> None:
+    args = (1e6, 10.0, 32.0, 8.0, 128.0, 128.0, 2.0)
+    volta = replace(h100, generation="volta")
+    ratio = decode_attention(*args, h100).memory / decode_attention(*args, volta).memory
+    assert ratio == pytest.approx(DEFAULT.decode.volta_memory)
 
 
 def test_every_constant_says_unit_kind_and_source() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestserve.validation import length_tables
-from bestserve.validation.datasets import EARLY, early_or_full_atoms, table_lengths
+from bestserve.validation.datasets import EARLY, cut_atoms, early_or_full_atoms, table_lengths
+from bestserve.validation.deployment import deployment_of
 from bestserve.validation.protocol import protocol_of
 from bestserve.validation.tidy import TidyRow
 
@@ -92,6 +93,58 @@ def test_data_sets_are_recognised(make: Make) -> None:
     assert not protocol_of(orca).blanks_count_zero
 
 
+@given(st.floats(20.0, 500.0))
+def test_cut_answers_keep_their_mean_and_limit(mean: float) -> None:
+    lengths, weights = cut_atoms(mean, 0.75, 512.0)
+    assert lengths.max() <= 512.0
+    assert float(lengths @ weights) == pytest.approx(mean, rel=0.01)
+    assert cut_atoms(600.0, 0.75, 512.0)[0].tolist() == [512.0]
+
+
+ACCELMARK: dict[str, Any] = {
+    "source": "AccelMark (verified)", "request_rate": 5.0, "concurrency": None, "num_prompts": 300,
+    "input_len_mean": None, "output_len_mean": None, "in_process": True,
+}  # fmt: skip
+
+
+def test_accelmark_sends_its_own_prompts(make: Make) -> None:
+    short = make(
+        dataset_or_lengths="sharegpt_standard_v1 (suite C; max_out 512)", output_len_max=512.0,
+        **{**ACCELMARK, "input_len_mean": 236.33},
+    )  # fmt: skip
+    law = protocol_of(short).lengths
+    assert float(law.inputs @ law.input_weights) == pytest.approx(236.33)
+    assert law.inputs.max() < 600  # the longest of its prompts has 592 tokens
+    assert law.outputs.max() == 512.0
+    long = make(
+        dataset_or_lengths="sharegpt_longctx_v1 (suite D)", input_len_p50=28650.0,
+        output_len_p50=256.0, output_len_max=256.0, **ACCELMARK,
+    )  # fmt: skip
+    found = protocol_of(long)
+    assert found.requests == 100
+    assert 0.9 * 28650 < found.lengths.inputs.min() < found.lengths.inputs.max() < 30208
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "sequences", "graphs"),
+    [
+        ("0.7.3", "W4A16", 256, True),
+        ("0.20.1+transformers-5.8.1", "BF16", 128, True),
+        ("0.20.1+transformers-5.8.1", "W4A16", 128, False),
+    ],
+)
+def test_engines_in_the_clients_process(
+    make: Make, version: str, precision: str, sequences: int, graphs: bool
+) -> None:
+    row = make(
+        engine_version=version, precision=precision, gpu="NVIDIA A100-SXM4-80GB",
+        dataset_or_lengths="sharegpt_standard_v1", output_len_max=512.0, **ACCELMARK,
+    )  # fmt: skip
+    engine = deployment_of(row).engine_constants
+    assert engine.max_num_seqs == sequences
+    assert engine.cuda_graphs == graphs
+
+
 def test_tables_are_what_the_script_writes(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,3 +162,4 @@ def test_tables_are_what_the_script_writes(
     exec((tmp_path / "tables.py").read_text(encoding="utf-8"), written)
     for name in LAWS:
         assert written[name] == getattr(length_tables, name)
+    assert written["ACCELMARK_PROMPTS"] == length_tables.ACCELMARK_PROMPTS
