@@ -16,7 +16,8 @@ from bestserve.solvers.allocation.certificate import (
     marginals,
     standard_changes,
 )
-from bestserve.solvers.allocation.evaluator import LETTERS, Evaluated, evaluate
+from bestserve.solvers.allocation.configurations import LETTERS
+from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.plan import Plan, used_rate
 from bestserve.solvers.allocation.result import (

@@ -7,6 +7,7 @@ simulated with requests of one output token; a decode pool behind a prefill that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,9 @@ TOLERANCE = 2e-3
 
 TABLE_SEED, CHECK_SEED = 1, 1001
 """Tables and checks draw different requests: a lucky table does not confirm itself."""
+
+LEAST = 1e-3
+"""Share of saturation below which a goodput counts as none."""
 
 INSTANT = Lane(
     step=StepTime(w=1e-9, c=0.0, e=0.0, a=0.0, k=0.0),
@@ -92,6 +96,20 @@ def labelled_requests(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int
     return Labelled(requests, labels)
 
 
+_recent: list[tuple[tuple[ClassLoad, ...], tuple[int, int, int], Labelled]] = []
+
+
+def _drawn(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int) -> Labelled:
+    """Return `labelled_requests`, kept for the mix at hand: its configurations meet the same."""
+    for known, numbers, drawn in _recent:
+        if known is loads and numbers == (n, seed, role):
+            return drawn
+    drawn = labelled_requests(loads, n, seed, role)
+    _recent.append((loads, (n, seed, role), drawn))
+    del _recent[:-4]
+    return drawn
+
+
 def stage_system(stage: Stage) -> System:
     """Return the queueing system of a stage; its lengths are replaced by labelled requests."""
     nothing = Lengths(
@@ -140,35 +158,55 @@ def run_size(stage: Stage) -> int:
     return min(REQUESTS * max(1, math.ceil(stage.lanes / 4)), MOST_REQUESTS)
 
 
-def measured_goodput(stage: Stage, near: float = 0.0, *, seed: int = TABLE_SEED) -> float:
-    """Return the highest total rate at which every class meets its SLO, by bisection [req/s].
+def measured_goodput(
+    stage: Stage, near: float = 0.0, floor: float = 0.0, *, seed: int = TABLE_SEED
+) -> float:
+    """Return the highest total rate at which every class meets its SLO, by secants [req/s].
 
-    The same requests at every rate; never beyond saturation.
+    The same requests at every rate; never beyond saturation. 0 where some class does not at
+    `floor`, and where none does at a thousandth of saturation.
     """
     system = stage_system(stage)
-    drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
-    limit = saturation_rate(system, seed=seed, given=drawn.requests)
-    if limit <= 0:
-        return 0.0
+    drawn = _drawn(stage.loads, run_size(stage), seed, stage.role)
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
 
-    def holds(rate: float) -> bool:
+    def margin(rate: float) -> float:
         result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
         checks = class_checks(result, drawn.labels, stage.loads, stage.role)
-        return all(check.margin >= 0 for check in checks)
+        return min((check.margin for check in checks), default=0.0)
 
-    low, high = 0.0, limit
-    guess = near if 0 < near < limit else 0.7 * limit
+    if floor > 0 and margin(floor) < 0:
+        return 0.0
+    limit = saturation_rate(system, seed=seed, given=drawn.requests)
+    if limit <= floor or (floor <= 0 and margin(LEAST * limit) < 0):
+        return 0.0
+    guess = near if floor < near < limit else max(0.7 * limit, (floor + limit) / 2)
+    return _closed_in(margin, max(floor, LEAST * limit), limit, guess)
+
+
+def _closed_in(margin: Callable[[float], float], low: float, high: float, guess: float) -> float:
+    """Return the rate at which `margin` turns negative, known to be ≥ 0 at `low` [req/s].
+
+    Secants where both ends have been looked at, kept inside the bracket; an end that stays twice
+    counts half (Illinois).
+    """
+    at_low, at_high, stayed = math.nan, math.nan, ""
     while high - low > TOLERANCE * high:
-        if holds(guess):
-            low = guess
+        value = margin(guess)
+        if value >= 0:
+            low, at_low = guess, value
+            at_high = at_high / 2 if stayed == "high" else at_high
+            stayed = "high"
         else:
-            high = guess
-        if low == 0 and high < 1e-3 * limit:
-            return 0.0
-        guess = math.sqrt(low * high) if low > 0 else high / 3
-        if low > 0 and high == limit:
-            guess = (low + high) / 2
+            high, at_high = guess, value
+            at_low = at_low / 2 if stayed == "low" else at_low
+            stayed = "low"
+        part = at_low / (at_low - at_high)
+        if not 0 <= part <= 1:
+            guess = (low + high) / 2 if low > high / 4 else math.sqrt(low * high)
+            continue
+        edge = 0.45 * TOLERANCE * high
+        guess = min(max(low + part * (high - low), low + edge), high - edge)
     return low
 
 

@@ -375,12 +375,13 @@ def stored(folder: Path) -> list[tuple[str, Tables, Requirements, float]]:
 
 
 def random_problem(
-    seed: int, objective: str, *, noisy: bool = False, side: str = ""
+    seed: int, objective: str, *, noisy: bool = False, side: str = "", straight: float = 0.0
 ) -> tuple[Tables, Requirements]:
     """Return a random problem small enough for `optimum`.
 
     One type of 8 GPUs or two of 5 and 4; two or three classes of one or two models; pools of 1, 2
     or 4 GPUs of which about a third is left out; F(k) = μ k (1 − a/√k), with 3 % noise if asked.
+    straight : share of the pools with F(k) = k F(1) instead, as random routing gives
     side : "" or one of "configurations", "budget", "replicas", "migration", "network", "packing"
     """
     rng = np.random.default_rng([seed, len(side)])
@@ -428,7 +429,9 @@ def random_problem(
             speed *= 1.0 if role == COLLOCATED else 3.5
             loss = rng.uniform(0.1, 0.7)
             goodput = speed * k * (1 - loss / np.sqrt(np.maximum(k, 1)))
-            if noisy:
+            if straight and rng.random() < straight:
+                goodput = speed * k * (1 - loss)
+            elif noisy:
                 goodput *= 1 + 0.03 * rng.standard_normal(k.size)
             goodput = np.maximum.accumulate(np.where(k > 0, goodput, 0.0))
             which = int(model[np.argmax(mixes[q] > 0)])

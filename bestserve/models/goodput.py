@@ -119,23 +119,32 @@ def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
     return best
 
 
-def goodput(system: System, target: Target, *, tolerance: float = 1e-3) -> Goodput:
+def goodput(
+    system: System, target: Target, *, tolerance: float = 1e-3, floor: float = 0.0
+) -> Goodput:
     """Return the highest rate at which `target` holds, within `tolerance` of it.
 
     A target that a lone request misses gives `Status.INFEASIBLE`, rate 0 and the arithmetic in
-    `detail`; one that holds up to the stability limit gives binding "stability".
+    `detail`; one that holds up to the stability limit gives binding "stability". Where the target
+    does not hold at `floor` [1/s], the search ends there with rate 0: less is not asked for.
     """
     if system.arrivals.kind == "closed":
         raise ValueError("a closed loop sets its own rate: goodput needs open arrivals")
-    return _search(evaluator(system), stability_rate(system), target, tolerance)
+    return _search(evaluator(system), stability_rate(system), target, tolerance, floor)
 
 
 def prefill_goodput(
-    lane: Lane, lengths: Lengths, target: Target, arrivals: Arrivals = POISSON
+    lane: Lane,
+    lengths: Lengths,
+    target: Target,
+    arrivals: Arrivals = POISSON,
+    *,
+    floor: float = 0.0,
 ) -> Goodput:
     """Return the goodput of one prefill lane: the TTFT objective of `target` alone.
 
     A joint target's TTFT threshold counts at its attainment, which the whole system cannot beat.
+    `floor` as in `goodput`.
     """
     requests = prepare(lengths)
     engine = engine_of(lane, requests)
@@ -144,6 +153,7 @@ def prefill_goodput(
         lambda rate: prefill_alone(engine, rate, lane_scv(arrivals, "random", 1)),
         prefill_pool.capacity(engine),
         Target(ttft=target.ttft, ttft_percentile=percentile),
+        floor=floor,
     )
 
 
@@ -153,8 +163,10 @@ def decode_goodput(
     target: Target,
     arrivals: Arrivals = POISSON,
     transfer: Transfer = NO_TRANSFER,
+    *,
+    floor: float = 0.0,
 ) -> Goodput:
-    """Return the goodput of one decode lane: the TPOT objective of `target` alone."""
+    """Return the goodput of one decode lane: the TPOT objective alone; `floor` as in `goodput`."""
     requests = prepare(lengths)
     engine = engine_of(lane, requests)
     percentile = target.attainment if target.joint else target.tpot_percentile
@@ -162,6 +174,7 @@ def decode_goodput(
         lambda rate: decode_alone(engine, rate, lane_scv(arrivals, "random", 1), transfer),
         decode_pool.capacity(engine),
         Target(tpot=target.tpot, tpot_percentile=percentile),
+        floor=floor,
     )
 
 
@@ -170,6 +183,7 @@ def _search(
     limit: float,
     target: Target,
     tolerance: float = 1e-3,
+    floor: float = 0.0,
 ) -> Goodput:
     """Bracket and close in on the share of `limit` where the margin changes sign."""
     if not limit > 0:
@@ -194,6 +208,11 @@ def _search(
     low, high = 0.0, NEARLY_SATURATED
     g_low, g_high = math.inf, -math.inf
     share, stayed = 0.6, ""
+    if floor > 0:
+        low, g_low = floor / limit, look(floor / limit)
+        if g_low < 0 or low >= NEARLY_SATURATED:
+            return _below(tried[low][2], floor)
+        share = _next(low, high, g_low, g_high, tolerance, False)
     while True:
         g = look(share)
         # the end that stays twice counts half (Illinois), or secants creep up on one side
@@ -225,6 +244,20 @@ def _search(
         at=found,
         trust=found.trust & Trust.of(*doubts),
         status=found.status,
+    )
+
+
+def _below(found: Latencies, floor: float) -> Goodput:
+    """Return the verdict that the target does not hold at the rate that had to be beaten."""
+    return Goodput(
+        rate=0.0,
+        low=0.0,
+        high=floor,
+        binding="infeasible",
+        at=found,
+        trust=found.trust,
+        status=found.status,
+        detail=f"does not hold at {floor:.4g} requests/s, the least asked for",
     )
 
 

@@ -93,6 +93,7 @@ class FleetModel(Spec):
     model, engine, precision, kv_cache_dtype, …: as in `Problem`
     min_replicas : instances that each of its pools has at least, for availability
     max_num_batched_tokens : values tried; empty: the engine's own and common ones
+    max_num_seqs : values tried where requests decode; empty: the engine's own
     """
 
     model: str | Model
@@ -105,6 +106,7 @@ class FleetModel(Spec):
     tensor_parallel_sizes: tuple[int, ...] | None = None
     pipeline_parallel_sizes: tuple[int, ...] = (1,)
     max_num_batched_tokens: tuple[int, ...] = ()
+    max_num_seqs: tuple[int, ...] = ()
     layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
     min_replicas: int = Field(default=1, ge=1, le=10_000)
 

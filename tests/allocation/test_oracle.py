@@ -54,6 +54,19 @@ def test_equals_brute_force_with_side_constraints(
         assert_optimal(found, tables, required, oracle.optimum(tables, required))
 
 
+@pytest.mark.parametrize("straight", [1.0, 0.5], ids=["all", "half"])
+@pytest.mark.parametrize("side", ["", *SIDES])
+def test_equals_brute_force_where_goodput_is_linear(
+    oracle: ModuleType, exact: Options, side: str, straight: float
+) -> None:
+    """Pools whose instances do not help each other are one integer column each."""
+    for seed in range(300, 309):
+        objective = OBJECTIVES[seed % 3]
+        tables, required = oracle.random_problem(seed, objective, side=side, straight=straight)
+        found = search(tables, required, exact)
+        assert_optimal(found, tables, required, oracle.optimum(tables, required))
+
+
 def test_stored_instances(oracle: ModuleType, exact: Options, root) -> None:
     stored = oracle.stored(root / "solvers" / "instances")
     assert len(stored) >= 20

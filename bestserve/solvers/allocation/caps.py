@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.highs import Options, Stop, solve
-from bestserve.solvers.allocation.reduction import Reduced
+from bestserve.solvers.allocation.reduction import Reduced, from_tables
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     DECODE,
@@ -61,6 +61,32 @@ def attainable(tables: Tables, reduced: Reduced) -> Floats:
             if mine.any():
                 total[role] += gpus * share[mine].max(axis=0)
     return total[COLLOCATED] + np.minimum(total[PREFILL], total[DECODE])
+
+
+def rounding_loss(tables: Tables, requirements: Requirements) -> float:
+    """Return how much keeping all classes apart may cost: an instance each over the GPUs used [1].
+
+    Counted on the pool with most goodput per GPU for each class, collocated or prefill with
+    decode, at the most that any plan serves. inf where some class has no pool.
+    """
+    reduced = from_tables(tables, requirements)
+    if reduced.count == 0 or np.any(attainable(tables, reduced) <= 0):
+        return np.inf
+    cap = tighten(tables, requirements, reduced, Options(), Stop()).cap
+    per_gpu, lost, used = best_slope(reduced) / reduced.size, 0.0, 0.0
+    for w in range(tables.demand.count):
+        alone = tables.mixes[reduced.recipe, w] == 1
+        ways = []
+        for roles in ((COLLOCATED,), (PREFILL, DECODE)):
+            rows = [np.flatnonzero(alone & (reduced.role == role)) for role in roles]
+            if all(mine.size for mine in rows):
+                best = np.array([mine[np.argmax(per_gpu[mine])] for mine in rows])
+                ways.append((float((cap[w] / per_gpu[best]).sum()), int(reduced.size[best].sum())))
+        if not ways:
+            return np.inf
+        gpus, instance = min(ways)
+        used, lost = used + gpus, lost + instance
+    return lost / used if used > 0 else np.inf
 
 
 def best_slope(reduced: Reduced) -> Floats:

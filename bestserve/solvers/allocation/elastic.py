@@ -158,11 +158,13 @@ class _Elastic:
         reduced = reduce_configurations(reduced, grown, loose)
         reduced = shorten(grown, reduced, tables.demand.rate)
         reduced = drop_dominated(reduced, grown, loose)
+        # A minimum of replicas is relaxed by column, so those pools need one per count.
+        fewest = requirements.fewest(tables)[reduced.source[:, 1]]
+        reduced = replace(reduced, linear=reduced.linear & (fewest == 1))
         columns = formulation.choices(reduced)
         self.algebra = formulation.state_algebra(
             grown, loose, reduced, columns, tables.demand.rate, False, 1.0
         )
-        fewest = requirements.fewest(tables)[reduced.source[:, 1]]
         self.few = columns.count < fewest[columns.pool]
         self.model_of = tables.recipe_model()[reduced.recipe[columns.pool]]
         self.growth = growth

@@ -2,8 +2,8 @@
 
 Every engine configuration of every model on every GPU type is lowered once; its goodput is
 evaluated per recipe: each class alone, all classes of the model together, and pairs where a
-model has more than two. Mixes are evaluated on the mix: adding up the loads of classes with
-different objectives overstates goodput.
+model has more than two and the fleet is not large beside its classes. Mixes are evaluated on the
+mix: adding up the loads of classes with different objectives overstates goodput.
 """
 
 from __future__ import annotations
@@ -16,11 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.errors import InputError
-from bestserve.lowering import KV_TRANSFER_SETUP, Lowered, lower, lower_lengths
-from bestserve.models.device import Parallelism
-from bestserve.models.memory import memory_plan
-from bestserve.models.system import Lane, Transfer
-from bestserve.solvers.allocation.stage import ClassLoad, Measure, Stage, stage_goodput
+from bestserve.lowering import lower_lengths
+from bestserve.solvers.allocation.caps import rounding_loss
+from bestserve.solvers.allocation.configurations import (
+    Buildable,
+    Configuration,
+    buildable,
+    deployed_counts,
+    name,
+    slowest_feeds,
+)
+from bestserve.solvers.allocation.contest import NEAR, Rules, contest
+from bestserve.solvers.allocation.stage import ClassLoad, Measure, Stage
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     DECODE,
@@ -30,50 +37,18 @@ from bestserve.solvers.allocation.tables import (
     Requirements,
     Supply,
     Tables,
-    isotone_per_instance,
 )
-from bestserve.solvers.enumerate import TOKEN_BUDGETS, shapes
-from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
-from bestserve.specs.strategy import Pool, Role
+from bestserve.specs.fleet import Fleet, FleetClass
 from bestserve.specs.workload import Workload
 
 Floats = NDArray[np.float64]
+
+SMALL_LOSS = 0.05
+"""Share of the fleet that rounding every class up to whole instances may cost for pairs of classes
+not to be tried: mixes carry no more than their loads added up, so rounding is all they can save,
+half of it on average, and the full mix of every model is tried in any case."""
+
 Say = Callable[[str], None]
-
-LETTERS: tuple[Role, Role, Role] = ("m", "p", "d")
-POOLED_COUNTS = (1, 2, 4, 8, 16)
-"""Lane counts at which pooling is simulated; between them goodput per lane is interpolated in
-1/√k, beyond the last it stays."""
-MIX_CONFIGURATIONS = 3
-"""Configurations per instance size whose mixes are simulated: those whose loads, added up
-(an upper bound), carry most. A screen, not a proof."""
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """One engine configuration of one model on one GPU type, for one role."""
-
-    gpu: int
-    model: int
-    role: int
-    parallelism: Parallelism
-    max_num_batched_tokens: int | None
-    lane: Lane
-    lanes_per_instance: int
-    transfer: Transfer
-
-    def pool(self, replicas: int) -> Pool:
-        """Return `replicas` such instances as strategies write them."""
-        p = self.parallelism
-        return Pool(
-            role=LETTERS[self.role],
-            replicas=replicas,
-            tp=p.tp,
-            pp=p.pp,
-            dp=p.dp,
-            ep=p.ep,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +84,23 @@ class Evaluated:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One model on one GPU type in one role under one recipe: configurations that compete."""
+
+    pair: int
+    role: int
+    recipe: int
+    members: tuple[int, ...]
+    loads: tuple[ClassLoad, ...]
+
+
 def evaluate(fleet: Fleet, measure: Measure | None = None, say: Say | None = None) -> Evaluated:
     """Return the tables of a fleet.
 
     `measure` simulates what formulas cannot (mixes, pooling, low trust); without it there are no
-    mixed recipes. Pairs of (GPU type, model) are evaluated in parallel through joblib, with the
-    backend of the caller's `joblib.parallel_config`.
+    mixed recipes. Tables are made in parallel through joblib, with the backend of the caller's
+    `joblib.parallel_config`.
 
     Raises InputError, UnknownNameError, DataError as lowering does.
     """
@@ -126,205 +112,137 @@ def evaluate(fleet: Fleet, measure: Measure | None = None, say: Say | None = Non
     mixes = _mixes(demand)
     loads = tuple(_load(c) for m in fleet.models for c in m.classes)
     pairs = [(g, m) for g in range(len(fleet.gpus)) for m in range(len(fleet.models))]
-    worst = _worst_bandwidth(fleet)
-    jobs = (delayed(_pair)(fleet, g, m, demand, mixes, loads, worst[g], measure) for g, m in pairs)
-    results = []
-    for (g, m), result in zip(pairs, Parallel(return_as="generator")(jobs), strict=True):
-        results.append(result)
-        if say is not None:
-            say(f"{fleet.models[m].label} on {fleet.gpus[g].label}")
-    reasons = {
-        (fleet.gpus[g].label, fleet.models[m].label): result.reason
-        for (g, m), result in zip(pairs, results, strict=True)
-        if result.reason
-    }
-    configurations = tuple(c for result in results for c in result.configurations)
-    tables = _tables(fleet, demand, mixes, results, configurations)
-    required = _requirements(fleet, tables, configurations)
-    return Evaluated(fleet, tables, required, configurations, loads, reasons)
+    feeds = slowest_feeds(fleet)
+    built = [buildable(fleet, g, m, feeds[g]) for g, m in pairs]
+    running = _running(fleet, built)
+
+    def raced(tasks: Sequence[_Task]) -> list[_Row]:
+        """Return the rows that the tasks give, and tell how many are done."""
+        jobs = (
+            delayed(_raced)(fleet, pairs[t.pair], built[t.pair], t, measure, running) for t in tasks
+        )
+        done = Parallel(return_as="generator")(jobs)
+        rows: list[_Row] = []
+        for n, (task, found) in enumerate(zip(tasks, done, strict=True), start=1):
+            rows += [(task.pair, i, task.recipe, table) for i, table in found]
+            if say is not None:
+                g, m = pairs[task.pair]
+                say(f"{n} of {len(tasks)}: {fleet.models[m].label} on {fleet.gpus[g].label}")
+        return rows
+
+    def evaluated(rows: list[_Row]) -> Evaluated:
+        """Return the rows as tables, however the work was divided."""
+        rows.sort(key=lambda row: row[:3])
+        used = list(dict.fromkeys((pair, i) for pair, i, _, _ in rows))
+        configurations = tuple(built[pair].configurations[i] for pair, i in used)
+        key = {at: n for n, at in enumerate(used)}
+        numbered = [(key[pair, i], recipe, table) for pair, i, recipe, table in rows]
+        return Evaluated(
+            fleet,
+            _tables(fleet, demand, mixes, built, configurations, numbered),
+            _requirements(fleet, [running[pair][i] for pair, i in used]),
+            configurations,
+            loads,
+            _reasons(fleet, pairs, built, {pair for pair, _ in used}),
+        )
+
+    whole = [q for q in range(len(mixes)) if measure is not None or q < demand.count]
+    pairwise = [q for q in whole if 1 < np.count_nonzero(mixes[q]) < _classes(demand, mixes[q])]
+    first = [q for q in whole if q not in pairwise]
+    rows = raced(_tasks(demand, mixes, loads, pairs, built, first))
+    if pairwise:
+        known = evaluated(rows)
+        if rounding_loss(known.tables, known.requirements) > SMALL_LOSS:
+            rows += raced(_tasks(demand, mixes, loads, pairs, built, pairwise))
+    return evaluated(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """What one model can do on one GPU type: rows are (configuration, recipe, goodput by count)."""
-
-    configurations: tuple[Configuration, ...]
-    rows: tuple[tuple[int, int, Floats], ...]
-    supply: tuple[float, float]
-    kv_bytes: float
-    reason: str
+_Row = tuple[int, int, int, Floats]
+"""Pair of model and GPU type, configuration of the pair, recipe, F."""
 
 
-def _pair(
-    fleet: Fleet,
-    g: int,
-    m: int,
+def _classes(demand: Demand, mix: Floats) -> int:
+    """Return how many classes the model of a mix has."""
+    return int(np.sum(demand.model == demand.model[np.argmax(mix > 0)]))
+
+
+def _tasks(
     demand: Demand,
     mixes: Floats,
     loads: tuple[ClassLoad, ...],
-    bandwidth: float,
+    pairs: Sequence[tuple[int, int]],
+    built: Sequence[Buildable],
+    recipes: Sequence[int],
+) -> list[_Task]:
+    """Return the contests of some recipes, the longest ones (of mixes) first."""
+    tasks = []
+    for q in sorted(recipes, reverse=True):
+        parts = np.flatnonzero(mixes[q] > 0)
+        mixed = tuple(replace(loads[w], share=float(mixes[q, w])) for w in parts)
+        whole = any(load.target.e2el is not None for load in mixed)
+        for n, (_, m) in enumerate(pairs):
+            if m != demand.model[parts[0]]:
+                continue
+            # An end-to-end objective cannot be split between two pools.
+            for role in (COLLOCATED,) if whole else (COLLOCATED, PREFILL, DECODE):
+                configurations = built[n].configurations
+                members = tuple(i for i, c in enumerate(configurations) if c.role == role)
+                if members:
+                    tasks.append(_Task(n, role, q, members, mixed))
+    return tasks
+
+
+def _raced(
+    fleet: Fleet,
+    pair: tuple[int, int],
+    built: Buildable,
+    task: _Task,
     measure: Measure | None,
-) -> _Pair:
-    """Evaluate one model on one GPU type; runs in any process."""
+    running: Sequence[Sequence[int]],
+) -> list[tuple[int, Floats]]:
+    """Return (configuration of the pair, F) of one contest; runs in any process."""
     from threadpoolctl import threadpool_limits
 
-    group, model = fleet.gpus[g], fleet.models[m]
+    deployed = running[task.pair]
+    limited = fleet.max_configurations is not None
+    rules = Rules(
+        across=not limited,
+        near=NEAR if limited else 1.0,
+        exempt=tuple(deployed[i] > 0 for i in task.members),
+        node=built.node,
+    )
+    members = [built.configurations[i] for i in task.members]
     with threadpool_limits(limits=1, user_api="blas"):
-        lowered = lower(fleet.problem(group, model, model.classes))
-        configurations, reason = _configurations(lowered, group, model, g, m, bandwidth)
-        kv_bytes = _kv_bytes_per_token(lowered)
-        configurations, rows = _goodputs(
-            fleet, group, configurations, demand, mixes, loads, m, measure
+        found = contest(
+            members, task.loads, fleet.gpus[pair[0]].count, fleet.routing, measure, rules
         )
-    if configurations and not rows:
-        reason = "no configuration meets the objectives of any class, even with one request"
-    power = lowered.hardware.power
-    price = lowered.hardware.price_per_hour
-    supply = (price.value if price else np.nan, power.value if power else np.nan)
-    return _Pair(tuple(configurations), tuple(rows), supply, kv_bytes, "" if rows else reason)
+    return [(task.members[i], table) for i, table in found]
 
 
-def _configurations(
-    lowered: Lowered, group: GpuGroup, model: FleetModel, g: int, m: int, bandwidth: float
-) -> tuple[list[Configuration], str]:
-    """Return the configurations that can be built, and why the last one could not."""
-    found, reason = [], ""
-    roles = [COLLOCATED] if "collocated" in model.layouts else []
-    if "disaggregated" in model.layouts and bandwidth > 0:
-        roles += [PREFILL, DECODE]
-    transfer = Transfer(
-        latency=KV_TRANSFER_SETUP,
-        seconds_per_token=_kv_bytes_per_token(lowered) / bandwidth if bandwidth > 0 else 0.0,
-    )
-    own = lowered.engine.max_num_batched_tokens
-    for role in roles:
-        budgets: list[int | None] = list(model.max_num_batched_tokens)
-        if not budgets:
-            budgets = [None, *(b for b in TOKEN_BUDGETS[LETTERS[role]] if b != own)]
-        if role == DECODE:
-            budgets = [None]
-        for shape in shapes(lowered):
-            if shape.gpus > group.count:
-                continue
-            for budget in budgets:
-                built = lowered.lane(shape, max_num_batched_tokens=budget)
-                if built.lane is None:
-                    reason = built.reason
-                    break
-                found.append(
-                    Configuration(
-                        gpu=g,
-                        model=m,
-                        role=role,
-                        parallelism=shape,
-                        max_num_batched_tokens=budget,
-                        lane=built.lane,
-                        lanes_per_instance=built.lanes_per_instance,
-                        transfer=transfer if role == DECODE else Transfer(),
-                    )
-                )
-    return found, reason
+def _running(fleet: Fleet, built: Sequence[Buildable]) -> list[list[int]]:
+    """Return the instances that run today of every configuration [pair][configuration]."""
+    every = [c for b in built for c in b.configurations]
+    counts = iter(deployed_counts(fleet, every))
+    return [[next(counts) for _ in b.configurations] for b in built]
 
 
-def _kv_bytes_per_token(lowered: Lowered) -> float:
-    """Return the KV cache of one token over all layers [B]."""
-    plan = memory_plan(
-        lowered.model.architecture, lowered.device, Parallelism(), lowered.formats, lowered.engine
-    )
-    return float(plan.kv_bytes_per_token_total)
-
-
-def _goodputs(
+def _reasons(
     fleet: Fleet,
-    group: GpuGroup,
-    configurations: Sequence[Configuration],
-    demand: Demand,
-    mixes: Floats,
-    loads: tuple[ClassLoad, ...],
-    m: int,
-    measure: Measure | None,
-) -> tuple[list[Configuration], list[tuple[int, int, Floats]]]:
-    """Return the configurations worth keeping and their (configuration, recipe, F) rows."""
-    mine = np.flatnonzero(demand.model == m)
-    single: dict[tuple[int, int], Floats] = {}
-    for i, c in enumerate(configurations):
-        most = group.count // c.parallelism.gpus
-        for w in mine.tolist():
-            if c.role != COLLOCATED and loads[w].target.e2el is not None:
-                continue  # an end-to-end objective cannot be split between two pools
-            table = _table(fleet, c, (replace(loads[w], share=1.0),), most, measure)
-            if table[-1] > 0:
-                single[i, w] = table
-    rows = [(i, w, table) for (i, w), table in single.items()]
-    if measure is not None:
-        for q in range(demand.count, len(mixes)):
-            parts = np.flatnonzero(mixes[q] > 0)
-            if demand.model[parts[0]] == m:
-                rows += _mixed(fleet, group, configurations, mixes[q], q, single, loads, measure)
-    used = sorted({i for i, _, _ in rows})
-    place = {i: n for n, i in enumerate(used)}
-    return [configurations[i] for i in used], [(place[i], q, table) for i, q, table in rows]
-
-
-def _mixed(
-    fleet: Fleet,
-    group: GpuGroup,
-    configurations: Sequence[Configuration],
-    mix: Floats,
-    recipe: int,
-    single: dict[tuple[int, int], Floats],
-    loads: tuple[ClassLoad, ...],
-    measure: Measure,
-) -> list[tuple[int, int, Floats]]:
-    """Return the rows of one mixed recipe: its most promising configurations, simulated."""
-    parts = np.flatnonzero(mix > 0).tolist()
-    promise: dict[tuple[int, int], list[tuple[float, int]]] = {}
-    for i, c in enumerate(configurations):
-        if all((i, w) in single for w in parts):
-            added = 1.0 / sum(mix[w] / single[i, w][1] for w in parts if single[i, w][1] > 0)
-            promise.setdefault((c.role, c.parallelism.gpus), []).append((added, i))
-    rows = []
-    for ranked in promise.values():
-        for _, i in sorted(ranked, reverse=True)[:MIX_CONFIGURATIONS]:
-            c = configurations[i]
-            mixed = tuple(replace(loads[w], share=float(mix[w])) for w in parts)
-            most = group.count // c.parallelism.gpus
-            table = _table(fleet, c, mixed, most, measure)
-            if table[-1] > 0:
-                rows.append((i, recipe, table))
-    return rows
-
-
-def _table(
-    fleet: Fleet,
-    c: Configuration,
-    loads: tuple[ClassLoad, ...],
-    most: int,
-    measure: Measure | None,
-) -> Floats:
-    """Return F(0 … most) of one configuration for one mix."""
-    k = np.arange(most + 1)
-    per = c.lanes_per_instance
-
-    def rate(lanes: int, near: float) -> float:
-        routing = fleet.routing if lanes > 1 else "random"
-        stage = Stage(c.role, c.lane, lanes, loads, c.transfer, routing)
-        if lanes > 1 and measure is not None:
-            return measure(stage, near)
-        return stage_goodput(stage, measure)
-
-    alone = rate(1, 0.0)
-    if fleet.routing == "random" or (alone <= 0 and len(loads) == 1):
-        return np.asarray(alone * per * k)
-    counts = [n for n in POOLED_COUNTS if n < 2 * most * per]
-    found = [alone]
-    for n in counts[1:]:
-        found.append(rate(n, found[-1] / counts[len(found) - 1] * n))
-    slope = np.array(found) / counts
-    # Pooling loss falls as 1/√k, so goodput per lane is interpolated on that scale.
-    at = 1.0 / np.sqrt(np.maximum(k * per, 1))
-    each = np.interp(-at, -1.0 / np.sqrt(np.array(counts)), slope)
-    return isotone_per_instance((each * k * per)[None, :])[0]
+    pairs: Sequence[tuple[int, int]],
+    built: Sequence[Buildable],
+    useful: set[int],
+) -> dict[tuple[str, str], str]:
+    """Return why a model has no pool on a GPU type, by their labels."""
+    reasons = {}
+    for n, (g, m) in enumerate(pairs):
+        if n in useful:
+            continue
+        reason = built[n].reason
+        if built[n].configurations:
+            reason = "no configuration meets the objectives of any class, even with one request"
+        if reason:
+            reasons[fleet.gpus[g].label, fleet.models[m].label] = reason
+    return reasons
 
 
 def _demand(fleet: Fleet) -> Demand:
@@ -363,50 +281,22 @@ def _load(c: FleetClass) -> ClassLoad:
     return ClassLoad(c.name, 1.0, lower_lengths(workload), c.slo.target())
 
 
-def _worst_bandwidth(fleet: Fleet) -> list[float]:
-    """Return, per decode GPU type, the slowest network a transfer to one instance may use [B/s].
-
-    Transfers are charged to the network even between instances that happen to share a node.
-    """
-    networks = []
-    for group in fleet.gpus:
-        if group.network_bandwidth is not None:
-            networks.append(group.network_bandwidth)
-        else:
-            model = fleet.models[0]
-            lowered = lower(fleet.problem(group, model, model.classes[:1]))
-            networks.append(lowered.device.network_bandwidth)
-    worst = []
-    for g, group in enumerate(fleet.gpus):
-        ends = [networks[g]]
-        if fleet.cross_type:
-            closed = {(x.source, x.target) for x in fleet.links if x.bandwidth == 0}
-            ends += [
-                n
-                for n, other in zip(networks, fleet.gpus, strict=True)
-                if n > 0 and (other.label, group.label) not in closed
-            ]
-        worst.append(min(ends))
-    return worst
-
-
 def _tables(
     fleet: Fleet,
     demand: Demand,
     mixes: Floats,
-    results: Sequence[_Pair],
+    built: Sequence[Buildable],
     configurations: Sequence[Configuration],
+    rows: Sequence[tuple[int, int, Floats]],
 ) -> Tables:
-    """Put the rows of all pairs into one table."""
-    first = np.cumsum([0] + [len(r.configurations) for r in results])
-    rows = [(int(first[n]) + i, q, f) for n, r in enumerate(results) for i, q, f in r.rows]
+    """Put (configuration, recipe, F) rows into one table."""
     known = max((f.size for _, _, f in rows), default=1)
     goodput = np.zeros((len(rows), known))
     for row, (_, _, table) in zip(goodput, rows, strict=True):
         row[: table.size] = table
         row[table.size :] = table[-1]
     count = len(fleet.models)
-    kv = np.array([max(r.kv_bytes for r in results[m::count]) for m in range(count)])
+    kv = np.array([max(b.kv_bytes for b in built[m::count]) for m in range(count)])
     tokens = np.array([c.input_len.mean_tokens for model in fleet.models for c in model.classes])
     used = [configurations[i] for i, _, _ in rows]
 
@@ -414,7 +304,7 @@ def _tables(
         return np.array(values, dtype=np.int64)
 
     return Tables(
-        supply=_supply(fleet, results),
+        supply=_supply(fleet, built[::count]),
         demand=replace(demand, kv_bytes=kv[demand.model] * tokens),
         mixes=mixes,
         pools=Pools(
@@ -422,37 +312,28 @@ def _tables(
             role=column([c.role for c in used]),
             recipe=column([q for _, q, _ in rows]),
             key=column([i for i, _, _ in rows]),
-            size=column([c.parallelism.gpus for c in used]),
+            size=column([c.gpus for c in used]),
             goodput=goodput,
         ),
-        keys=tuple(_name(fleet, c) for c in configurations),
+        keys=tuple(name(fleet, c) for c in configurations),
     )
 
 
-def _name(fleet: Fleet, c: Configuration) -> str:
-    """Return what a configuration is called: model, role and options, GPU type."""
-    pool = c.pool(1)
-    return f"{fleet.models[c.model].label} {pool.role}{pool.options} on {fleet.gpus[c.gpu].label}"
-
-
-def _supply(fleet: Fleet, results: Sequence[_Pair]) -> Supply:
-    """Return the GPU types; prices and power from the fleet, else from the records."""
+def _supply(fleet: Fleet, built: Sequence[Buildable]) -> Supply:
+    """Return the GPU types, one of `built` each; prices and power from the fleet or the records."""
     names = tuple(g.label for g in fleet.gpus)
-    models = len(fleet.models)
-    known = [results[g * models].supply for g in range(len(fleet.gpus))]
-    price, watts, nic, nodes = [], [], [], []
-    for group, (record_price, record_watts) in zip(fleet.gpus, known, strict=True):
-        price.append(record_price if group.price_per_hour is None else group.price_per_hour)
-        watts.append(record_watts if group.power is None else group.power)
-        model = fleet.models[0]
-        device = lower(fleet.problem(group, model, model.classes[:1])).device
-        nic.append(device.network_bandwidth)
-        nodes.append(device.gpus_per_node)
+    price = [
+        b.price if g.price_per_hour is None else g.price_per_hour
+        for g, b in zip(fleet.gpus, built, strict=True)
+    ]
+    watts = [
+        b.watts if g.power is None else g.power for g, b in zip(fleet.gpus, built, strict=True)
+    ]
     for needed, values, field in (
         (fleet.objective == "min_cost" or fleet.max_cost is not None, price, "price_per_hour"),
         (fleet.max_power is not None, watts, "power"),
     ):
-        missing = [n for n, v in zip(names, values, strict=True) if np.isnan(v)]
+        missing = [n for n, v in zip(names, values, strict=True) if v is None]
         if needed and missing:
             raise InputError(f"GPU type {missing[0]!r} needs {field}: its record states none")
     fabric = np.full((len(names), len(names)), np.inf)
@@ -463,39 +344,28 @@ def _supply(fleet: Fleet, results: Sequence[_Pair]) -> Supply:
     return Supply(
         names=names,
         gpus=np.array([g.count for g in fleet.gpus], dtype=np.int64),
-        node_size=np.array(nodes, dtype=np.int64),
-        price=np.nan_to_num(np.array(price)),
-        watts=np.nan_to_num(np.array(watts)),
-        nic=np.array(nic),
+        node_size=np.array([b.node for b in built], dtype=np.int64),
+        price=np.array([v or 0.0 for v in price]),
+        watts=np.array([v or 0.0 for v in watts]),
+        nic=np.array([b.nic for b in built]),
         fabric=fabric,
         network_share=fleet.network_share,
     )
 
 
-def _requirements(
-    fleet: Fleet, tables: Tables, configurations: Sequence[Configuration]
-) -> Requirements:
-    """Return what the plan must respect. A mix without rates asks for headroom over its shares."""
-    running = np.zeros(len(configurations), dtype=np.int64)
-    for d in fleet.deployed:
-        for pool in d.parsed():
-            matches = [
-                i
-                for i, c in enumerate(configurations)
-                if (fleet.gpus[c.gpu].label, fleet.models[c.model].label) == (d.gpu, d.model)
-                and c.pool(pool.replicas) == pool
-            ]
-            if matches:
-                running[matches[0]] += pool.replicas
-    objective = "max_headroom" if fleet.mix_only else fleet.objective
+def _requirements(fleet: Fleet, running: Sequence[int]) -> Requirements:
+    """Return what the plan must respect; `running`: today's instances per configuration.
+
+    A mix without rates asks for headroom over its shares.
+    """
     return Requirements(
-        objective=objective,
+        objective="max_headroom" if fleet.mix_only else fleet.objective,
         max_gpus=fleet.max_gpus,
         max_cost=fleet.max_cost,
         max_watts=fleet.max_power,
         max_configurations=fleet.max_configurations,
         min_replicas=np.array([m.min_replicas for m in fleet.models], dtype=np.int64),
-        deployed=running if fleet.deployed else np.zeros(0, dtype=np.int64),
+        deployed=np.array(running if fleet.deployed else [], dtype=np.int64),
         start_price=fleet.start_price,
         max_started_gpus=fleet.max_started_gpus,
     )

@@ -115,7 +115,7 @@ def window(
     for centre in centres:
         at = centre[columns.pool]
         reach = np.maximum(3.0, WINDOW * at)
-        keep |= (at > 1e-9) & (np.abs(columns.count - at) <= reach)
+        keep |= (at > 1e-9) & (columns.repeated | (np.abs(columns.count - at) <= reach))
     small = columns.count < reduced.fewest[columns.pool] + 5
     return keep | (np.isin(columns.pool, extra) & small)
 
@@ -172,9 +172,9 @@ def improve(
         """Return the columns of the next window."""
         centres = [points.last]
         if best is not None:
-            chosen = best[place] > 0.5
+            chosen, count = columns.instances(best[place])
             mine = np.zeros(reduced.count)
-            np.maximum.at(mine, columns.pool[chosen], columns.count[chosen])
+            np.maximum.at(mine, columns.pool[chosen], count)
             centres = [points.last, mine] if trial < 2 else [mine]
         weight = points.used + 1e-3
         many = min(EXTRAS[min(trial, len(EXTRAS) - 1)], reduced.count)

@@ -1,7 +1,8 @@
 """The multiple-choice formulation: one binary per (pool, instance count).
 
 Variables
-    x_j ∈ {0, 1}    column j = (pool p, count k) is chosen
+    x_j ∈ {0, 1}    column j = (pool p, count k) is chosen; where F(k) = k F(1), one column with
+                    k = 1 and x_j ∈ {0 … K} says the same
     f ≥ 0           rate of a class that goes from prefill on one GPU type to decode on another,
                     in units of the class's cap
     t               served share of the cap: one number ("max_headroom") or one per class
@@ -43,11 +44,25 @@ class Columns:
     """What can be chosen, one row each [j].
 
     pool : row of the reduced pools; count : instances; goodput : F(count) [req/s]
+    high : how often the column can be taken: once, or up to the pool's most where it stands for
+    any number of instances
     """
 
     pool: Ints
     count: Ints
     goodput: Floats
+    high: Floats
+
+    @property
+    def repeated(self) -> NDArray[np.bool_]:
+        """Whether a column may be taken several times [j]."""
+        return self.high > 1
+
+    def instances(self, x: Floats) -> tuple[Ints, Ints]:
+        """Return the columns taken in a point `x` [j], and the instances that each stands for."""
+        times = np.rint(x).astype(np.int64)
+        taken = np.flatnonzero(times > 0)
+        return taken, np.asarray(self.count[taken] * times[taken], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +88,21 @@ class Programme:
 
 
 def choices(reduced: Reduced) -> Columns:
-    """Return one column per pool and allowed instance count."""
-    lengths = reduced.most - reduced.fewest + 1
+    """Return one column per pool and allowed instance count; one for all where F is linear."""
+    single = reduced.linear & (reduced.fewest == 1)
+    lengths = np.where(single, 1, reduced.most - reduced.fewest + 1)
     pool = np.repeat(np.arange(reduced.count), lengths)
     first = np.cumsum(lengths) - lengths
     count = np.arange(lengths.sum()) - np.repeat(first - reduced.fewest, lengths)
-    return Columns(pool, count, reduced.goodput[pool, count])
+    high = np.where(single, reduced.most, 1)[pool].astype(np.float64)
+    return Columns(pool, count, reduced.goodput[pool, count], high)
 
 
 def slopes(reduced: Reduced, per_instance: Floats) -> Columns:
     """Return one continuous column per pool that brings `per_instance` each [req/s]."""
     pool = np.arange(reduced.count)
-    return Columns(pool, np.ones(reduced.count, dtype=np.int64), per_instance)
+    one = np.ones(reduced.count, dtype=np.int64)
+    return Columns(pool, one, per_instance, reduced.most.astype(np.float64))
 
 
 def state(
@@ -122,12 +140,9 @@ def state_algebra(
 ) -> Algebra:
     """Return the blocks of the programme."""
     algebra = Algebra()
-    most = reduced.most[columns.pool].astype(np.float64)
-    algebra.variables["x"] = (
-        Variable(most) if linear else Variable(np.ones(columns.pool.size), "binary")
-    )
+    algebra.variables["x"] = Variable(columns.high, "continuous" if linear else "integer")
     gpus = (reduced.size[columns.pool] * columns.count).astype(np.float64)
-    _choose(algebra, tables, requirements, reduced, columns, linear)
+    _choose(algebra, tables, requirements, reduced, columns)
     _gpu_rows(algebra, tables, requirements, reduced, columns, gpus)
     _packing_rows(algebra, tables, reduced, columns)
     charge = _migration(algebra, tables, requirements, reduced, columns, gpus)
@@ -149,19 +164,20 @@ def _choose(
     requirements: Requirements,
     reduced: Reduced,
     columns: Columns,
-    linear: bool,
 ) -> None:
     """One size per pool, and at most so many configurations."""
     width = columns.pool.size
     names = tuple(f"pool {p}" for p in range(reduced.count))
     member = _sparse(columns.pool, np.arange(width), np.ones(width), (reduced.count, width))
+    room = np.ones(reduced.count)
+    np.maximum.at(room, columns.pool, columns.high)
     if requirements.max_configurations is None:
-        if not linear:
-            algebra.add("one size", {"x": member}, np.ones(reduced.count), names)
+        several = np.flatnonzero(room == 1)
+        labels = tuple(names[p] for p in several)
+        algebra.add("one size", {"x": member[several]}, np.ones(several.size), labels)
         return
     keys, used = np.unique(pool_keys(tables, reduced), return_inverse=True)
     algebra.variables["u"] = Variable(np.ones(keys.size), "binary")
-    room = reduced.most.astype(np.float64) if linear else np.ones(reduced.count)
     switch = _sparse(np.arange(reduced.count), used, -room, (reduced.count, keys.size))
     terms = {"x": member, "u": switch}
     algebra.add("configuration in use", terms, np.zeros(reduced.count), names)

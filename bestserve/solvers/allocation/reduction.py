@@ -37,6 +37,7 @@ class Reduced:
     goodput : [p, K + 1] clipped at the caps [req/s]; source : [p, K + 1] row of
     `Tables.pools` that reaches it; most, fewest : instance counts allowed (0 is always) [p]
     pooling : whether one pool never does less than the same instances in two [p]
+    linear : whether k instances do k times what one does, before any cap [p]
     """
 
     gpu: Ints
@@ -48,6 +49,7 @@ class Reduced:
     most: Ints
     fewest: Ints
     pooling: NDArray[np.bool_]
+    linear: NDArray[np.bool_]
 
     @property
     def count(self) -> int:
@@ -72,6 +74,9 @@ def from_tables(tables: Tables, requirements: Requirements) -> Reduced:
         ],
         dtype=bool,
     )
+    k = np.arange(known + 1)
+    straight = np.abs(pools.goodput - pools.goodput[:, 1:2] * k) <= SLACK * pools.goodput[:, -1:]
+    linear = np.all(straight | (k[None, :] > most[:, None]), axis=1) if known else pooling
     live = (most > 0) & (pools.goodput[np.arange(pools.count), most] > 0)
     reduced = Reduced(
         gpu=pools.gpu,
@@ -83,6 +88,7 @@ def from_tables(tables: Tables, requirements: Requirements) -> Reduced:
         most=most,
         fewest=requirements.fewest(tables),
         pooling=pooling,
+        linear=linear,
     )
     return reduced.take(live & (reduced.fewest <= most))
 
@@ -98,7 +104,7 @@ def reduce_configurations(reduced: Reduced, tables: Tables, requirements: Requir
     changed = np.any(np.diff(groups[:, order], axis=1) != 0, axis=0)
     members = np.split(order, np.flatnonzero(changed) + 1)
     known = reduced.goodput.shape[1] - 1
-    kept, goodput, source, pooling = [], [], [], []
+    kept, goodput, source, pooling, linear = [], [], [], [], []
     for rows in members:
         winner = rows[np.argmax(reduced.goodput[rows], axis=0)]
         columns = np.arange(winner.size)
@@ -110,11 +116,13 @@ def reduce_configurations(reduced: Reduced, tables: Tables, requirements: Requir
             goodput.append(best[None, :])
             source.append(reduced.source[winner, columns][None, :])
             pooling.append(reduced.pooling[rows] if rows.size == 1 else np.ones(1, dtype=bool))
+            linear.append(np.array([bool(np.all(reduced.linear[rows]))]))
         else:
             kept.append(rows)
             goodput.append(reduced.goodput[rows])
             source.append(reduced.source[rows])
             pooling.append(reduced.pooling[rows])
+            linear.append(reduced.linear[rows])
     if not kept:
         return reduced
     first = np.concatenate(kept)
@@ -128,6 +136,7 @@ def reduce_configurations(reduced: Reduced, tables: Tables, requirements: Requir
         most=reduced.most[first],
         fewest=reduced.fewest[first],
         pooling=np.concatenate(pooling),
+        linear=np.concatenate(linear),
     )
 
 

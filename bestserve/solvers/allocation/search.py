@@ -50,6 +50,13 @@ WINDOWS = ((0.15, 1), (0.35, 4))
 """Windows before and after the first rounding cuts: share of the time, and how many without gain
 end them."""
 
+COMPACT = 4
+"""Columns a pool up to which HiGHS searches by itself: with goodput linear in the instances, one
+integer column a pool, it proves 1 % on 4,096 GPUs sooner than windows find a plan."""
+
+DIRECT_SHARE = 0.7
+"""Share of the time for that; the rest is for the proof."""
+
 CUTS_SHARE = 0.1
 """Share of the time for each round of cuts between windows; the rest is for the proof."""
 
@@ -193,8 +200,10 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
     _raise_bound(state, relaxed.bound, "relaxation")
     state.report("relaxation")
     narrowed = untouched(programme.compiled.model, relaxed)
-    if columns.pool.size > SMALL:
+    if columns.pool.size > max(SMALL, COMPACT * reduced.count):
         narrowed = _windows(state, narrowed, capped.cap)
+    elif columns.pool.size > SMALL:
+        _direct(state)
 
     def found(point: Floats, value: float) -> None:
         state.point = point
@@ -211,6 +220,20 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
         _coverings(state),
     )
     _conclude(state, proof)
+
+
+def _direct(state: _State) -> None:
+    """Let HiGHS search as it is for most of the time: it is good where most pools are linear."""
+    assert state.programme is not None
+    model, options = state.programme.compiled.model, state.options
+    limited = replace(options, seconds=DIRECT_SHARE * min(options.seconds, state.stop.left))
+    outcome = solve(model, limited, start=state.point, stop=state.stop, watch=_watch(state))
+    state.nodes += outcome.nodes
+    if outcome.point is not None:
+        state.point = outcome.point
+    if not outcome.infeasible:
+        _raise_bound(state, outcome.bound, "branch and bound")
+    state.report("branch and bound")
 
 
 def _reduce(state: _State, reduce: bool) -> tuple[Capped, Reduced]:
@@ -356,17 +379,18 @@ def _locate(state: _State, plan: Plan) -> Floats | None:
         row = exact[0] if exact.size else rows[np.argmax(reduced.size[rows])]
         count[row] += k * int(pools.size[p] // reduced.size[row])
     count = np.minimum(count, reduced.most)
-    chosen = (count[columns.pool] == columns.count) & (count[columns.pool] > 0)
-    return _complete(state, chosen)
+    wanted = count[columns.pool]
+    exactly = (wanted == columns.count) & (wanted > 0)
+    return _complete(state, np.where(columns.repeated, wanted, exactly).astype(np.float64))
 
 
-def _complete(state: _State, chosen: NDArray[np.bool_]) -> Floats | None:
-    """Return the best point in which exactly the columns `chosen` are taken."""
+def _complete(state: _State, taken: Floats) -> Floats | None:
+    """Return the best point in which every column is taken as often as `taken` says [j]."""
     assert state.programme is not None
     model = state.programme.compiled.model
     place = state.programme.compiled.columns["x"]
     low, high = model.low.copy(), model.high.copy()
-    low[place] = high[place] = chosen.astype(float)
+    low[place] = high[place] = taken
     outcome = solve(replace(model, low=low, high=high), replace(state.options, gap=0.0))
     return outcome.point
 
@@ -378,9 +402,8 @@ def _best_plan(state: _State, start: Plan | None) -> Plan | None:
         return best
     reduced, columns = state.reduced, state.programme.columns
     place = state.programme.compiled.columns["x"]
-    chosen = np.flatnonzero(state.point[place] > 0.5)
-    source = reduced.source[columns.pool[chosen], columns.count[chosen]]
-    count = np.asarray(columns.count[chosen], dtype=np.int64)
+    chosen, count = columns.instances(state.point[place])
+    source = reduced.source[columns.pool[chosen], count]
     plan = assign(state.tables, state.requirements, source, count)
     if plan is None or not _valid(state, plan):
         untrimmed = assign(state.tables, state.requirements, source, count, trim=False)

@@ -36,8 +36,9 @@ class Stage:
     routing: Routing = "random"
 
 
-Measure = Callable[[Stage, float], float]
-"""Simulates: (stage, a guess [req/s]) → highest total rate at which every class meets its SLO."""
+Measure = Callable[[Stage, float, float], float]
+"""Simulates: (stage, a guess, a floor [req/s]) → highest total rate at which every class meets its
+SLO; 0 where they do not at the floor."""
 
 
 def stage_target(role: int, target: Target) -> Target:
@@ -49,28 +50,30 @@ def stage_target(role: int, target: Target) -> Target:
     return Target(tpot=target.tpot, tpot_percentile=target.tpot_percentile)
 
 
-def stage_goodput(stage: Stage, measure: Measure | None = None) -> float:
+def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0.0) -> float:
     """Return the highest total rate of the mix at which every class meets its SLO [req/s].
 
     Analytic for one class under random routing, where lanes are independent and the goodput of
     the pool is that of a lane times their number; simulated for mixes, for routing that pools,
     and where the analytic answer carries low trust. Without `measure`, those are 0 (mixes and
-    pooling) or analytic (low trust).
+    pooling) or analytic (low trust). What does not reach `floor` is 0, and known sooner.
     """
     if len(stage.loads) > 1 or (stage.routing != "random" and stage.lanes > 1):
-        return 0.0 if measure is None else measure(stage, 0.0)
-    load = stage.loads[0]
+        return 0.0 if measure is None else measure(stage, floor, floor)
+    load, least = stage.loads[0], floor / stage.lanes
     target = stage_target(stage.role, load.target)
     asked = (target.ttft, target.tpot, target.e2el)
     if stage.role == COLLOCATED:
         system = Collocated(lane=stage.lane, replicas=1, lengths=load.lengths)
-        found = goodput(system, target)
+        found = goodput(system, target, floor=least)
     elif stage.role == PREFILL:
-        found = prefill_goodput(stage.lane, load.lengths, target)
+        found = prefill_goodput(stage.lane, load.lengths, target, floor=least)
     else:
-        found = decode_goodput(stage.lane, load.lengths, target, Arrivals(), stage.transfer)
+        found = decode_goodput(
+            stage.lane, load.lengths, target, Arrivals(), stage.transfer, floor=least
+        )
     rate = found.rate
-    if rate > 0 and not found.trust.high and measure is not None and any(asked):
+    if not found.trust.high and measure is not None and any(asked) and found.high > 0:
         single = Stage(stage.role, stage.lane, 1, stage.loads, stage.transfer)
-        rate = measure(single, rate)
+        rate = measure(single, rate, least)
     return rate * stage.lanes
