@@ -34,7 +34,10 @@ from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 REQUESTS = 20_000
 """Requests per run and four lanes: goodput to about 1.5 % (coefficient of variation)."""
 
-MOST_REQUESTS = 100_000
+MOST_INDEPENDENT, MOST_POOLED = 8, 64
+"""Lanes simulated at most, under random routing and any other. Lanes are alike: under random
+routing each is a system of its own, so a few at the rate of each stand for all; behind a router
+that looks at load, goodput per lane has stopped rising by then."""
 
 TOLERANCE = 2e-3
 """Relative width at which bisection stops: below the noise of a run."""
@@ -154,8 +157,37 @@ def class_checks(
 
 
 def run_size(stage: Stage) -> int:
-    """Return how many requests to simulate: more for more lanes, within bounds."""
-    return min(REQUESTS * max(1, math.ceil(stage.lanes / 4)), MOST_REQUESTS)
+    """Return how many requests to simulate: 5,000 a lane, and more for less than four lanes."""
+    return REQUESTS * math.ceil(stage.lanes / 4)
+
+
+def stand_in(stage: Stage) -> Stage:
+    """Return the stage with as many lanes as have to be simulated."""
+    most = MOST_INDEPENDENT if stage.routing == "random" else MOST_POOLED
+    return replace(stage, lanes=min(stage.lanes, most))
+
+
+def stand_ins(prefill: Stage, decode: Stage) -> tuple[Stage, Stage]:
+    """Return two stages in tandem with as many lanes as have to be simulated.
+
+    Their proportion is kept to within 1 %, because the rate of a lane on either side is what
+    latency depends on; where it cannot be, they stay as they are.
+    """
+    if max(prefill.lanes, decode.lanes) <= MOST_POOLED:
+        return prefill, decode
+    few, many = sorted((prefill.lanes, decode.lanes))
+    lanes = np.arange(1, MOST_POOLED + 1)
+    fewer = np.maximum(np.rint(lanes * few / many), 1).astype(int)
+    off = np.abs(fewer / lanes - few / many) / (few / many)
+    close = np.flatnonzero(off <= 0.01)
+    if close.size == 0:
+        return prefill, decode
+    best = int(close[-1])
+    sizes = {few: int(fewer[best]), many: int(lanes[best])}
+    return (
+        replace(prefill, lanes=sizes[prefill.lanes]),
+        replace(decode, lanes=sizes[decode.lanes]),
+    )
 
 
 def measured_goodput(
@@ -164,8 +196,12 @@ def measured_goodput(
     """Return the highest total rate at which every class meets its SLO, by secants [req/s].
 
     The same requests at every rate; never beyond saturation. 0 where some class does not at
-    `floor`, and where none does at a thousandth of saturation.
+    `floor`, and where none does at a thousandth of saturation. Many lanes are simulated by some
+    of them (`stand_in`).
     """
+    whole, stage = stage.lanes, stand_in(stage)
+    scale = stage.lanes / whole
+    near, floor = near * scale, floor * scale
     system = stage_system(stage)
     drawn = _drawn(stage.loads, run_size(stage), seed, stage.role)
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
@@ -181,7 +217,7 @@ def measured_goodput(
     if limit <= floor or (floor <= 0 and margin(LEAST * limit) < 0):
         return 0.0
     guess = near if floor < near < limit else max(0.7 * limit, (floor + limit) / 2)
-    return _closed_in(margin, max(floor, LEAST * limit), limit, guess)
+    return _closed_in(margin, max(floor, LEAST * limit), limit, guess) / scale
 
 
 def _closed_in(margin: Callable[[float], float], low: float, high: float, guess: float) -> float:
@@ -212,27 +248,30 @@ def _closed_in(margin: Callable[[float], float], low: float, high: float, guess:
 
 def checked(stage: Stage, rate: float, *, seed: int = CHECK_SEED) -> list[ClassCheck]:
     """Simulate a stage at a rate with fresh requests and return how each class fared."""
-    system = stage_system(stage)
-    drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
-    prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
-    result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
-    return class_checks(result, drawn.labels, stage.loads, stage.role)
+    part = stand_in(stage)
+    drawn = labelled_requests(part.loads, run_size(part), seed, part.role)
+    prepared = prepare(stage_system(part), len(drawn.requests), seed, drawn.requests)
+    result = run_prepared(prepared, rate * part.lanes / stage.lanes, (OPEN_WARMUP, OPEN_COOLDOWN))
+    return class_checks(result, drawn.labels, part.loads, part.role)
 
 
 def checked_tandem(
     prefill: Stage, decode: Stage, rate: float, *, seed: int = CHECK_SEED
 ) -> list[ClassCheck]:
     """Simulate a prefill pool that feeds a decode pool and return how each class fared."""
-    front = stage_system(prefill)
+    first, second = stand_ins(prefill, decode)
+    front = stage_system(first)
     assert isinstance(front, Disaggregated)
     system = replace(
         front,
-        decode=decode.lane,
-        decode_replicas=decode.lanes,
-        transfer=decode.transfer,
+        decode=second.lane,
+        decode_replicas=second.lanes,
+        transfer=second.transfer,
     )
-    size = max(run_size(prefill), run_size(decode))
-    drawn = labelled_requests(decode.loads, size, seed, DECODE)
+    size = max(run_size(first), run_size(second))
+    drawn = labelled_requests(second.loads, size, seed, DECODE)
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
-    result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
-    return class_checks(result, drawn.labels, decode.loads, COLLOCATED)
+    # Rounded proportions: the rate at which neither side has less to do than in the plan.
+    share = max(first.lanes / prefill.lanes, second.lanes / decode.lanes)
+    result = run_prepared(prepared, rate * share, (OPEN_WARMUP, OPEN_COOLDOWN))
+    return class_checks(result, drawn.labels, second.loads, COLLOCATED)

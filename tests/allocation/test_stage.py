@@ -11,6 +11,8 @@ from bestserve.fleet_referee import (
     labelled_requests,
     measured_goodput,
     run_size,
+    stand_in,
+    stand_ins,
 )
 from bestserve.models.step_time import StepTime
 from bestserve.models.system import Lane, Lengths, Target, Transfer
@@ -106,4 +108,52 @@ def test_an_unreachable_objective_has_no_goodput() -> None:
 
 def test_more_lanes_are_simulated_with_more_requests() -> None:
     sizes = [run_size(Stage(COLLOCATED, LANE, n, (SHORT,))) for n in (1, 4, 8, 64)]
-    assert sizes == [20_000, 20_000, 40_000, 100_000]
+    assert sizes == [20_000, 20_000, 40_000, 320_000]
+
+
+def test_some_lanes_stand_for_many() -> None:
+    assert stand_in(Stage(PREFILL, LANE, 900, (SHORT,))).lanes == 8
+    assert stand_in(Stage(PREFILL, LANE, 3, (SHORT,))).lanes == 3
+    pooled = Stage(PREFILL, LANE, 900, (SHORT,), routing="least_outstanding")
+    assert stand_in(pooled).lanes == 64
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode"), [(3, 2), (300, 200), (700, 1), (1, 500), (411, 97), (1000, 999)]
+)
+def test_tandems_keep_their_proportion(prefill: int, decode: int) -> None:
+    first, second = stand_ins(
+        Stage(PREFILL, LANE, prefill, (SHORT,)), Stage(DECODE, LANE, decode, (SHORT,))
+    )
+    if max(prefill, decode) <= 64 or max(prefill, decode) > 64 * min(prefill, decode):
+        assert (first.lanes, second.lanes) == (prefill, decode)
+    else:
+        assert max(first.lanes, second.lanes) <= 64
+        assert first.lanes / second.lanes == pytest.approx(prefill / decode, rel=0.011)
+
+
+def test_hundreds_of_lanes_fare_as_one_at_the_same_rate_each() -> None:
+    one = checked(Stage(COLLOCATED, LANE, 1, MIX), 4.0)
+    many = checked(Stage(COLLOCATED, LANE, 600, MIX), 2400.0)
+    for a, b in zip(one, many, strict=True):
+        assert (a.name, a.metric) == (b.name, b.metric)
+        assert b.share == pytest.approx(a.share, abs=0.02)
+
+
+def test_hundreds_of_lanes_in_tandem_have_reached_their_steady_state() -> None:
+    """At nine tenths of either side's goodput the tandem holds, at twice it does not."""
+    prefill, decode = (
+        measured_goodput(Stage(role, LANE, 1, (SHORT,))) for role in (PREFILL, DECODE)
+    )
+    lanes = 400, round(400 * prefill / decode)
+    stages = Stage(PREFILL, LANE, lanes[0], (SHORT,)), Stage(DECODE, LANE, lanes[1], (SHORT,))
+    rate = 400 * prefill
+    assert all(c.margin > 0 for c in checked_tandem(*stages, 0.9 * rate))
+    assert any(c.margin < -0.05 for c in checked_tandem(*stages, 1.3 * rate))
+
+
+def test_goodput_of_hundreds_of_lanes_is_theirs_not_that_of_a_few() -> None:
+    one = measured_goodput(Stage(PREFILL, LANE, 1, (SHORT,)))
+    assert measured_goodput(Stage(PREFILL, LANE, 500, (SHORT,))) == pytest.approx(
+        500 * one, rel=0.05
+    )
