@@ -27,7 +27,7 @@ FITTING_SHARE = 0.6
 """Without a stated tp, the smallest that leaves 40 % of the memory for KV cache and activations:
 what submitters of the MLPerf results chose on 80, 96, 141, 180 and 192 GB boards."""
 
-IN_PROCESS_SEQ = 80e-6
+IN_PROCESS_SEQ = 90e-6
 """Host time per sequence and step that a client in vLLM V0's own process adds, answering streams
 between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 

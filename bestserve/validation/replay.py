@@ -46,15 +46,15 @@ DECODE_HOST = 0.4
 steps follow each other without a change of batch that the device would wait for. Fitted on
 SGLang's 2P2D and 1P1D rows of gpt-oss-120b on H200; 0.3 to 0.5 fit alike."""
 
-PREFILL_EXCESS = 0.4
-"""Share of φ − 1 that a prefill instance shows: its steps are not interleaved with the replay of
+PREFILL_PHI = 1.2
+"""Largest φ of an instance that only prefills: its steps are not interleaved with the replay of
 decode graphs, and what a request costs the host is counted apart. Fitted on the same rows (2,048
-and 32,784 prompt tokens); 0 to 0.6 fit alike."""
+and 32,784 prompt tokens); 1.0 to 1.3 fit alike."""
 
-PREFILL_HOST, HANDOVER = 8e-3, 30e-3
+PREFILL_HOST, HANDOVER = 10e-3, 20e-3
 """What splitting an SGLang service adds [s]: host time of the prefill instance per request (meeting
 the decode instance, starting and polling the transfer), and the wait from the end of a prefill to
-the decode instance's next batches. Fitted on the same rows; 5 to 12 and 20 to 50 ms fit alike."""
+the decode instance's next batches. Fitted on the same rows; 8 to 12 and 10 to 30 ms fit alike."""
 
 STABLE = 0.9
 """Completed over offered rate below which a run taken as stationary had a growing queue."""
@@ -168,8 +168,8 @@ def _of_role(lowered: Lowered, role: str, family: str) -> Lowered:
         changed = dataclasses.replace(
             engine,
             a_seq=engine.a_seq + PREFILL_HOST,
-            phi=1.0 + (engine.phi - 1.0) * PREFILL_EXCESS,
-            phi_moe=1.0 + (engine.phi_moe - 1.0) * PREFILL_EXCESS,
+            phi=min(engine.phi, PREFILL_PHI),
+            phi_moe=min(engine.phi_moe, PREFILL_PHI),
         )
     else:
         return lowered
