@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.lowering import lower
-from bestserve.results import Prediction, RankedStrategy, Ranking
+from bestserve.lowering import calibration_doubts, lower
+from bestserve.results import Confidence, Prediction, RankedStrategy, Ranking
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -61,9 +62,11 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     """
     from bestserve.solvers.search import rank_strategies
 
-    return rank_strategies(
+    found = rank_strategies(
         problem, referee=_referee(problem) if verify else None, progress=progress
     )
+    rows = (replace(r, trust=_trust(problem, r.strategy, r.trust)) for r in found.table)
+    return replace(found, table=tuple(rows))
 
 
 @single_threaded
@@ -87,7 +90,8 @@ def predict(
     """
     from bestserve.predicting import predict_strategy
 
-    return predict_strategy(lower(problem), Strategy.parse(strategy), request_rate, method)
+    found = predict_strategy(lower(problem), Strategy.parse(strategy), request_rate, method)
+    return replace(found, trust=_trust(problem, found.strategy, found.trust))
 
 
 @single_threaded
@@ -104,7 +108,8 @@ def goodput(
     lowered = lower(checked_problem(problem))
     referee = None if method == "analytic" else _referee(problem)
     always = method == "simulated"
-    return evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
+    found = evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
+    return replace(found, trust=_trust(problem, found.strategy, found.trust))
 
 
 def simulate(
@@ -156,7 +161,7 @@ def sensitivity(
 
     if request_rate is not None:
         checked_rate(problem, request_rate)
-    return elasticities(
+    found = elasticities(
         problem,
         _named(problem, strategy, progress),
         figures=figures,
@@ -164,6 +169,7 @@ def sensitivity(
         method=method,
         progress=progress,
     )
+    return replace(found, trust=_trust(problem, found.strategy, found.trust))
 
 
 @single_threaded
@@ -256,7 +262,8 @@ def explain(
         return compare(problem, strategy, versus)
     from bestserve.analysis.waterfall import explanation
 
-    return explanation(problem, strategy)
+    found = explanation(problem, strategy)
+    return replace(found, trust=_trust(problem, found.strategy, found.trust))
 
 
 def _named(
@@ -268,6 +275,12 @@ def _named(
     from bestserve.solvers.search import rank_strategies
 
     return rank_strategies(problem, progress=progress).best.strategy
+
+
+def _trust(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
+    """Return the trust in an answer, low if its calibration was fitted to something else."""
+    foreign = calibration_doubts(problem, {pool.tp for pool in Strategy.parse(strategy).pools})
+    return Confidence(False, (*trust.reasons, *foreign)) if foreign else trust
 
 
 def _referee(problem: Problem) -> Referee:

@@ -7,6 +7,7 @@ turn each parallelism and each strategy into the numbers that queues and simulat
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -349,6 +350,21 @@ def lower(problem: Problem) -> Lowered:
 
         return load_calibration(problem.calibration).applied(lowered)
     return lowered
+
+
+def calibration_doubts(problem: Problem, tps: Collection[int] = ()) -> tuple[str, ...]:
+    """Return what a problem's calibration record was not fitted to, one sentence each.
+
+    tps : tensor parallel sizes in use. Empty without a record, or where it fits.
+    """
+    if problem.calibration is None or problem.step_time is not None:
+        return ()
+    from bestserve.catalog.calibration import load_calibration
+
+    plain = Lowered(problem)
+    return load_calibration(problem.calibration).doubts(
+        hardware=plain.hardware.name, model=plain.model.name, engine=plain.engine.name, tps=tps
+    )
 
 
 def _check_vendor(engine: EngineConstants, hardware: Hardware) -> None:

@@ -23,7 +23,7 @@ def goodput(
     """
     from bestserve import api
 
-    problem = (options or ProblemOptions()).build()
+    problem = (options or ProblemOptions()).build(strategy)
     found = api.goodput(problem, strategy)
     emit(found, format, question=Question("goodput", problem, {"strategy": strategy}))
     if not found.trust.high:

@@ -134,8 +134,12 @@ class ProblemOptions:
     network_bandwidth: float | None = None
     calibration: str | None = None
 
-    def build(self) -> Problem:
-        """Return the problem that file and flags state. Raises InputError or DataError."""
+    def build(self, strategy: str | None = None) -> Problem:
+        """Return the problem that file and flags state. Raises InputError or DataError.
+
+        Says on stderr which defaults it took, and what a calibration record was not fitted to.
+        strategy : the one asked for, whose tp the record may not know
+        """
         values = read_mapping(self.problem) if self.problem else {}
         flags = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {k: v for k, v in flags.items() if v is not None and k != "problem"}
@@ -156,8 +160,19 @@ class ProblemOptions:
         problem = Problem(**values)
         for default in said:
             talk(default)
+        for doubt in self._doubts(problem, strategy):
+            talk(f"warning: {problem.calibration}: {doubt}; trust is low")
         announce_compilation()
         return problem
+
+    def _doubts(self, problem: Problem, strategy: str | None) -> tuple[str, ...]:
+        if problem.calibration is None:
+            return ()
+        from bestserve.lowering import calibration_doubts
+        from bestserve.specs.strategy import Strategy
+
+        pools = Strategy.parse(strategy).pools if strategy is not None else ()
+        return calibration_doubts(problem, {pool.tp for pool in pools})
 
 
 def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:

@@ -30,7 +30,7 @@ def predict(
     """
     from bestserve import api
 
-    problem = (options or ProblemOptions()).build()
+    problem = (options or ProblemOptions()).build(strategy)
     asked = {"strategy": strategy, "request_rate": request_rate}
     question = Question("predict", problem, asked)
     prediction = api.predict(problem, strategy, request_rate)

@@ -53,7 +53,7 @@ def simulate(
     from bestserve.simulator import simulate as run
     from bestserve.traces import read_trace
 
-    problem = (options or ProblemOptions()).build()
+    problem = (options or ProblemOptions()).build(strategy)
     rate = checked_rate(problem, request_rate) or None
     system = lower(problem).system(strategy)
     asked = {

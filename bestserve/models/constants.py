@@ -139,6 +139,15 @@ class MoeConstants:
     tile: float = _constant(64.0, "tokens", "measured", MOE)
     exponent: float = _constant(3.0, "1", "measured", MOE)
     blackwell_compute: float = _constant(0.76, "1", "measured", MOE)
+    compute_listed: float = _constant(
+        1.0, "1", "derived", "of the compute share of a kernel that the engine lists; calibrated"
+    )
+    memory_listed: float = _constant(
+        1.0, "1", "derived", "of the memory share of a kernel that the engine lists; calibrated"
+    )
+    rate_listed: float = _constant(
+        1.0, "1", "derived", "of the activation rate of a kernel that the engine lists; calibrated"
+    )
     imbalance_2: float = _constant(1.1, "1", "measured", "power-law routing, 2 expert ranks")
     imbalance_4: float = _constant(1.2, "1", "measured", "power-law routing, 4 expert ranks")
     imbalance_8: float = _constant(1.4, "1", "measured", "power-law routing, 8 expert ranks")

@@ -76,9 +76,9 @@ def expert_efficiency(
 ) -> tuple[float, float]:
     """Return (share of peak FLOP/s, share of memory bandwidth) of the grouped GEMM [1]."""
     c = constants.moe
-    memory = c.memory if kernel.memory is None else kernel.memory
+    memory = c.memory if kernel.memory is None else kernel.memory * c.memory_listed
     if kernel.compute is not None:
-        return kernel.compute, memory
+        return kernel.compute * c.compute_listed, memory
     runs = compute_format(device, precision)
     if runs == "bf16" and precision != "bf16":
         compute = c.compute_weight_only
@@ -128,7 +128,7 @@ def grouped_experts(
     active = active_experts(own, local)
     padded = own + c.tile * active / (1.0 + own / (local * c.tile))
     rate = (
-        used.rate
+        used.rate * c.rate_listed
         if used.rate is not None
         else (c.rate_local if used.path == "L" else c.rate_global)
     )

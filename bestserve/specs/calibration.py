@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -30,6 +30,10 @@ ENGINE_UNITS = {
 """Engine constants that a record may carry, as "engine.<name>", and their units."""
 
 
+DOUBT = "calibrated"
+"""How each sentence of `Calibration.doubts` begins."""
+
+
 def units() -> dict[str, str]:
     """Return the unit of every constant that a record may carry, by its full name."""
     own = {record.name: record.unit for record in describe()}
@@ -41,6 +45,8 @@ class Provenance(Spec):
 
     device : name as the driver reports it; hardware : catalogue record that P and W came from
     tool : what wrote it; data : what it was fitted to; self_test : figures describe no GPU
+    gpus, models, engine, tps : of the runs it was fitted to, by their catalogue names; empty for
+        constants that are measured kernel by kernel
     """
 
     device: str = Field(min_length=1, max_length=200)
@@ -52,7 +58,17 @@ class Provenance(Spec):
     model: str = Field(default="", max_length=400)
     tp: int = Field(default=1, ge=1)
     data: str = Field(default="", max_length=1000)
+    gpus: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    engine: str = Field(default="", max_length=200)
+    tps: tuple[int, ...] = ()
     self_test: bool = False
+
+
+def _named(names: tuple[str, ...]) -> str:
+    """Return at most three names as people list them."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 class Constant(Spec):
@@ -101,6 +117,29 @@ class Calibration(Spec):
                 "nothing about a GPU; run `bestserve measure` on the GPU itself"
             )
         return self
+
+    def doubts(
+        self, *, hardware: str, model: str, engine: str, tps: Collection[int] = ()
+    ) -> tuple[str, ...]:
+        """Return one sentence for each thing that is not what the record was fitted to.
+
+        hardware, model, engine : catalogue names of what is predicted; tps : tensor parallel sizes
+        """
+        own = self.provenance
+        gpus = own.gpus or ((own.hardware,) if own.hardware else ())
+        out = []
+        for what, fitted, used in (
+            ("GPU", gpus, hardware),
+            ("model", own.models, model),
+            ("engine", (own.engine,) if own.engine else (), engine),
+        ):
+            if fitted and used and used not in fitted:
+                out.append(f"{DOUBT} with {what} {_named(fitted)}, applied to {used}")
+        foreign = sorted(set(tps) - set(own.tps)) if own.tps else []
+        if foreign:
+            sizes = ", ".join(map(str, foreign))
+            out.append(f"{DOUBT} at tp {_named(tuple(map(str, own.tps)))}, applied to tp {sizes}")
+        return tuple(out)
 
     def operator_constants(self, base: OperatorConstants = DEFAULT) -> OperatorConstants:
         """Return `base` with this record's operator constants."""

@@ -9,6 +9,7 @@ alone and named, with the measurement that would identify them.
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -245,40 +246,41 @@ def _record(
     prepared: Sequence[Prepared], values: Mapping[str, float], spread: Mapping[str, float]
 ) -> Calibration:
     first = prepared[0]
-    names = {
-        "gpus": sorted({p.deployment.hardware.name for p in prepared}),
-        "models": sorted({p.deployment.model.name for p in prepared}),
-        "sources": sorted({p.row.source or p.row.origin for p in prepared}),
-    }
+    deployments = [p.deployment for p in prepared]
+    gpus = tuple(sorted({d.hardware.name for d in deployments}))
+    models = tuple(sorted({d.model.name for d in deployments}))
+    tps = tuple(sorted({parallel.tp for d in deployments for _, _, parallel in d.pools}))
+    sources = sorted({p.row.source or p.row.origin for p in prepared})
+    engine = first.deployment.engine.preset
     data = (
-        f"{len(prepared)} runs of {', '.join(names['models'])} on {', '.join(names['gpus'])}, "
-        f"{first.deployment.engine.preset}; {', '.join(names['sources'])}"
+        f"{len(prepared)} runs of {', '.join(models)} on {', '.join(gpus)}, {engine}; "
+        f"{', '.join(sources)}"
     )
     unit = units()
+    scaled = scaled_values(values, first.lowered.constants, first.lowered.engine)
     constants: dict[str, Constant] = {}
-    for factor in FACTORS:
-        if factor.name not in values:
-            continue
-        scaled = scaled_values(
-            {factor.name: values[factor.name]}, first.lowered.constants, first.lowered.engine
+    for name, value in scaled.items():
+        own = [f.name for f in FACTORS if f.name in values and name in f.constants]
+        constants[name] = Constant(
+            value=value,
+            unit=unit[name],
+            kind="measured",
+            source="bestserve calibrate: " + ", ".join(f"{f} x {values[f]:.3g}" for f in own),
+            sd=value * math.hypot(*(spread[f] for f in own)),
         )
-        for name, value in scaled.items():
-            constants[name] = Constant(
-                value=value,
-                unit=unit[name],
-                kind="measured",
-                source=f"bestserve calibrate: {factor.name} x {values[factor.name]:.3g}",
-                sd=value * spread[factor.name],
-            )
     return Calibration(
         provenance=Provenance(
-            device=", ".join(names["gpus"])[:200],
+            device=", ".join(gpus)[:200],
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             tool=f"bestserve calibrate {__version__}",
-            hardware=names["gpus"][0] if len(names["gpus"]) == 1 else "",
-            model=names["models"][0] if len(names["models"]) == 1 else "",
-            tp=first.deployment.pools[0][2].tp,
+            hardware=gpus[0] if len(gpus) == 1 else "",
+            model=models[0] if len(models) == 1 else "",
+            tp=tps[0],
             data=data[:1000],
+            gpus=gpus,
+            models=models,
+            engine=engine,
+            tps=tps,
         ),
         constants=constants,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from bestserve.catalog.calibration import load_calibration
 from bestserve.errors import BestserveError, DataError, InputError
-from bestserve.specs.calibration import Calibration
+from bestserve.specs.calibration import DOUBT, Calibration
 from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
 from bestserve.validation.factors import apply_factors
 from bestserve.validation.formats import read_logs
@@ -66,6 +66,8 @@ def validate(
         raise DataError(f"no log could be read: {'; '.join(warnings)[:400]}")
     compared = compare_rows(rows, record, with_intervals=with_intervals, jobs=jobs,
                             progress=progress)  # fmt: skip
+    notes = dict.fromkeys(n for r in compared for n in r.notes if n.startswith(DOUBT))
+    warnings += tuple(f"warning: {note}" for note in notes)
     return comparison_of(compared, warnings, time.perf_counter() - started)
 
 

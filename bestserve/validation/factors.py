@@ -72,6 +72,7 @@ FACTORS: tuple[Factor, ...] = (
             "moe.compute_fp8",
             "moe.compute_fp4",
             "moe.compute_weight_only",
+            "moe.compute_listed",
         ),
         sd=0.2,
         low=0.3,
@@ -88,6 +89,7 @@ FACTORS: tuple[Factor, ...] = (
             "mla.decode_memory",
             "mla.decode_memory_fp8",
             "moe.memory",
+            "moe.memory_listed",
         ),
         sd=0.1,
         low=0.5,
@@ -101,6 +103,25 @@ FACTORS: tuple[Factor, ...] = (
         low=0.1,
         high=5.0,
         needs="TPOT of a mixture of experts at two loads",
+        moe=True,
+    ),
+    Factor(
+        name="experts",
+        constants=(
+            "moe.compute_bf16",
+            "moe.compute_fp8",
+            "moe.compute_fp4",
+            "moe.compute_weight_only",
+            "moe.compute_listed",
+            "moe.rate_local",
+            "moe.rate_global",
+            "moe.rate_listed",
+        ),
+        sd=0.35,
+        low=0.1,
+        high=5.0,
+        needs="TTFT of prompts of 4,000 tokens and TPOT at 64 or more requests in flight, of a "
+        "mixture of experts",
         moe=True,
     ),
     Factor(
@@ -126,13 +147,16 @@ def factors_for(moe: bool) -> tuple[Factor, ...]:
 def scaled_values(
     factors: Mapping[str, float], operators: OperatorConstants, engine: EngineConstants
 ) -> dict[str, float]:
-    """Return the new values of all constants that `factors` change, by full name."""
+    """Return the new values of all constants that `factors` change, by full name.
+
+    A constant that several factors scale takes all of them.
+    """
     out: dict[str, float] = {}
     for name, factor in factors.items():
         for constant in BY_NAME[name].constants:
             group, field = constant.split(".")
             owner = engine if group == "engine" else getattr(operators, group)
-            value = getattr(owner, field) * factor
+            value = out.get(constant, getattr(owner, field)) * factor
             if field in ("phi", "phi_moe"):
                 value = max(value, 1.0)  # a prompt never makes a step faster
             out[constant] = value

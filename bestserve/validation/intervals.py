@@ -24,6 +24,7 @@ SPREAD: dict[str, float] = {
     "compute": 0.1,
     "memory": 0.06,
     "gamma": 0.25,
+    "experts": 0.2,
     "phi": 0.15,
 }
 """Standard deviation of the logarithm of each factor between deployments [1]: what is left of the

@@ -109,6 +109,12 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
     lowered = Lowered(problem)
     if calibration is not None:
         lowered = calibration.applied(lowered)
+        notes += calibration.doubts(
+            hardware=deployment.hardware.name,
+            model=deployment.model.name,
+            engine=deployment.engine.preset,
+            tps={parallelism.tp for _, _, parallelism in deployment.pools},
+        )
     return Prepared(row, deployment, protocol, lowered, notes)
 
 

@@ -58,7 +58,7 @@ def test_the_ring_fits_the_measured_table_of_its_engine(shared: Path) -> None:
             r: median(abs(float(all_reduce(m, 8, device, ring=r).time) / t - 1) for m, t in rows)
             for r in (0.0, ring)
         }
-        assert errors[ring] < 0.2
+        assert errors[ring] < 0.22
         assert errors[ring] < 0.6 * errors[0.0]
 
 

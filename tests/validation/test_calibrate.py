@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 import bestserve as bs
 from bestserve.catalog import load_calibration
 from bestserve.catalog.calibration import save_calibration
+from bestserve.cli import run
 from bestserve.errors import DataError, InputError
 from bestserve.lowering import lower
+from bestserve.models.moe import expert_efficiency
 from bestserve.specs.calibration import units
 from bestserve.validation.calibrate import calibrate_rows
 from bestserve.validation.compare import compare_row
@@ -136,3 +139,124 @@ def test_every_factor_names_constants_that_exist(make: Make) -> None:
     assert apply_factors(low, {f.name: 1.0 for f in FACTORS}).engine == low.engine
     doubled = apply_factors(low, {"memory": 0.5})
     assert doubled.constants.gemm.memory == pytest.approx(0.5 * low.constants.gemm.memory)
+
+
+# -- mixtures of experts -------------------------------------------------------------------------
+
+EXPERTS = {"model": "openai/gpt-oss-120b", "tp": 2, "num_gpus": 2, "precision": "mxfp4"}
+
+
+@pytest.fixture(scope="module")
+def expert_runs(make: Make) -> list[TidyRow]:
+    """Runs of a deployment whose expert kernels reach half of their listed rates."""
+    truth = {"experts": 0.5, "gamma": 1.8, "t_req": 2.0}
+    out = []
+    for number, (clients, prompt) in enumerate(LOADS):
+        row = make(
+            id=str(number),
+            concurrency=clients,
+            input_len_mean=4 * prompt,
+            num_prompts=40,
+            **EXPERTS,
+        )
+        prepared = prepare(row)
+        system = system_of(prepared, apply_factors(prepared.lowered, truth))
+        figures, _ = predict(system, prepared.protocol)
+        out.append(
+            replace(row, ttft_mean_ms=figures["ttft_mean_ms"], tpot_mean_ms=figures["tpot_mean_ms"])
+        )
+    return out
+
+
+def test_three_runs_help_a_mixture_of_experts(expert_runs: list[TidyRow]) -> None:
+    fit = calibrate_rows(expert_runs[:3], held_out=False)
+    before, after = errors(expert_runs[3:]), errors(expert_runs[3:], fit.record)
+    assert np.median(after) < 0.5 * np.median(before)
+
+
+@pytest.mark.parametrize(("factor", "which"), [("compute", 0), ("experts", 0), ("memory", 1)])
+def test_factors_reach_the_listed_expert_kernels(make: Make, factor: str, which: int) -> None:
+    low = prepare(make(**EXPERTS)).lowered
+    kernel = low.engine.moe_kernel("mxfp4", low.device.generation)
+    assert kernel.compute is not None  # a listed row, not the universal constants
+    moved = apply_factors(low, {factor: 0.8})
+    before, after = (
+        expert_efficiency(low.device, "mxfp4", kernel, c)[which]
+        for c in (low.constants, moved.constants)
+    )
+    assert after == pytest.approx(0.8 * before)
+
+
+def test_factors_that_share_a_constant_multiply(make: Make) -> None:
+    low = prepare(make(**EXPERTS)).lowered
+    both = scaled_values({"compute": 0.5, "experts": 0.5}, low.constants, low.engine)
+    assert both["moe.compute_listed"] == pytest.approx(0.25)
+    assert both["gemm.compute_bf16"] == pytest.approx(0.5 * low.constants.gemm.compute_bf16)
+
+
+# -- a record away from home ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def record(runs: list[TidyRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    fit = calibrate_rows(runs[:3], only=("a_step", "t_req"), held_out=False)
+    return save_calibration(fit.record, tmp_path_factory.mktemp("record") / "own.toml")
+
+
+HOME = {"model": "meta-llama/Llama-3.1-8B", "hardware": "h100-sxm", "engine": "vllm-0.11"}
+ABROAD = {
+    "h200-sxm": {"hardware": "h200-sxm"},
+    "Qwen/Qwen3-8B": {"model": "Qwen/Qwen3-8B"},
+    "sglang": {"engine": "sglang"},
+    "tp 2": {"strategy": "1m-tp2"},
+}
+
+
+@pytest.mark.parametrize("used", ABROAD)
+def test_a_record_applied_to_something_else_lowers_trust(record: Path, used: str) -> None:
+    stated = {**HOME, "strategy": "1m-tp1", **ABROAD[used]}
+    strategy = stated.pop("strategy")
+    problem = bs.Problem(
+        gpus=2,
+        workload=bs.Workload(input_len=1000, output_len=100),
+        slo=bs.SLO("ttft:1000 tpot:50"),
+        calibration=str(record),
+        **stated,
+    )
+    for answer in (bs.predict(problem, strategy, 1.0), bs.goodput(problem, strategy)):
+        assert not answer.trust.high
+        (reason,) = [r for r in answer.trust.reasons if r.startswith("calibrated")]
+        assert reason.endswith(f"applied to {used}")
+        assert reason in answer.to_json()
+
+
+def test_a_record_at_home_is_trusted(record: Path) -> None:
+    problem = bs.Problem(
+        gpus=2,
+        workload=bs.Workload(input_len=1000, output_len=100),
+        slo=bs.SLO("ttft:1000 tpot:50"),
+        calibration=str(record),
+        **HOME,
+    )
+    assert bs.predict(problem, "2m-tp1", 1.0).trust.high
+    assert not any("calibrated" in r for r in bs.goodput(problem, "2m-tp1").trust.reasons)
+
+
+def test_the_command_line_says_it_on_stderr(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["predict", "1m-tp1", "--model", HOME["model"], "--hardware", "h200-sxm", "--gpus", "1"]
+    flags += ["--engine", HOME["engine"], "--isl", "1000", "--osl", "100", "--request-rate", "1"]
+    flags += ["--calibration", str(record), "--format", "json"]
+    assert run(flags) == 0
+    out, err = capsys.readouterr()
+    said = "calibrated with GPU h100-sxm, applied to h200-sxm"
+    assert [said in line for line in err.splitlines()].count(True) == 1
+    assert said in json.loads(out)["trust"]["reasons"]
+
+
+def test_validate_warns_of_a_foreign_record(runs: list[TidyRow], record: Path, make: Make) -> None:
+    found = compare_row(
+        replace(runs[0], gpu="NVIDIA H200"), load_calibration(record), with_intervals=False
+    )
+    assert "calibrated with GPU h100-sxm, applied to h200-sxm" in found.notes

@@ -51,6 +51,7 @@ def test_width_adds_variances() -> None:
 
 def test_dense_models_do_not_vary_expert_constants() -> None:
     assert {f.name for f in factors_for(True)} - {f.name for f in factors_for(False)} == {
+        "experts",
         "gamma",
         "phi",
     }
