@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,22 @@ CLASSES = {
     "bursts": lambda r: r.regime == "burst",
 }
 
+QUEUED_MS = 2000.0
+"""Measured tail of TTFT above which an open-loop run is called queued: below, a prompt waits for
+steps, above, for other requests, so that a small error of the capacity is a large one of TTFT."""
+
+OPEN_CLASSES = {
+    "without a queue": lambda r: r.regime == "open" and not queued(r),
+    "with a queue": lambda r: r.regime == "open" and queued(r),
+}
+
 Key = tuple[str, str, str]
+
+
+def queued(row: RowComparison) -> bool:
+    """Return whether the measured tail of TTFT shows a queue."""
+    tail = row.measured.get("ttft_p99_ms", row.measured.get("ttft_p90_ms", 0.0))
+    return tail > QUEUED_MS
 
 
 def prepare_all(path: Path) -> tuple[list[Prepared], Counter[str]]:
@@ -331,10 +347,12 @@ def coverage(rows: list[RowComparison], variance: dict[str, dict[str, float]]) -
     return {label: inside[label] / total[label] for label in total}
 
 
-def class_table(rows: list[RowComparison]) -> dict[str, dict[str, object]]:
+def class_table(
+    rows: list[RowComparison], classes: Mapping[str, Callable[[RowComparison], bool]] = CLASSES
+) -> dict[str, dict[str, object]]:
     """Return n and the error summaries of TTFT, TPOT and their tails by class."""
     out: dict[str, dict[str, object]] = {}
-    for name, test in CLASSES.items():
+    for name, test in classes.items():
         members = [r for r in rows if test(r)]
         if not members:
             continue
@@ -402,6 +420,7 @@ def main(path: Path) -> None:
         "refused": dict(refused.most_common()),
         "groups": len({(r.model, r.gpu, r.engine) for r in left_out}),
         "left_out": class_table(left_out),
+        "open_loop": class_table(left_out, OPEN_CLASSES),
         "shipped": class_table(shipped),
         "coverage": coverage(left_out, variance),
         "constants": constants,
