@@ -16,7 +16,7 @@ _NOISE = frozenset(
         *("nvidia", "amd", "huawei", "tesla", "geforce", "instinct"),
         *("gpu", "gpus", "npu", "npus", "accelerator", "tensor", "core", "card", "edition"),
         *("grace", "hopper", "ampere", "ada", "lovelace", "volta", "superchip", "generation"),
-        *("each", "per", "die", "with", "the", "x", "form", "factor", "not", "stated"),
+        *("each", "per", "die", "with", "the", "x", "form", "factor", "not", "stated", "ac"),
     )
 )
 _SAME = {

@@ -12,6 +12,7 @@ from typing import Any
 from bestserve.catalog import gpu_names
 from bestserve.catalog.files import looks_like_path, read_toml, shown, user_path
 from bestserve.catalog.folders import data_folders, package_folder
+from bestserve.catalog.machines import machine_gpu
 from bestserve.errors import DataError, InputError, UnknownNameError
 from bestserve.specs.hardware import Hardware, hardware_from_record
 
@@ -69,13 +70,16 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
 def resolve_hardware(name: str) -> Resolution:
     """Say which record a spelling names, without guessing.
 
-    Exact record names and the records' own aliases come first, then tokens (`gpu_names`). A
-    spelling that fits several records gives `candidates` and no hardware.
+    Exact record names, clouds' machine types and the records' own aliases come first, then tokens
+    (`gpu_names`). A spelling that fits several records gives `candidates` and no hardware.
     """
     if _NAME.fullmatch(name) and (package_folder("hardware") / f"{name.lower()}.toml").is_file():
         return Resolution(_bundled(name.lower()))  # without looking for plug-ins: this is common
     if name.lower() in _files():
         return Resolution(_bundled(name.lower()))
+    machine = machine_gpu(name[:200])
+    if machine:
+        return Resolution(_bundled(machine), note=f"{name!r} is a machine with {machine}")
     key = _alias_key(name[:200])
     if not key:
         return Resolution(None, note="no GPU is named")

@@ -43,6 +43,9 @@ def load_model(name_or_path: str | Path) -> Model:
     if name.startswith(("/", "~", "\\")):
         # A path on the machine that served the model: its last part is the model's name.
         name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    if name.startswith("models--"):
+        # Hugging Face's cache folder of org/name.
+        name = name.removeprefix("models--").replace("--", "/", 1)
     found = _named(name)
     if found is None:
         hint = "see `bestserve catalog`, or give the path of a config.json"
