@@ -182,7 +182,7 @@ class Comparison(Document):
         lines = [f"{self.predicted} of {len(self.rows)} rows predicted in {self.seconds:.0f} s"]
         for metric, summary in self.overall.items():
             lines.append(
-                f"  {metric.upper()}: median error {summary.median:.1%}, p90 {summary.p90:.0%}, "
+                f"  {spoken(metric)}: median error {summary.median:.1%}, p90 {summary.p90:.0%}, "
                 f"bias {summary.bias:+.1%} over {summary.n} rows"
             )
         if self.coverage is not None:
@@ -192,6 +192,19 @@ class Comparison(Document):
         ).most_common(8)
         lines += [f"  {count} not predicted: {reason}" for reason, count in reasons]
         return "\n".join(lines)
+
+
+def spoken(metric: str) -> str:
+    """Return the name of a metric as a person says it.
+
+    >>> spoken("ttft"), spoken("tpot_p99_ms"), spoken("out_tok_throughput")
+    ('TTFT', 'P99 TPOT', 'output throughput')
+    """
+    throughputs = {"out_tok_throughput": "output throughput", "req_throughput": "request rate"}
+    if metric in throughputs:
+        return throughputs[metric]
+    latency, _, statistic = metric.removesuffix("_ms").partition("_")
+    return f"{statistic.upper() if statistic != 'mean' else 'mean'} {latency.upper()}".strip()
 
 
 def group_record(group: Group) -> dict[str, Any]:
