@@ -162,6 +162,7 @@ class Tagged:
                 U_BINS,
                 chain.server.spread,
                 chain.m,
+                chain.server.ends / chain.d,
                 chain.full,
                 chain.f_full,
                 chain.rate,

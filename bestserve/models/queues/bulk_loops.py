@@ -252,6 +252,7 @@ def queued(
     bins: int,
     spread: bool,
     m: int,
+    ends: float,
     full: float,
     f_full: float,
     rate: float,
@@ -264,7 +265,8 @@ def queued(
     ahead : law of the cells up to a tagged request's own last one, per met step and part of it
     elapsed [g·bins, cells]; weights, lengths, inside : share and time of the met steps, chance that
     all who wait after it fit the next step [g; 1, s, 1]; beyond : law of all who wait where they do
-    not fit; spread : whether arrivals fall anywhere in a step, not only at its end
+    not fit; spread : whether arrivals fall anywhere in a step, not only at its end; ends : cells
+    by which prompts end behind the middle of their steps
     """
     rows = ahead.shape[0]
     portion, left, width = np.empty(rows), np.zeros(rows), np.zeros(rows)
@@ -293,8 +295,8 @@ def queued(
     chance, extra = np.empty(kinds), np.empty(kinds)
     done, state = np.empty(kinds), np.empty(kinds)
     for c in range(m + 1, ahead.shape[1]):
-        rounds = math.ceil(c / full - 1e-9) - 1.0
-        remain = c - rounds * full
+        rounds = max(math.ceil((c - ends) / full - 1e-9) - 1.0, 1.0)
+        remain = max(c - rounds * full, 0.0)
         done[0], state[0] = _last_step(remain, full, last), 0.0
         for k in range(1, kinds - 1):
             done[k], state[k] = _last_step(remain + sizes[k - 1], full, last), 0.0

@@ -123,6 +123,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
             shared=shared,
             per_step=ends,
             others=max(clients - 1.0, 0.0) / clients,
+            ends=0.0 if split else engine.ends(packed),
             spread=pause > 0,
         )
         found = bulk_wait(server, ends / tau, work, POINTS, with_steps=True)

@@ -49,6 +49,7 @@ def tables(engine: Engine) -> PrefillTables:
         vacation=0.0,
         alone=alone,
         idle=1.0,
+        ends=0.0 if split else engine.ends(packed),
     )
     single = not split and packed < SINGLE * r.p1
     return PrefillTables(server, alone, Prompts.of(engine.work_tokens(packed), r.weight), single)

@@ -131,6 +131,7 @@ def _server(engine: Engine, state: Occupancy) -> BulkServer:
         vacation=_pause(engine, state),
         alone=lane.lone,
         idle=state.idle,
+        ends=engine.ends(lane.packed),
     )
 
 

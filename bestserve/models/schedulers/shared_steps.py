@@ -200,6 +200,7 @@ def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkS
         alone=lane.alone,
         idle=idle,
         shared=True,
+        ends=0.0 if lane.split else engine.ends(packed),
     )
 
 
