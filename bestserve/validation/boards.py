@@ -37,7 +37,8 @@ def hardware_of(row: TidyRow, notes: list[str]) -> Hardware:
     narrowed = _narrowed(row, found.candidates, notes)
     if narrowed is None:
         raise UnpredictableError(
-            Outcome.GPU_AMBIGUOUS, f"{row.gpu[:60]}: one of {', '.join(found.candidates)}"
+            Outcome.GPU_AMBIGUOUS,
+            f"{row.gpu[:60]}: say which with --gpu: {', '.join(found.candidates)}",
         )
     return narrowed
 

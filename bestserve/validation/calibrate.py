@@ -23,6 +23,7 @@ from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.results import Document, plain
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units
+from bestserve.validation.compare import refused_because
 from bestserve.validation.factors import (
     BY_NAME,
     FACTORS,
@@ -222,7 +223,7 @@ def _prepared(rows: Sequence[TidyRow]) -> tuple[list[Prepared], tuple[str, ...]]
                 raise DataError("neither TTFT nor TPOT")
             usable.append(candidate)
         except UnpredictableError as refusal:
-            reasons.append(f"{row.id}: {refusal.reason}")
+            reasons.append(f"{row.id}: {refused_because(row, refusal)}")
         except DataError as error:
             reasons.append(f"{row.id}: {error}")
     if not usable:

@@ -27,7 +27,15 @@ from bestserve.validation.replay import (
     system_of,
 )
 from bestserve.validation.sources import suite_of
-from bestserve.validation.tidy import Regime, TidyRow
+from bestserve.validation.tidy import Regime, TidyRow, asking
+
+UNSTATED = (
+    Outcome.GPU_UNKNOWN,
+    Outcome.MODEL_UNKNOWN,
+    Outcome.ENGINE_UNKNOWN,
+    Outcome.PARALLELISM_MISSING,
+)
+"""Refusals after which all that is missing is asked for at once."""
 
 FEW = 40
 """Rows below which starting worker processes costs more than it saves."""
@@ -143,7 +151,7 @@ def compare_row(
         return RowComparison(
             id=row.id,
             status=refusal.outcome,
-            reason=refusal.reason,
+            reason=refused_because(row, refusal),
             measured=measured,
             model=row.model or "",
             gpu=row.gpu or "",
@@ -165,6 +173,12 @@ def compare_row(
         notes=notes,
         **labels(prepared),
     )
+
+
+def refused_because(row: TidyRow, refusal: UnpredictableError) -> str:
+    """Return why a row is not predicted: all that it does not state at once, else the reason."""
+    stated = refusal.outcome not in UNSTATED or "not stated" not in refusal.reason
+    return refusal.reason if stated else asking(row) or refusal.reason
 
 
 def labels(prepared: Prepared) -> dict[str, Any]:

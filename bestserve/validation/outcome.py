@@ -61,4 +61,6 @@ class UnpredictableError(Exception):
     def reason(self) -> str:
         """One sentence: the status, and what exactly."""
         said = self.outcome.sentence
+        if self.detail.startswith("not stated"):
+            return f"{said.partition(' is ')[0]} is {self.detail}"
         return f"{said}: {self.detail}" if self.detail else said

@@ -327,6 +327,23 @@ class TidyRow:
         return tuple(absent)
 
 
+ASKED = {
+    "model": "the model (--model)",
+    "gpu": "the GPU (--gpu)",
+    "engine": "the engine (--engine, better with --engine-version)",
+    "tp": "how the model is split over GPUs (--gpus, --tensor-parallel-size)",
+    "request_rate": "the load (--request-rate or --max-concurrency)",
+    "num_prompts": "how many prompts were sent (--num-prompts)",
+}
+"""What of `TidyRow.missing` a flag can state, in words."""
+
+
+def asking(row: TidyRow) -> str:
+    """Return the sentence that asks for what a prediction needs and flags can state, or ""."""
+    wanted = [ASKED[name] for name in row.missing if name in ASKED]
+    return f"the log does not state {'; '.join(wanted)}" if wanted else ""
+
+
 _FIELDS = tuple(f.name for f in dataclasses.fields(TidyRow))
 COLUMNS: tuple[str, ...] = _FIELDS[: _FIELDS.index("notes") + 1]
 """Columns of the tidy CSV, in order."""

@@ -105,6 +105,35 @@ def test_flags_state_what_the_log_does_not(log: Path, capsys: pytest.CaptureFixt
     assert rows[3]["status"] == "predicted"
 
 
+def test_everything_missing_is_asked_for_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "bench.csv"
+    row = ["a", "", "", "", "", "", "", "inf", "4", "1000", "100", "60", "8.5"]
+    log.write_text(",".join(HEADER) + "\n" + ",".join(row) + "\n", encoding="utf-8")
+    asked = {
+        ("--model", "meta-llama/Llama-3.1-8B"): "(--model)",
+        ("--engine", "vllm"): "(--engine,",
+        ("--gpus", "1"): "(--gpus,",
+        ("--gpu", "h100"): "(--gpu)",
+    }
+    given: list[str] = []
+    for flag, words in asked.items():
+        assert run(["validate", str(log), *given, "--no-intervals"]) == 0
+        said = capsys.readouterr().err
+        assert [w for w in asked.values() if w in said] == [
+            w for f, w in asked.items() if f[0] not in given
+        ]
+        assert run(["calibrate", str(log), *given]) == 5
+        assert words in capsys.readouterr().err
+        given += flag
+    assert run(["validate", str(log), *given, "--no-intervals"]) == 0
+    assert "say which with --gpu: h100-nvl, h100-pcie, h100-sxm" in capsys.readouterr().err
+    given[given.index("h100")] = "h100-sxm"
+    assert run(["validate", str(log), *given, "--no-intervals"]) == 0
+    assert "1 of 1 rows predicted" in capsys.readouterr().err
+
+
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     assert run(["validate"]) == 2
     assert run(["validate", str(tmp_path / "absent.json")]) == 2
