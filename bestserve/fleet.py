@@ -19,7 +19,7 @@ from bestserve.solvers.allocation.certificate import (
 from bestserve.solvers.allocation.configurations import LETTERS
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.highs import Options
-from bestserve.solvers.allocation.plan import Plan, used_rate
+from bestserve.solvers.allocation.plan import Plan, assign, used_rate
 from bestserve.solvers.allocation.result import (
     UNITS,
     Allocation,
@@ -48,6 +48,9 @@ formulas are about 1 to 2 % off in rate, and near saturation that moves attainme
 SAFETY = 0.99
 """A corrected table is this share of what the simulation measured, so that it holds next time."""
 
+MARGINAL_SECONDS = 20.0
+"""Longest search for what one more unit would bring."""
+
 ROUNDS = 3
 """Corrections at most: each finds the pools that the tables of the round before flattered."""
 
@@ -58,6 +61,11 @@ class _Search:
 
     options: Options
     say: Say | None
+
+    def after(self, seconds: float) -> _Search:
+        """Return how to search again: in what is left of the time, but a quarter at least."""
+        left = max(self.options.seconds - seconds, self.options.seconds / 4)
+        return replace(self, options=replace(self.options, seconds=left))
 
     def tell(self, progress: Progress) -> None:
         """Pass on how far the search is."""
@@ -112,7 +120,7 @@ def allocate(
         checks, measured = _verified(tables, found.plan, progress)
         while measured and corrections < ROUNDS:
             tables, corrections = _tightened(tables, measured), corrections + 1
-            found = _searched(tables, how, None)
+            found = _searched(tables, how.after(found.seconds), _worth_now(tables, found.plan))
             checks, measured = _verified(tables, found.plan, progress)
     values: tuple[MarginalValue, ...] = ()
     if certify:
@@ -121,7 +129,7 @@ def allocate(
             changes += _looser(fleet, tables, slo_step, progress)
         values = tuple(
             MarginalValue(m.name, m.objective, m.difference, m.noise, m.significant)
-            for m in marginals(found, changes)
+            for m in marginals(found, changes, Options(gap=1e-3, seconds=_each(seconds, changes)))
         )
     return _allocation(
         tables,
@@ -132,6 +140,11 @@ def allocate(
         corrections=corrections,
         table_seconds=table_seconds,
     )
+
+
+def _each(seconds: float, changes: Sequence[Change]) -> float:
+    """Return the time for each problem that is solved again: together twice the search's [s]."""
+    return min(MARGINAL_SECONDS, max(2 * seconds / max(len(changes), 1), 1.0))
 
 
 def tabulate(fleet: Fleet, *, simulate: bool = True, progress: Say | None = None) -> Evaluated:
@@ -241,6 +254,13 @@ def _best_start(uniform: dict[str, Found | None], tables: Evaluated) -> Plan | N
         return None
     sign = 1.0 if tables.requirements.objective == "min_cost" else -1.0
     return min(plans, key=lambda plan: sign * plan.objective)
+
+
+def _worth_now(tables: Evaluated, plan: Plan | None) -> Plan | None:
+    """Return a plan with its worth on other tables; None if it no longer carries the demand."""
+    if plan is None:
+        return None
+    return assign(tables.tables, tables.requirements, plan.pool, plan.count, trim=False)
 
 
 def _verified(

@@ -54,8 +54,9 @@ COMPACT = 4
 """Columns a pool up to which HiGHS searches by itself: with goodput linear in the instances, one
 integer column a pool, it proves 1 % on 4,096 GPUs sooner than windows find a plan."""
 
-DIRECT_SHARE = 0.7
-"""Share of the time for that; the rest is for the proof."""
+DIRECT_SHARE, FIRST_SHARE = 0.7, 0.1
+"""Share of the time for that; the rest is for the proof. Where columns are few, a short search
+first gives the proof a plan close enough to cut off at: 24 s instead of 48 s on a hard fleet."""
 
 CUTS_SHARE = 0.1
 """Share of the time for each round of cuts between windows; the rest is for the proof."""
@@ -174,7 +175,7 @@ def search(
 
 def _search(state: _State, start: Plan | None, reduce: bool) -> None:
     """Run the steps; what they find is kept in `state`."""
-    tables, requirements = state.tables, state.requirements
+    tables, requirements, options = state.tables, state.requirements, state.options
     capped, reduced = _reduce(state, reduce)
     if not capped.feasible:
         state.infeasible, state.step = True, "relaxation infeasible"
@@ -202,8 +203,10 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
     narrowed = untouched(programme.compiled.model, relaxed)
     if columns.pool.size > max(SMALL, COMPACT * reduced.count):
         narrowed = _windows(state, narrowed, capped.cap)
-    elif columns.pool.size > SMALL:
-        _direct(state)
+    elif options.gap > MARGIN:
+        _direct(state, DIRECT_SHARE if columns.pool.size > SMALL else FIRST_SHARE)
+        if _within_gap(state):
+            return
 
     def found(point: Floats, value: float) -> None:
         state.point = point
@@ -222,11 +225,11 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
     _conclude(state, proof)
 
 
-def _direct(state: _State) -> None:
-    """Let HiGHS search as it is for most of the time: it is good where most pools are linear."""
+def _direct(state: _State, share: float) -> None:
+    """Let HiGHS search as it is for a share of the time."""
     assert state.programme is not None
     model, options = state.programme.compiled.model, state.options
-    limited = replace(options, seconds=DIRECT_SHARE * min(options.seconds, state.stop.left))
+    limited = replace(options, seconds=share * min(options.seconds, state.stop.left))
     outcome = solve(model, limited, start=state.point, stop=state.stop, watch=_watch(state))
     state.nodes += outcome.nodes
     if outcome.point is not None:
@@ -234,6 +237,14 @@ def _direct(state: _State) -> None:
     if not outcome.infeasible:
         _raise_bound(state, outcome.bound, "branch and bound")
     state.report("branch and bound")
+
+
+def _within_gap(state: _State) -> bool:
+    """Return whether the best point is known to be within the gap asked for."""
+    if state.point is None or state.programme is None:
+        return False
+    value = float(state.programme.compiled.model.cost @ state.point)
+    return within(value, state.programme.minimised(state.bound), state.options.gap)
 
 
 def _reduce(state: _State, reduce: bool) -> tuple[Capped, Reduced]:
