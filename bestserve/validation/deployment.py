@@ -160,6 +160,8 @@ def _engine_constants(
     if row.in_process and choice.preset == "vllm-v0":
         changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
         notes.append("the client shares the engine's process: more host time per sequence")
+    # What is stated holds: the defaults of smaller GPUs are not to be taken a second time.
+    changes |= {"small_gpu_num_seqs": 0, "small_gpu_batched_tokens": 0}
     return replace(engine, **changes)  # type: ignore[arg-type]
 
 
@@ -171,7 +173,8 @@ def _vllm_prefill(
     V0 chunks prompts by default only beyond 32,768 tokens of context, 512 at a time; without
     chunks a whole prompt must fit one step, so the budget is raised to the longest sequence.
     """
-    longest = row.max_model_len or model.max_position_embeddings
+    stated = row.max_model_len or suite_of(row).context_limit(row)
+    longest = stated or model.max_position_embeddings
     chunked = row.chunked_prefill
     if chunked is None and choice.preset == "vllm-v0":
         chunked = longest > V0_CHUNKED_ABOVE

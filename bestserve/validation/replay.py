@@ -139,7 +139,7 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         return Collocated(
             lane=lane,
             replicas=replicas,
-            lengths=with_shared_prefix(protocol.lengths, prepared.row, lane, replicas),
+            lengths=_cached(prepared, lane, replicas),
             arrivals=protocol.arrivals,
             routing=protocol.routing,
         )
@@ -183,6 +183,29 @@ def _of_role(lowered: Lowered, role: str, family: str) -> Lowered:
     return dataclasses.replace(lowered, problem=problem)
 
 
+def _cached(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
+    """Return the lengths with what the prefix cache of a collocated service holds."""
+    row, engine = prepared.row, prepared.deployment.engine
+    lengths = with_shared_prefix(prepared.protocol.lengths, row, lane, replicas)
+    caches = engine.family == "vllm" and engine.preset != "vllm-v0"  # V1 does by default
+    if suite_of(row).repeats_prompts and caches and row.prefix_caching is not False:
+        lengths = with_all_prompts(lengths, lane, prepared.protocol.requests)
+    return lengths
+
+
+def with_all_prompts(lengths: Lengths, lane: Lane, prompts: int) -> Lengths:
+    """Return the lengths with every prompt cached in whole blocks, if the cache holds them all.
+
+    prompts : sent over and over in the same order, so that a smaller cache has always just dropped
+        the next one
+    """
+    tokens = float(lengths.inputs @ lengths.input_weights)
+    if prompts * tokens > lane.kv_capacity_tokens:
+        return lengths
+    whole = np.floor((lengths.inputs - 1.0) / lane.kv_block) * lane.kv_block
+    return dataclasses.replace(lengths, cached=whole)
+
+
 def with_shared_prefix(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int) -> Lengths:
     """Return the lengths with the share of prompts that finds its group's prefix in the cache.
 
@@ -206,7 +229,6 @@ def with_repeated_prompts(lengths: Lengths, row: TidyRow, lane: Lane, replicas: 
 
     Each run sends its prompts in the same order, after one of them as a test, so round robin gives
     a prompt to the same replica again if the requests of some earlier runs add up to whole rounds.
-    A cache smaller than the prompts has always just dropped the next one.
     """
     turns = suite_of(row).clients_in_turn
     if not (row.prefix_caching and row.concurrency in turns and row.num_prompts):
@@ -214,10 +236,7 @@ def with_repeated_prompts(lengths: Lengths, row: TidyRow, lane: Lane, replicas: 
     before = turns.index(row.concurrency)
     sent = row.num_prompts + 1
     seen = any(sent * runs % replicas == 0 for runs in range(1, before + 1))
-    tokens = row.num_prompts * float(lengths.inputs @ lengths.input_weights)
-    if not seen or tokens > lane.kv_capacity_tokens:
-        return lengths
-    return dataclasses.replace(lengths, cached=lengths.inputs - 1.0)
+    return with_all_prompts(lengths, lane, row.num_prompts) if seen else lengths
 
 
 def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:

@@ -25,6 +25,8 @@ class Suite:
     clients_in_turn : clients of the runs that send one server the same prompts, one after another
     eager_formats : weight formats with which its runners switch CUDA graphs off, under engine
         versions from `eager_from` on
+    repeats_prompts : sends the same prompts in each of its runs at one rate, and at every rate
+    context, long_context : max_model_len of its ordinary and its long-context runs [tokens]
     long_prompts : requests of its long-context runs, where rows state another number
     fills_memory : configures as many sequences as the KV cache holds, which grow on demand
     base_model : completes prompts with a base model, which ends many answers with their first token
@@ -47,6 +49,9 @@ class Suite:
     clients_in_turn: tuple[int, ...] = ()
     eager_formats: tuple[str, ...] = ()
     eager_from: tuple[int, int] = (0, 0)
+    repeats_prompts: bool = False
+    context: int | None = None
+    long_context: int | None = None
     long_prompts: int | None = None
     fills_memory: bool = False
     base_model: bool = False
@@ -73,6 +78,10 @@ class Suite:
         if one_short and row.concurrency > 1:
             out["max_num_seqs"] = row.concurrency - 1
         return out
+
+    def context_limit(self, row: TidyRow) -> int | None:
+        """Return the max_model_len that the suite sets [tokens]."""
+        return self.long_context if "longctx" in (row.dataset_or_lengths or "") else self.context
 
     def runs_eagerly(self, row: TidyRow) -> bool:
         """Return whether the suite's runner switches CUDA graphs off for this row."""
@@ -132,6 +141,9 @@ SUITES: tuple[Suite, ...] = (
         name="AccelMark",
         pattern=r"accelmark",
         output_mean=344.0,
+        repeats_prompts=True,
+        context=4096,
+        long_context=30208,
         long_prompts=100,
         eager_formats=("FP8", "W8A8", "W8A16", "W4A16"),
         eager_from=(0, 20),

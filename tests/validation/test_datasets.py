@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestserve.models.system import Collocated
 from bestserve.validation import length_tables
 from bestserve.validation.datasets import EARLY, cut_atoms, early_or_full_atoms, table_lengths
 from bestserve.validation.deployment import deployment_of
 from bestserve.validation.protocol import protocol_of
+from bestserve.validation.replay import prepare, system_of
 from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
@@ -141,8 +143,25 @@ def test_engines_in_the_clients_process(
         dataset_or_lengths="sharegpt_standard_v1", output_len_max=512.0, **ACCELMARK,
     )  # fmt: skip
     engine = deployment_of(row).engine_constants
-    assert engine.max_num_seqs == sequences
     assert engine.cuda_graphs == graphs
+    system = system_of(prepare(row))
+    assert isinstance(system, Collocated)
+    assert system.lane.max_num_seqs == sequences
+    # V1 keeps prompts, which every run of the suite sends again.
+    hits = system.lengths.cached
+    assert (hits.size > 0) == (sequences == 128)
+    assert np.all(hits % system.lane.kv_block == 0)
+    assert hits.size == 0 or 0.8 < hits.sum() / system.lengths.inputs.sum() < 1.0
+
+
+def test_stated_limits_outlive_the_defaults_of_small_boards(make: Make) -> None:
+    row = make(gpu="NVIDIA A100-SXM4-40GB", max_num_seqs=17, max_num_batched_tokens=5000)
+    system = system_of(prepare(row))
+    assert isinstance(system, Collocated)
+    assert (system.lane.max_num_seqs, system.lane.max_num_batched_tokens) == (17, 5000)
+    plain = system_of(prepare(make(gpu="NVIDIA A100-SXM4-40GB")))
+    assert isinstance(plain, Collocated)
+    assert plain.lane.max_num_batched_tokens == 2048
 
 
 def test_tables_are_what_the_script_writes(
