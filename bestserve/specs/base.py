@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,16 +25,44 @@ class Spec(BaseModel):
 
 
 def describe(error: ValidationError, spec: type[BaseModel]) -> str:
-    """Put pydantic's first complaints into one line, with the nearest field names for typos."""
+    """Put pydantic's first complaints into one line, with the nearest names for typos."""
+    items = error.errors()
+    typos = {
+        near
+        for item in items
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
+        for near in nearest_names(str(item["loc"][0]), spec.model_fields)[:1]
+    }
+    # Typos first: they explain most of the rest.
+    items.sort(key=lambda item: item["type"] != "extra_forbidden")
     parts = []
-    for item in error.errors()[:3]:
+    for item in items:
         where = ".".join(str(p) for p in item["loc"])
-        if item["type"] == "extra_forbidden":
+        kind, given = item["type"], item["input"]
+        if kind == "missing" and where in typos:
+            continue  # the typo says it
+        if kind == "too_short" and any(
+            len(other["loc"]) > len(item["loc"]) and other["loc"][: len(item["loc"])] == item["loc"]
+            for other in items
+        ):
+            continue  # what was refused is not counted
+        if kind == "extra_forbidden":
             near = nearest_names(where, spec.model_fields)
             hint = f"; nearest: {', '.join(near)}" if near else ""
             parts.append(f"{where!r} is no field of {spec.__name__}{hint}")
-        else:
-            given = "" if item["type"] == "missing" else f" (given: {item['input']!r:.60})"
-            message = item["msg"].removeprefix("Value error, ")
-            parts.append(f"{where}: {message}{given}" if where else message)
-    return f"{spec.__name__}: " + "; ".join(parts)
+            continue
+        message = _NESTED.sub("", item["msg"].removeprefix("Value error, "))
+        if kind in ("tuple_type", "list_type"):
+            message = "must be a list" + (f" ([[{where}]] in TOML)" if "." not in where else "")
+        elif kind == "literal_error" and isinstance(given, str):
+            known = re.findall("'([^']*)'", item["msg"])
+            near = nearest_names(given, known)
+            message += f"; nearest: {', '.join(near)}" if near else ""
+        if kind != "missing" and not isinstance(given, dict | list | tuple | BaseModel):
+            message += f" (given: {given!r:.60})"
+        parts.append(f"{where}: {message}" if where else message)
+    return f"{spec.__name__}: " + "; ".join(parts[:3])
+
+
+_NESTED = re.compile(r"^[A-Z][A-Za-z]+: ")
+"""The name of the spec inside the field that the message is about: the field says enough."""

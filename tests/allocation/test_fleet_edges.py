@@ -90,6 +90,38 @@ def test_bad_files_are_one_line(tmp_path: Path, file: Path) -> None:
         command(str(file), certify=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("rate = 8", "rte = 8", "classes.0: 'rte' is no field of FleetClass; nearest: rate"),
+        ("count = 4", "cout = 4", "gpus.0: 'cout' is no field of GpuGroup; nearest: count"),
+        ('slo = "ttft:500 tpot:40"', "", "models.0: classes.0: slo: Field required"),
+        ("min_cost", "min_costs", "nearest: min_cost"),
+        ('[[gpus]]\nhardware = "l40s"', '[[gpu]]\nhardware = "l40s"', "nearest: gpus"),
+        ("[[models.classes]]", "[[classes]]", "'classes' is no field of Fleet"),
+        ("count = 4", "count = -1", r"gpus.0: count: .* \(given: -1\)"),
+        ('"l40s"', '"l40"', "nearest: l40s"),
+        ("ttft:500", "ttfb:500", "objective 'ttfb:500'"),
+    ],
+)
+def test_slips_in_a_fleet_file_are_named_in_one_line(
+    file: Path, before: str, after: str, words: str
+) -> None:
+    assert before in FILE
+    file.write_text(FILE.replace(before, after))
+    with pytest.raises(InputError, match=words) as caught:
+        command(str(file))
+    assert "\n" not in str(caught.value)
+    assert "{" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_one_table_where_a_list_is_due_says_how_to_write_it(file: Path) -> None:
+    file.write_text('[gpus]\nhardware = "l40s"\ncount = 2\n')
+    with pytest.raises(InputError, match=r"gpus: must be a list \(\[\[gpus\]\] in TOML\)"):
+        command(str(file))
+
+
 def test_the_diagram_carries_every_class_through_every_stage(answer: Allocation) -> None:
     diagram = fleet_diagram(answer)
     for served in answer.served:
