@@ -65,8 +65,20 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     found = rank_strategies(
         problem, referee=_referee(problem) if verify else None, progress=progress
     )
+    if not found.table:
+        return found
     rows = (replace(r, trust=_trust(problem, r.strategy, r.trust)) for r in found.table)
-    return replace(found, table=tuple(rows))
+    return replace(found, table=tuple(rows), intervals=_intervals_at_best(problem, found.best))
+
+
+def _intervals_at_best(problem: Problem, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
+    """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
+    from bestserve.predicting import predict_strategy
+    from bestserve.validation.prediction_intervals import prediction_intervals
+
+    lowered, parsed = lower(problem), Strategy.parse(best.strategy)
+    found = predict_strategy(lowered, parsed, best.goodput, "analytic")
+    return prediction_intervals(lowered, parsed, found)
 
 
 @single_threaded
@@ -89,9 +101,15 @@ def predict(
     An unstable queue is no error but a status.
     """
     from bestserve.predicting import predict_strategy
+    from bestserve.validation.prediction_intervals import prediction_intervals
 
-    found = predict_strategy(lower(problem), Strategy.parse(strategy), request_rate, method)
-    return replace(found, trust=_trust(problem, found.strategy, found.trust))
+    lowered, parsed = lower(problem), Strategy.parse(strategy)
+    found = predict_strategy(lowered, parsed, request_rate, method)
+    return replace(
+        found,
+        trust=_trust(problem, found.strategy, found.trust),
+        intervals=prediction_intervals(lowered, parsed, found),
+    )
 
 
 @single_threaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bestserve.results import Binding, RankedStrategy, Ranking
+from bestserve.results import Binding, RankedStrategy, Ranking, expected
 from bestserve.specs.strategy import Strategy
 
 
@@ -13,6 +13,8 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     best = ranking.best
     lines = [f"{best.strategy} wins with {best.goodput:.3g} req/s ({_interval(best)})."]
     lines.append(f"  It stops at its {_stop(best, ranking)}; trust {best.trust}.")
+    if ranking.intervals:
+        lines.append(f"  At this rate {expected(ranking.intervals)}.")
     rivals = _rivals(ranking)
     for title, rival in rivals:
         lines.append(f"  {title}: {_against(rival, best, ranking)}")

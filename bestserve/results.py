@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
@@ -113,6 +114,20 @@ class Document:
         return html_table(self.records())
 
 
+def expected(intervals: Mapping[str, tuple[float, float]]) -> str:
+    """Return where 90 % of measured means would lie, in words.
+
+    >>> expected({"ttft_mean": (0.1, 0.4), "tpot_mean": (0.02, math.inf)})
+    '90 % of measured runs would have a mean TTFT of 100 to 400 ms, TPOT of 20 ms or more'
+    """
+    said = []
+    for metric in ("ttft", "tpot"):
+        low, high = (milliseconds(end) for end in intervals[f"{metric}_mean"])
+        reach = f"to {high:.3g} ms" if math.isfinite(high) else "ms or more"
+        said.append(f"{metric.upper()} of {low:.3g} {reach}")
+    return f"90 % of measured runs would have a mean {', '.join(said)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction(Document):
     """Latencies of one strategy at one rate.
@@ -120,7 +135,8 @@ class Prediction(Document):
     method is "analytic" or "simulated"; ttft_flavour "steady" (stationary arrivals) or "benchmark"
     (a client's finite run, its initial burst included); `attainment` is the share of requests that
     meet all objectives together [1], `attainment_by` those that meet each, `stability_limit` the
-    highest sustainable rate [requests/s].
+    highest sustainable rate [requests/s]. `intervals` says where 90 % of measured runs would lie,
+    by name from "ttft_mean" to "tpot_p99" [s]; empty with step times of one's own.
     """
 
     problem: Problem
@@ -140,6 +156,7 @@ class Prediction(Document):
     trust: Confidence = field(default_factory=lambda: Confidence(True))
     bound: str = ""
     detail: str = ""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def binding(self) -> str:
@@ -168,6 +185,8 @@ class Prediction(Document):
             limit = self.stability_limit
             saturates = "" if limit is None else f"; saturates at {limit:.3g} req/s"
             lines.append(f"  utilisation {self.utilisation:.0%}{saturates}")
+        if self.intervals:
+            lines.append(f"  {expected(self.intervals)}")
         if self.bound:
             lines.append(f"  {self.bound}")
         if self.attainment is not None:
@@ -232,13 +251,18 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Ranking(Document):
-    """All strategies that fit, best goodput first, with the rejected ones and their reasons."""
+    """All strategies that fit, best goodput first, with the rejected ones and their reasons.
+
+    `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
+    in `Prediction`.
+    """
 
     problem: Problem
     table: tuple[RankedStrategy, ...]
     rejected: tuple[Rejected, ...]
     considered: int
     seconds: float
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
         """Return problem, strategies (best first) and the rejected ones as plain data."""
@@ -248,6 +272,7 @@ class Ranking(Document):
             "rejected": plain(self.rejected),
             "considered": self.considered,
             "seconds": self.seconds,
+            "intervals": plain(dict(self.intervals)),
         }
 
     @property

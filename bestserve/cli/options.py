@@ -160,19 +160,21 @@ class ProblemOptions:
         problem = Problem(**values)
         for default in said:
             talk(default)
-        for doubt in self._doubts(problem, strategy):
-            talk(f"warning: {problem.calibration}: {doubt}; trust is low")
+        warn_of_foreign_calibration(problem, strategy)
         announce_compilation()
         return problem
 
-    def _doubts(self, problem: Problem, strategy: str | None) -> tuple[str, ...]:
-        if problem.calibration is None:
-            return ()
-        from bestserve.lowering import calibration_doubts
-        from bestserve.specs.strategy import Strategy
 
-        pools = Strategy.parse(strategy).pools if strategy is not None else ()
-        return calibration_doubts(problem, {pool.tp for pool in pools})
+def warn_of_foreign_calibration(problem: Problem, strategy: str | None) -> None:
+    """Say what a problem's calibration record was not fitted to, a line each on stderr."""
+    if problem.calibration is None:
+        return
+    from bestserve.lowering import calibration_doubts
+    from bestserve.specs.strategy import Strategy
+
+    pools = Strategy.parse(strategy).pools if strategy is not None else ()
+    for doubt in calibration_doubts(problem, {pool.tp for pool in pools}):
+        talk(f"warning: {problem.calibration}: {doubt}; trust is low")
 
 
 def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:

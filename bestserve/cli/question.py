@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bestserve.cli.options import warn_of_foreign_calibration
 from bestserve.errors import DataError
 from bestserve.specs.problem import Problem
 
@@ -49,8 +50,9 @@ class Stated:
 
     problem: Problem
 
-    def build(self) -> Problem:
-        """Return the problem."""
+    def build(self, strategy: str | None = None) -> Problem:
+        """Return the problem; says what its calibration record was not fitted to."""
+        warn_of_foreign_calibration(self.problem, strategy)
         return self.problem
 
 

@@ -50,17 +50,20 @@ def propagated(
     figures: Mapping[str, float],
     run: Callable[[Mapping[str, float]], Mapping[str, float]],
     moe: bool,
+    spread: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Return the variance of each figure's logarithm that the constants cause [1].
 
     figures : predicted with all factors at 1; run : predicts with given factors
+    spread : standard deviation of each factor's logarithm; default `SPREAD`
     """
+    sizes = SPREAD if spread is None else spread
     variance = dict.fromkeys(figures, 0.0)
     for factor in factors_for(moe):
-        moved = run({factor.name: math.exp(SPREAD[factor.name])})
+        moved = run({factor.name: math.exp(sizes[factor.name])})
         for name, value in figures.items():
             other = moved.get(name, value)
-            if value > 0 and other > 0:
+            if 0 < value < math.inf and other > 0:
                 variance[name] += math.log(other / value) ** 2
     return variance
 

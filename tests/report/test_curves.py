@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 
@@ -38,7 +39,8 @@ def found(problem):
 
 def test_points_are_predictions(problem, found):
     middle = found.points[2]
-    assert middle == bs.predict(problem, "2m-tp1", middle.request_rate)
+    alone = bs.predict(problem, "2m-tp1", middle.request_rate)
+    assert middle == dataclasses.replace(alone, intervals={})  # a curve leaves them out
 
 
 def test_rows_have_every_statistic_and_rise_with_the_rate(found):
