@@ -77,6 +77,7 @@ Not held out, because chosen while looking at all groups:
   decode instance; host time per request of prefill instances, the handover, φ of prefill
   instances, host share of decode instances; the prompts that the next run of the suite finds in
   the radix cache; answers that end early or run to the limit;
+- what 16-bit GEMMs of ROCm 6.1 reached on MI300X under vLLM 0.6 and TGI, and TGI's limits;
 - what GEMM and attention kernels reach on GeForce boards and on Volta, decode attention on Volta,
   and the link of GeForce boards, which lack peer-to-peer copies;
 - data sets: lengths of OpenOrca, MLPerf's Mixtral mix, AccelMark's prompts and completions of the
@@ -110,7 +111,6 @@ UNEXPLAINED = """
   admits prompts more slowly than one token budget per round.
 - **Split services**: bursts of 128 prompts take 1 to 5 s on two prefill instances, two to three
   times the prediction; decode with contexts of 32,000 tokens is 15 to 40 % slower than predicted.
-- **TGI and vLLM on MI300X in 2024** (bf16, 405B): prompts reach 6 to 20 % of the peak.
 """
 
 

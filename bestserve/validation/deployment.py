@@ -15,6 +15,7 @@ from bestserve.errors import BestserveError, UnknownNameError
 from bestserve.models.device import WEIGHT_BYTES, Parallelism, Precision
 from bestserve.models.engine import EngineConstants
 from bestserve.models.parameters import parameter_counts
+from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.validation.boards import NODE, hardware_of
@@ -36,6 +37,17 @@ IN_PROCESS_LIMITS = {"max_num_seqs": 128, "max_num_batched_tokens": 2048}
 
 MOST_SEQUENCES = 65_536
 """Running sequences beyond which a stated limit limits nothing."""
+
+TGI_LIMITS = {
+    "max_num_seqs": MOST_SEQUENCES, "max_num_batched_tokens": 4096, "kv_reserve": 1.0,
+}  # fmt: skip
+"""TGI's defaults: sequences limited by memory alone, 4,096 prompt tokens a step, room for the whole
+answer reserved at admission."""
+
+ROCM_2024_REACH = {"vllm": 0.2, "tgi": 0.5}
+"""Factor on the GEMM efficiency of CDNA boards under the 16-bit kernels of ROCm 6.1 (2024), which
+were not tuned for every shape: 10 and 24 % of the peak. Fitted on Llama-3.1-405B, tp 8, MI300X, the
+only such rows; a factor of 1.5 either way."""
 
 V0_CHUNKED_ABOVE, V0_CHUNK = 32768, 512
 """vLLM V0's default: context above which prompts are chunked, and its token budget then."""
@@ -104,6 +116,7 @@ def deployment_of(row: TidyRow) -> Deployment:
     precision = _precision(row, model, hardware, suite, notes)
     pools = _pools(row, model, hardware, precision, notes)
     constants = _engine_constants(row, engine, hardware, model, notes)
+    hardware = _with_kernels_of_2024(hardware, engine, precision or model.weights, notes)
     kv = row.kv_cache_dtype
     kv_fp8: bool | None = None if kv is None else "fp8" in kv.lower()
     if kv_fp8 is None and suite.kv_fp8:
@@ -157,12 +170,27 @@ def _engine_constants(
         if row.in_process and choice.preset != "vllm-v0":
             changes |= IN_PROCESS_LIMITS
             notes.append("an engine without a server keeps the scheduler's own limits")
+    if choice.family == "tgi":
+        changes = {**TGI_LIMITS, **changes}
     if row.in_process and choice.preset == "vllm-v0":
         changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
         notes.append("the client shares the engine's process: more host time per sequence")
     # What is stated holds: the defaults of smaller GPUs are not to be taken a second time.
     changes |= {"small_gpu_num_seqs": 0, "small_gpu_batched_tokens": 0}
     return replace(engine, **changes)  # type: ignore[arg-type]
+
+
+def _with_kernels_of_2024(
+    hardware: Hardware, choice: EngineChoice, weights: Precision, notes: list[str]
+) -> Hardware:
+    """Return an AMD board with what the 16-bit kernels of vLLM V0's years reached on it."""
+    old = choice.preset == "vllm-v0" and hardware.generation in ("cdna3", "cdna4")
+    if not old or weights != "bf16":
+        return hardware
+    reach = ROCM_2024_REACH[choice.family]
+    notes.append(f"16-bit kernels of ROCm 6.1: {reach:g} of later GEMM rates")
+    figure = Figure(value=reach, unit="1", kind="measured", source="replay of rows of 2024")
+    return hardware.model_copy(update={"compute_reach": figure})
 
 
 def _vllm_prefill(

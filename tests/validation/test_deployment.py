@@ -115,3 +115,19 @@ def test_vllm_v0_chunks_only_long_contexts(make: Make) -> None:
     assert (long.policy, long.max_num_batched_tokens) == ("chunked", 512)
     v1 = deployment_of(make(chunked_prefill=False)).engine_constants
     assert v1.policy == "mixed"
+
+
+def test_amd_boards_of_2024_ran_16_bit_kernels_slowly(make: Make) -> None:
+    args: dict[str, Any] = {"gpu": "AMD MI300X", "num_gpus": 8, "tp": 8}
+    big = "meta-llama/Llama-3.1-405B-Instruct"
+    old = deployment_of(make(model=big, engine="vLLM", engine_version="0.6.3", **args))
+    new = deployment_of(make(model=big, engine="vLLM", engine_version="0.11.0", **args))
+    tgi = deployment_of(make(model=big, engine="TGI", **args))
+    fp8 = deployment_of(
+        make(model=big, engine="vLLM", engine_version="0.6.3", precision="fp8", **args)
+    )
+    reach = [d.hardware.device().compute_reach for d in (old, tgi, new, fp8)]
+    assert reach[0] < reach[1] < reach[2] == reach[3] == 1.0
+    assert old.hardware.name == new.hardware.name
+    assert tgi.engine_constants.max_num_seqs > 10_000
+    assert tgi.engine_constants.kv_reserve == 1.0
