@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.queues.mixture import Components, cut, mixture
 from bestserve.models.queues.requests import Requests
 from bestserve.models.schedulers.engine import LaneLatency
@@ -17,6 +18,10 @@ from bestserve.models.system import Lane
 from bestserve.models.trust import Trust
 
 Floats = NDArray[np.float64]
+
+FEW_PROMPTS = 2.5
+"""Mean prompts met by a decode up to which TPOT is a sum of single stalls: beyond it, three moments
+tell more of the 99th percentile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +130,18 @@ def compose(
             0.0 if lane.stream_interval > 1 else met.low,
             met.high,
         )
-        tpot = mixture(
-            requests.class_weight[parts.cls] * parts.share,
-            parts.mean,
-            parts.variance,
-            parts.third,
-            parts.low,
-            parts.high,
+        lumpy = lane.stream_interval == 1 and _few_prompts(requests, met)
+        tpot = (
+            _lumps(requests, met)
+            if lumpy
+            else mixture(
+                requests.class_weight[parts.cls] * parts.share,
+                parts.mean,
+                parts.variance,
+                parts.third,
+                parts.low,
+                parts.high,
+            )
         )
         classes = OutputClasses(
             steps=d,
@@ -154,6 +164,31 @@ def compose(
         trust=trust,
         status=Status.OK,
         classes=classes,
+    )
+
+
+def _few_prompts(requests: Requests, met: LaneLatency) -> bool:
+    """Whether the stalls of a decode are those of few prompts."""
+    if met.single is None:
+        return False
+    stalls = requests.class_weight @ (requests.classes * (met.mean - met.calm_mean))
+    return bool(stalls < FEW_PROMPTS * (requests.weight @ met.single))
+
+
+def _lumps(requests: Requests, met: LaneLatency) -> Distribution:
+    """Return the law of TPOT as decode steps and single stalls."""
+    assert met.single is not None
+    d = requests.classes
+    smooth = d**2 * met.calm_variance
+    return lump_mixture(
+        requests.class_weight,
+        d,
+        met.calm_mean,
+        d * (met.mean - met.calm_mean),
+        np.maximum(d**2 * met.variance - smooth, 0.0),
+        smooth,
+        met.single,
+        requests.weight,
     )
 
 

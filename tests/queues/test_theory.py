@@ -10,6 +10,7 @@ import pytest
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
+from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.queues.mgk import allen_cunneen, erlang_c, mgk_wait
 from bestserve.models.queues.mixture import component_cdf, mixture
 from bestserve.models.queues.occupancy import occupancy
@@ -213,3 +214,32 @@ def test_infinite_laws_never_meet_a_threshold() -> None:
     assert never.quantile(0.1) == math.inf
     assert float(never.cdf(1e9)) == 0.0
     assert never.variance == math.inf
+
+
+@pytest.mark.parametrize("sizes", [[0.1], [0.02, 0.05, 0.2]])
+def test_few_stalls_are_compound_poisson(sizes: list[float]) -> None:
+    rng = np.random.default_rng(5)
+    stall, steps = np.array(sizes), np.array([50.0, 200.0])
+    share = np.full(stall.size, 1 / stall.size)
+    base, count, spread = np.array([0.010, 0.011]), np.array([0.6, 1.8]), 0.02
+    s1, s2 = stall.mean(), (stall**2).mean()
+    law = lump_mixture(
+        np.array([0.5, 0.5]),
+        steps,
+        base,
+        count * s1,
+        count * s2,
+        np.full(2, spread**2),
+        stall,
+        share,
+    )
+    draws = []
+    for c in range(2):
+        met = rng.poisson(count[c], 200_000)
+        total = np.bincount(np.repeat(np.arange(met.size), met), rng.choice(stall, met.sum()))
+        total = np.pad(total, (0, met.size - total.size)) + spread * rng.standard_normal(met.size)
+        draws.append(base[c] + total / steps[c])
+    values = np.concatenate(draws)
+    assert law.mean == pytest.approx(values.mean(), rel=2e-3)
+    for x in np.quantile(values, [0.2, 0.5, 0.7, 0.9, 0.99]) * 1.0001:
+        assert float(law.cdf(x)) == pytest.approx(np.mean(values <= x), abs=0.02)

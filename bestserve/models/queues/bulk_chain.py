@@ -141,19 +141,20 @@ class Chain:
         factors = np.eye(top) - matrix[1:, 1:]
         loops.eliminate(factors, self.m + 1)
         visits = np.maximum(loops.solve_rows(factors, self.m + 1, sources[1:]), 0.0)
-        # decodes only see steps while they run: a vacation that idle time may follow, and the
-        # steps after either (what follows idle time before the first decode step is no stall)
-        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if server.shared else 0.0
-        after = (1 - stop) * visits[:, 0] + stop * visits[:, 2]
-        matrix[0] = (1 - stop) * sources[:, 0] + stop * sources[:, 2]
+        # a request that decodes sees vacations and what follows them, but no idle time
+        after = visits[:, 0]
         count = 1.0 + float(after.sum())
-        busy = float(after @ f[1:])
-        cycle = server.vacation + busy
+        cycle = server.vacation + float(after @ f[1:])
+        busy = cycle - server.vacation
+        # all time per step that has decodes, some of them after idle time and its first prompt
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if server.shared else 0.0
+        seen = (1 - stop) * after + stop * visits[:, 2]
+        apart = stop * (1 / self.rate + float(self.prompts.share @ server.alone))
+        spacing = (server.vacation + float(seen @ f[1:]) + apart) / (1.0 + float(seen.sum()))
         if cycle == 0.0:
             # a pool without decodes: cycles begin with idle time and its first prompt
             busy = float(visits[:, 1] @ f[1:])
             cycle = 1 / self.rate + busy
-        apart = stop * (1 / self.rate + float(self.prompts.share @ server.alone))
         return Flow(
             matrix=matrix,
             factors=factors,
@@ -162,7 +163,7 @@ class Chain:
             ratio=ratio,
             fresh=fresh,
             ended=ended,
-            pace=Pace(busy / max(cycle, 1e-300), cycle / count, (cycle + apart) / count),
+            pace=Pace(busy / max(cycle, 1e-300), cycle / count, spacing),
         )
 
 

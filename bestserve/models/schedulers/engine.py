@@ -150,7 +150,8 @@ class LaneLatency:
     no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
-    prompt steps; coarse : mean sequences below which few requests meet a prompt (0: no matter);
+    prompt steps; single : atoms of what one prompt adds to a decode [m, s], None where decodes meet
+    none; coarse : mean sequences below which few requests meet a prompt (0: no matter);
     ttft_reasons : like `reasons`, of TTFT alone
     """
 
@@ -169,5 +170,6 @@ class LaneLatency:
     wait: float
     stall: float
     reasons: tuple[str, ...]
+    single: Floats | None = None
     coarse: float = 0.0
     ttft_reasons: tuple[str, ...] = ()

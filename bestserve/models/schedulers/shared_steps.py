@@ -66,6 +66,13 @@ class SharedLane:
         x, g = np.log(n), np.log(self.knots)
         return tuple(float(np.interp(x, g, c)) for c in (self.cost1, self.cost2, self.cost3))  # type: ignore[return-value]
 
+    def single(self, n: float) -> Floats:
+        """Return what each prompt adds to decode-only steps of n sequences [m, s]."""
+        engine, room = self.engine, max(self.engine.budget - n, 1.0)
+        chunks = np.maximum(np.ceil(engine.requests.prompt / room), 1.0) if self.split else 1.0
+        added = engine.prompt_times(n, self.split, room) - chunks * engine.decode(n)
+        return np.asarray(np.maximum(added, 1e-9))
+
     def room(self, n: float) -> tuple[float, float]:
         """Return the prompt tokens that fit beside n decodes and those that fill a full step."""
         room = max(self.engine.budget - n, 1.0)
@@ -299,6 +306,7 @@ def _assemble(
         capacity=lane.capacity,
         wait=state.wait,
         stall=sigma,
+        single=lane.single(decodes),
         reasons=(
             *slot_reason(state.wait, wait_mean, met.ttft.mean),
             *engine.large_prompts(),
