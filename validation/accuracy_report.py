@@ -68,7 +68,8 @@ Not held out, because chosen while looking at all groups:
   stream interval of 20 in TensorRT-LLM's Llama-70B runs; the gap-analysis set fixed lengths and a
   token budget of prompt + batch; one slot fewer than clients in its Llama-8B TensorRT-LLM runs;
 - MLPerf Server: the offered rate is the most that met the objectives, so the step time is scaled
-  until they bind (a report of what the model would need, not a prediction of capacity);
+  until they bind, TTFT at half its limit (a report of what the model would need, not a prediction
+  of capacity);
 - kernel rows of bf16 and block-fp8 experts on Hopper and the launch time of 4-bit experts;
 - the all-reduce latency and the GEMM rates of AMD GPUs;
 - MLPerf Server: as many sequences as the cache holds, growing on demand (rate · latency says so);
