@@ -22,8 +22,8 @@ SLOWEST, FASTEST = 3.0, 1 / 3.0
 """Range of κ; a row that needs more is predicted with κ = 1."""
 
 TTFT_MARGIN = 0.5
-"""Share of the TTFT limit at which a submission stops: where the cache fills, TTFT grows from half a
-second to seconds within a per cent of rate, and nobody tunes a ten-minute run to that edge. The
+"""Share of the TTFT limit at which a submission stops: where the cache fills, TTFT grows from half
+a second to seconds within a per cent of rate, and nobody tunes a ten-minute run to that edge. The
 runs' P99 TTFT is between 0.2 and 0.95 of the limit."""
 
 STEPS = 9
@@ -62,7 +62,9 @@ def at_objectives(
 ) -> tuple[dict[str, float], float]:
     """Return the figures at the κ where the objectives bind, and κ; κ = 1 if none does.
 
-    TTFT binds at `TTFT_MARGIN` of its limit. run : predicts the figures of a system under the row's protocol
+    run : predicts the figures of a system under the row's protocol
+
+    TTFT binds at `TTFT_MARGIN` of its limit.
     """
 
     def excess(figures: dict[str, float]) -> float:
