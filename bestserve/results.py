@@ -123,9 +123,14 @@ def expected(intervals: Mapping[str, tuple[float, float]]) -> str:
     said = []
     for metric in ("ttft", "tpot"):
         low, high = (milliseconds(end) for end in intervals[f"{metric}_mean"])
-        reach = f"to {high:.3g} ms" if math.isfinite(high) else "ms or more"
-        said.append(f"{metric.upper()} of {low:.3g} {reach}")
+        reach = f"to {_three(high)} ms" if math.isfinite(high) else "ms or more"
+        said.append(f"{metric.upper()} of {_three(low)} {reach}")
     return f"90 % of measured runs would have a mean {', '.join(said)}"
+
+
+def _three(value: float) -> str:
+    """Return three significant digits without an exponent."""
+    return f"{float(f'{value:.3g}'):.16g}"
 
 
 @dataclass(frozen=True, slots=True)
