@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bestserve.errors import InfeasibleError
+from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet_answer import allocation, uniform_plans
 from bestserve.solvers.allocation.certificate import Change, marginals, standard_changes
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
@@ -77,7 +76,8 @@ def allocate(
     progress : called with a short text as the work goes on
     evaluated : tables of this fleet made before, by `tabulate`
 
-    An interrupt from the keyboard during the search keeps the best plan so far. Work that can be
+    An interrupt from the keyboard during the search keeps the best plan so far; later ones leave
+    out the simulation or what more GPUs would bring. Work that can be
     shared goes through joblib, with the backend of the caller's `joblib.parallel_config`.
 
     Raises
@@ -85,32 +85,26 @@ def allocate(
     InfeasibleError : no plan satisfies the requirements; the message says what to relax
     InputError, UnknownNameError, DataError : as `rank`
     """
-    began = time.perf_counter()
     tables = evaluated or tabulate(fleet, simulate=True, progress=progress)
-    table_seconds = time.perf_counter() - began if evaluated is None else 0.0
     how = _Search(Options(gap=gap, seconds=seconds), progress)
     uniform = _uniform(tables) if certify else {}
-    start = _best_start(uniform, tables)
-    found = _searched(tables, how, start)
+    found = _searched(tables, how, _best_start(uniform, tables))
+    notes: list[str] = []
     checks: tuple[Verified, ...] = ()
     corrections = 0
     if verify:
-        from bestserve.fleet_check import tightened, verified
-
-        checks, measured = verified(tables, _plan_of(found), progress)
-        while measured and corrections < ROUNDS:
-            tables, corrections = tightened(tables, measured), corrections + 1
-            start = _worth_now(tables, _plan_of(found))
-            found = _searched(tables, how.after(found.seconds), start)
-            checks, measured = verified(tables, _plan_of(found), progress)
+        try:
+            tables, found, checks, corrections = _held(tables, found, how)
+        except KeyboardInterrupt:
+            notes.append("interrupted before the simulation of the plan ended")
     values: tuple[MarginalValue, ...] = ()
-    if certify:
+    if certify and not (found.interrupted or notes):
         changes = standard_changes(tables.tables, tables.requirements)
         if slo_step is not None:
             changes += _looser(fleet, tables, slo_step, progress)
+        solved = marginals(found, changes, Options(gap=1e-3, seconds=_each(seconds, changes)))
         values = tuple(
-            MarginalValue(m.name, m.objective, m.difference, m.noise, m.significant)
-            for m in marginals(found, changes, Options(gap=1e-3, seconds=_each(seconds, changes)))
+            MarginalValue(m.name, m.objective, m.difference, m.noise, m.significant) for m in solved
         )
     return allocation(
         tables,
@@ -119,8 +113,27 @@ def allocate(
         uniform=uniform_plans(uniform, tables),
         checks=checks,
         corrections=corrections,
-        table_seconds=table_seconds,
+        notes=tuple(notes),
     )
+
+
+def _held(
+    tables: Evaluated, found: Found, how: _Search
+) -> tuple[Evaluated, Found, tuple[Verified, ...], int]:
+    """Simulate the plan; where it falls short, tighten the tables and plan again.
+
+    Return the tables and the search that the answer rests on, the checks, and the corrections.
+    """
+    from bestserve.fleet_check import tightened, verified
+
+    corrections = 0
+    checks, measured = verified(tables, _plan_of(found), how.say)
+    while measured and corrections < ROUNDS:
+        tables, corrections = tightened(tables, measured), corrections + 1
+        start = _worth_now(tables, _plan_of(found))
+        found = _searched(tables, how.after(found.seconds), start)
+        checks, measured = verified(tables, _plan_of(found), how.say)
+    return tables, found, checks, corrections
 
 
 def _each(seconds: float, changes: Sequence[Change]) -> float:
@@ -149,8 +162,12 @@ def budget_curve(
     seconds: float = 20.0,
     evaluated: Evaluated | None = None,
 ) -> list[dict[str, float]]:
-    """Return objective and bound at each cost budget [$/h], solved in parallel through joblib."""
+    """Return objective and bound at each cost budget [$/h], solved in parallel through joblib.
+
+    Raises InputError where a GPU type has no price.
+    """
     tables = evaluated or tabulate(fleet)
+    _need_prices(tables)
     required = [replace(tables.requirements, max_cost=float(b)) for b in budgets]
     problems = [Change(f"{b:g}", tables.tables, r) for b, r in zip(budgets, required, strict=True)]
     return _curve("budget", budgets, problems, Options(gap=gap, seconds=seconds))
@@ -164,14 +181,27 @@ def demand_curve(
     seconds: float = 20.0,
     evaluated: Evaluated | None = None,
 ) -> list[dict[str, float]]:
-    """Return the least cost of carrying each multiple of all rates, in parallel through joblib."""
+    """Return the least cost of carrying each multiple of all rates, in parallel through joblib.
+
+    Raises InputError where a GPU type has no price, or classes have shares of a mix.
+    """
+    if fleet.mix_only:
+        raise InputError("what demand costs needs rates; these classes have shares of a mix")
     tables = evaluated or tabulate(fleet)
+    _need_prices(tables)
     required = replace(tables.requirements, objective="min_cost")
     problems = []
     for factor in factors:
         demand = replace(tables.tables.demand, rate=tables.tables.demand.rate * factor)
         problems.append(Change(f"{factor:g}", replace(tables.tables, demand=demand), required))
     return _curve("factor", factors, problems, Options(gap=gap, seconds=seconds))
+
+
+def _need_prices(tables: Evaluated) -> None:
+    """Raise InputError where a GPU type has no price."""
+    for group, known in zip(tables.fleet.gpus, tables.priced, strict=True):
+        if not known:
+            raise InputError(f"GPU type {group.label!r} needs price_per_hour for a curve over cost")
 
 
 def _curve(
@@ -224,8 +254,13 @@ def _searched(tables: Evaluated, how: _Search, start: Plan | None) -> Found:
 
 
 def _uniform(tables: Evaluated) -> dict[str, Found | None]:
-    """Solve for the best uniform strategy of each layout."""
-    return {layout: best_uniform(tables.tables, tables.requirements, layout) for layout in LAYOUTS}
+    """Solve for the best uniform strategy of each layout; an interrupt leaves the rest out."""
+    found: dict[str, Found | None] = {}
+    for layout in LAYOUTS:
+        found[layout] = best = best_uniform(tables.tables, tables.requirements, layout)
+        if best is not None and best.interrupted:
+            break
+    return found
 
 
 def _best_start(uniform: dict[str, Found | None], tables: Evaluated) -> Plan | None:

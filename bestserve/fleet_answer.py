@@ -18,7 +18,7 @@ from bestserve.solvers.allocation.result import (
     UniformPlan,
     Verified,
 )
-from bestserve.solvers.allocation.search import Found
+from bestserve.solvers.allocation.search import Found, Status
 from bestserve.solvers.allocation.tables import ROLES
 
 
@@ -35,6 +35,8 @@ def uniform_plans(uniform: dict[str, Found | None], tables: Evaluated) -> tuple[
     rows = []
     for layout, found in uniform.items():
         plan = found.plan if found is not None else None
+        if found is not None and plan is None and found.status is not Status.INFEASIBLE:
+            continue  # not found in the time given, which is no verdict
         if plan is None:
             rows.append(UniformPlan(layout, None, 0, ""))
             continue
@@ -54,15 +56,14 @@ def allocation(
     uniform: tuple[UniformPlan, ...],
     checks: tuple[Verified, ...],
     corrections: int,
-    table_seconds: float,
+    notes: tuple[str, ...] = (),
 ) -> Allocation:
     """Return the answer as users see it."""
     plan, fleet = found.plan, tables.fleet
     assert plan is not None
     supply, demand = tables.tables.supply, tables.tables.demand
-    price_known = any(g.price_per_hour is not None for g in fleet.gpus) or bool(
-        np.any(supply.price)
-    )
+    used = plan.gpus(tables.tables)
+    price_known = all(known or not n for known, n in zip(tables.priced, used, strict=True))
     unit = "req/s of the mix" if fleet.mix_only else UNITS[tables.requirements.objective]
     return Allocation(
         fleet=fleet,
@@ -87,9 +88,9 @@ def allocation(
             ServedClass(name, float(rate), float(asked))
             for name, rate, asked in zip(demand.names, plan.served, demand.rate, strict=True)
         ),
-        gpus_used=dict(zip(supply.names, plan.gpus(tables.tables).tolist(), strict=True)),
+        gpus_used=dict(zip(supply.names, used.tolist(), strict=True)),
         cost=plan.cost(tables.tables, tables.requirements) if price_known else None,
-        power=plan.watts(tables.tables) if np.all(supply.watts > 0) else None,
+        power=plan.watts(tables.tables) if np.all(supply.watts[used > 0] > 0) else None,
         binding=binding(tables.tables, tables.requirements, plan),
         shadow_prices={f"{name}: {row}": value for name, row, value in found.shadow_prices},
         marginals=values,
@@ -97,8 +98,8 @@ def allocation(
         verification=checks,
         corrections=corrections,
         seconds=found.seconds,
-        table_seconds=table_seconds,
-        notes=_notes(tables),
+        table_seconds=tables.seconds,
+        notes=(*notes, *_notes(tables)),
     )
 
 

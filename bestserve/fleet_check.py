@@ -115,17 +115,42 @@ def lone_tandems(tables: Evaluated, plan: Plan) -> dict[int, int]:
 def tightened(tables: Evaluated, measured: dict[tuple[int, int], float]) -> Evaluated:
     """Return tables in which failing pools claim no more than the simulation found.
 
-    Pools of the same type, role, recipe and instance size err alike: all of them are lowered.
+    What would take their place, instances of other sizes and limits of the same type, role and
+    recipe, is simulated too: the same formula flatters it as much.
     """
     pools = tables.tables.pools
     goodput = pools.goodput.copy()
-    for (pool, _), share in measured.items():
-        alike = (
-            (pools.gpu == pools.gpu[pool])
-            & (pools.role == pools.role[pool])
-            & (pools.recipe == pools.recipe[pool])
-            & (pools.size == pools.size[pool])
-        )
-        goodput[alike] *= min(SAFETY * share, SAFETY)
+    for p, share in _suspects(tables, measured).items():
+        goodput[p] *= share
     lowered = replace(tables.tables, pools=replace(pools, goodput=goodput))
     return replace(tables, tables=lowered)
+
+
+def _suspects(tables: Evaluated, measured: dict[tuple[int, int], float]) -> dict[int, float]:
+    """Return by how much to lower the tables of failing pools and of those in their place."""
+    from joblib import Parallel, delayed
+
+    pools = tables.tables.pools
+    shares: dict[int, float] = {}
+    for (pool, _), share in measured.items():
+        shares[pool] = min(SAFETY * share, SAFETY, shares.get(pool, 1.0))
+    others = [
+        p
+        for p in range(pools.count)
+        if p not in shares
+        and pools.goodput[p, 1] > 0
+        and any(
+            (pools.gpu[p], pools.role[p], pools.recipe[p])
+            == (pools.gpu[q], pools.role[q], pools.recipe[q])
+            for q in shares
+        )
+    ]
+    claimed = [float(pools.goodput[p, 1]) for p in others]
+    jobs = (
+        delayed(measured_goodput)(tables.stage(p, 1), rate, seed=SECOND_SEED)
+        for p, rate in zip(others, claimed, strict=True)
+    )
+    for p, rate, carried in zip(others, claimed, Parallel()(jobs), strict=True):
+        if carried < rate:
+            shares[p] = SAFETY * carried / rate
+    return shares

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 from bestserve.cli.files import read_mapping
-from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.flags import Count, Many
+from bestserve.cli.output import Format, emit, emit_records, progress, talk
+
+if TYPE_CHECKING:
+    from bestserve.specs.fleet import Fleet
+
+MANY_TABLES = 6
+"""GPU types times request classes from which several processes are started by themselves."""
 
 
 def allocate(
@@ -12,10 +23,13 @@ def allocate(
     objective: str | None = None,
     gap: float = 0.01,
     seconds: float = 60.0,
-    jobs: int = 1,
+    jobs: Annotated[int | None, Count] = None,
     verify: bool = True,
     certify: bool = True,
     slo_step_ms: float | None = None,
+    budgets: Annotated[list[float] | None, Many] = None,
+    demands: Annotated[list[float] | None, Many] = None,
+    page: Path | None = None,
     format: Format = "table",
 ) -> int:
     """Allocate a fleet: which GPUs run which model, in which role, at which parallelism.
@@ -31,19 +45,28 @@ def allocate(
     seconds
         time limit of the search; the best plan so far is printed with its gap
     jobs
-        processes that make the goodput tables and solve again for marginal values
+        processes that make the goodput tables, simulate and solve again for marginal values;
+        default: one a core for larger fleets, else one
     verify
         simulate the plan, and tighten the tables where it falls short
     certify
         also solve for one more GPU and node of each type and for uniform strategies
     slo_step_ms
         also solve with all objectives looser by so many milliseconds
+    budgets
+        also the best plan at each of these cost budgets [$/h]
+    demands
+        also the cheapest plan at each of these multiples of all rates
+    page
+        HTML file to write: the fleet as a diagram, its pools, the comparison with uniform
+        strategies, and the curves
     format
         table, json, csv, md or html
     """
     from joblib import parallel_config
 
     from bestserve.fleet import allocate as answer
+    from bestserve.fleet import budget_curve, demand_curve, tabulate
     from bestserve.specs.fleet import Fleet
 
     fields = read_mapping(fleet)
@@ -51,7 +74,9 @@ def allocate(
         fields["objective"] = objective
     question = Fleet(**fields)
     step = None if slo_step_ms is None else slo_step_ms / 1e3
-    with parallel_config(n_jobs=jobs), progress("allocating") as say:
+    curves: dict[str, list[dict[str, float]]] = {}
+    with parallel_config(n_jobs=jobs or _workers(question)), progress("allocating") as say:
+        tables = tabulate(question, progress=say)
         found = answer(
             question,
             gap=gap,
@@ -60,9 +85,28 @@ def allocate(
             certify=certify,
             slo_step=step,
             progress=say,
+            evaluated=tables,
         )
+        if budgets:
+            curves["budgets"] = budget_curve(question, budgets, evaluated=tables)
+        if demands:
+            curves["demands"] = demand_curve(question, demands, evaluated=tables)
     emit(found, format)
     if format in ("table", "md"):
         print()
         print(found.explain())
+        for points in curves.values():
+            print()
+            emit_records(points, format)
+    if page is not None:
+        from bestserve.reporting.fleet_page import fleet_page
+
+        page.write_text(fleet_page(found, **curves), encoding="utf-8")
+        talk(f"wrote {page}")
     return 0
+
+
+def _workers(fleet: Fleet) -> int:
+    """Return how many processes pay: starting one takes as long as the tables of a small fleet."""
+    tables = len(fleet.gpus) * sum(len(model.classes) for model in fleet.models)
+    return (os.cpu_count() or 1) if tables >= MANY_TABLES else 1

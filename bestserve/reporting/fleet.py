@@ -93,6 +93,7 @@ def plotly_diagram(diagram: Diagram) -> dict[str, Any]:
         "arrangement": "snap",
         "valuesuffix": " req/s",
         "node": {
+            "align": "left",  # pools that pass nothing on stay beside those that do
             "label": [n.label for n in diagram.nodes],
             "color": [colour[n.gpu] for n in diagram.nodes],
             "customdata": [f"{n.gpus} {n.gpu}" if n.gpu else "requests" for n in diagram.nodes],

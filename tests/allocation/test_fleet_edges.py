@@ -10,7 +10,7 @@ import pytest
 
 from bestserve.cli.allocate import allocate as command
 from bestserve.errors import DataError, InfeasibleError, InputError
-from bestserve.fleet import allocate
+from bestserve.fleet import allocate, demand_curve
 from bestserve.reporting.fleet import (
     comparison_chart,
     curve_chart,
@@ -184,3 +184,58 @@ def test_charts_say_what_they_show(answer: Allocation) -> None:
     assert comparison.series[0].y[0] == "this plan"
     assert comparison.series[0].x[0] == answer.objective
     assert len(comparison.records) == 1 + sum(u.objective is not None for u in answer.uniform)
+
+
+def test_the_page_needs_no_network_and_shows_everything(answer: Allocation) -> None:
+    pytest.importorskip("plotly", reason="needs bestserve[report]")
+    points = [
+        {"budget": 2.0, "objective": float("nan"), "bound": 0.0, "gap": 1.0, "gpus": 0.0},
+        {"budget": 5.0, "objective": 1.5, "bound": 1.6, "gap": 0.06, "gpus": 4.0},
+    ]
+    from bestserve.reporting.fleet_page import fleet_page
+
+    page = fleet_page(answer, budgets=points)
+    assert page.startswith("<!doctype html>")
+    body = page[page.rindex("</script></head>") :]
+    assert "src=" not in body
+    assert "sankey" in body
+    for words in ("Against uniform strategies", "What a budget buys", "Simulated", "no plan beats"):
+        assert words in body
+    for pool in answer.pools:
+        assert pool.strategy in body
+    assert "NaN" not in body
+
+
+def test_the_command_writes_page_and_curves(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("plotly", reason="needs bestserve[report]")
+    page = tmp_path / "plan.html"
+    command(
+        str(file), certify=False, verify=False, budgets=[5.0, 10.0], demands=[0.5, 1.0], page=page
+    )
+    out = capsys.readouterr().out
+    assert "budget" in out
+    assert "factor" in out
+    assert "What demand costs" in page.read_text(encoding="utf-8")
+
+
+def test_curves_over_cost_need_prices_and_rates(file: Path) -> None:
+    text = FILE.replace("price_per_hour = 0.9\n", "").replace('"min_cost"', '"max_headroom"')
+    file.write_text(text)
+    with pytest.raises(InputError, match="'l40s' needs price_per_hour"):
+        command(str(file), certify=False, verify=False, budgets=[5.0])
+    import tomllib
+
+    shares = FILE.replace("rate = 8", "share = 1.0").replace('"min_cost"', '"max_goodput"')
+    with pytest.raises(InputError, match="needs rates"):
+        demand_curve(Fleet(**tomllib.loads(shares)), [1.0])
+
+
+def test_costs_are_not_told_where_a_price_is_missing(file: Path) -> None:
+    import tomllib
+
+    text = FILE.replace("price_per_hour = 2.5\n", "").replace('"min_cost"', '"max_headroom"')
+    answer = allocate(Fleet(**tomllib.loads(text)), verify=False, certify=False)
+    assert answer.gpus_used["h100-sxm"] > 0
+    assert answer.cost is None

@@ -109,7 +109,8 @@ def marginals(
 ) -> tuple[Marginal, ...]:
     """Solve the changed problems in parallel, starting from the plan found.
 
-    Runs through joblib, so the backend is that of the caller's `joblib.parallel_config`.
+    An interrupt from the keyboard keeps those solved before. Runs through joblib, so the backend
+    is that of the caller's `joblib.parallel_config`.
     """
     from joblib import Parallel, delayed
 
@@ -117,9 +118,15 @@ def marginals(
     if base is None:
         return ()
     options = options or Options(gap=1e-3, seconds=20.0)
-    solved = Parallel()(delayed(_again)(c, base, options) for c in changes)
-    rows = []
-    for change, again in zip(changes, solved, strict=True):
+    solved = Parallel(return_as="generator")(delayed(_again)(c, base, options) for c in changes)
+    rows: list[Marginal] = []
+    for change in changes:
+        try:
+            again = next(solved)
+        except KeyboardInterrupt:
+            break
+        if again.interrupted:
+            break
         if again.plan is None:
             continue
         noise = found.gap * abs(base.objective) + again.gap * abs(again.plan.objective)

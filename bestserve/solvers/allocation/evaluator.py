@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Evaluated:
     """A fleet as tables, with what stands behind every row.
 
     configurations : by key of `tables`; loads : by class; reasons : why nothing could be built,
-    by (GPU type, model)
+    by (GPU type, model); priced : whether the price of each GPU type is known; seconds : it took
     """
 
     fleet: Fleet
@@ -65,6 +66,8 @@ class Evaluated:
     configurations: tuple[Configuration, ...]
     loads: tuple[ClassLoad, ...]
     reasons: dict[tuple[str, str], str]
+    priced: tuple[bool, ...]
+    seconds: float
 
     def stage(self, pool: int, count: int, rates: Floats | None = None) -> Stage:
         """Return a pool as the models see it, at its recipe's mix or at actual class rates [w]."""
@@ -106,6 +109,7 @@ def evaluate(fleet: Fleet, measure: Measure | None = None, say: Say | None = Non
     """
     from joblib import Parallel, delayed
 
+    began = perf_counter()
     if fleet.routing != "random" and measure is None:
         raise InputError(f"routing {fleet.routing!r} pools instances, which needs simulation")
     demand = _demand(fleet)
@@ -144,6 +148,8 @@ def evaluate(fleet: Fleet, measure: Measure | None = None, say: Say | None = Non
             configurations,
             loads,
             _reasons(fleet, pairs, built, {pair for pair, _ in used}),
+            tuple(p is not None for p in _prices(fleet, built[:: len(fleet.models)])),
+            perf_counter() - began,
         )
 
     whole = [q for q in range(len(mixes)) if measure is not None or q < demand.count]
@@ -322,10 +328,7 @@ def _tables(
 def _supply(fleet: Fleet, built: Sequence[Buildable]) -> Supply:
     """Return the GPU types, one of `built` each; prices and power from the fleet or the records."""
     names = tuple(g.label for g in fleet.gpus)
-    price = [
-        b.price if g.price_per_hour is None else g.price_per_hour
-        for g, b in zip(fleet.gpus, built, strict=True)
-    ]
+    price = _prices(fleet, built)
     watts = [
         b.watts if g.power is None else g.power for g, b in zip(fleet.gpus, built, strict=True)
     ]
@@ -351,6 +354,14 @@ def _supply(fleet: Fleet, built: Sequence[Buildable]) -> Supply:
         fabric=fabric,
         network_share=fleet.network_share,
     )
+
+
+def _prices(fleet: Fleet, built: Sequence[Buildable]) -> list[float | None]:
+    """Return the price of each GPU type, of the fleet or its record [$/GPU/h]; None: unknown."""
+    return [
+        b.price if g.price_per_hour is None else g.price_per_hour
+        for g, b in zip(fleet.gpus, built, strict=True)
+    ]
 
 
 def _requirements(fleet: Fleet, running: Sequence[int]) -> Requirements:

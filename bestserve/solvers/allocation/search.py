@@ -87,6 +87,7 @@ class Found:
 
     bound : no plan is better than this, in the objective's units; gap : relative to the larger
     of objective and bound; step : what gave the bound; pools, columns : sizes after reduction
+    interrupted : whether an interrupt from the keyboard ended it
     """
 
     status: Status
@@ -101,6 +102,7 @@ class Found:
     columns: int
     binding: tuple[str, ...] = ()
     shadow_prices: tuple[tuple[str, str, float], ...] = ()
+    interrupted: bool = False
 
 
 Listener = Callable[[Progress], None]
@@ -463,6 +465,7 @@ def _found(state: _State, plan: Plan | None, seconds: float, cpu: float) -> Foun
         pools=state.pools,
         columns=state.columns,
         shadow_prices=_shadow_prices(state),
+        interrupted=state.stop.event.is_set(),
     )
 
 
