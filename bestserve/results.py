@@ -130,7 +130,7 @@ def expected(intervals: Mapping[str, tuple[float, float]]) -> str:
 
 def _three(value: float) -> str:
     """Return three significant digits without an exponent."""
-    return f"{float(f'{value:.3g}'):.16g}"
+    return f"{float(f'{value:.3g}'):.12g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ def with_prior(prepared: Prepared) -> Prepared:
     prior = PRIORS[prepared.deployment.engine.preset]
     # A client inside the engine's process adds its own time, whatever the engine's constants.
     extra = low.engine.a_seq - load_engine(prepared.deployment.engine.preset).a_seq
-    engine = dataclasses.replace(low.engine, **{**prior, "a_seq": prior["a_seq"] + extra})
+    host = prior["a_seq"] + extra
+    engine = dataclasses.replace(low.engine, **{**prior, "a_seq": host, "a_seq_moe": host})
     problem = low.problem.model_copy(update={"engine": engine})
     return dataclasses.replace(prepared, lowered=dataclasses.replace(low, problem=problem))
 

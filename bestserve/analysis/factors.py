@@ -126,7 +126,7 @@ def scaled(lowered: Lowered, scales: dict[str, float]) -> Lowered:
 
 ENGINE_FIELDS = {
     "a_step": ("a_step", "a_step_moe"),
-    "a_seq": ("a_seq",),
+    "a_seq": ("a_seq", "a_seq_moe"),
     "t_req": ("t_req", "t_req_moe"),
     "gamma": ("gamma",),
     "phi": ("phi_moe",),

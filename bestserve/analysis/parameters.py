@@ -35,6 +35,7 @@ ENGINE = (
     "a_step",
     "a_step_moe",
     "a_seq",
+    "a_seq_moe",
     "phi",
     "phi_moe",
     "t_req",
@@ -305,7 +306,9 @@ def _engine(lowered: Lowered) -> list[Parameter]:
         return []
     experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
     unused = (
-        ("a_step", "phi", "t_req") if experts else ("a_step_moe", "phi_moe", "t_req_moe", "gamma")
+        ("a_step", "a_seq", "phi", "t_req")
+        if experts
+        else ("a_step_moe", "a_seq_moe", "phi_moe", "t_req_moe", "gamma")
     )
     return [
         Parameter(

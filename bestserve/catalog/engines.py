@@ -23,6 +23,7 @@ UNITS: dict[str, str] = {
     "a_step": "s",
     "a_step_moe": "s",
     "a_seq": "s",
+    "a_seq_moe": "s",
     "phi": "1",
     "phi_moe": "1",
     "t_req": "s",

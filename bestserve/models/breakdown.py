@@ -68,7 +68,11 @@ def step_breakdown(
             sums[i] = sums[i] + operator.count * share
     phi = prefill_factor(arch, engine, work)
     compute, memory, dispatch, communication = (phi * s for s in sums)
-    dispatch = dispatch + host_step_time(arch, engine) + engine.a_seq * work.sequences / parallel.dp
+    dispatch = (
+        dispatch
+        + host_step_time(arch, engine)
+        + host_sequence_time(arch, engine) * work.sequences / parallel.dp
+    )
     if not engine.cuda_graphs:
         dispatch = dispatch + phi * eager_step(operators, engine, device).exposed
     return Breakdown(
@@ -90,3 +94,8 @@ def prefill_factor(arch: Architecture, engine: EngineConstants, work: StepWork) 
 def host_step_time(arch: Architecture, engine: EngineConstants) -> float:
     """Return the host time per step that nothing hides [s]."""
     return engine.a_step_moe if has_experts(arch) else engine.a_step
+
+
+def host_sequence_time(arch: Architecture, engine: EngineConstants) -> float:
+    """Return the host time per sequence in a step [s]."""
+    return engine.a_seq_moe if has_experts(arch) else engine.a_seq

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import host_step_time
+from bestserve.models.breakdown import host_sequence_time, host_step_time
 from bestserve.models.closed_form import probing_steps, read_off
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
@@ -83,7 +83,7 @@ def step_time_coefficients(
         a=a,
         k=k,
         a_step=host_step_time(arch, engine) + launches,
-        a_seq=engine.a_seq / parallel.dp + closed.per_sequence,
+        a_seq=host_sequence_time(arch, engine) / parallel.dp + closed.per_sequence,
         phi=engine.phi_moe if experts else engine.phi,
         moe=tuple(float(m) for m in table),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import host_step_time, prefill_factor
+from bestserve.models.breakdown import host_sequence_time, host_step_time, prefill_factor
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
 from bestserve.models.dispatch import kernel_sequence, launch_time, launch_times
@@ -72,7 +72,10 @@ def step_elasticities(
         for name, values in columns.items()
     }
     host_launch = phi * launching
-    host = host_step_time(arch, engine) + engine.a_seq * work.sequences / parallel.dp
+    host = (
+        host_step_time(arch, engine)
+        + host_sequence_time(arch, engine) * work.sequences / parallel.dp
+    )
     total = sum(times.values()) + host_launch + host
     inverse = ("peak", "memory_bandwidth", "activation_rate", "link_bandwidth")
     signed = {n: (-t if n in inverse else t) / total for n, t in times.items()}

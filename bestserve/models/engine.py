@@ -29,7 +29,7 @@ class EngineConstants:
     """One engine (and version) as the models see it.
 
     a_step, a_step_moe : host time per step that nothing hides, dense and MoE models [s]
-    a_seq : host time per sequence in a step [s]
+    a_seq, a_seq_moe : host time per sequence in a step [s]
     phi, phi_moe : factor on the device time of steps with prompt tokens [1]
     t_req, t_req_moe : front-end time per request, of dense and MoE deployments [s]
     t_req_token : front-end time per prompt token [s]
@@ -56,6 +56,7 @@ class EngineConstants:
     a_step: float
     a_seq: float
     a_step_moe: float
+    a_seq_moe: float
     phi: float
     phi_moe: float
     t_req: float

@@ -44,7 +44,7 @@ FACTORS: tuple[Factor, ...] = (
     ),
     Factor(
         name="a_seq",
-        constants=("engine.a_seq",),
+        constants=("engine.a_seq", "engine.a_seq_moe"),
         sd=0.6,
         low=0.05,
         high=20.0,

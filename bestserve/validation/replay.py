@@ -169,11 +169,13 @@ def _of_role(lowered: Lowered, role: str, family: str) -> Lowered:
             a_step=engine.a_step * DECODE_HOST,
             a_step_moe=engine.a_step_moe * DECODE_HOST,
             a_seq=engine.a_seq * DECODE_HOST,
+            a_seq_moe=engine.a_seq_moe * DECODE_HOST,
         )
     elif role == "p" and family == "sglang":
         changed = dataclasses.replace(
             engine,
             a_seq=engine.a_seq + PREFILL_HOST,
+            a_seq_moe=engine.a_seq_moe + PREFILL_HOST,
             phi=min(engine.phi, PREFILL_PHI),
             phi_moe=min(engine.phi_moe, PREFILL_PHI),
         )

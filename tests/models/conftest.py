@@ -50,4 +50,4 @@ def vllm() -> EngineConstants:
 @pytest.fixture(scope="session")
 def bare(vllm: EngineConstants) -> EngineConstants:
     """vLLM without host time and prompt factor: device time only."""
-    return replace(vllm, a_step=0.0, a_step_moe=0.0, a_seq=0.0, phi_moe=1.0)
+    return replace(vllm, a_step=0.0, a_step_moe=0.0, a_seq=0.0, a_seq_moe=0.0, phi_moe=1.0)

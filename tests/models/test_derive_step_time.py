@@ -208,6 +208,7 @@ def test_elasticities_equal_central_differences(
             a_step=engine.a_step * (1 + s),
             a_step_moe=engine.a_step_moe * (1 + s),
             a_seq=engine.a_seq * (1 + s),
+            a_seq_moe=engine.a_seq_moe * (1 + s),
         )
         for s in (step, -step)
     ]

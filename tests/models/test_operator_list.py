@@ -163,7 +163,8 @@ def test_shares_add_up_and_elements_bind(name: str, h100: Device, vllm: EngineCo
     times = sum(np.asarray(o.time) for o in result.operators)
     phi = np.array([1.0, vllm.phi_moe, vllm.phi_moe]) if model.is_moe else np.ones(3)
     host = vllm.a_step_moe if model.is_moe else vllm.a_step
-    expected = phi * times + host + vllm.a_seq * work.sequences
+    each = vllm.a_seq_moe if model.is_moe else vllm.a_seq
+    expected = phi * times + host + each * work.sequences
     np.testing.assert_allclose(result.total, expected, rtol=1e-9)
     assert result.binding(0) in ("memory", "dispatch", "compute", "communication")
     assert all(o.bound(1) for o in result.operators)
