@@ -22,7 +22,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
-from bestserve.models.trust import COARSE_TAIL, FLAT, Trust
+from bestserve.models.trust import DOUBTED, Sight, Trust, chance_off
 
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
 
@@ -35,8 +35,11 @@ SLO_SLACK = 0.02
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
 
-SHORT_DECODE = 10
-"""Decode steps below which TPOT is a matter of single steps."""
+TAIL_SHARE = 0.3
+"""Part of the tail beyond a percentile, up and down, over which its steepness is looked at."""
+
+FAR_TTFT = 2.0
+"""How far TTFT must stay below its threshold not to matter where gaps are not exponential."""
 
 POISSON, NO_TRANSFER = Arrivals(), Transfer()
 
@@ -235,14 +238,15 @@ def _search(
     else:
         binding = "stability"
     down, up = _interval(tried, low, _slack(found, target, binding))
-    doubts = _doubts(found, target, binding, max(low / down, up / low) - 1.0)
+    apart = math.log(max(low / down, up / low))
+    trust = _verdict(found, target, binding, apart, low)
     return Goodput(
         rate=low * limit,
         low=down * limit,
         high=min(up, 1.0) * limit,
         binding=binding,
         at=found,
-        trust=found.trust & Trust.of(*doubts),
+        trust=trust,
         status=found.status,
     )
 
@@ -261,25 +265,42 @@ def _below(found: Latencies, floor: float) -> Goodput:
     )
 
 
-def _doubts(found: Latencies, target: Target, binding: Binding, width: float) -> tuple[str, ...]:
-    """Return what makes the rate itself doubtful, beyond the latencies there."""
+def _verdict(
+    found: Latencies, target: Target, binding: Binding, apart: float, load: float
+) -> Trust:
+    """Return whether the rate itself may be trusted.
+
+    apart : log of how far the interval's ends are; load : share of the saturated rate
+    """
+    trust = found.firm
+    if found.situation is None:
+        return trust & found.trust
+    room = math.inf
+    if target.ttft is not None:
+        at = target.attainment if target.joint else target.ttft_percentile
+        room = target.ttft / max(found.ttft.quantile(at), 1e-300)
+    apart_decodes = found.situation.served in ("disaggregated", "decode")
+    if not (apart_decodes and binding == "tpot" and room > FAR_TTFT):
+        trust = trust & found.arrivals
+    slack = SLO_SLACK if target.joint else _slack(found, target, binding)
+    names: tuple[Literal["ttft", "tpot"], ...] = ()
+    if binding in ("joint", "e2el"):
+        names = ("ttft", "tpot") if found.classes is not None else ("ttft",)
+    elif binding == "ttft" or binding == "tpot":
+        names = (binding,)
     doubts = []
-    if width > FLAT:
-        doubts.append(
-            f"errors of 2 % would move the rate by {100 * width:.0f} %: latency is nearly flat"
-        )
-    if binding in ("ttft", "joint", "e2el"):
-        doubts.extend(found.ttft_doubts)
-    if binding in ("tpot", "joint"):
-        percentile = target.attainment if target.joint else target.tpot_percentile
-        if found.mean_batch < found.coarse * (COARSE_TAIL if percentile > 0.95 else 1.0):
-            doubts.append("few requests meet a prompt while they decode, so TPOT is lumpy")
-        c = found.classes
-        if c is not None and found.coarse > 0:
-            short = float(c.weight[c.steps < SHORT_DECODE].sum())
-            if short > 3 * (1 - percentile):
-                doubts.append("outputs of a few tokens decide this percentile of TPOT")
-    return tuple(doubts)
+    for name in names:
+        law = getattr(found, name)
+        p = target.attainment if target.joint else getattr(target, f"{binding}_percentile")
+        off = TAIL_SHARE * (1 - p)
+        spread = math.log(law.quantile(p + off) / max(law.quantile(p - off), 1e-300))
+        sight = Sight(elasticity=apart / slack, spread=spread, tail=p > 0.95, load=load)
+        chance, cause = chance_off(name, found.situation, sight)
+        if chance > DOUBTED:
+            doubts.append(
+                f"one in {1 / chance:.0f} settings like this is off by more than 5 %: {cause}"
+            )
+    return trust & Trust.of(*doubts)
 
 
 def _next(
@@ -355,7 +376,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         high=0.0,
         binding="infeasible",
         at=light,
-        trust=light.trust,
+        trust=light.firm & light.arrivals,
         status=Status.INFEASIBLE,
         detail=detail,
     )

@@ -15,7 +15,7 @@ from bestserve.models.queues.requests import Requests
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import Status
 from bestserve.models.system import Lane
-from bestserve.models.trust import Trust
+from bestserve.models.trust import TRUSTED, Situation, Trust
 
 Floats = NDArray[np.float64]
 
@@ -57,9 +57,9 @@ class Latencies:
     or more) and end-to-end latency [s]; infinite when unstable
     rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
-    mean_batch : running sequences per (decode) lane, and coarse : below how many of them TPOT is a
-    matter of meeting one prompt or none; ttft_doubts : reasons against TTFT alone
-    trust : may this be used without simulating
+    mean_batch : running sequences per (decode) lane
+    trust : may this be used without simulating; firm : its part that holds for a goodput at this
+    rate whatever limits it, arrivals : where TTFT matters; situation : what else a goodput needs
     """
 
     ttft: Distribution
@@ -71,8 +71,9 @@ class Latencies:
     trust: Trust
     status: Status
     classes: OutputClasses | None = None
-    coarse: float = 0.0
-    ttft_doubts: tuple[str, ...] = ()
+    firm: Trust = TRUSTED
+    arrivals: Trust = TRUSTED
+    situation: Situation | None = None
 
     @cached_property
     def e2el(self) -> Distribution:
@@ -90,7 +91,7 @@ def unstable(rate: float, limit: float, status: Status) -> Latencies:
         utilisation=1.0,
         stability_rate=limit,
         mean_batch=float("nan"),
-        trust=Trust(True),
+        trust=TRUSTED,
         status=status,
     )
 
@@ -105,6 +106,9 @@ def compose(
     limit: float,
     utilisation: float,
     trust: Trust,
+    firm: Trust = TRUSTED,
+    arrivals: Trust = TRUSTED,
+    situation: Situation | None = None,
 ) -> Latencies:
     """Return the percentiles of TPOT and E2EL from the moments per output class."""
     d = requests.classes
@@ -159,8 +163,9 @@ def compose(
         utilisation=utilisation,
         stability_rate=limit,
         mean_batch=met.running,
-        coarse=met.coarse,
-        ttft_doubts=met.ttft_reasons,
+        firm=firm,
+        arrivals=arrivals,
+        situation=situation,
         trust=trust,
         status=Status.OK,
         classes=classes,

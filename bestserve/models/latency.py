@@ -33,7 +33,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.models.trust import Trust
+from bestserve.models.trust import Served, Situation, Trust
 
 __all__ = [
     "Latencies",
@@ -53,6 +53,12 @@ Floats = NDArray[np.float64]
 SHARED_EXCESS = 0.5
 """Share of the queueing in TTFT that follows the gaps where prompts share steps with decodes: ad
 hoc, between the errors of all and of none; such answers carry low trust."""
+
+SERVED: dict[str, Served] = {
+    "chunked": "shared",
+    "mixed": "mixed",
+    "prefill_priority": "priority",
+}
 
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
@@ -159,6 +165,8 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         return unstable(rate, limit, Status.UNSTABLE)
     if scv != 1.0:
         met = _reshape(engine, met, share, scv)
+    long = _prompt_reason(engine, met)
+    arrivals = Trust.of(*_arrival_reasons(system.arrivals, system.routing, scv))
     return compose(
         requests,
         system.lane,
@@ -167,10 +175,15 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(
-            *met.reasons,
-            *_arrival_reasons(system.arrivals, system.routing, scv),
-            _prompt_reason(engine, met),
+        trust=Trust.of(*met.reasons, long) & arrivals,
+        firm=Trust.of(*met.firm, long),
+        arrivals=arrivals,
+        situation=Situation(
+            served=SERVED[system.lane.policy],
+            met=share * requests.d1 * float(requests.class_weight @ met.mean),
+            scv=engine.prompt_scv(),
+            large=engine.large_share(),
+            fixed=requests.fixed_prompt,
         ),
     )
 
@@ -293,7 +306,7 @@ def _disaggregated(
     rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit, Status.UNSTABLE)
-    reasons = (*first.reasons, *_arrival_reasons(system.arrivals, system.routing, scv_p))
+    arrivals = Trust.of(*_arrival_reasons(system.arrivals, system.routing, scv_p))
     return compose(
         requests,
         system.decode,
@@ -302,7 +315,15 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        trust=Trust.of(*rest.reasons, *reasons),
+        trust=Trust.of(*rest.reasons, *first.reasons) & arrivals,
+        firm=Trust.of(*rest.reasons),
+        arrivals=arrivals,
+        situation=Situation(
+            served="disaggregated",
+            met=rate * requests.d1 * float(requests.class_weight @ rest.mean),
+            large=prefill.large_share(),
+            fixed=requests.fixed_prompt,
+        ),
     )
 
 
@@ -321,6 +342,10 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
         stability_rate=limit,
         mean_batch=0.0,
         trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
+        arrivals=Trust.of(*_gap_reasons(scv)),
+        situation=Situation(
+            served="prefill", large=engine.large_share(), fixed=engine.requests.fixed_prompt
+        ),
         status=Status.OK,
     )
 
@@ -343,4 +368,7 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
         limit=limit,
         utilisation=found.busy,
         trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
+        firm=Trust.of(*found.reasons),
+        arrivals=Trust.of(*_gap_reasons(scv)),
+        situation=Situation(served="decode"),
     )

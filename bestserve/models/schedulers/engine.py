@@ -127,11 +127,23 @@ class Engine:
         r = self.requests
         return 0.0 if r.fixed_prompt else min(r.p2 / r.p1, packed) / 2
 
+    def large_share(self) -> float:
+        """Return the share of whole prompts, of random length, above half the budget [1]."""
+        r = self.requests
+        if r.fixed_prompt or self.lane.policy == "chunked":
+            return 0.0
+        return float(r.weight[r.prompt > self.budget / 2].sum())
+
+    def prompt_scv(self) -> float:
+        """Return the squared CV of the time that prompts take by themselves [1]."""
+        r = self.requests
+        alone = self.prompt_times(0.0, self.lane.policy == "chunked", self.budget)
+        return float(r.weight @ alone**2) / float(r.weight @ alone) ** 2 - 1.0
+
     def large_prompts(self) -> tuple[str, ...]:
         """Return the warning for whole prompts of random length that fill much of the budget."""
-        r = self.requests
-        share = float(r.weight[r.prompt > self.budget / 2].sum())
-        if r.fixed_prompt or self.lane.policy == "chunked" or share <= LARGE_PROMPTS:
+        share = self.large_share()
+        if share <= LARGE_PROMPTS:
             return ()
         return (f"{100 * share:.0f} % of prompts fill more than half of max_num_batched_tokens",)
 
@@ -151,8 +163,7 @@ class LaneLatency:
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
     prompt steps; single : atoms of what one prompt adds to a decode [m, s], None where decodes meet
-    none; coarse : mean sequences below which few requests meet a prompt (0: no matter);
-    ttft_reasons : like `reasons`, of TTFT alone
+    none; firm : those of `reasons` that also hold for a goodput
     """
 
     ttft: Distribution
@@ -171,5 +182,4 @@ class LaneLatency:
     stall: float
     reasons: tuple[str, ...]
     single: Floats | None = None
-    coarse: float = 0.0
-    ttft_reasons: tuple[str, ...] = ()
+    firm: tuple[str, ...] = ()

@@ -23,7 +23,6 @@ from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import SINGLE
-from bestserve.models.trust import COARSE_BATCH
 
 Floats = NDArray[np.float64]
 
@@ -216,8 +215,7 @@ def _assemble(
         wait=state.wait,
         stall=sigma,
         reasons=reasons,
-        coarse=COARSE_BATCH if r.fixed_prompt else 0.0,
-        ttft_reasons=engine.large_prompts(),
+        firm=reasons,
     )
 
 

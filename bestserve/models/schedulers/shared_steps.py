@@ -35,7 +35,7 @@ from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
-from bestserve.models.trust import COARSE_BATCH, HIGH_LOAD
+from bestserve.models.trust import HIGH_LOAD
 
 Floats = NDArray[np.float64]
 
@@ -291,6 +291,7 @@ def _assemble(
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
         wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
+    waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
     return LaneLatency(
         ttft=ttft,
         mean=np.minimum(mean, 0.98 * high + 0.02 * low),
@@ -307,12 +308,8 @@ def _assemble(
         wait=state.wait,
         stall=sigma,
         single=lane.single(decodes),
-        reasons=(
-            *slot_reason(state.wait, wait_mean, met.ttft.mean),
-            *engine.large_prompts(),
-            *load_reason(rate / lane.capacity),
-        ),
-        coarse=COARSE_BATCH,
+        reasons=(*waits, *engine.large_prompts(), *load_reason(rate / lane.capacity)),
+        firm=waits,
     )
 
 
