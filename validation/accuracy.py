@@ -52,6 +52,9 @@ OUTLIER = 1.1
 """Training rows whose TTFT or TPOT is off by more than e^1.1 = 3 under the priors are left out of
 the fit (never out of the test): they ran under a limit that the row does not state."""
 
+INTERVAL_FOLDS = 5
+"""Parts of the groups, each held out in turn, in the check of the intervals."""
+
 FEW_SHOT_SIZES = (3, 6)
 FEW_SHOT_GROUPS = 24
 
@@ -321,31 +324,55 @@ def residuals(
     return out
 
 
-def coverage(rows: list[RowComparison], variance: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return the share of figures inside their interval, widths from the other half of the groups.
+def hits(
+    rows: list[RowComparison], variance: dict[str, dict[str, float]]
+) -> list[tuple[RowComparison, Cell, bool]]:
+    """Return each figure's row, cell, and whether its interval holds the measurement.
 
-    By class, and over all; the two halves take turns, so every figure is counted once.
+    Widths come from the other groups, a fifth of the groups left out in turn: nearly as many as
+    stand behind the committed widths, and none of the row's own group.
     """
     groups = sorted({(r.model, r.gpu, r.engine) for r in rows})
-    half = {g: i % 2 for i, g in enumerate(groups)}
-    inside: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    for side in (0, 1):
-        width = residuals([r for r in rows if half[r.model, r.gpu, r.engine] != side], variance)
+    part = {g: i % INTERVAL_FOLDS for i, g in enumerate(groups)}
+    out = []
+    for fold in range(INTERVAL_FOLDS):
+        seen = [r for r in rows if part[r.model, r.gpu, r.engine] != fold]
+        width = residuals(seen, variance)
         for row in rows:
-            if half[row.model, row.gpu, row.engine] != side:
+            if part[row.model, row.gpu, row.engine] != fold:
                 continue
-            name_of_class = next(n for n, test in CLASSES.items() if test(row))
             for name, error in row.errors.items():
                 if error <= -1:
                     continue
                 cell = row.regime, "moe" if row.moe else "dense", family_of(name)
                 known = variance.get(row.id, {}).get(name, 0.0)
-                hit = abs(math.log1p(error)) <= Z90 * math.sqrt(known + width[cell] ** 2)
-                for label in (name_of_class, "all"):
-                    total[label] += 1
-                    inside[label] += hit
-    return {label: inside[label] / total[label] for label in total}
+                reach = Z90 * math.sqrt(known + width[cell] ** 2)
+                out.append((row, cell, abs(math.log1p(error)) <= reach))
+    return out
+
+
+def coverage(found: list[tuple[RowComparison, Cell, bool]]) -> dict[str, float]:
+    """Return the share of figures inside their interval [1]: by class, over all, and the mean over
+    groups, in which small groups count as much as large ones."""
+    by_label: dict[str, list[bool]] = defaultdict(list)
+    by_group: dict[Key, list[bool]] = defaultdict(list)
+    for row, _, inside in found:
+        by_label[next(n for n, test in CLASSES.items() if test(row))].append(inside)
+        by_label["all"].append(inside)
+        by_group[row.model, row.gpu, row.engine].append(inside)
+    out = {label: float(np.mean(inside)) for label, inside in by_label.items()}
+    out["mean over groups"] = float(np.mean([np.mean(v) for v in by_group.values()]))
+    return out
+
+
+def coverage_by_figure(
+    found: list[tuple[RowComparison, Cell, bool]],
+) -> dict[str, tuple[int, float]]:
+    """Return (figures, share inside) by kind of run, model kind and family: "closed/moe/ttft"."""
+    cells: dict[Cell, list[bool]] = defaultdict(list)
+    for _, cell, inside in found:
+        cells[cell].append(inside)
+    return {"/".join(c): (len(v), round(float(np.mean(v)), 3)) for c, v in sorted(cells.items())}
 
 
 def class_table(
@@ -415,6 +442,7 @@ def main(path: Path) -> None:
     print(f"left out: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     variance = variances(shipped)
     found = residuals(left_out, variance)
+    inside = hits(left_out, variance)
     summary = {
         "rows": len(shipped) + sum(refused.values()),
         "predicted": len(shipped),
@@ -423,7 +451,8 @@ def main(path: Path) -> None:
         "left_out": class_table(left_out),
         "open_loop": class_table(left_out, OPEN_CLASSES),
         "shipped": class_table(shipped),
-        "coverage": coverage(left_out, variance),
+        "coverage": coverage(inside),
+        "coverage_by_figure": coverage_by_figure(inside),
         "constants": constants,
         "few_shot": few_shot(rows),
         "by_group": group_table(left_out),
