@@ -34,7 +34,7 @@ from bestserve.validation.factors import FACTORS, apply_factors
 from bestserve.validation.formats import read_log
 from bestserve.validation.groups import choice_of
 from bestserve.validation.intervals import FAMILIES, KINDS, Z90, family_of
-from bestserve.validation.map_fit import fit_factors, log_errors
+from bestserve.validation.map_fit import fit_factors, log_errors, targets
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.parity import draw_parity
 from bestserve.validation.replay import Prepared, measured_figures, predict_row, prepare, system_of
@@ -57,6 +57,7 @@ INTERVAL_FOLDS = 5
 
 FEW_SHOT_SIZES = (3, 6)
 FEW_SHOT_GROUPS = 24
+MIXTURES = ", mixtures of experts"
 
 PRIORS: dict[str, dict[str, float]] = {
     "vllm": {"a_step": 1.1e-3, "a_step_moe": 1.1e-3, "a_seq": 22e-6, "t_req": 38e-3,
@@ -216,7 +217,8 @@ def leave_groups_out(rows: list[Prepared]) -> tuple[list[RowComparison], list[di
 def few_shot(rows: list[Prepared]) -> dict[str, dict[str, float]]:
     """Return median errors on the rest of a group before and after fitting 3 and 6 of its rows.
 
-    Before: with the priors, which know nothing of any of these rows.
+    By size over all groups ("3") and over mixtures of experts ("3, mixtures of experts"). Before:
+    with the priors, which know nothing of any of these rows.
     """
     from joblib import Parallel, delayed
 
@@ -231,12 +233,14 @@ def few_shot(rows: list[Prepared]) -> dict[str, dict[str, float]]:
         parts = Parallel(n_jobs=os.cpu_count() or 1)(
             delayed(_few_shot_group)(members, size) for members in large
         )
-        figures = np.array([p for p in parts if p is not None])
-        names = ("ttft_before", "ttft_after", "tpot_before", "tpot_after")
-        out[str(size)] = {
-            **{n: float(np.median(figures[:, i])) for i, n in enumerate(names)},
-            "groups": float(len(figures)),
-        }
+        experts = [members[0].deployment.moe for members in large]
+        for label, chosen in ((f"{size}", [True] * len(large)), (f"{size}{MIXTURES}", experts)):
+            figures = np.array([p for p, c in zip(parts, chosen, strict=True) if c and p])
+            names = ("ttft_before", "ttft_after", "tpot_before", "tpot_after")
+            out[label] = {
+                **{n: float(np.median(figures[:, i])) for i, n in enumerate(names)},
+                "groups": float(len(figures)),
+            }
     return out
 
 
@@ -252,8 +256,11 @@ def _few_shot_group(members: list[Prepared], size: int) -> tuple[float, ...] | N
     out = []
     for metric in ("ttft", "tpot"):
         for chosen in ({}, named):
-            pairs = [c.headline(metric) for r in rest if (c := predicted(r, chosen)) is not None]
-            known = [p for p in pairs if p is not None]
+            known = []
+            for row in rest:
+                target, found = targets(row.row).get(metric), predicted(row, chosen)
+                if target is not None and found is not None and target[0] in found.predicted:
+                    known.append((found.predicted[target[0]], target[1]))
             if not known:
                 return None
             out.append(summarise(known).median)

@@ -219,8 +219,8 @@ def report(summary: dict[str, Any]) -> str:
         "## A few own measurements",
         "",
         "Median over groups of the median error on the rest of a group, after `calibrate` on some "
-        "of its own rows (closed loops). Before: engine constants of the literature, which know "
-        "nothing of these rows:",
+        "of its own rows (closed loops; TTFT by its median where stated). Before: engine constants "
+        "of the literature, which know nothing of these rows:",
         "",
         "| own rows | groups | TTFT before | after | TPOT before | after |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",

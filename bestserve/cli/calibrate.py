@@ -30,7 +30,8 @@ def calibrate(
     output
         record to write (TOML); every command takes it with --calibration
     only
-        factors to fit: a_step a_seq t_req compute memory gamma phi; default: all that can matter
+        factors to fit: a_step a_seq t_req compute memory gamma experts phi; default: all that can
+        matter
     jobs
         worker processes for the held-out check; default: one a core
     format

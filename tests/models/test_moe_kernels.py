@@ -78,3 +78,12 @@ def test_a_calibrated_constant_reaches_the_kernel(h100: Device) -> None:
     arguments = (64.0, 7168, 2048, 256, 8, 1, h100)
     fast = grouped_experts(*arguments)
     assert float(grouped_experts(*arguments, constants=slow).memory) == 2 * float(fast.memory)
+
+
+def test_a_lone_prompt_reads_every_expert(h100: Device) -> None:
+    # 2,000 tokens of top-8 routing over 384 experts: 42 rows each, less than a tile.
+    cost = grouped_experts(2000.0, 7168.0, 256.0, 384, 8, 1, h100, "fp8_block")
+    everything = 384 * 3 * 7168 * 256 / (DEFAULT.moe.memory * h100.memory_bandwidth)
+    assert 0.97 * everything < float(cost.memory) < everything
+    useful = float(cost.flops) / (DEFAULT.moe.compute_fp8 * h100.flops_fp8)
+    assert float(cost.compute) > 1.5 * useful  # tiles that are not full
