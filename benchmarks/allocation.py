@@ -1,18 +1,26 @@
-"""Time and certified gap of the allocation search against fleet size.
+"""Time and certified gap of allocations against fleet size.
 
-Tables are synthetic (roofline-like service times, M/G/k-like tails, square-root staffing of
-decode), so that the benchmark measures the search alone. Run:
+Twice: on synthetic tables (roofline-like service times, M/G/k-like tails, square-root staffing of
+decode), whose pooling makes the search harder than random routing does, for the search alone; and
+on real fleets, for the split of the time between making tables, search, and simulating the plan.
 
-    python benchmarks/allocation.py [small medium large huge]
+    python benchmarks/allocation.py [small medium large huge]    # synthetic tables
+    python benchmarks/allocation.py --real [small medium large huge]
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+from joblib import parallel_config
 
+from bestserve.fleet import tabulate
+from bestserve.fleet_check import verified
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import (
@@ -25,6 +33,8 @@ from bestserve.solvers.allocation.tables import (
     Supply,
     Tables,
 )
+from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
+from bestserve.specs.lengths import LogNormal
 
 SIZES = {
     "small": (2, 2, 1, 16, 4),
@@ -178,6 +188,99 @@ def _goodput(
     return np.minimum(rate, decode) if role == COLLOCATED else rate
 
 
+HARDWARE = ("h100-sxm", "l40s", "a100-80gb-sxm", "h200-sxm", "h20", "b200-sxm", "mi300x", "l4")
+MODELS = (
+    "meta-llama/Llama-3.1-8B",
+    "Qwen/Qwen2.5-32B",
+    "meta-llama/Llama-3.1-70B",
+    "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen2.5-14B",
+    "mistralai/Mistral-7B-v0.3",
+)
+CLASSES = (
+    ("chat", 800, 250, "ttft:500 tpot:40"),
+    ("rag", 6000, 250, "ttft:4000 tpot:60"),
+    ("code", 2500, 300, "ttft:1500 tpot:50"),
+    ("completion", 1500, 40, "ttft:300 tpot:40"),
+    ("batch", 3000, 600, "ttft:20000 tpot:150"),
+    ("agent", 9000, 400, "ttft:3000 tpot:40"),
+)
+RATES = (20.0, 10.0, 5.0)
+
+
+def real_fleet(size: str) -> Fleet:
+    """Return a fleet of bundled GPUs and models, every model with other classes."""
+    types, models, per_model, total, _ = SIZES[size]
+    kinds = [(CLASSES * 2)[m : m + per_model] for m in range(models)]
+    return Fleet(
+        gpus=tuple(GpuGroup(hardware=name, count=total // types) for name in HARDWARE[:types]),
+        models=tuple(
+            FleetModel(
+                model=name,
+                name=name.rsplit("/", 1)[-1],
+                classes=tuple(
+                    FleetClass(
+                        name=kind,
+                        input_len=LogNormal(prompt, cv=1.0),
+                        output_len=LogNormal(output, cv=0.8),
+                        slo=slo,
+                        rate=rate,
+                    )
+                    for (kind, prompt, output, slo), rate in zip(classes, RATES, strict=False)
+                ),
+            )
+            for name, classes in zip(MODELS, kinds, strict=False)
+        ),
+    )
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and its living children [s] (Linux)."""
+    total, tick = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            total += (int(fields[11]) + int(fields[12])) / tick
+    return total
+
+
+def real(sizes: list[str]) -> None:
+    """Print one Markdown row per fleet: tables by two processes, the search, the plan simulated.
+
+    Times are wall / CPU of all processes [s]: on a busy machine only the latter compares.
+    """
+    head = "fleet, GPUs, GPU types, models, classes, configurations, pools, integer columns, gap"
+    cells = [*head.split(", "), "tables [s]", "search [s]", "simulation [s]"]
+    print("| " + " | ".join(cells) + " |", "|" + " --- |" * len(cells), sep="\n", flush=True)
+    for size in sizes:
+        asked = real_fleet(size)
+        times = []
+
+        def lap(times: list[tuple[float, float]] = times) -> None:
+            times.append((time.perf_counter(), cpu_seconds()))
+
+        with parallel_config(n_jobs=2):
+            lap()
+            tables = tabulate(asked)
+            lap()
+            found = search(tables.tables, tables.requirements, Options(gap=0.01, seconds=60.0))
+            lap()
+            if found.plan is not None:
+                verified(tables, found.plan)
+            lap()
+        spent = [f"{b[0] - a[0]:.1f} / {b[1] - a[1]:.1f}" for a, b in itertools.pairwise(times)]
+        types, models, per_model, total, _ = SIZES[size]
+        row = (
+            *(size, total, types, models, models * per_model),
+            *(len(tables.configurations), tables.tables.pools.count, found.columns),
+            *(f"{found.gap:.2%}", *spent),
+        )
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
 def main(sizes: list[str]) -> None:
     """Print one line per fleet and objective."""
     head = ("fleet", "GPUs", "pools", "left", "columns", "objective", "value", "bound")
@@ -218,4 +321,5 @@ def with_rate(tables: Tables, rate: np.ndarray) -> Tables:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(SIZES))
+    chosen = [word for word in sys.argv[1:] if word != "--real"] or list(SIZES)
+    (real if "--real" in sys.argv[1:] else main)(chosen)

@@ -12,10 +12,11 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet_answer import allocation, uniform_plans
 from bestserve.solvers.allocation.certificate import Change, marginals, standard_changes
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
+from bestserve.solvers.allocation.found import Found, Progress, Status
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.plan import Plan, assign
 from bestserve.solvers.allocation.result import Allocation, MarginalValue, Verified
-from bestserve.solvers.allocation.search import Found, Progress, Status, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.uniform import LAYOUTS, best_uniform
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.slo import METRICS

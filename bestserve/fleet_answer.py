@@ -7,6 +7,7 @@ import numpy as np
 from bestserve.solvers.allocation.certificate import binding
 from bestserve.solvers.allocation.configurations import LETTERS
 from bestserve.solvers.allocation.evaluator import Evaluated
+from bestserve.solvers.allocation.found import Found, Status
 from bestserve.solvers.allocation.plan import Plan, used_rate
 from bestserve.solvers.allocation.result import (
     UNITS,
@@ -18,7 +19,6 @@ from bestserve.solvers.allocation.result import (
     UniformPlan,
     Verified,
 )
-from bestserve.solvers.allocation.search import Found, Status
 from bestserve.solvers.allocation.tables import ROLES
 
 

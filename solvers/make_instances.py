@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from allocation_oracle import optimum, random_problem, to_json
+from allocation_oracle import optimum
+from allocation_problems import random_problem, to_json
 
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,

@@ -2,10 +2,10 @@
 
 For every fleet: goodput tables from the queueing models (mixes from the simulator), the plan with
 its certificate, the best uniform collocated and disaggregated strategies on the same tables, the
-simulation of the plan with fresh requests, and how far adding up the loads of classes would have
-overstated pools that serve several.
+simulation of the plan with fresh requests, and for pools that serve several classes: how far their
+tables, and how far adding up the loads of the classes, are from a simulation with fresh requests.
 
-    python validation/fleets.py                # writes validation/fleets.md
+    python validation/fleets.py                # writes validation/fleets.md and what docs quote
     python validation/fleets.py chat-and-rag   # one fleet, to the terminal
 
 GPU prices are round figures for illustration, not quotes.
@@ -16,20 +16,30 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 
 from bestserve.fleet import allocate, tabulate
+from bestserve.fleet_referee import measured_goodput
+from bestserve.reporting.chart import Chart, Limit, Series
+from bestserve.reporting.matplotlib_charts import save_figure
 from bestserve.solvers.allocation.evaluator import Evaluated
+from bestserve.solvers.allocation.plan import used_rate
 from bestserve.solvers.allocation.result import Allocation
+from bestserve.solvers.allocation.stage import stage_goodput
 from bestserve.solvers.allocation.tables import ROLES
 from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
 from bestserve.specs.lengths import LogNormal
 
 REPORT = Path(__file__).with_name("fleets.md")
+PAGE = REPORT.parents[1] / "docs" / "models" / "allocation.md"
+FIGURE = REPORT.parent / "figures" / "fleet_mixes.png"
+
+FRESH_SEED = 4004
+"""Of simulations that neither tables nor checks have seen."""
 
 PRICES = {
     "h100-sxm": 2.5,
@@ -113,42 +123,115 @@ FLEETS: dict[str, Callable[[], Fleet]] = {
 
 
 @dataclass(frozen=True)
-class MixError:
-    """By how much adding up loads overstates mixed pools of one role: F_added / F_mix."""
+class Mixed:
+    """One pool that serves several classes, and three goodputs of it [req/s].
 
+    claimed : by its table, for the mix it gets; added : 1/Σ(share/F alone); simulated : with fresh
+    requests; used : whether the plan has it
+    """
+
+    fleet: str
     role: str
-    pools: int
-    median: float
-    p90: float
-    worst: float
+    claimed: float
+    added: float
+    simulated: float
+    used: bool
 
 
-def mix_errors(tables: Evaluated) -> list[MixError]:
-    """Compare every mixed recipe of one instance with the loads of its classes added up."""
-    pools, mixes = tables.tables.pools, tables.tables.mixes
-    alone = {
-        (int(k), int(q)): float(f)
-        for k, q, f in zip(pools.key, pools.recipe, pools.goodput[:, 1], strict=True)
-    }
-    found: dict[int, list[float]] = {}
-    for p in range(pools.count):
-        parts = np.flatnonzero(mixes[pools.recipe[p]] > 0)
-        rates = [alone.get((int(pools.key[p]), int(w)), 0.0) for w in parts]
-        if parts.size > 1 and min(rates) > 0:
-            added = 1 / sum(
-                mixes[pools.recipe[p], w] / r for w, r in zip(parts, rates, strict=True)
-            )
-            found.setdefault(int(pools.role[p]), []).append(added / pools.goodput[p, 1])
-    return [
-        MixError(
-            ROLES[role],
-            len(ratios),
-            float(np.median(ratios)),
-            float(np.quantile(ratios, 0.9)),
-            max(ratios),
-        )
-        for role, ratios in sorted(found.items())
+def mixed_pool(
+    name: str, tables: Evaluated, pool: int, count: int, rates: np.ndarray | None
+) -> Mixed:
+    """Return what a pool of several classes is claimed to do and what it does.
+
+    Rates that are not in the proportions of its recipe are claimed up to where one class fills its
+    part of the recipe.
+    """
+    claimed = float(tables.tables.pools.goodput[pool, count])
+    if rates is not None:
+        row, one = np.array([pool]), rates[None, :]
+        claimed *= float(rates.sum() / used_rate(tables.tables, row, one)[0])
+    stage = tables.stage(pool, count, rates)
+    alone = [
+        stage_goodput(replace(stage, loads=(replace(load, share=1.0),)), measured_goodput)
+        for load in stage.loads
     ]
+    shares = [load.share for load in stage.loads]
+    return Mixed(
+        name,
+        ROLES[stage.role],
+        claimed,
+        1 / sum(q / f for q, f in zip(shares, alone, strict=True)) if min(alone) > 0 else np.nan,
+        measured_goodput(stage, seed=FRESH_SEED),
+        rates is not None,
+    )
+
+
+def mixed_pools(name: str, tables: Evaluated, answer: Allocation) -> list[Mixed]:
+    """Return every mixed table at one instance, and the mixed pools of the plan as planned."""
+    pools, mixes = tables.tables.pools, tables.tables.mixes
+    several = np.flatnonzero((mixes[pools.recipe] > 0).sum(axis=1) > 1)
+    found = [mixed_pool(name, tables, int(p), 1, None) for p in several]
+    demand = tables.tables.demand.names
+    for planned in answer.pools:
+        if not planned.exact_mix:
+            continue
+        rates = np.array([planned.classes.get(w, 0.0) for w in demand])
+        for p in several:
+            c = tables.configurations[int(pools.key[p])]
+            what = f"{planned.instances}{c.pool(1).role}{c.pool(1).options}"
+            where = tables.fleet.gpus[c.gpu].label, tables.fleet.models[c.model].label
+            mine = (mixes[pools.recipe[p]] > 0) == (rates > 0)
+            if (planned.strategy, planned.gpu, planned.model) == (what, *where) and mine.all():
+                found.append(mixed_pool(name, tables, int(p), planned.instances, rates))
+    return found
+
+
+def mix_table(pools: list[Mixed]) -> list[str]:
+    """Return rows of Markdown: how far tables and added loads are from fresh simulations."""
+
+    def spread(ratios: list[float]) -> str:
+        known = np.array([r for r in ratios if np.isfinite(r)])
+        if known.size == 0:
+            return "- | - | -"
+        low, middle, high = np.quantile(known, [0.0, 0.5, 1.0])
+        return f"{middle:.3f} | {low:.3f} | {high:.3f}"
+
+    lines = [
+        "| pools | role | number | table: median | least | most "
+        "| added up: median | least | most |",
+        "|" + " --- |" * 9,
+    ]
+    for used in (True, False):
+        for role in ROLES:
+            mine = [m for m in pools if m.used == used and m.role == role]
+            if mine:
+                claimed = spread([m.claimed / m.simulated for m in mine])
+                added = spread([m.added / m.simulated for m in mine])
+                kind = "in the plans" if used else "all tables, one instance"
+                lines.append(f"| {kind} | {role} | {len(mine)} | {claimed} | {added} |")
+    return lines
+
+
+def mix_chart(pools: list[Mixed]) -> Chart:
+    """Return claimed over simulated goodput of mixed pools, by either way of claiming it."""
+    known = [m for m in pools if np.isfinite(m.added)]
+    ratios = {
+        "simulated on the mix": [m.claimed / m.simulated for m in known],
+        "loads added up": [m.added / m.simulated for m in known],
+    }
+    x = tuple(m.simulated for m in known)
+    worst = [max(abs(np.array(r) - 1)) for r in ratios.values()]
+    return Chart(
+        key="fleet_mixes",
+        title="Pools of several classes",
+        summary=f"Tables are off by {worst[0]:.1%} at most, added-up loads by {worst[1]:.0%}.",
+        kind="points",
+        x_label="Goodput simulated with fresh requests [req/s]",
+        y_label="Claimed over simulated",
+        series=tuple(Series(name, x, tuple(r)) for name, r in ratios.items()),
+        records=tuple({"fleet": m.fleet, "role": m.role, "used": m.used} for m in known),
+        limits=(Limit(1.0, "equal"),),
+    )
 
 
 def gain(answer: Allocation, layout: str) -> str:
@@ -161,8 +244,8 @@ def gain(answer: Allocation, layout: str) -> str:
     return f"{uniform.objective:.4g} ({answer.objective / uniform.objective - 1:+.1%})"
 
 
-def study(name: str, seconds: float) -> tuple[list[str], list[MixError], Allocation]:
-    """Return the table cells of one fleet, its mix errors and the answer."""
+def study(name: str, seconds: float) -> tuple[list[str], list[Mixed], Allocation]:
+    """Return the table cells of one fleet, its mixed pools and the answer."""
     fleet = FLEETS[name]()
     began = time.perf_counter()
     tables = tabulate(fleet)
@@ -180,7 +263,7 @@ def study(name: str, seconds: float) -> tuple[list[str], list[MixError], Allocat
         str(answer.corrections),
         f"{table_seconds:.0f} + {answer.seconds:.0f}",
     ]
-    return cells, mix_errors(tables), answer
+    return cells, mixed_pools(name, tables, answer), answer
 
 
 HEAD = (
@@ -196,13 +279,13 @@ HEAD = (
 )
 
 
-def report(names: list[str], seconds: float) -> str:
-    """Return the report as Markdown."""
-    rows, errors, plans = [], [], []
+def report(names: list[str], seconds: float) -> tuple[str, Chart]:
+    """Return the report as Markdown, and its figure."""
+    rows, pools, plans = [], [], []
     for name in names:
         cells, mixes, answer = study(name, seconds)
         rows.append(cells)
-        errors += [(name, e) for e in mixes]
+        pools += mixes
         plans.append((name, answer))
         print(" | ".join(cells), flush=True)
     lines = ["# Fleets: plan against uniform strategies and against simulation", ""]
@@ -216,17 +299,16 @@ def report(names: list[str], seconds: float) -> str:
         "|" + " --- |" * len(HEAD),
         *("| " + " | ".join(cells) + " |" for cells in rows),
         "",
-        "## Adding up the loads of classes",
+        "## Pools of several classes",
         "",
-        "Goodput of one instance on a mix if loads λ/F are added up, over the goodput simulated "
-        "on the mix. Above 1, adding up is optimistic.",
+        "Goodput claimed over goodput simulated with fresh requests at the mix that the pool gets; "
+        "above 1 is optimistic. The plan rests on tables simulated on fixed mixes; adding up the "
+        "loads λ/F of the classes is what it would otherwise rest on.",
         "",
-        "| fleet | role | mixed tables | median | P90 | worst |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {e.role} | {e.pools} | {e.median:.2f} | {e.p90:.2f} | {e.worst:.2f} |"
-            for name, e in errors
-        ),
+        *mix_table(pools),
+        "",
+        "![Claimed over simulated goodput of pools that serve several classes]"
+        "(figures/fleet_mixes.png)",
     ]
     for name, answer in plans:
         lines += ["", f"## {name}", "", "```", answer.explain(), ""]
@@ -235,7 +317,26 @@ def report(names: list[str], seconds: float) -> str:
             for p in answer.pools
         ]
         lines += ["```"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", mix_chart(pools)
+
+
+def quoted(text: str) -> dict[str, str]:
+    """Return what the documentation quotes of a report, by the name of the block."""
+    tables = [part.strip() for part in text.split("\n\n") if part.startswith("|")]
+    gains = []
+    for line in tables[0].splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        gains.append("| " + " | ".join(cells[i] for i in (0, 1, 2, 3, 4, 5, 6)) + " |")
+    return {"gains": "\n".join(gains), "mixes": tables[1]}
+
+
+def quote(page: str, blocks: dict[str, str]) -> str:
+    """Return a page with the blocks between its comments replaced."""
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = page.split(begin)
+        page = f"{before}{begin}{block}\n{end}{rest.split(end)[1]}"
+    return page
 
 
 def main() -> None:
@@ -246,11 +347,14 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.fleets or list(FLEETS)
     with joblib.parallel_config(n_jobs=arguments.jobs):
-        text = report(names, arguments.seconds)
+        text, chart = report(names, arguments.seconds)
     if arguments.fleets:
         print(text)
     else:
         REPORT.write_text(text)
+        PAGE.write_text(quote(PAGE.read_text(), quoted(text)))
+        FIGURE.parent.mkdir(exist_ok=True)
+        save_figure((chart,), FIGURE)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,12 @@ def load_script(path: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def oracle(root: Path) -> ModuleType:
-    return load_script(root / "solvers" / "allocation_oracle.py")
+    """Brute force, with the problems to try it on: `optimum`, `random_problem`, `stored`."""
+    module = load_script(root / "solvers" / "allocation_oracle.py")
+    problems = load_script(root / "solvers" / "allocation_problems.py")
+    for name in ("random_problem", "stored", "to_json", "from_json"):
+        setattr(module, name, getattr(problems, name))
+    return module
 
 
 @pytest.fixture(scope="session")

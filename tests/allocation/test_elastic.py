@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bestserve.solvers.allocation.elastic import Relaxation, explain
+from bestserve.solvers.allocation.found import Status
 from bestserve.solvers.allocation.highs import Options
-from bestserve.solvers.allocation.search import Status, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
 EXACT = Options(gap=0.0)

@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 
 from bestserve.solvers.allocation.check import violations
+from bestserve.solvers.allocation.found import Found, Status
 from bestserve.solvers.allocation.highs import Options
-from bestserve.solvers.allocation.search import Found, Status, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
 OBJECTIVES = ("max_headroom", "min_cost", "max_goodput")

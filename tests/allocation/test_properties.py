@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bestserve.solvers.allocation.found import Found
 from bestserve.solvers.allocation.highs import Options
-from bestserve.solvers.allocation.search import Found, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     Requirements,

@@ -13,6 +13,8 @@ import pytest
 from bestserve.solvers.allocation import caps, highs, programme
 from bestserve.solvers.allocation.algebra import problem
 from bestserve.solvers.allocation.check import violations
+from bestserve.solvers.allocation.columns import choices
+from bestserve.solvers.allocation.found import Progress, Status
 from bestserve.solvers.allocation.highs import LinearModel, Options, Stop, solve
 from bestserve.solvers.allocation.plan import assign
 from bestserve.solvers.allocation.proof import prove, target, untouched
@@ -22,7 +24,7 @@ from bestserve.solvers.allocation.reduction import (
     from_tables,
     reduce_configurations,
 )
-from bestserve.solvers.allocation.search import Progress, Status, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
 
@@ -48,7 +50,7 @@ def stated(
     reduced = reduce_configurations(from_tables(tables, required), tables, required)
     capped = caps.tighten(tables, required, reduced, Options(), Stop())
     reduced = drop_dominated(capped.reduced, tables, required)
-    made = programme.state(tables, required, reduced, programme.choices(reduced), capped.cap)
+    made = programme.state(tables, required, reduced, choices(reduced), capped.cap)
     return made, reduced, capped.cap
 
 
@@ -144,7 +146,7 @@ def test_caps_do_not_change_the_optimum(oracle: ModuleType) -> None:
         if np.any(reach <= 0):
             continue
         cap = tables.demand.rate * float(np.min(reach / tables.demand.rate)) * 2
-        loose = programme.state(tables, required, reduced, programme.choices(reduced), cap)
+        loose = programme.state(tables, required, reduced, choices(reduced), cap)
         found = search(tables, required, Options(gap=0.0))
         outcome = solve(loose.compiled.model, Options())
         expected = found.plan.objective if found.plan is not None else 0.0

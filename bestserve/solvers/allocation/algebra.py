@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bestserve.solvers.allocation.highs import LinearModel
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Kind = Literal["continuous", "binary", "integer"]
 
 
@@ -117,3 +118,17 @@ def compile_model(algebra: Algebra) -> Compiled:
         integer=integer,
     )
     return Compiled(model, columns)
+
+
+def sparse(rows: Ints, columns: Ints, values: Floats, shape: tuple[int, int]) -> Any:
+    """Return a sparse matrix from triplets."""
+    import scipy.sparse as sp
+
+    return sp.csr_array((values, (rows, columns)), shape=shape)
+
+
+def sparse_of(dense: Any) -> Any:
+    """Return a dense matrix as a sparse one."""
+    import scipy.sparse as sp
+
+    return sp.csr_array(np.asarray(dense, dtype=np.float64))

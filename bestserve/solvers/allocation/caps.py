@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.columns import slopes
 from bestserve.solvers.allocation.highs import Options, Stop, solve
 from bestserve.solvers.allocation.reduction import Reduced, from_tables
 from bestserve.solvers.allocation.tables import (
@@ -109,7 +110,7 @@ def tighten(
         return Capped(reduced, np.zeros_like(rate), 0.0, False)
     for _ in range(ROUNDS):
         capped = shorten(tables, reduced, factor * rate)
-        columns = formulation.slopes(capped, best_slope(capped))
+        columns = slopes(capped, best_slope(capped))
         stated = formulation.state(
             tables, requirements, capped, columns, factor * rate, linear=True
         )

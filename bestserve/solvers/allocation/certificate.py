@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bestserve.solvers.allocation.found import Found
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.plan import Plan
-from bestserve.solvers.allocation.search import Found, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
 FULL = 0.999

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.programme import Columns
+from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL, Tables
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.algebra import Algebra, Rows, Variable, compile_model
 from bestserve.solvers.allocation.caps import attainable, shorten
+from bestserve.solvers.allocation.columns import choices
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
 from bestserve.solvers.allocation.reduction import (
     drop_dominated,
@@ -161,7 +162,7 @@ class _Elastic:
         # A minimum of replicas is relaxed by column, so those pools need one per count.
         fewest = requirements.fewest(tables)[reduced.source[:, 1]]
         reduced = replace(reduced, linear=reduced.linear & (fewest == 1))
-        columns = formulation.choices(reduced)
+        columns = choices(reduced)
         self.algebra = formulation.state_algebra(
             grown, loose, reduced, columns, tables.demand.rate, False, 1.0
         )

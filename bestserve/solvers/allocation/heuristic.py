@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.caps import best_slope
+from bestserve.solvers.allocation.columns import Columns, slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
-from bestserve.solvers.allocation.programme import Columns, Programme
+from bestserve.solvers.allocation.programme import Programme
 from bestserve.solvers.allocation.proof import Narrowed
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import Requirements, Tables
@@ -65,7 +66,7 @@ def scale_slopes(
     slope = reduced.goodput[rows, reduced.most] / np.maximum(reduced.most, 1)
     base = np.maximum(best_slope(reduced), 1e-300)
     stated = formulation.state(
-        tables, requirements, reduced, formulation.slopes(reduced, base), cap, linear=True
+        tables, requirements, reduced, slopes(reduced, base), cap, linear=True
     )
     model, place = stated.compiled.model.relaxed(), stated.compiled.columns["x"]
     is_rate = np.zeros(model.upper.size, dtype=bool)

@@ -16,53 +16,29 @@ Rates are scaled by the caps, so that coefficients are of order one beside the 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.algebra import Algebra, Compiled, Variable, compile_model
+from bestserve.solvers.allocation.algebra import (
+    Algebra,
+    Compiled,
+    Variable,
+    compile_model,
+    sparse,
+    sparse_of,
+)
+from bestserve.solvers.allocation.columns import Columns
+from bestserve.solvers.allocation.flows import add_flows
 from bestserve.solvers.allocation.packing import fragments, is_chain, maximal_patterns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import (
-    COLLOCATED,
-    DECODE,
-    PREFILL,
     Requirements,
     Tables,
 )
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-TOLERANCE = 1e-6
-"""HiGHS's feasibility tolerance: shares of a cap closer to 1 than this are 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What can be chosen, one row each [j].
-
-    pool : row of the reduced pools; count : instances; goodput : F(count) [req/s]
-    high : how often the column can be taken: once, or up to the pool's most where it stands for
-    any number of instances
-    """
-
-    pool: Ints
-    count: Ints
-    goodput: Floats
-    high: Floats
-
-    @property
-    def repeated(self) -> NDArray[np.bool_]:
-        """Whether a column may be taken several times [j]."""
-        return self.high > 1
-
-    def instances(self, x: Floats) -> tuple[Ints, Ints]:
-        """Return the columns taken in a point `x` [j], and the instances that each stands for."""
-        times = np.rint(x).astype(np.int64)
-        taken = np.flatnonzero(times > 0)
-        return taken, np.asarray(self.count[taken] * times[taken], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +61,6 @@ class Programme:
     def minimised(self, objective: float) -> float:
         """Return the minimised value of an objective in the user's units."""
         return self.sign * objective / self.scale
-
-
-def choices(reduced: Reduced) -> Columns:
-    """Return one column per pool and allowed instance count; one for all where F is linear."""
-    single = reduced.linear & (reduced.fewest == 1)
-    lengths = np.where(single, 1, reduced.most - reduced.fewest + 1)
-    pool = np.repeat(np.arange(reduced.count), lengths)
-    first = np.cumsum(lengths) - lengths
-    count = np.arange(lengths.sum()) - np.repeat(first - reduced.fewest, lengths)
-    high = np.where(single, reduced.most, 1)[pool].astype(np.float64)
-    return Columns(pool, count, reduced.goodput[pool, count], high)
-
-
-def slopes(reduced: Reduced, per_instance: Floats) -> Columns:
-    """Return one continuous column per pool that brings `per_instance` each [req/s]."""
-    pool = np.arange(reduced.count)
-    one = np.ones(reduced.count, dtype=np.int64)
-    return Columns(pool, one, per_instance, reduced.most.astype(np.float64))
 
 
 def state(
@@ -146,7 +104,7 @@ def state_algebra(
     _gpu_rows(algebra, tables, requirements, reduced, columns, gpus)
     _packing_rows(algebra, tables, reduced, columns)
     charge = _migration(algebra, tables, requirements, reduced, columns, gpus)
-    _flows(algebra, tables, requirements, reduced, columns, cap, gpus)
+    add_flows(algebra, tables, requirements, reduced, columns, cap, gpus)
     price = tables.supply.price[reduced.gpu[columns.pool]] * gpus + charge
     started = {"v": np.full((1, algebra.variables["v"].high.size), requirements.start_price)}
     if requirements.max_cost is not None:
@@ -168,7 +126,7 @@ def _choose(
     """One size per pool, and at most so many configurations."""
     width = columns.pool.size
     names = tuple(f"pool {p}" for p in range(reduced.count))
-    member = _sparse(columns.pool, np.arange(width), np.ones(width), (reduced.count, width))
+    member = sparse(columns.pool, np.arange(width), np.ones(width), (reduced.count, width))
     room = np.ones(reduced.count)
     np.maximum.at(room, columns.pool, columns.high)
     if requirements.max_configurations is None:
@@ -178,7 +136,7 @@ def _choose(
         return
     keys, used = np.unique(pool_keys(tables, reduced), return_inverse=True)
     algebra.variables["u"] = Variable(np.ones(keys.size), "binary")
-    switch = _sparse(np.arange(reduced.count), used, -room, (reduced.count, keys.size))
+    switch = sparse(np.arange(reduced.count), used, -room, (reduced.count, keys.size))
     terms = {"x": member, "u": switch}
     algebra.add("configuration in use", terms, np.zeros(reduced.count), names)
     limit = np.array([float(requirements.max_configurations)])
@@ -196,7 +154,7 @@ def _gpu_rows(
     """GPUs of each type, and the budgets in GPUs and watts."""
     supply, width = tables.supply, columns.pool.size
     kind = reduced.gpu[columns.pool]
-    rows = _sparse(kind, np.arange(width), gpus, (supply.count, width))
+    rows = sparse(kind, np.arange(width), gpus, (supply.count, width))
     algebra.add("GPUs", {"x": rows}, supply.gpus.astype(np.float64), supply.names)
     if requirements.max_gpus is not None:
         most = np.array([float(requirements.max_gpus)])
@@ -234,13 +192,13 @@ def _packing_rows(algebra: Algebra, tables: Tables, reduced: Reduced, columns: C
             give[:, begin : begin + len(block[2])] = block[2].T
         name = tables.supply.names[g]
         labels = tuple(f"{name} fragments of {s}" for s in parts)
-        terms = {"x": _sparse_of(need), "n": -give}
+        terms = {"x": sparse_of(need), "n": -give}
         algebra.add(f"packing {name}", terms, np.zeros(len(parts)), labels)
         for begin, block in mine:
             use = np.zeros((1, total))
             use[0, begin : begin + len(block[2])] = 1.0
             if block[4] >= 0:
-                taken = _sparse_of(np.where(on_g, whole * columns.count, 0)[None, :])
+                taken = sparse_of(np.where(on_g, whole * columns.count, 0)[None, :])
                 upper = np.array([float(nodes)])
                 algebra.add(f"nodes {name}", {"x": taken, "n": use}, upper, (name,))
             else:
@@ -269,7 +227,7 @@ def _migration(
     running = np.array([float(sizes[int(k)] * deployed[k]) for k in keys])
     algebra.variables["v"] = Variable(np.full(keys.size, np.inf))
     at = np.searchsorted(keys, key[~fresh])
-    rows = _sparse(at, np.flatnonzero(~fresh), gpus[~fresh], (keys.size, width))
+    rows = sparse(at, np.flatnonzero(~fresh), gpus[~fresh], (keys.size, width))
     labels = tuple(tables.keys[int(k)] for k in keys)
     algebra.add("started", {"x": rows, "v": -np.eye(keys.size)}, running, labels)
     if requirements.max_started_gpus is not None:
@@ -279,139 +237,7 @@ def _migration(
     return np.where(fresh, requirements.start_price * gpus, 0.0)
 
 
-def _flows(
-    algebra: Algebra,
-    tables: Tables,
-    requirements: Requirements,
-    reduced: Reduced,
-    columns: Columns,
-    cap: Floats,
-    gpus: Floats,
-) -> None:
-    """Classes served by collocated pools and by pairs of prefill and decode pools."""
-    demand, supply, width = tables.demand, tables.supply, columns.pool.size
-    role, kind = reduced.role[columns.pool], reduced.gpu[columns.pool]
-    share = tables.mixes[reduced.recipe[columns.pool]] / cap[None, :] * columns.goodput[:, None]
-    share[np.abs(share - 1.0) < TOLERANCE] = 1.0
-    # Without links that can bind, all GPU types are one place: one flow a class suffices.
-    place = kind if supply.networked else np.zeros_like(kind)
-    sides = {}
-    for side in (PREFILL, DECODE):
-        at, of = np.nonzero(share * (role == side)[:, None])
-        sides[side] = (at, of, share[at, of], place[at])
-    pairs = _pairs(tables, sides)
-    source, target, of = pairs.T
-    algebra.variables["f"] = Variable(np.ones(len(pairs)))
-    flows = np.arange(len(pairs))
-    for side, end in ((PREFILL, source), (DECODE, target)):
-        at, classes, value, where = sides[side]
-        number = where * demand.count + classes
-        needed = np.unique(end * demand.count + of)
-        inside = np.isin(number, needed)
-        rows = np.searchsorted(needed, number[inside])
-        give = _sparse(rows, at[inside], -value[inside], (needed.size, width))
-        into = np.searchsorted(needed, end * demand.count + of)
-        take = _sparse(into, flows, np.ones(flows.size), (needed.size, flows.size))
-        labels = tuple(
-            (f"{supply.names[n // demand.count]}: " if supply.networked else "")
-            + demand.names[n % demand.count]
-            for n in needed
-        )
-        terms = {"f": take, "x": give}
-        algebra.add(f"{('', 'prefill', 'decode')[side]} rate", terms, np.zeros(needed.size), labels)
-    served = (share * (role == COLLOCATED)[:, None]).T
-    arriving = _sparse(of, flows, np.ones(flows.size), (demand.count, flows.size))
-    terms = {"x": -_sparse_of(served), "f": -arriving}
-    if requirements.objective == "min_cost":
-        need = -demand.rate / cap
-        algebra.add("demand", terms, need, demand.names)
-    else:
-        single = requirements.objective == "max_headroom"
-        algebra.variables["t"] = Variable(np.ones(1 if single else demand.count))
-        terms["t"] = np.ones((demand.count, 1)) if single else np.eye(demand.count)
-        algebra.add("demand", terms, np.zeros(demand.count), demand.names)
-        weight = demand.value * demand.rate
-        algebra.cost["t"] = -np.ones(1) if single else -weight / weight.sum()
-    if supply.networked and len(pairs):
-        load = demand.kv_bytes[of] * cap[of]
-        _network_rows(algebra, tables, role, kind, gpus, pairs, load)
-
-
-def _pairs(tables: Tables, sides: dict[int, Any]) -> Ints:
-    """Return the allowed flows [(from, to, class)]; only (0, 0, class) without networks."""
-    demand, supply = tables.demand, tables.supply
-    from_ = np.unique(np.stack([sides[PREFILL][3], sides[PREFILL][1]], axis=1), axis=0)
-    to = np.unique(np.stack([sides[DECODE][3], sides[DECODE][1]], axis=1), axis=0)
-    found = [
-        (g, h, w)
-        for g, w in from_.tolist()
-        for h, v in to.tolist()
-        if w == v and (not supply.networked or _linked(tables, g, h))
-    ]
-    assert all(w < demand.count for _, _, w in found)
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
-
-
-def _linked(tables: Tables, source: int, target: int) -> bool:
-    """Return whether KV can move between two GPU types at all."""
-    supply = tables.supply
-    ends = min(supply.nic[source], supply.nic[target])
-    return bool(supply.fabric[source, target] > 0 and ends > 0)
-
-
-def _network_rows(
-    algebra: Algebra,
-    tables: Tables,
-    role: Ints,
-    kind: Ints,
-    gpus: Floats,
-    pairs: Ints,
-    load: Floats,
-) -> None:
-    """KV bytes leaving prefill pools, entering decode pools, and crossing between GPU types."""
-    supply, width = tables.supply, role.size
-    source, target, _ = pairs.T
-    flows = np.arange(len(pairs))
-    unit = float(load.max()) or 1.0
-    limited = np.flatnonzero(np.isfinite(supply.nic))
-    labels = tuple(supply.names[g] for g in limited)
-    for name, end, side in (("egress", source, PREFILL), ("ingress", target, DECODE)):
-        into = np.full(supply.count, -1)
-        into[limited] = np.arange(limited.size)
-        uses = into[end] >= 0
-        take = _sparse(into[end[uses]], flows[uses], load[uses] / unit, (limited.size, flows.size))
-        has = (role == side) & (into[kind] >= 0)
-        room = supply.network_share * supply.nic[kind[has]] * gpus[has] / unit
-        give = _sparse(into[kind[has]], np.flatnonzero(has), -room, (limited.size, width))
-        algebra.add(name, {"f": take, "x": give}, np.zeros(limited.size), labels)
-    number = source * supply.count + target
-    capped = [int(n) for n in np.unique(number) if np.isfinite(supply.fabric.flat[n])]
-    if capped:
-        into = np.searchsorted(capped, number)
-        uses = np.isin(number, capped)
-        take = _sparse(into[uses], flows[uses], load[uses] / unit, (len(capped), flows.size))
-        upper = supply.network_share * supply.fabric.flat[capped] / unit
-        names = tuple(
-            f"{supply.names[n // supply.count]} → {supply.names[n % supply.count]}" for n in capped
-        )
-        algebra.add("fabric", {"f": take}, np.asarray(upper), names)
-
-
 def pool_keys(tables: Tables, reduced: Reduced) -> Ints:
     """Return the configuration of each reduced pool at its largest count [p]."""
     source = reduced.source[np.arange(reduced.count), reduced.most]
     return tables.pools.key[source]
-
-
-def _sparse(rows: Ints, columns: Ints, values: Floats, shape: tuple[int, int]) -> Any:
-    """Return a sparse matrix from triplets."""
-    import scipy.sparse as sp
-
-    return sp.csr_array((values, (rows, columns)), shape=shape)
-
-
-def _sparse_of(dense: Any) -> Any:
-    """Return a dense matrix as a sparse one."""
-    import scipy.sparse as sp
-
-    return sp.csr_array(np.asarray(dense, dtype=np.float64))

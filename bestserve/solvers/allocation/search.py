@@ -7,9 +7,7 @@ plan so far is returned with the bound known by then; without any plan the statu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
 from time import perf_counter, process_time
 
 import numpy as np
@@ -18,7 +16,9 @@ from numpy.typing import NDArray
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
+from bestserve.solvers.allocation.columns import choices
 from bestserve.solvers.allocation.cuts import Covering, coverings
+from bestserve.solvers.allocation.found import Found, Listener, Progress, Status
 from bestserve.solvers.allocation.heuristic import improve, scale_slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
 from bestserve.solvers.allocation.plan import Plan, assign
@@ -60,52 +60,6 @@ first gives the proof a plan close enough to cut off at: 24 s instead of 48 s on
 
 CUTS_SHARE = 0.1
 """Share of the time for each round of cuts between windows; the rest is for the proof."""
-
-
-class Status(Enum):
-    """How a search ended; the value is what the user reads."""
-
-    WITHIN_GAP = "proven to be within the gap asked for"
-    STOPPED = "stopped early; the best plan so far, with the bound known by then"
-    NO_PLAN = "stopped before any plan was found; a plan may still exist"
-    INFEASIBLE = "no plan satisfies the requirements"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Told while searching: stage, seconds, best objective so far and bound (nan: none yet)."""
-
-    stage: str
-    seconds: float
-    objective: float
-    bound: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a search gave.
-
-    bound : no plan is better than this, in the objective's units; gap : relative to the larger
-    of objective and bound; step : what gave the bound; pools, columns : sizes after reduction
-    interrupted : whether an interrupt from the keyboard ended it
-    """
-
-    status: Status
-    plan: Plan | None
-    bound: float
-    gap: float
-    step: str
-    seconds: float
-    cpu_seconds: float
-    nodes: int
-    pools: tuple[int, int]
-    columns: int
-    binding: tuple[str, ...] = ()
-    shadow_prices: tuple[tuple[str, str, float], ...] = ()
-    interrupted: bool = False
-
-
-Listener = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
@@ -185,7 +139,7 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
     state.bound, state.step = capped.bound, "linear bound"
     if state.stop.now:
         return
-    columns = formulation.choices(reduced)
+    columns = choices(reduced)
     scale = abs(capped.bound) if requirements.objective == "min_cost" and capped.bound else 1.0
     programme = formulation.state(
         tables, requirements, reduced, columns, capped.cap, cost_scale=scale

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.found import Found
 from bestserve.solvers.allocation.highs import Options, Stop
-from bestserve.solvers.allocation.search import Found, search
+from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     DECODE,
