@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bestserve.catalog import load_engine, load_hardware, load_model
+from bestserve.catalog import list_hardware, load_engine, load_hardware, load_model
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.models.breakdown import Breakdown, step_breakdown
 from bestserve.models.coefficients import step_time_coefficients
@@ -359,11 +359,18 @@ def calibration_doubts(problem: Problem, tps: Collection[int] = ()) -> tuple[str
     """
     if problem.calibration is None or problem.step_time is not None:
         return ()
-    from bestserve.catalog.calibration import load_calibration
+    from bestserve.catalog.calibration import load_calibration, name_for
 
-    plain = Lowered(problem)
-    return load_calibration(problem.calibration).doubts(
-        hardware=plain.hardware.name, model=plain.model.name, engine=plain.engine.name, tps=tps
+    plain, record = Lowered(problem), load_calibration(problem.calibration)
+    hardware = plain.hardware.name
+    if not record.provenance.gpus and hardware not in list_hardware():
+        # `measure` wrote both: a hardware record of its own, and constants of the board it extends.
+        hardware = ""
+    return record.doubts(
+        hardware=hardware,
+        model=name_for(record, plain.model),
+        engine=plain.engine.name,
+        tps=tps,
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from bestserve.catalog.files import read_toml, user_path
-from bestserve.errors import DataError, InputError
+from bestserve.catalog.models import load_model
+from bestserve.errors import BestserveError, DataError, InputError
 from bestserve.specs.calibration import Calibration
+from bestserve.specs.model import Model
 
 WHAT = "calibration record"
 
@@ -32,3 +34,20 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(tomli_w.dumps(calibration.record()), encoding="utf-8")
     return file
+
+
+def name_for(record: Calibration, model: Model) -> str:
+    """Return the name under which a record knows a model, or else the model's own.
+
+    Spellings differ ("gpt-oss-120b", "openai/gpt-oss-120b"); the same layers in the same formats
+    are the same model.
+    """
+    for name in record.provenance.models:
+        try:
+            known = load_model(name)
+        except BestserveError:  # fitted with a config.json that is not here
+            continue
+        same = (known.architecture, known.weights, known.experts)
+        if same == (model.architecture, model.weights, model.experts):
+            return name
+    return model.name

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System
@@ -111,7 +112,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         lowered = calibration.applied(lowered)
         notes += calibration.doubts(
             hardware=deployment.hardware.name,
-            model=deployment.model.name,
+            model=name_for(calibration, deployment.model),
             engine=deployment.engine.preset,
             tps={parallelism.tp for _, _, parallelism in deployment.pools},
         )

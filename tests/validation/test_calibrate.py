@@ -16,9 +16,9 @@ from bestserve.catalog import load_calibration
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
 from bestserve.errors import DataError, InputError
-from bestserve.lowering import lower
+from bestserve.lowering import calibration_doubts, lower
 from bestserve.models.moe import expert_efficiency
-from bestserve.specs.calibration import units
+from bestserve.specs.calibration import Calibration, Constant, Provenance, units
 from bestserve.validation.calibrate import calibrate_rows
 from bestserve.validation.compare import compare_row
 from bestserve.validation.factors import BY_NAME, FACTORS, apply_factors, scaled_values
@@ -230,16 +230,32 @@ def test_a_record_applied_to_something_else_lowers_trust(record: Path, used: str
         assert reason in answer.to_json()
 
 
-def test_a_record_at_home_is_trusted(record: Path) -> None:
+@pytest.mark.parametrize("spelling", [HOME["model"], "llama-3.1-8b", "Llama-3.1-8B-Instruct"])
+def test_a_record_at_home_is_trusted(record: Path, spelling: str) -> None:
     problem = bs.Problem(
         gpus=2,
         workload=bs.Workload(input_len=1000, output_len=100),
         slo=bs.SLO("ttft:1000 tpot:50"),
         calibration=str(record),
-        **HOME,
+        **{**HOME, "model": spelling},
     )
     assert bs.predict(problem, "2m-tp1", 1.0).trust.high
     assert not any("calibrated" in r for r in bs.goodput(problem, "2m-tp1").trust.reasons)
+
+
+def test_a_measured_board_and_its_constants_belong_together(tmp_path: Path) -> None:
+    board = tmp_path / "mine.hardware.toml"
+    board.write_text('extends = "h100-sxm"\ntitle = "mine"\n', encoding="utf-8")
+    measured = Calibration(
+        provenance=Provenance(device="H100", date="2026-11-22", hardware="h100-sxm"),
+        constants={"gemm.memory": Constant(value=0.8, unit="1", kind="measured", source="here")},
+    )
+    path = save_calibration(measured, tmp_path / "mine.calibration.toml")
+    asked = {"gpus": 1, "workload": bs.Workload(input_len=1000, output_len=100)}
+    problem = bs.Problem(**{**HOME, **asked, "hardware": str(board)}, calibration=str(path))
+    assert calibration_doubts(problem) == ()
+    other = problem.replaced(hardware="h200-sxm")
+    assert calibration_doubts(other) == ("calibrated with GPU h100-sxm, applied to h200-sxm",)
 
 
 def test_the_command_line_says_it_on_stderr(
