@@ -1,4 +1,4 @@
-"""The only place that turns what users write into what the models compute with.
+"""A problem with its names resolved, and the lanes and systems of its strategies.
 
 `Lowered` resolves a problem once (catalogue, formats, lengths, arrivals); `lane` and `system`
 turn each parallelism and each strategy into the numbers that queues and simulator take.
@@ -15,6 +15,8 @@ import numpy as np
 
 from bestserve.catalog import list_hardware, load_engine, load_hardware, load_model
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.lowering.lengths import lower_lengths
+from bestserve.lowering.shapes import shape_problem
 from bestserve.models.breakdown import Breakdown, step_breakdown
 from bestserve.models.coefficients import step_time_coefficients
 from bestserve.models.constants import DEFAULT, OperatorConstants
@@ -33,11 +35,9 @@ from bestserve.models.system import (
 )
 from bestserve.results import Status
 from bestserve.specs.hardware import Hardware
-from bestserve.specs.lengths import LengthLaw
 from bestserve.specs.model import Model
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
-from bestserve.specs.workload import Workload
 
 KV_TRANSFER_SETUP = 3e-3
 """Set-up of one KV transfer [s]; assumed, of the order of the 2 ms measured for Mooncake."""
@@ -50,9 +50,6 @@ MOST_CHUNKS = 100
 
 ROPE_STRETCH = 4
 """Factor by which rope scaling (YaRN) extends a context, after the model cards of Qwen2.5 and 3."""
-
-JOINT_ATOMS = 24
-"""Atoms per axis and class when lengths are joint."""
 
 
 @dataclass(frozen=True)
@@ -380,84 +377,3 @@ def _check_vendor(engine: EngineConstants, hardware: Hardware) -> None:
             f"{engine.name} runs on {engine.vendor} GPUs, {hardware.name} is made by "
             f"{hardware.vendor}; take another engine, e.g. vllm or sglang"
         )
-
-
-def shape_problem(
-    model: Model, device: Device, parallelism: Parallelism, gpus: int, *, across_nodes: bool
-) -> str:
-    """Return why this parallelism cannot be built for this model, or an empty string."""
-    tp, dp, pp = parallelism.tp, parallelism.dp, parallelism.pp
-    groups = model.architecture.groups
-    if parallelism.gpus > gpus:
-        return f"one instance needs {parallelism.gpus} GPUs, there are {gpus}"
-    if pp > model.architecture.num_layers:
-        return f"pp = {pp} exceeds the {model.architecture.num_layers} layers"
-    for heads in sorted({g.attention.num_heads for g in groups if g.attention.num_heads}):
-        if heads % tp:
-            return f"tp = {tp} does not divide {heads} attention heads"
-    for heads in sorted({g.attention.num_kv_heads for g in groups if g.attention.num_kv_heads}):
-        if heads % tp and tp % heads:
-            return f"tp = {tp} neither divides nor is a multiple of {heads} KV heads"
-    experts = [g.ffn.num_experts for g in groups if g.ffn.kind == "moe"]
-    if dp > 1 and not experts:
-        return "dp > 1 is attention data parallelism of MoE models; use replicas instead"
-    if parallelism.ep > 1:
-        if not experts:
-            return f"ep = {parallelism.ep} needs experts, {model.name} has none"
-        if any(e % parallelism.ep for e in experts):
-            return f"ep = {parallelism.ep} does not divide {experts[0]} experts"
-    if tp > device.gpus_per_node and not across_nodes:
-        return (
-            f"tp = {tp} exceeds the {device.gpus_per_node} GPUs of a node; "
-            "allow it with tp_across_nodes or use pp"
-        )
-    return ""
-
-
-def lower_lengths(workload: Workload) -> Lengths:
-    """Return a workload's lengths as atoms: independent for one class, joint for several."""
-    hit = workload.prefix_cache_hit
-    if workload.trace is not None:
-        from bestserve.traces import read_trace
-
-        trace = read_trace(workload.trace)
-        weights = np.full(trace.input_len.size, 1 / trace.input_len.size)
-        return _lengths(trace.input_len, weights, trace.output_len, weights, hit, joint=True)
-    if workload.classes:
-        parts = [
-            _product(c.input_len, c.output_len, c.share, JOINT_ATOMS) for c in workload.classes
-        ]
-        inputs, outputs, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return _lengths(inputs, weights, outputs, weights, hit, joint=True)
-    assert workload.input_len is not None
-    assert workload.output_len is not None
-    return _lengths(*workload.input_len.atoms(), *workload.output_len.atoms(), hit, joint=False)
-
-
-def _product(
-    input_len: LengthLaw, output_len: LengthLaw, share: float, atoms: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    inputs, input_weights = input_len.atoms(atoms)
-    outputs, output_weights = output_len.atoms(atoms)
-    weights = share * np.outer(input_weights, output_weights).ravel()
-    return np.repeat(inputs, outputs.size), np.tile(outputs, inputs.size), weights
-
-
-def _lengths(
-    inputs: np.ndarray,
-    input_weights: np.ndarray,
-    outputs: np.ndarray,
-    output_weights: np.ndarray,
-    hit: float,
-    *,
-    joint: bool,
-) -> Lengths:
-    as_float = [np.asarray(v, dtype=np.float64) for v in (inputs, outputs)]
-    return Lengths(
-        inputs=as_float[0],
-        input_weights=input_weights,
-        outputs=as_float[1],
-        output_weights=output_weights,
-        joint=joint,
-        cached=np.floor(hit * as_float[0]) if hit > 0 else np.zeros(0),
-    )
