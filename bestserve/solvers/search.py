@@ -223,7 +223,8 @@ class _Search:
         else:
             at = replace(found.at, stability_rate=found.at.stability_rate * count)
         low, high = (min(getattr(g, end) * n for g, n in pools) for end in ("low", "high"))
-        whole = replace(found, rate=bound.rate, low=low, high=high, at=at, trust=at.trust)
+        trust = found.trust & at.firm
+        whole = replace(found, rate=bound.rate, low=low, high=high, at=at, trust=trust)
         return ranked(self.lowered, strategy, whole, self.target, "analytic")
 
     def refereed(self, row: RankedStrategy, referee: Referee) -> RankedStrategy | None:
