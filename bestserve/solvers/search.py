@@ -41,8 +41,8 @@ ROUNDING = 2e-3
 """Relative overshoot of an objective that the tolerance of the search explains [1]."""
 
 COSTLY_BUDGET = 1024
-"""Token budgets below it take ten times longer to evaluate (prompts take many steps), so they are
-searched only where one look says that they beat the larger budgets of the same instance."""
+"""Token budgets below it take three to four times longer to evaluate (prompts take many steps), so
+they are searched only where one look says that they beat the larger budgets of the instance."""
 
 RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""

@@ -17,6 +17,7 @@ from bestserve.models.goodput import (
     prefill_goodput,
 )
 from bestserve.models.latency import lane_scv, latency, latency_curve, stability_rate
+from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lengths, Target, Transfer
 
@@ -237,3 +238,16 @@ def test_search_ends_where_the_chain_saturates_before_the_limit(cases: ModuleTyp
             system = cases.collocated(policy, cases.lengths(prompt, output, 0.8, 0.5))
             found = goodput(system, Target(ttft=1e4))
             assert 0.9 < found.rate / stability_rate(system) <= 1.0
+
+
+def test_lumps_of_next_to_no_prompts_are_finite():
+    """Where a request meets next to no prompt, counts and their spread are rounding."""
+    two = np.array([0.5, 0.5])
+    steps, base = np.array([10.0, 100.0]), np.array([0.010, 0.012])
+    with np.errstate(all="raise", under="ignore"):
+        law = lump_mixture(
+            two, steps, base, np.array([1e-301, 0.0]), np.array([1e-3, 0.0]),
+            np.array([1e-9, 1e-8]), np.array([0.02, 0.03]), two,
+        )  # fmt: skip
+    assert law.mean == pytest.approx(0.011)
+    assert law.quantile(0.99) == pytest.approx(0.012, rel=0.01)

@@ -26,6 +26,9 @@ CELLS = 384
 GRID = 160
 """Points of the mixture kept."""
 
+MOST_CLUMPED = 1e4
+"""Prompts of a clump at most: where next to none are met, their spread is only rounding."""
+
 LEVELS = 640
 """Points, over all classes, from which they are chosen."""
 
@@ -51,7 +54,7 @@ def lump_mixture(
     count = np.maximum(excess, 0.0) / s1
     total = float(weight @ count)
     spread = float(weight @ variance) - total * (s2 - s1**2)
-    clump = max(spread / max(total * s1**2, 1e-300), 1.0)
+    clump = min(max(spread / max(total * s1**2, 1e-300), 1.0), MOST_CLUMPED)
     r = (clump - 1.0) / (clump + 1.0)
     top = int(np.argmax(count))
     reach = count[top] * s1 + 6.0 * np.sqrt(count[top] * (s2 + (clump - 1.0) * s1**2))
