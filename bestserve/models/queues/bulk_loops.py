@@ -14,40 +14,65 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
+def _eliminate_row(a: Floats, low: int, n: int, top: int) -> None:
+    """Clear column n of the rows `top` … n − 1 and leave their factors there."""
+    pivot = 1.0 / a[n, n]
+    for i in range(top, n):
+        f = a[i, n] * pivot
+        a[i, n] = f
+        for j in range(max(n - low, 0), n):
+            a[i, j] -= f * a[n, j]
+
+
+@njit(cache=True, fastmath={"contract"})
 def eliminate(a: Floats, low: int) -> None:
     """Factor a = U L in place, from the last row up: U unit upper, L lower of `low` bands.
 
     a : I − P of a transient chain whose steps go down by at most `low` states [n, n]. Diagonally
-    dominant by rows, so that no pivots are needed.
+    dominant by rows, so that no pivots are needed. Four rows are cleared in one pass over those
+    above them: memory traffic, not arithmetic, takes the time.
     """
-    for n in range(a.shape[0] - 1, 0, -1):
-        first = max(n - low, 0)
-        pivot = 1.0 / a[n, n]
-        for i in range(n):
-            f = a[i, n] * pivot
-            if f != 0.0:
-                a[i, n] = f
-                for j in range(first, n):
-                    a[i, j] -= f * a[n, j]
+    n = a.shape[0] - 1
+    while n >= 4:
+        m = n - 3
+        for row in range(n, m, -1):
+            _eliminate_row(a, low, row, m)
+        first = max(m - low, 0)
+        for i in range(m):
+            e = a[i, n] / a[n, n]
+            f = (a[i, n - 1] - e * a[n, n - 1]) / a[n - 1, n - 1]
+            g = (a[i, n - 2] - e * a[n, n - 2] - f * a[n - 1, n - 2]) / a[n - 2, n - 2]
+            h = (a[i, m] - e * a[n, m] - f * a[n - 1, m] - g * a[n - 2, m]) / a[m, m]
+            a[i, n] = e
+            a[i, n - 1] = f
+            a[i, n - 2] = g
+            a[i, m] = h
+            for j in range(first, m):
+                a[i, j] -= e * a[n, j] + f * a[n - 1, j] + g * a[n - 2, j] + h * a[m, j]
+        n -= 4
+    while n >= 1:
+        _eliminate_row(a, low, n, 0)
+        n -= 1
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"contract"})
 def solve_rows(a: Floats, low: int, s: Floats) -> Floats:
     """Return x with xᵀ (U L) = sᵀ from the factors of `eliminate`; s, x : [n, k]."""
     n, k = s.shape
-    x = s.copy()
+    x = np.ascontiguousarray(s.T)
     for i in range(n - 1, -1, -1):
         for c in range(k):
-            x[i, c] /= a[i, i]
-        for j in range(max(i - low, 0), i):
-            for c in range(k):
-                x[j, c] -= a[i, j] * x[i, c]
+            value = x[c, i] / a[i, i]
+            x[c, i] = value
+            for j in range(max(i - low, 0), i):
+                x[c, j] -= a[i, j] * value
     for i in range(n):
-        for j in range(i + 1, n):
-            for c in range(k):
-                x[j, c] -= a[i, j] * x[i, c]
-    return x
+        for c in range(k):
+            value = x[c, i]
+            for j in range(i + 1, n):
+                x[c, j] -= a[i, j] * value
+    return x.T.copy()
 
 
 @njit(cache=True)
