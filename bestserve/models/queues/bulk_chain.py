@@ -141,7 +141,8 @@ class Chain:
         # time, and after the first prompt that ended one (when decoding starts again)
         sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
-        factors = np.eye(top) - matrix[1:, 1:]
+        factors = -matrix[1:, 1:]
+        factors.flat[:: top + 1] += 1.0
         loops.eliminate(factors, self.m + 1)
         visits = np.maximum(loops.solve_rows(factors, self.m + 1, sources[1:]), 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
