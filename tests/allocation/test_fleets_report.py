@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def fleets(root: Path) -> ModuleType:
-    path = root / "validation" / "fleets.py"
-    spec = importlib.util.spec_from_file_location("fleets_report", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def fleets(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("validation/fleets.py")
 
 
 def test_the_documentation_quotes_the_report(fleets: ModuleType) -> None:

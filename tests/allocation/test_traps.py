@@ -29,18 +29,9 @@ from bestserve.solvers.allocation.tables import Requirements, Tables
 
 
 @pytest.fixture(scope="module")
-def medium(root) -> tuple[Tables, Requirements]:
+def medium(script) -> tuple[Tables, Requirements]:
     """64 GPUs of 3 types, 2 models, 4 classes: takes seconds, not milliseconds."""
-    import importlib.util
-    import sys
-
-    path = root / "benchmarks" / "allocation.py"
-    spec = importlib.util.spec_from_file_location("allocation_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = script("benchmarks/allocation.py")
     return module.fleet("medium")[0], Requirements(objective="max_headroom")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,15 +12,8 @@ from bestserve.catalog import load_hardware
 
 
 @pytest.fixture(scope="module")
-def study(root: Path) -> ModuleType:
-    path = root / "validation" / "dispatch_published.py"
-    spec = importlib.util.spec_from_file_location("dispatch_published", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def study(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("validation/dispatch_published.py")
 
 
 def test_the_plateau_is_the_hosts(shared: Path, study: ModuleType) -> None:

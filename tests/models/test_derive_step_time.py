@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -27,16 +25,8 @@ PROMPT = 2000.0
 
 
 @pytest.fixture(scope="module")
-def derive(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "derive_step_time", root / "models" / "derive_step_time.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["derive_step_time"] = module
-    spec.loader.exec_module(module)
-    return module
+def derive(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("models/derive_step_time.py")
 
 
 def values(derive: ModuleType, arch: Architecture, device: Device) -> dict[sp.Symbol, float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,17 +14,9 @@ TOLERANCE = 1.0
 
 
 @pytest.fixture(scope="module")
-def tables(root: Path) -> ModuleType:
+def tables(script: Callable[[str], ModuleType]) -> ModuleType:
     pytest.importorskip("pyarrow")
-    spec = importlib.util.spec_from_file_location(
-        "operator_tables", root / "benchmarks" / "operator_tables.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operator_tables"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/operator_tables.py")
 
 
 @pytest.mark.slow

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def cases() -> ModuleType:
+def cases(script: Callable[[str], ModuleType]) -> ModuleType:
     """The module `cases` beside these tests."""
-    spec = importlib.util.spec_from_file_location(
-        "queue_cases", Path(__file__).with_name("cases.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["queue_cases"] = module
-    spec.loader.exec_module(module)
-    return module
+    return script("tests/queues/cases.py")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -17,15 +15,7 @@ from bestserve.models.queues.noise import Response, size_bias, variance_of_mean,
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.system import Lengths
 
-
-def load(root: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, root / "models" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+Script = Callable[[str], ModuleType]
 
 
 def fixed(inputs: float, outputs: float) -> Requests:
@@ -35,8 +25,8 @@ def fixed(inputs: float, outputs: float) -> Requests:
     )
 
 
-def test_busy_period_moments(root: Path) -> None:
-    m = load(root, "derive_busy_period")
+def test_busy_period_moments(script: Script) -> None:
+    m = script("models/derive_busy_period.py")
     at = {m.lam: 0.7, m.S1: 0.8, m.S2: 1.1, m.S3: 2.0}
     code = busy_period(0.7, 0.8, 1.1, 2.0)
     derived = [float(e.subs(at)) for e in m.busy_moments()]
@@ -47,8 +37,10 @@ def test_busy_period_moments(root: Path) -> None:
 
 @pytest.mark.parametrize("rate", [1.0, 4.0, 7.0])
 @pytest.mark.parametrize("spread", [False, True])
-def test_bulk_chain_solves_the_affine_case_exactly(root: Path, rate: float, spread: bool) -> None:
-    m = load(root, "derive_vacation")
+def test_bulk_chain_solves_the_affine_case_exactly(
+    script: Script, rate: float, spread: bool
+) -> None:
+    m = script("models/derive_vacation.py")
     pause, per_token = 0.02, 1e-4
     prompt = np.array([400.0, 1600.0]) if spread else np.array([1000.0])
     weight = np.full(prompt.size, 1 / prompt.size)
@@ -78,8 +70,8 @@ def test_bulk_chain_solves_the_affine_case_exactly(root: Path, rate: float, spre
     assert pace.tau == pytest.approx(found.tau, rel=5e-3)
 
 
-def test_noise_of_equal_outputs_without_feedback(root: Path) -> None:
-    m = load(root, "derive_noise")
+def test_noise_of_equal_outputs_without_feedback(script: Script) -> None:
+    m = script("models/derive_noise.py")
     steps, alpha, rate, tau = 200, 1e-4, 1e-3, 0.02
     r = fixed(100, steps + 1)
     derived = m.variance_of_mean().subs({m.D0: steps, m.alpha: alpha, m.lam: rate, m.tau: tau})
@@ -87,8 +79,8 @@ def test_noise_of_equal_outputs_without_feedback(root: Path) -> None:
     assert code == pytest.approx(float(derived), rel=0.02)
 
 
-def test_noise_of_jumps_is_white(root: Path) -> None:
-    m = load(root, "derive_noise")
+def test_noise_of_jumps_is_white(script: Script) -> None:
+    m = script("models/derive_noise.py")
     r = fixed(100, 129)
     derived = m.jump_variance().subs({m.D: 128, m.S1: 0.05, m.S2: 0.004, m.lam: 8.0, m.tau: 0.03})
     code = variance_of_mean(r, Response(0.0, 0.0, 0.05, 0.004), 8.0, 0.03)[0]
@@ -97,15 +89,15 @@ def test_noise_of_jumps_is_white(root: Path) -> None:
     assert np.allclose(np.diff(sums), sums[1], rtol=1e-6)
 
 
-def test_overdispersed_count_of_fixed_jumps(root: Path) -> None:
-    m = load(root, "derive_noise")
+def test_overdispersed_count_of_fixed_jumps(script: Script) -> None:
+    m = script("models/derive_noise.py")
     sigma = m.lam * m.S1
     fixed_jumps = m.variance_of_count().subs(m.S2, m.S1**2)
     assert sp.simplify(fixed_jumps - 1 / (1 - sigma) ** 2) == 0
 
 
-def test_size_bias(root: Path) -> None:
-    m = load(root, "derive_size_bias")
+def test_size_bias(script: Script) -> None:
+    m = script("models/derive_size_bias.py")
     assert m.clustered_rule() == 0
     names = {str(s): s for s in m.bias().free_symbols}
     at = {names["V"]: 0.3, names["slope"]: 0.01, names["R_0"]: 0.002, m.D: 40.0, m.tau: 0.02}
@@ -118,7 +110,7 @@ def test_size_bias(root: Path) -> None:
     assert sp.simplify(variance - expected) == 0
 
 
-def test_closed_loop_relations(root: Path) -> None:
-    m = load(root, "derive_closed_loop")
+def test_closed_loop_relations(script: Script) -> None:
+    m = script("models/derive_closed_loop.py")
     assert sp.simplify(m.token_time() - (m.t_d + m.C * m.s / m.D)) == 0
     assert sp.simplify(m.burst_mean() - (m.C + m.n_b) / 2 * m.s) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,11 +11,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
 
 
 @pytest.fixture(scope="module")
-def executor():
-    spec = importlib.util.spec_from_file_location("execute", NOTEBOOKS / "execute.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def executor(script):
+    return script("examples/notebooks/execute.py")
 
 
 def outputs(notebook) -> list[list[str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,16 +16,9 @@ from bestserve.validation.residuals import RESIDUAL
 
 
 @pytest.fixture(scope="module")
-def texts(root: Path) -> ModuleType:
+def texts(script: Callable[[str], ModuleType]) -> ModuleType:
     """The module that writes the texts; it lives beside the evidence, not in the package."""
-    spec = importlib.util.spec_from_file_location(
-        "accuracy_report", root / "validation" / "accuracy_report.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("validation/accuracy_report.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -165,18 +165,15 @@ def test_stated_limits_outlive_the_defaults_of_small_boards(make: Make) -> None:
 
 
 def test_tables_are_what_the_script_writes(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: Path,
+    script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = importlib.util.spec_from_file_location(
-        "write_tables", ROOT / "validation" / "length_tables.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "SHARED", shared)
-    monkeypatch.setattr(script, "TARGET", tmp_path / "tables.py")
-    script.main()
+    written_by = script("validation/length_tables.py")
+    monkeypatch.setattr(written_by, "SHARED", shared)
+    monkeypatch.setattr(written_by, "TARGET", tmp_path / "tables.py")
+    written_by.main()
     written: dict[str, Any] = {}
     exec((tmp_path / "tables.py").read_text(encoding="utf-8"), written)
     for name in LAWS:
