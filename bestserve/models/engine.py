@@ -91,11 +91,16 @@ class EngineConstants:
         return MoeKernel(path=self.moe_path)
 
     def for_device(self, device: Device) -> EngineConstants:
-        """Return the engine with the scheduler limits that it takes by default on this GPU."""
+        """Return the engine with the scheduler limits that it takes by default on this GPU.
+
+        The limits are settled then: asked again, the engine keeps what it has.
+        """
         if device.memory_bytes >= SMALL_GPU_BYTES and device.generation != "ampere":
             return self
         return replace(
             self,
             max_num_seqs=self.small_gpu_num_seqs or self.max_num_seqs,
             max_num_batched_tokens=self.small_gpu_batched_tokens or self.max_num_batched_tokens,
+            small_gpu_num_seqs=0,
+            small_gpu_batched_tokens=0,
         )

@@ -176,8 +176,6 @@ def _engine_constants(
         changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
         changes["a_seq_moe"] = engine.a_seq_moe + IN_PROCESS_SEQ
         notes.append("the client shares the engine's process: more host time per sequence")
-    # What is stated holds: the defaults of smaller GPUs are not to be taken a second time.
-    changes |= {"small_gpu_num_seqs": 0, "small_gpu_batched_tokens": 0}
     return replace(engine, **changes)  # type: ignore[arg-type]
 
 
