@@ -65,7 +65,7 @@ def default_factors(lowered: Lowered) -> tuple[Factor, ...]:
             "a problem with its own step_time says nothing about its uncertainty; give factors, "
             "for example Factor('step_time.w', 0.1, 'own fit', 'time more decode steps')"
         )
-    experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
+    experts = lowered.model.is_moe
     priors = EXPERTS if experts else DENSE
     if lowered.problem.calibration is None:
         return priors

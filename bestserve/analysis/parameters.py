@@ -304,7 +304,7 @@ def stretched(law: LengthLaw, factor: float) -> LengthLaw:
 def _engine(lowered: Lowered) -> list[Parameter]:
     if lowered.problem.step_time is not None:
         return []
-    experts = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
+    experts = lowered.model.is_moe
     unused = (
         ("a_step", "a_seq", "phi", "t_req")
         if experts

@@ -34,16 +34,8 @@ class Candidate:
 
     def pool(self, replicas: int) -> Pool:
         """Return `replicas` of these instances as a pool."""
-        p = self.parallelism
-        return Pool(
-            role=self.role,
-            replicas=replicas,
-            tp=p.tp,
-            pp=p.pp,
-            dp=p.dp,
-            ep=p.ep,
-            max_num_batched_tokens=self.max_num_batched_tokens,
-        )
+        limit = self.max_num_batched_tokens
+        return Pool.of(self.role, replicas, self.parallelism, max_num_batched_tokens=limit)
 
 
 def shapes(lowered: Lowered) -> list[Parallelism]:
@@ -59,7 +51,7 @@ def shapes(lowered: Lowered) -> list[Parallelism]:
     widest = p.gpus if p.tp_across_nodes else min(node, p.gpus)
     tps = p.tensor_parallel_sizes or tuple(powers_of_two(widest))
     pps = p.pipeline_parallel_sizes
-    moe = any(g.ffn.kind == "moe" for g in lowered.model.architecture.groups)
+    moe = lowered.model.is_moe
     found = [Parallelism(tp=tp, pp=pp) for tp in tps for pp in pps]
     if moe:
         found += [Parallelism(tp=tp, pp=pp, ep=tp) for tp in tps if tp > 1 for pp in pps]
@@ -97,7 +89,7 @@ def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Reje
 
 def reject(role: Role, shape: Parallelism, result: LaneResult) -> Rejected:
     """Return the record of a shape that cannot be built."""
-    pool = Pool(role=role, replicas=1, tp=shape.tp, pp=shape.pp, dp=shape.dp, ep=shape.ep)
+    pool = Pool.of(role, 1, shape)
     return Rejected(f"{role}{pool.options}", result.status, result.reason)
 
 

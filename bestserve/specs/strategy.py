@@ -43,6 +43,12 @@ class Pool(Spec):
             raise ValueError(f"ep = {self.ep} must be 1 or tp·dp = {self.tp * self.dp}")
         return self
 
+    @classmethod
+    def of(cls, role: Role, replicas: int, parallelism: Parallelism, **limits: int | None) -> Pool:
+        """Return `replicas` instances split as `parallelism`; limits : max_num_… fields."""
+        p = parallelism
+        return cls(role=role, replicas=replicas, tp=p.tp, pp=p.pp, dp=p.dp, ep=p.ep, **limits)
+
     @property
     def parallelism(self) -> Parallelism:
         """How one instance is split over GPUs."""

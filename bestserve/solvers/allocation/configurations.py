@@ -39,14 +39,10 @@ class Configuration:
 
     def pool(self, replicas: int) -> Pool:
         """Return `replicas` such instances as strategies write them."""
-        p = self.parallelism
-        return Pool(
-            role=LETTERS[self.role],
-            replicas=replicas,
-            tp=p.tp,
-            pp=p.pp,
-            dp=p.dp,
-            ep=p.ep,
+        return Pool.of(
+            LETTERS[self.role],
+            replicas,
+            self.parallelism,
             max_num_batched_tokens=self.max_num_batched_tokens,
             max_num_seqs=self.max_num_seqs,
         )
@@ -93,13 +89,13 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
     for role in _roles(model, bandwidth):
         common = _limits(model, role, lowered)
         mine = [pool for pool in running if pool.role == LETTERS[role]]
-        for shape in dict.fromkeys([*shapes(lowered), *map(_shape, mine)]):
+        for shape in dict.fromkeys([*shapes(lowered), *(pool.parallelism for pool in mine)]):
             if shape.gpus > group.count:
                 continue
             own = [
                 (pool.max_num_batched_tokens, pool.max_num_seqs)
                 for pool in mine
-                if _shape(pool) == shape
+                if pool.parallelism == shape
             ]
             for tokens, seqs in dict.fromkeys([*common, *own]):
                 built = lowered.lane(shape, max_num_batched_tokens=tokens, max_num_seqs=seqs)
@@ -129,11 +125,6 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
         nic=lowered.device.network_bandwidth,
         node=lowered.device.gpus_per_node,
     )
-
-
-def _shape(pool: Pool) -> Parallelism:
-    """Return the parallelism of a pool."""
-    return Parallelism(tp=pool.tp, pp=pool.pp, dp=pool.dp, ep=pool.ep)
 
 
 def _roles(model: FleetModel, bandwidth: float) -> list[int]:

@@ -140,7 +140,7 @@ class Allocation(Document):
         return bool(self.verification) and all(v.ok for v in self.verification)
 
     def content(self) -> dict[str, Any]:
-        """Return the answer as plain data; the fleet is the question that `rerun` repeats."""
+        """Return the answer as plain data, the fleet that was asked about included."""
         return {name: plain(getattr(self, name)) for name in self.__slots__}
 
     def records(self) -> list[dict[str, Any]]:
