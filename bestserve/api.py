@@ -67,8 +67,11 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     )
     if not found.table:
         return found
-    rows = (replace(r, trust=_trust(problem, r.strategy, r.trust)) for r in found.table)
-    return replace(found, table=tuple(rows), intervals=_intervals_at_best(problem, found.best))
+    return replace(
+        found,
+        table=_trusted(problem, found.table),
+        intervals=_intervals_at_best(problem, found.best),
+    )
 
 
 def _intervals_at_best(problem: Problem, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
@@ -298,7 +301,23 @@ def _named(
 def _trust(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
     """Return the trust in an answer, low if its calibration was fitted to something else."""
     foreign = calibration_doubts(problem, {pool.tp for pool in Strategy.parse(strategy).pools})
-    return Confidence(False, (*trust.reasons, *foreign)) if foreign else trust
+    return _doubted(trust, foreign)
+
+
+def _doubted(trust: Confidence, doubts: tuple[str, ...]) -> Confidence:
+    return Confidence(False, (*trust.reasons, *doubts)) if doubts else trust
+
+
+def _trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[RankedStrategy, ...]:
+    """Return a ranking's rows as `_trust` has them; doubts are looked up once per set of sizes."""
+    if problem.calibration is None:
+        return table
+    sizes = [frozenset(pool.tp for pool in Strategy.parse(r.strategy).pools) for r in table]
+    foreign = {tps: calibration_doubts(problem, tps) for tps in set(sizes)}
+    return tuple(
+        replace(r, trust=_doubted(r.trust, foreign[tps]))
+        for r, tps in zip(table, sizes, strict=True)
+    )
 
 
 def _referee(problem: Problem) -> Referee:

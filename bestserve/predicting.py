@@ -59,15 +59,21 @@ def checked_rate(problem: Problem, request_rate: float | None) -> float:
     return float(request_rate)
 
 
-def recorded_requests(problem: Problem, requests: int) -> Requests | None:
-    """Return a trace's requests with their lengths as they came; None without a trace."""
+def recorded_requests(
+    problem: Problem, requests: int | None, *, cache_tokens: float = 0.0
+) -> Requests | None:
+    """Return a trace's requests with their lengths as they came; None without a trace.
+
+    requests : how many; None: all; cache_tokens : of a prefix cache shared by all replicas
+    """
     if problem.workload.trace is None:
         return None
     from bestserve.simulator import trace_requests
     from bestserve.traces import read_trace
 
     trace = read_trace(problem.workload.trace)
-    return trace_requests(trace, requests, hit_share=problem.workload.prefix_cache_hit)
+    hit = problem.workload.prefix_cache_hit
+    return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 
 
 def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencies) -> Prediction:

@@ -33,10 +33,7 @@ def parse_duration(text: str, default_unit: str = "ms") -> float:
     (0.5, 0.5)
     """
     match = _DURATION.fullmatch(text.strip())
-    try:
-        value = float(match.group(1)) if match else math.nan
-    except ValueError:
-        value = math.nan
+    value = _float(match.group(1)) if match else math.nan
     if not (math.isfinite(value) and value > 0):
         raise InputError(
             f"duration {text[:60]!r} is not a positive number; write 500, 500ms or 0.5s"

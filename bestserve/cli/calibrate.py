@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from bestserve.cli.flags import Count
+from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, progress, talk
 from bestserve.cli.stated import StatedOptions
 
@@ -15,7 +13,7 @@ def calibrate(
     *logs: str,
     options: StatedOptions | None = None,
     output: str | None = None,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    only: Annotated[list[str] | None, Many] = None,
     jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
 ) -> int:

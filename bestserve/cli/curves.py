@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from bestserve.cli.flags import Count, Many, Wholes
+from bestserve.cli.flags import Count, Many, Repeated, Wholes
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress, talk
 from bestserve.cli.question import Question
@@ -37,7 +35,7 @@ def curves(
     request_rate: Annotated[list[float] | None, Many] = None,
     concurrency: Annotated[list[int] | None, Wholes] = None,
     points: Annotated[int, Count] = 12,
-    plot: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    plot: Annotated[list[Path] | None, Repeated] = None,
     format: Format = "table",
 ) -> int:
     """Show TTFT, TPOT, E2EL and attainment of strategies over the load.

@@ -24,6 +24,7 @@ def whole(type_: Any, tokens: Sequence[Token]) -> Any:
 
 
 Many = Parameter(consume_multiple=True, negative="")
+Repeated = Parameter(negative="")
 Whole = Parameter(converter=whole)
 Wholes = Parameter(consume_multiple=True, negative="", converter=whole)
 Count = Parameter(converter=whole, validator=Number(gte=1))

@@ -6,12 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
+from bestserve.cli.flags import Many
 from bestserve.cli.output import Format, emit_records, progress, talk
 from bestserve.errors import InputError
-
-Many = Parameter(consume_multiple=True, negative="")
 
 
 def measure(

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from bestserve.cli.flags import Count
+from bestserve.cli.flags import Count, Repeated
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import progress, talk
 from bestserve.errors import InputError
-
-Many = Parameter(negative="")
 
 
 def report(
@@ -20,7 +16,7 @@ def report(
     *,
     output: str = "report.html",
     figures: str | None = None,
-    sweep: Annotated[list[str] | None, Many] = None,
+    sweep: Annotated[list[str] | None, Repeated] = None,
     quick: bool = False,
     verify: bool = True,
     jobs: Annotated[int | None, Count] = None,

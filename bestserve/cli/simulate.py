@@ -48,10 +48,9 @@ def simulate(
         table, json, csv, md or html; csv lists the requests of a single run
     """
     from bestserve.lowering import lower
-    from bestserve.predicting import checked_rate
-    from bestserve.simulator import Status, replicate, trace_requests
+    from bestserve.predicting import checked_rate, recorded_requests
+    from bestserve.simulator import Status, replicate
     from bestserve.simulator import simulate as run
-    from bestserve.traces import read_trace
 
     problem = (options or ProblemOptions()).build(strategy)
     rate = checked_rate(problem, request_rate) or None
@@ -65,15 +64,8 @@ def simulate(
         "prefix_cache_tokens": prefix_cache_tokens,
     }
     question = Question("simulate", problem, asked)
-    given = None
-    if problem.workload.trace is not None:
-        given = trace_requests(
-            read_trace(problem.workload.trace),
-            requests,
-            cache_tokens=prefix_cache_tokens,
-            hit_share=problem.workload.prefix_cache_hit,
-        )
-    elif prefix_cache_tokens:
+    given = recorded_requests(problem, requests, cache_tokens=prefix_cache_tokens)
+    if given is None and prefix_cache_tokens:
         raise InputError("prefix_cache_tokens needs a trace with block hashes; give --trace")
     if replications > 1:
         if save_detailed is not None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-
-from bestserve.cli.flags import Count
+from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.cli.stated import StatedOptions
 from bestserve.errors import InputError
@@ -48,7 +46,7 @@ def validate(
     *logs: str,
     options: StatedOptions | None = None,
     calibration: str | None = None,
-    tolerance: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    tolerance: Annotated[list[str] | None, Many] = None,
     rows: bool = False,
     intervals: bool = True,
     plot: str | None = None,

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from bestserve.cli.flags import Count
+from bestserve.cli.flags import Count, Repeated
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, progress
 from bestserve.cli.question import Question
 from bestserve.errors import InputError
-
-Many = Parameter(negative="")
 
 _BETWEEN = re.compile(r",(?=\s*[A-Za-z_.0-9]+\s*=)")
 """A comma before the next figure; one inside a value, such as a path, stays."""
@@ -23,8 +19,8 @@ def whatif(
     strategy: str | None = None,
     options: ProblemOptions | None = None,
     *,
-    set: Annotated[list[str] | None, Many] = None,
-    sweep: Annotated[list[str] | None, Many] = None,
+    set: Annotated[list[str] | None, Repeated] = None,
+    sweep: Annotated[list[str] | None, Repeated] = None,
     verify: bool = False,
     jobs: Annotated[int | None, Count] = None,
     format: Format = "table",
