@@ -23,6 +23,10 @@ FEW_PROMPTS = 2.5
 """Mean prompts met by a decode up to which TPOT is a sum of single stalls: beyond it, three moments
 tell more of the 99th percentile."""
 
+ONE_MESSAGE = 1e-6
+"""Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has
+no width."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputClasses:
@@ -122,7 +126,7 @@ def compose(
             # the first message leaves with token `stream_interval`, or with the last one
             held = np.minimum(lane.stream_interval - 1, d)
             ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
-            keep = 1.0 - held / d
+            keep = np.maximum(1.0 - held / d, ONE_MESSAGE)
             mean, variance, third = mean * keep, variance * keep**2, third * keep**3
         parts = cut(
             mean,

@@ -153,6 +153,15 @@ def test_stream_interval_moves_time_from_tpot_to_ttft(cases: ModuleType) -> None
     assert ten.e2el.mean == pytest.approx(one.e2el.mean, rel=1e-6)
 
 
+def test_answers_of_one_message_have_no_gaps(cases: ModuleType) -> None:
+    outputs, share = np.array([10.0, 41.0]), np.array([0.3, 0.7])
+    law = replace(cases.lengths(1000, 30, 0.5), outputs=outputs, output_weights=share)
+    plain = latency(cases.collocated(law=law), 4.0)
+    found = latency(cases.collocated(law=law, stream_interval=20), 4.0)
+    assert found.tpot.cdf(1e-3) == pytest.approx(0.3, abs=1e-3)
+    assert found.e2el.mean == pytest.approx(plain.e2el.mean, rel=1e-6)
+
+
 def test_front_end_time_shifts_ttft(cases: ModuleType) -> None:
     plain = latency(cases.collocated(), 4.0)
     slow = latency(cases.collocated(t_req=0.03, t_req_token=1e-5), 4.0)
