@@ -38,7 +38,7 @@ class Distribution:
     @classmethod
     def from_cdf(cls, x: Floats, F: Floats, mean: float | None = None) -> Distribution:
         """Return the law with cdf values `F` at `x`, made monotone and complete."""
-        F = np.maximum.accumulate(np.clip(F, 0.0, 1.0))
+        F = np.maximum.accumulate(np.minimum(np.maximum(F, 0.0), 1.0))
         if F[-1] < 1.0:
             F = F / F[-1]
         law = cls(x, F, 0.0)

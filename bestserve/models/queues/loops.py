@@ -16,6 +16,14 @@ FAR = 4.8
 CLOSE = 1e-8
 """Relative size of the terms at which series end."""
 
+KNOTS = 64
+"""Knots of the normal law per standard deviation."""
+
+_Z = np.arange(-5 * KNOTS, 5 * KNOTS + 1) / KNOTS
+_SLOPE = np.exp(-(_Z**2) / 2) / math.sqrt(2 * math.pi) / KNOTS
+_NORMAL = np.stack(([0.5 * math.erfc(-z * math.sqrt(0.5)) for z in _Z], _SLOPE), axis=1)
+"""Φ and its slope per knot, from −5 to 5."""
+
 
 @njit(cache=True)
 def birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float, float, float]:
@@ -84,6 +92,28 @@ def noise_spectrum(
 
 
 @njit(cache=True)
+def sums_variance(covariance: Floats, size: int) -> Floats:
+    """Return m R₀ + 2 Σ_{u<m} (m − u) R_u, the variance of a sum of m bins, m < size [size, s²]."""
+    sums = np.zeros(size)
+    slope = covariance[0]
+    for m in range(1, size):
+        sums[m] = sums[m - 1] + slope
+        slope += 2.0 * covariance[m]
+    return np.maximum(sums, 0.0)
+
+
+@njit(cache=True)
+def line_through(values: Floats, at: Floats) -> tuple[Floats, Floats]:
+    """Return `values`, known at 0, 1, …, and their slopes at real positions [c]."""
+    value, slope = np.empty(at.size), np.empty(at.size)
+    for c in range(at.size):
+        i = min(int(at[c]), values.size - 2)
+        slope[c] = values[i + 1] - values[i]
+        value[c] = values[i] + slope[c] * (at[c] - i)
+    return value, slope
+
+
+@njit(cache=True)
 def _gamma_cdf(shape: float, log_gamma: float, y: float) -> float:
     """Return the regularised lower incomplete gamma function: series, or Lentz's fraction."""
     if y <= 0.0:
@@ -115,27 +145,51 @@ def _gamma_cdf(shape: float, log_gamma: float, y: float) -> float:
 
 
 @njit(cache=True)
-def add_pearson3(
-    F: Floats, x: Floats, weight: float, mean: float, variance: float, kappa: float
+def _normal_cdf(z: float) -> float:
+    """Return Φ(z): cubic Hermite interpolation of `_NORMAL`, within 1e-10, 0 or 1 beyond it."""
+    if abs(z) >= 5.0:
+        return 0.0 if z < 0.0 else 1.0
+    at = (z + 5.0) * KNOTS
+    i = int(at)
+    t = at - i
+    left, right = _NORMAL[i, 1], _NORMAL[i + 1, 1]
+    rise = _NORMAL[i + 1, 0] - _NORMAL[i, 0]
+    bend = t * (left + right - 2.0 * rise) + 3.0 * rise - 2.0 * left - right
+    return float(_NORMAL[i, 0] + t * (left + t * bend))
+
+
+@njit(cache=True)
+def _add_pearson3(
+    F: Floats,
+    x: Floats,
+    roots: Floats,
+    weight: float,
+    mean: float,
+    variance: float,
+    kappa: float,
 ) -> None:
     """Add weight · P(X ≤ x) of the shifted gamma law with these moments, at ascending x [g].
 
     Exact for shapes below 2; above, the Wilson-Hilferty cube-root normal form, within 2.5e-3.
+    roots : cube roots of x, less where the law begins, in any unit [g]; taken here if empty
     """
     shape = 4.0 * variance**3 / kappa**2
     per = 2.0 * variance / kappa
     log_gamma = math.lgamma(shape) if shape < 2.0 else 0.0
     middle, stretch = 1.0 - 1.0 / (9.0 * shape), 3.0 * math.sqrt(shape)
+    unit = (per / shape) ** (1.0 / 3.0)
     root = middle - FAR / stretch
     least = shape * root**3 if shape >= 2.0 and root > 0.0 else 0.0
     g = np.searchsorted(x, mean + (least - shape) / per)
     while g < x.size:
-        y = (x[g] - mean) * per + shape
         if shape < 2.0:
-            value = _gamma_cdf(shape, log_gamma, y)
+            value = _gamma_cdf(shape, log_gamma, (x[g] - mean) * per + shape)
         else:
-            z = (max(y / shape, 0.0) ** (1.0 / 3.0) - middle) * stretch
-            value = 0.5 * math.erfc(-z * math.sqrt(0.5))
+            if roots.size:
+                root = roots[g] * unit
+            else:
+                root = max((x[g] - mean) * per / shape + 1.0, 0.0) ** (1.0 / 3.0)
+            value = _normal_cdf((root - middle) * stretch)
         F[g] += weight * value
         g += 1
         if value > 1.0 - 1e-6:
@@ -150,19 +204,79 @@ def pearson3_rows(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> F
     """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; others [k]."""
     F = np.zeros(x.shape)
     for k in range(x.shape[0]):
-        add_pearson3(F[k], x[k], 1.0, mean[k], variance[k], kappa[k])
+        _add_pearson3(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k])
     return F
 
 
 @njit(cache=True)
 def pearson3_sum(
-    x: Floats, weight: Floats, mean: Floats, variance: Floats, kappa: Floats
+    x: Floats, weight: Floats, mean: Floats, variance: Floats, kappa: Floats, low: float
 ) -> Floats:
-    """Return Σ weight[k] P(X_k ≤ x[g]) at ascending x [g]."""
+    """Return Σ weight[k] P(X_k ≤ x[g]) at ascending x ≥ low [g].
+
+    Laws that begin at `low` (κ = 2v²/(m − low)) share the cube roots of x − low.
+    """
     F = np.zeros(x.size)
+    roots = (x - low) ** (1.0 / 3.0)
     for k in range(weight.size):
-        add_pearson3(F, x, weight[k], mean[k], variance[k], kappa[k])
+        begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
+        at_low = abs(begins - low) <= 1e-12 * mean[k]
+        known = roots if at_low else roots[:0]
+        _add_pearson3(F, x, known, weight[k], mean[k], variance[k], kappa[k])
     return F
+
+
+@njit(cache=True)
+def mixture_grid(
+    points: Floats,
+    order: NDArray[np.int64],
+    weight: Floats,
+    share: Floats,
+    levels: Floats,
+    even: int,
+    low: float,
+    high: float,
+) -> Floats:
+    """Return distinct ascending values at which to take a mixture, within [low, high] [g].
+
+    They are quantiles at `levels` of the points [c·z], which weigh weight[c] · share[z] and ascend
+    in `order`; `even` values evenly spaced over all of them; and `low`.
+    """
+    n = points.size
+    total = np.empty(n)
+    mass = 0.0
+    for i in range(n):
+        c, z = divmod(order[i], share.size)
+        mass += weight[c] * share[z]
+        total[i] = mass
+    first, last = points[order[0]], points[order[n - 1]]
+    start = max(first, low)
+    x = np.empty(levels.size + even + 1)
+    x[0] = low
+    size, i, k = 1, 0, 0
+    for j in range(levels.size + 1):
+        value = last
+        if j < levels.size:
+            level = levels[j] * mass
+            while i < n and total[i] < level:
+                i += 1
+            if i == 0:
+                value = first
+            elif i < n:
+                left = points[order[i - 1]]
+                part = (level - total[i - 1]) / (total[i] - total[i - 1])
+                value = left + (points[order[i]] - left) * part
+        while k < even and (j == levels.size or start + (last - start) * k / (even - 1) <= value):
+            spaced = min(max(start + (last - start) * k / (even - 1), low), high)
+            if spaced > x[size - 1]:
+                x[size] = spaced
+                size += 1
+            k += 1
+        value = min(max(value, low), high)
+        if value > x[size - 1]:
+            x[size] = value
+            size += 1
+    return x[:size]
 
 
 @njit(cache=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.loops import noise_spectrum
+from bestserve.models.queues.loops import line_through, noise_spectrum, sums_variance
 from bestserve.models.queues.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -58,19 +58,13 @@ def variance_of_sum(
         width,
         scv,
     )
-    covariance = np.fft.irfft(spectrum)[: requests.survival.size + 2]
-    # Var of a sum over m bins: m R0 + 2 Σ_{u<m} (m − u) R_u
-    sums = np.arange(covariance.size) * covariance[0]
-    sums[2:] += 2 * np.cumsum(np.cumsum(covariance[1:-1]))
-    return np.maximum(sums, 0.0)
+    return sums_variance(np.fft.irfft(spectrum), requests.survival.size + 2)
 
 
 def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
     """Return `variance_of_sum` and its slope per step at the output classes [c, s²]."""
-    bins = requests.classes / requests.width
-    left = np.minimum(bins.astype(np.int64), sums.size - 2)
-    slope = np.diff(sums)[left]
-    return sums[left] + slope * (bins - left), slope / requests.width
+    value, slope = line_through(sums, requests.classes / requests.width)
+    return value, slope / requests.width
 
 
 def size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) -> Floats:

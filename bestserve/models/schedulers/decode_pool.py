@@ -38,34 +38,33 @@ def evaluate(
     spread = max(state.variance, 0.0) ** 0.5
     response = engine.response(state.mean, spread)
     own = response.alpha + response.k * r.context
-    d = r.classes
+    d, tau = r.classes, state.tpot
     feedback = max(1.0 - rate * r.d1 * own, 0.05)
-    mean = state.tpot + (scv - 1.0) * own * r.overlap / d / feedback
-    mean = mean + response.k * (r.class_prompt - r.kv1)
-    variance = variance_of_mean(r, response, rate, state.tpot, scv)
+    variance = variance_of_mean(r, response, rate, tau, scv)
     linear = state.mean / feedback
     if state.wait > 1e-3 and linear > 0:
         variance = variance * min(1.0, state.variance / linear)
     # the join waits for the end of a running step, unless the lane is idle
-    tau, joins = state.tpot, 1.0 - state.idle
-    mean = mean + joins * tau / 2 / d
-    variance = variance + (joins * tau**2 / 3 - (joins * tau / 2) ** 2) / d**2
-    third = np.zeros_like(d)
-    mean = mean + transfer[0] / d
-    variance = variance + transfer[1] / d**2
-    wait_mean = 0.0
+    joins = 1.0 - state.idle
+    delay = joins * tau / 2 + transfer[0]
+    delay_variance = joins * tau**2 / 3 - (joins * tau / 2) ** 2 + transfer[1]
+    delay_third = 0.0
     if state.wait > 1e-6:
         d_scv = r.d2 / r.d1**2 - 1.0
-        wait_mean = (scv + d_scv) / 2 / (limit - rate)
+        wait = (scv + d_scv) / 2 / (limit - rate)
         p = state.wait
-        mean = mean + p * wait_mean / d
-        variance = variance + (2 * p - p * p) * wait_mean**2 / d**2
-        third = third + p * (6 - 6 * p + 2 * p * p) * wait_mean**3 / d**3
+        delay += p * wait
+        delay_variance += (2 * p - p * p) * wait**2
+        delay_third = p * (6 - 6 * p + 2 * p * p) * wait**3
+    mean = tau + response.k * (r.class_prompt - r.kv1) + delay / d
+    if scv != 1.0:
+        mean = mean + (scv - 1.0) * own * r.overlap / d / feedback
+    variance = variance + delay_variance / d**2
     return LaneLatency(
         ttft=Distribution.point(0.0),
         mean=mean,
         variance=variance,
-        third=third,
+        third=delay_third / d**3,
         calm=np.zeros_like(d),
         calm_mean=mean,
         calm_variance=variance,
