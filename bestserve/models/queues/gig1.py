@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.lattice import split
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Wait:
         """
         reach = int((service.max() + vacation) / self.h) + 4
         size = 1 << (self.pmf.size + reach).bit_length()
-        s = _atoms(service / self.h, weight, size)
+        s = split(service / self.h, weight, size)
         spectrum = np.fft.rfft(self.pmf, size) * np.fft.rfft(s)
         mean = self.mean + float(weight @ service)
         if vacation > 0 and idle < 1:
@@ -91,7 +92,7 @@ def gig1_wait(service: Floats, weight: Floats, rate: float, scv: float = 1.0) ->
     need = 1.5 * (16 * (guess + s1) + 8 * s1 + service.max() + gaps) / h
     size = 1 << int(np.ceil(np.log2(min(need, MAX_CELLS))))
     h = max(h, need * h / size)
-    s = _atoms(service / h, weight, size)
+    s = split(service / h, weight, size)
     if scv == 1.0:
         pmf = _poisson_wait(s, load)
         return Wait(h, pmf, rate * s2 / (2 * (1 - load)), load)
@@ -153,15 +154,6 @@ def _gamma_gaps(rate: float, scv: float, h: float, size: int) -> Floats:
     integral = x * gammainc(shape, x) - shape * gammainc(shape + 1, x)
     integral = np.concatenate(([0.0], integral)) * scale / h
     return np.maximum(np.diff(integral, 2), 0.0)
-
-
-def _atoms(position: Floats, weight: Floats, size: int) -> Floats:
-    """Return masses at real grid positions, means kept [size]."""
-    position = np.minimum(position, size - 2.0)
-    low = np.floor(position).astype(np.int64)
-    part = position - low
-    masses = np.bincount(low, weight * (1 - part), size)
-    return np.asarray(masses + np.bincount(low + 1, weight * part, size), dtype=np.float64)
 
 
 def _uniform(width: float, size: int) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
@@ -13,13 +14,17 @@ Floats = NDArray[np.float64]
 TIME_POINTS = 640
 
 
+@njit(cache=True)
 def split(position: Floats, weight: Floats, size: int) -> Floats:
     """Return masses at real positions on the integer grid, means kept [size]."""
-    position = np.minimum(position, size - 2)
-    low = np.floor(position + 1e-9).astype(np.int64)
-    part = np.maximum(position - low, 0.0)
-    masses = np.bincount(low, weight * (1 - part), size)
-    return np.asarray(masses + np.bincount(low + 1, weight * part, size), dtype=np.float64)
+    masses = np.zeros(size)
+    for i in range(position.size):
+        at = min(position[i], size - 2.0)
+        low = int(at + 1e-9)
+        part = max(at - low, 0.0)
+        masses[low] += weight[i] * (1.0 - part)
+        masses[low + 1] += weight[i] * part
+    return masses
 
 
 def fft_size(n: int) -> int:
@@ -66,8 +71,20 @@ class Ramps:
 
     def distribution(self) -> Distribution:
         """Return the law of what was added."""
-        density = np.cumsum(self.slope)[:-1] * self.h
-        F = np.concatenate(([0.0], np.cumsum(density)))[:-1] / self.total
-        return Distribution.from_cdf(
-            self.h * np.arange(F.size, dtype=np.float64), F, self.moment / self.total
-        )
+        x, F = _integrated(self.slope, self.h, self.total)
+        return Distribution(x, F, self.moment / self.total)
+
+
+@njit(cache=True)
+def _integrated(slope: Floats, h: float, total: float) -> tuple[Floats, Floats]:
+    """Return grid and distribution function, complete, of a density's differences [m; s, 1]."""
+    size = slope.size - 1
+    x, F = np.empty(size), np.empty(size)
+    density, mass, highest = 0.0, 0.0, 0.0
+    for i in range(size):
+        x[i] = i * h
+        highest = min(max(highest, mass), 1.0)
+        F[i] = highest
+        density += slope[i]
+        mass += density * (h / total)
+    return x, F / highest

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.gig1 import CELLS_PER_SERVICE, Wait, _atoms
+from bestserve.models.queues.gig1 import CELLS_PER_SERVICE, Wait
+from bestserve.models.queues.lattice import split
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,7 @@ def mgk_wait(service: Floats, weight: Floats, rate: float, servers: int) -> Wait
 
 def _residual(service: Floats, weight: Floats, h: float, size: int) -> Floats:
     """Return masses of the equilibrium residual of the service time on the grid [size]."""
-    s = _atoms(service / h, weight, size)
+    s = split(service / h, weight, size)
     tail = np.maximum(1.0 - np.cumsum(s), 0.0)
     residual = tail / 2
     residual[1:] += tail[:-1] / 2

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.loops import cut_classes, mixture_grid, pearson3_rows, pearson3_sum
+from bestserve.models.queues.mixture_loops import cut_classes, pearson3_rows, smooth_mixture
 
 Floats = NDArray[np.float64]
 
@@ -106,12 +106,24 @@ def mixture(
     kappa = np.maximum(kappa, 2.0 * variance**2 / room)
     spread = np.sqrt(variance)
     points = (mean[:, None] + spread[:, None] * _Z).ravel()
-    x = mixture_grid(points, points.argsort(), weight, _Z_SHARE, _LEVELS, EVEN, low, high)
-    smooth = mean + 3.5 * spread <= high
-    if smooth.all():
-        F = pearson3_sum(x, weight, mean, variance, kappa, low)
-    else:
-        F = weight @ component_cdf(x[None, :], mean, variance, kappa, low, high)
+    capped = mean + 3.5 * spread > high
+    x, F = smooth_mixture(
+        points,
+        points.argsort(),
+        _Z_SHARE,
+        _LEVELS,
+        EVEN,
+        weight,
+        mean,
+        variance,
+        kappa,
+        capped,
+        low,
+        high,
+    )
+    if capped.any():
+        beta = scaled_beta_cdf(x, mean[capped, None], variance[capped, None], low, high)
+        F += weight[capped] @ beta
     return Distribution.from_cdf(x, F, float(weight @ mean))
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from bestserve.models.queues.loops import line_through, noise_spectrum, sums_variance
 from bestserve.models.queues.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ def variance_of_sum(
     included [s]; scv : squared CV of the gaps
     """
     a, k, width = response.alpha, response.k, requests.width
-    spectrum = noise_spectrum(
+    spectrum = _spectrum(
         requests.response0,
         requests.response1,
         requests.power00,
@@ -58,12 +58,12 @@ def variance_of_sum(
         width,
         scv,
     )
-    return sums_variance(np.fft.irfft(spectrum), requests.survival.size + 2)
+    return _sums(np.fft.irfft(spectrum), requests.survival.size + 2)
 
 
 def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
     """Return `variance_of_sum` and its slope per step at the output classes [c, s²]."""
-    value, slope = line_through(sums, requests.classes / requests.width)
+    value, slope = _line(sums, requests.classes / requests.width)
     return value, slope / requests.width
 
 
@@ -84,3 +84,56 @@ def variance_of_mean(
     """Return the variance of the mean of D consecutive step times [c, s²] for each class."""
     value, _ = at_classes(requests, variance_of_sum(requests, response, rate, tau, scv))
     return value / requests.classes**2
+
+
+@njit(cache=True)
+def _spectrum(
+    response0: NDArray[np.complex128],
+    response1: NDArray[np.complex128],
+    power00: Floats,
+    power01: Floats,
+    power11: Floats,
+    response: Floats,
+    rate: float,
+    tau: float,
+    width: float,
+    scv: float,
+) -> Floats:
+    """Return the spectrum of the step time per bin of `width` steps [s²].
+
+    response : α, k and the first two moments of the jump [s, s/token, s, s²]; the jump counts once
+    per bin, amplitudes `width` times
+    """
+    a, k, jump1, jump2 = response[0], response[1], response[2], response[3]
+    spectrum = np.empty(power00.size)
+    for i in range(power00.size):
+        mean = a * response0[i] + k * response1[i]
+        power = a * a * power00[i] + a * k * power01[i] + k * k * power11[i]
+        density = power * width + jump2 + 2 * jump1 * mean.real
+        real, imag = mean.real + jump1, mean.imag
+        density += (scv - 1.0) * (real * real + imag * imag)
+        gain = (1.0 - rate * real) ** 2 + (rate * imag) ** 2
+        spectrum[i] = rate * tau * width * density / gain
+    return spectrum
+
+
+@njit(cache=True)
+def _sums(covariance: Floats, size: int) -> Floats:
+    """Return m R₀ + 2 Σ_{u<m} (m − u) R_u, the variance of a sum of m bins, m < size [size, s²]."""
+    sums = np.zeros(size)
+    slope = covariance[0]
+    for m in range(1, size):
+        sums[m] = sums[m - 1] + slope
+        slope += 2.0 * covariance[m]
+    return np.maximum(sums, 0.0)
+
+
+@njit(cache=True)
+def _line(values: Floats, at: Floats) -> tuple[Floats, Floats]:
+    """Return `values`, known at 0, 1, …, and their slopes at real positions [c]."""
+    value, slope = np.empty(at.size), np.empty(at.size)
+    for c in range(at.size):
+        i = min(int(at[c]), values.size - 2)
+        slope[c] = values[i + 1] - values[i]
+        value[c] = values[i] + slope[c] * (at[c] - i)
+    return value, slope

@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-
-from bestserve.models.queues.loops import birth_death
 
 Floats = NDArray[np.float64]
 
@@ -58,5 +57,40 @@ def occupancy(rate: float, steps: float, step_times: Floats) -> Occupancy:
         full = np.zeros(slots + 1)
         full[-1] = 1.0
         return Occupancy(full, float(slots), 0.0, float(step_times[-1]), 1.0, load)
-    p, mean, variance, seen = birth_death(rate, steps, step_times)
+    p, mean, variance, seen = _birth_death(rate, steps, step_times)
     return Occupancy(p, mean, variance, seen, float(p[-1]), load)
+
+
+@njit(cache=True)
+def _birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float, float, float]:
+    """Return π(0 … B) ∝ ∏ λ E[D] t(i)/i, tail beyond B folded into it, with mean, variance, tpot.
+
+    Products run away from the largest term, so that nothing overflows. rate : λ [1/s]; steps :
+    E[D]; times : t(1 … B) [s]; the load λ E[D] t(B)/B must be below 1.
+    """
+    slots = times.size
+    offered = rate * steps
+    p = np.zeros(slots + 1)
+    top = 0
+    for n in range(1, slots + 1):
+        if offered * times[n - 1] < n:
+            break
+        top = n
+    p[top] = 1.0
+    for n in range(top + 1, slots + 1):
+        p[n] = p[n - 1] * offered * times[n - 1] / n
+    for n in range(top, 0, -1):
+        p[n - 1] = p[n] * n / (offered * times[n - 1])
+    p[slots] /= 1.0 - offered * times[slots - 1] / slots
+    total = 0.0
+    for n in range(slots + 1):
+        total += p[n]
+    mean = 0.0
+    square = 0.0
+    seen = 0.0
+    for n in range(slots + 1):
+        p[n] /= total
+        mean += n * p[n]
+        square += n * n * p[n]
+        seen += p[n] * times[min(n, slots - 1)]
+    return p, mean, square - mean * mean, seen

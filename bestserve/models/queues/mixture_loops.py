@@ -1,4 +1,4 @@
-"""Compiled loops of occupancy, noise and mixture, slow or cumbersome as array operations."""
+"""Compiled loops of mixtures: grid, Pearson III distribution functions, calm requests set apart."""
 
 from __future__ import annotations
 
@@ -23,94 +23,6 @@ _Z = np.arange(-5 * KNOTS, 5 * KNOTS + 1) / KNOTS
 _SLOPE = np.exp(-(_Z**2) / 2) / math.sqrt(2 * math.pi) / KNOTS
 _NORMAL = np.stack(([0.5 * math.erfc(-z * math.sqrt(0.5)) for z in _Z], _SLOPE), axis=1)
 """Φ and its slope per knot, from −5 to 5."""
-
-
-@njit(cache=True)
-def birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float, float, float]:
-    """Return π(0 … B) ∝ ∏ λ E[D] t(i)/i, tail beyond B folded into it, with mean, variance, tpot.
-
-    Products run away from the largest term, so that nothing overflows. rate : λ [1/s]; steps :
-    E[D]; times : t(1 … B) [s]; the load λ E[D] t(B)/B must be below 1.
-    """
-    slots = times.size
-    offered = rate * steps
-    p = np.zeros(slots + 1)
-    top = 0
-    for n in range(1, slots + 1):
-        if offered * times[n - 1] < n:
-            break
-        top = n
-    p[top] = 1.0
-    for n in range(top + 1, slots + 1):
-        p[n] = p[n - 1] * offered * times[n - 1] / n
-    for n in range(top, 0, -1):
-        p[n - 1] = p[n] * n / (offered * times[n - 1])
-    p[slots] /= 1.0 - offered * times[slots - 1] / slots
-    total = 0.0
-    for n in range(slots + 1):
-        total += p[n]
-    mean = 0.0
-    square = 0.0
-    seen = 0.0
-    for n in range(slots + 1):
-        p[n] /= total
-        mean += n * p[n]
-        square += n * n * p[n]
-        seen += p[n] * times[min(n, slots - 1)]
-    return p, mean, square - mean * mean, seen
-
-
-@njit(cache=True)
-def noise_spectrum(
-    response0: NDArray[np.complex128],
-    response1: NDArray[np.complex128],
-    power00: Floats,
-    power01: Floats,
-    power11: Floats,
-    response: Floats,
-    rate: float,
-    tau: float,
-    width: float,
-    scv: float,
-) -> Floats:
-    """Return the spectrum of the step time per bin of `width` steps (see `noise`) [s²].
-
-    response : α, k and the first two moments of the jump [s, s/token, s, s²]; the jump counts once
-    per bin, amplitudes `width` times
-    """
-    a, k, jump1, jump2 = response[0], response[1], response[2], response[3]
-    spectrum = np.empty(power00.size)
-    for i in range(power00.size):
-        mean = a * response0[i] + k * response1[i]
-        power = a * a * power00[i] + a * k * power01[i] + k * k * power11[i]
-        density = power * width + jump2 + 2 * jump1 * mean.real
-        real, imag = mean.real + jump1, mean.imag
-        density += (scv - 1.0) * (real * real + imag * imag)
-        gain = (1.0 - rate * real) ** 2 + (rate * imag) ** 2
-        spectrum[i] = rate * tau * width * density / gain
-    return spectrum
-
-
-@njit(cache=True)
-def sums_variance(covariance: Floats, size: int) -> Floats:
-    """Return m R₀ + 2 Σ_{u<m} (m − u) R_u, the variance of a sum of m bins, m < size [size, s²]."""
-    sums = np.zeros(size)
-    slope = covariance[0]
-    for m in range(1, size):
-        sums[m] = sums[m - 1] + slope
-        slope += 2.0 * covariance[m]
-    return np.maximum(sums, 0.0)
-
-
-@njit(cache=True)
-def line_through(values: Floats, at: Floats) -> tuple[Floats, Floats]:
-    """Return `values`, known at 0, 1, …, and their slopes at real positions [c]."""
-    value, slope = np.empty(at.size), np.empty(at.size)
-    for c in range(at.size):
-        i = min(int(at[c]), values.size - 2)
-        slope[c] = values[i + 1] - values[i]
-        value[c] = values[i] + slope[c] * (at[c] - i)
-    return value, slope
 
 
 @njit(cache=True)
@@ -209,25 +121,7 @@ def pearson3_rows(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> F
 
 
 @njit(cache=True)
-def pearson3_sum(
-    x: Floats, weight: Floats, mean: Floats, variance: Floats, kappa: Floats, low: float
-) -> Floats:
-    """Return Σ weight[k] P(X_k ≤ x[g]) at ascending x ≥ low [g].
-
-    Laws that begin at `low` (κ = 2v²/(m − low)) share the cube roots of x − low.
-    """
-    F = np.zeros(x.size)
-    roots = (x - low) ** (1.0 / 3.0)
-    for k in range(weight.size):
-        begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
-        at_low = abs(begins - low) <= 1e-12 * mean[k]
-        known = roots if at_low else roots[:0]
-        _add_pearson3(F, x, known, weight[k], mean[k], variance[k], kappa[k])
-    return F
-
-
-@njit(cache=True)
-def mixture_grid(
+def _grid(
     points: Floats,
     order: NDArray[np.int64],
     weight: Floats,
@@ -277,6 +171,38 @@ def mixture_grid(
             x[size] = value
             size += 1
     return x[:size]
+
+
+@njit(cache=True)
+def smooth_mixture(
+    points: Floats,
+    order: NDArray[np.int64],
+    share: Floats,
+    levels: Floats,
+    even: int,
+    weight: Floats,
+    mean: Floats,
+    variance: Floats,
+    kappa: Floats,
+    capped: NDArray[np.bool_],
+    low: float,
+    high: float,
+) -> tuple[Floats, Floats]:
+    """Return the grid x of a mixture and Σ weight[k] P(X_k ≤ x) of the laws not `capped` [g].
+
+    The first five arguments are those of `_grid`. Laws that begin at `low`, κ = 2v²/(m − low),
+    share the cube roots of x − low.
+    """
+    x = _grid(points, order, weight, share, levels, even, low, high)
+    F = np.zeros(x.size)
+    roots = (x - low) ** (1.0 / 3.0)
+    for k in range(weight.size):
+        if capped[k]:
+            continue
+        begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
+        known = roots if abs(begins - low) <= 1e-12 * mean[k] else roots[:0]
+        _add_pearson3(F, x, known, weight[k], mean[k], variance[k], kappa[k])
+    return x, F
 
 
 @njit(cache=True)
