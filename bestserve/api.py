@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.lowering import calibration_doubts, lower
+from bestserve.lowering import calibration_doubts, lower, splitting_doubts
 from bestserve.results import Confidence, Prediction, RankedStrategy, Ranking
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -299,24 +299,28 @@ def _named(
 
 
 def _trust(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
-    """Return the trust in an answer, low if its calibration was fitted to something else."""
-    foreign = calibration_doubts(problem, {pool.tp for pool in Strategy.parse(strategy).pools})
-    return _doubted(trust, foreign)
+    """Return the trust in an answer, low if its calibration was fitted to something else.
+
+    What is not known of splitting is said, and lowers nothing: no measurement contradicts it.
+    """
+    parsed = Strategy.parse(strategy)
+    foreign = calibration_doubts(problem, {pool.tp for pool in parsed.pools})
+    return _doubted(trust, foreign, splitting_doubts(problem) if parsed.disaggregated else ())
 
 
-def _doubted(trust: Confidence, doubts: tuple[str, ...]) -> Confidence:
-    return Confidence(False, (*trust.reasons, *doubts)) if doubts else trust
+def _doubted(trust: Confidence, foreign: tuple[str, ...], said: tuple[str, ...]) -> Confidence:
+    return Confidence(trust.high and not foreign, (*trust.reasons, *foreign, *said))
 
 
 def _trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[RankedStrategy, ...]:
     """Return a ranking's rows as `_trust` has them; doubts are looked up once per set of sizes."""
-    if problem.calibration is None:
-        return table
-    sizes = [frozenset(pool.tp for pool in Strategy.parse(r.strategy).pools) for r in table]
+    parsed = [Strategy.parse(r.strategy) for r in table]
+    sizes = [frozenset(pool.tp for pool in strategy.pools) for strategy in parsed]
     foreign = {tps: calibration_doubts(problem, tps) for tps in set(sizes)}
+    splitting = splitting_doubts(problem)
     return tuple(
-        replace(r, trust=_doubted(r.trust, foreign[tps]))
-        for r, tps in zip(table, sizes, strict=True)
+        replace(r, trust=_doubted(r.trust, foreign[tps], splitting if s.disaggregated else ()))
+        for r, s, tps in zip(table, parsed, sizes, strict=True)
     )
 
 

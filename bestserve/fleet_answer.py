@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.lowering import splitting_doubts
 from bestserve.solvers.allocation.certificate import binding
 from bestserve.solvers.allocation.configurations import LETTERS
 from bestserve.solvers.allocation.evaluator import Evaluated
@@ -19,7 +20,7 @@ from bestserve.solvers.allocation.result import (
     UniformPlan,
     Verified,
 )
-from bestserve.solvers.allocation.tables import ROLES
+from bestserve.solvers.allocation.tables import COLLOCATED, ROLES
 
 
 def pool_name(tables: Evaluated, pool: int, count: int) -> str:
@@ -99,7 +100,7 @@ def allocation(
         corrections=corrections,
         seconds=found.seconds,
         table_seconds=tables.seconds,
-        notes=(*notes, *_notes(tables)),
+        notes=(*notes, *_notes(tables, plan)),
     )
 
 
@@ -132,9 +133,15 @@ def _planned(tables: Evaluated, plan: Plan) -> tuple[PlannedPool, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.gpus, row.model, row.strategy)))
 
 
-def _notes(tables: Evaluated) -> tuple[str, ...]:
-    """Return what the user should know about these tables."""
-    notes = []
+def _notes(tables: Evaluated, plan: Plan) -> tuple[str, ...]:
+    """Return what the user should know about these tables and the plan on them."""
+    fleet = tables.fleet
+    used = [tables.configurations[int(tables.tables.pools.key[p])] for p in plan.pool]
+    notes: list[str] = []
+    for g, m in {(c.gpu, c.model) for c in used if c.role != COLLOCATED}:
+        model = fleet.models[m]
+        notes += splitting_doubts(fleet.problem(fleet.gpus[g], model, model.classes))
+    notes = sorted(set(notes))
     if tables.fleet.routing == "random":
         notes.append(
             "instances are taken as fed at random; a router that looks at load does better "

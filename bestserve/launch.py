@@ -171,7 +171,7 @@ def _context(lowered: Lowered, pool: Pool) -> int | None:
 
     Engines refuse to start if one request of the longest context would not fit.
     """
-    plan = lowered.lane(pool.parallelism, *_limits(lowered, pool)).plan
+    plan = lowered.lane(pool.parallelism, *_limits(lowered, pool), role=pool.role).plan
     own = lowered.model.max_position_embeddings
     if plan is None or plan.kv_capacity_tokens >= own / KV_MARGIN:
         return None

@@ -147,7 +147,7 @@ def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     """Return what a decode step waits for, largest share first."""
     pool = strategy.pools[-1]
-    breakdown = lowered.decode_breakdown(pool.parallelism, batch)
+    breakdown = lowered.decode_breakdown(pool, batch)
     if breakdown is None:
         return ""
     total = float(breakdown.total[0])

@@ -61,7 +61,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """Whether a number can be relied on, and the reasons why not."""
+    """Whether a number can be relied on, and what speaks against it."""
 
     high: bool
     reasons: tuple[str, ...] = ()
@@ -72,7 +72,9 @@ class Confidence:
         return "high" if self.high else "low"
 
     def __str__(self) -> str:
-        return self.level if self.high else "low: " + "; ".join(self.reasons)
+        if self.high and not self.reasons:
+            return self.level
+        return self.level + (", but " if self.high else ": ") + "; ".join(self.reasons)
 
 
 class Document:

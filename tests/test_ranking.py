@@ -183,3 +183,18 @@ def test_pareto_front_is_what_nobody_beats(points):
     front = {points[i] for i in pareto_front(points)}
     best = {p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)}
     assert front == best
+
+
+def test_a_ranking_says_what_is_not_known_of_splitting(ranking):
+    for row in ranking.table:
+        split = bs.Strategy.parse(row.strategy).disaggregated
+        said = any("splitting prefill from decode" in reason for reason in row.trust.reasons)
+        assert said == split, row.strategy
+
+
+def test_what_splitting_costs_an_engine_reaches_the_ranking():
+    def best(**figures):
+        changed = bs.what_if(problem(engine="sglang", layouts=("disaggregated",)), figures)
+        return changed.scenarios[-1].answer.goodput
+
+    assert best(**{"engine.prefill_host": 0}) > 1.02 * best(**{"engine.prefill_host": "x2"})

@@ -19,6 +19,7 @@ from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objectiv
 from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import Binding
@@ -63,7 +64,7 @@ def elasticities(
     """
     say = progress or (lambda _: None)
     operating = operate(lower(checked_problem(problem)), strategy)
-    wanted = chosen(operating.lowered, figures)
+    wanted = chosen(operating, figures)
     rate = LOAD * operating.rate if request_rate is None else _bearable(operating, request_rate)
     simulate = method == "simulated" or (method == "auto" and not operating.found.trust.high)
     if simulate:
@@ -109,11 +110,12 @@ def _regime(operating: Operating) -> Regime | None:
     return regime_of(operating.lowered, operating.strategy, operating.found.at.mean_batch)
 
 
-def chosen(lowered: Lowered, figures: Sequence[str] | None) -> tuple[Parameter, ...]:
-    """Return the named figures, or all. UnknownNameError for a name that is none."""
-    if figures is None:
-        return parameters(lowered)
-    return tuple(parameter(lowered, name) for name in figures)
+def chosen(operating: Operating, figures: Sequence[str] | None) -> tuple[Parameter, ...]:
+    """Return the named figures, or all that matter. UnknownNameError for a name that is none."""
+    if figures is not None:
+        return tuple(parameter(operating.lowered, name) for name in figures)
+    idle = () if operating.strategy.disaggregated else tuple(f"engine.{n}" for n in SPLIT)
+    return tuple(p for p in parameters(operating.lowered) if p.name not in idle)
 
 
 def _simulated(

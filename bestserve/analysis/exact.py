@@ -17,12 +17,12 @@ from bestserve.analysis.operating import Operating, objective_room
 from bestserve.lowering import Lowered
 from bestserve.models.coefficients import polishing_grid
 from bestserve.models.derivatives import step_elasticities
-from bestserve.models.device import Parallelism
 from bestserve.models.latency import evaluator, stability_rate
 from bestserve.models.operators import has_experts
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
+from bestserve.specs.strategy import Pool
 
 FITTED = ("w", "c", "e", "a", "k")
 DIFFERENCE = 0.01
@@ -72,29 +72,27 @@ def _room(operating: Operating, system: System) -> float:
 def _moved(operating: Operating, figure: str, amount: float) -> System:
     """Return the system with the step times of all its lanes moved by `amount` in ln(figure)."""
 
-    def moved(lane: Lane, parallelism: Parallelism) -> Lane:
-        slopes = coefficient_elasticities(operating.lowered, parallelism, lane.step, figure)
+    def moved(lane: Lane, pool: Pool) -> Lane:
+        slopes = coefficient_elasticities(operating.lowered, pool, lane.step, figure)
         values = {
             name: getattr(lane.step, name) * math.exp(amount * slope)
             for name, slope in zip(FITTED, slopes, strict=True)
         }
         return replace(lane, step=replace(lane.step, **values))
 
-    shapes = [pool.parallelism for pool in operating.strategy.pools]
+    pools = operating.strategy.pools
     system = operating.system
     if isinstance(system, Collocated):
-        return replace(system, lane=moved(system.lane, shapes[0]))
+        return replace(system, lane=moved(system.lane, pools[0]))
     return replace(
         system,
-        prefill=moved(system.prefill, shapes[0]),
-        decode=moved(system.decode, shapes[1]),
+        prefill=moved(system.prefill, pools[0]),
+        decode=moved(system.decode, pools[1]),
     )
 
 
-def coefficient_elasticities(
-    lowered: Lowered, parallelism: Parallelism, step: StepTime, figure: str
-) -> Floats:
-    """Return ∂ln(w, c, e, a, k)/∂ln(figure) [5] of a dense model's step time.
+def coefficient_elasticities(lowered: Lowered, pool: Pool, step: StepTime, figure: str) -> Floats:
+    """Return ∂ln(w, c, e, a, k)/∂ln(figure) [5] of a pool's step time, of a dense model.
 
     figure : "flops_bf16" (all peaks together), "memory_bandwidth" or "link_bandwidth"
     """
@@ -104,9 +102,9 @@ def coefficient_elasticities(
     exact = step_elasticities(
         lowered.model.architecture,
         lowered.device,
-        parallelism,
+        pool.parallelism,
         lowered.formats,
-        lowered.engine,
+        lowered.engine.for_role(pool.role),
         work,
         lowered.constants,
     )

@@ -45,6 +45,12 @@ A_SEQ = Factor("a_seq", 0.8, FEW_SHOT, "TPOT against the number of clients: 8, 6
 T_REQ = Factor("t_req", 0.6, FEW_SHOT, "TTFT of a lone request with a prompt of a few tokens")
 GAMMA = Factor("gamma", 0.35, MOE_FIT, "TPOT of one lone client")
 PHI = Factor("phi", 0.25, MOE_FIT, "TTFT of lone requests with prompts of 1,000 and 8,000 tokens")
+PREFILL_HOST = Factor(
+    "prefill_host",
+    0.8,
+    "one split SGLang service spent 10 ms a request, the log of another allows 2 ms at most",
+    "TTFT of 32 short prompts sent at once to one prefill instance",
+)
 
 DENSE = (DEVICE, COMPUTE, A_STEP, A_SEQ, T_REQ)
 EXPERTS = (
@@ -67,6 +73,8 @@ def default_factors(lowered: Lowered) -> tuple[Factor, ...]:
         )
     experts = lowered.model.is_moe
     priors = EXPERTS if experts else DENSE
+    if "disaggregated" in lowered.problem.layouts and lowered.engine.prefill_host > 0:
+        priors = (*priors, PREFILL_HOST)
     if lowered.problem.calibration is None:
         return priors
     from bestserve.catalog.calibration import load_calibration
@@ -91,8 +99,9 @@ def default_factors(lowered: Lowered) -> tuple[Factor, ...]:
 def scaled(lowered: Lowered, scales: dict[str, float]) -> Lowered:
     """Return a lowered problem with its uncertain factors multiplied.
 
-    Names: device_time, compute_time; a_step, a_seq, t_req, gamma, phi of the engine; constants of
-    the models ("gemm.memory"); figures of the problem ("step_time.w", "hardware.link_bandwidth").
+    Names: device_time, compute_time; a_step, a_seq, t_req, gamma, phi, prefill_host of the engine;
+    constants of the models ("gemm.memory"); figures of the problem ("step_time.w",
+    "hardware.link_bandwidth").
     """
     constants = lowered.constants
     engine_scales: dict[str, float] = {}
@@ -130,6 +139,7 @@ ENGINE_FIELDS = {
     "t_req": ("t_req", "t_req_moe"),
     "gamma": ("gamma",),
     "phi": ("phi_moe",),
+    "prefill_host": ("prefill_host",),
 }
 
 _EFFICIENCIES = ("compute", "memory", "link", "rate")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bestserve.catalog.engines import SPLIT
 from bestserve.catalog.engines import UNITS as ENGINE_UNITS
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import Lowered
@@ -42,6 +43,7 @@ ENGINE = (
     "t_req_moe",
     "t_req_token",
     "gamma",
+    *SPLIT,
     "gpu_memory_utilization",
     "memory_reserve",
 )
@@ -66,7 +68,7 @@ WORKLOAD_UNITS = {
     "prefix_cache_hit": "1",
 }
 
-AT_LEAST_ONE = ("phi", "phi_moe")
+AT_LEAST_ONE = ("phi", "phi_moe", "prefill_phi")
 """Factors that slow steps down: below 1 they would mean nothing."""
 
 FIELDS = tuple(f for f in Problem.model_fields if f not in ("workload", "slo", "step_time"))
@@ -313,7 +315,7 @@ def _engine(lowered: Lowered) -> list[Parameter]:
     return [
         Parameter(
             f"engine.{name}",
-            getattr(lowered.engine, name),
+            getattr(lowered.engine, name) or 0.0,
             ENGINE_UNITS[name],
             low=1.0 if name in AT_LEAST_ONE else 0.0,
             high=1.0 if name == "gpu_memory_utilization" else math.inf,

@@ -15,11 +15,11 @@ from scipy.optimize import brentq
 from bestserve.lowering import Lowered
 from bestserve.models.breakdown import Breakdown, step_breakdown
 from bestserve.models.derivatives import step_elasticities
-from bestserve.models.device import Device, Parallelism
+from bestserve.models.device import Device
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import StepTime
 from bestserve.models.step_work import StepWork
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.strategy import Pool, Strategy
 
 RESOURCES = ("compute", "memory", "dispatch", "communication")
 BATCHES = np.unique(np.round(np.geomspace(1, 4096, 97)))
@@ -101,7 +101,7 @@ def regime_of(lowered: Lowered, strategy: Strategy, batch: float) -> Regime:
     Not for problems that bring their own step time: they have no operators.
     """
     first, last = strategy.pools[0], strategy.pools[-1]
-    probe = _Probe(lowered, last.parallelism)
+    probe = _Probe(lowered, last)
     sequences = max(batch, 1.0)
     input_len = lowered.mean_lengths[0] * (1 - lowered.problem.workload.prefix_cache_hit)
     decode = StepWork.grid(context=probe.context, decodes=sequences)
@@ -111,7 +111,7 @@ def regime_of(lowered: Lowered, strategy: Strategy, batch: float) -> Regime:
         decode=probe.regime(
             decode, "decode", f"{sequences:.0f} sequences at {probe.context:,.0f} tokens"
         ),
-        prefill=_Probe(lowered, first.parallelism).regime(
+        prefill=_Probe(lowered, first).regime(
             prompt, "prefill", f"one {input_len:,.0f}-token prompt"
         ),
         crossovers=(
@@ -124,10 +124,11 @@ def regime_of(lowered: Lowered, strategy: Strategy, batch: float) -> Regime:
 
 
 class _Probe:
-    """Decode steps of one parallelism, evaluated where asked."""
+    """Steps of an instance of one pool, evaluated where asked."""
 
-    def __init__(self, lowered: Lowered, parallelism: Parallelism) -> None:
-        self.lowered, self.parallelism = lowered, parallelism
+    def __init__(self, lowered: Lowered, pool: Pool) -> None:
+        self.lowered, self.parallelism = lowered, pool.parallelism
+        self.engine = lowered.engine.for_role(pool.role)
         lengths = lowered.lengths
         steps = np.maximum(lengths.outputs - 1.0, 1e-9)
         share = steps * lengths.output_weights
@@ -141,7 +142,7 @@ class _Probe:
             device or lowered.device,
             self.parallelism,
             lowered.formats,
-            lowered.engine,
+            self.engine,
             work,
             lowered.constants,
         )
@@ -155,7 +156,7 @@ class _Probe:
             lowered.device,
             self.parallelism,
             lowered.formats,
-            lowered.engine,
+            self.engine,
             work,
             lowered.constants,
         )

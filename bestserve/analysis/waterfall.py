@@ -185,8 +185,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
 
 
 def _memory(at: Operating) -> str:
-    pool = at.strategy.pools[-1]
-    plan = at.lowered.lane(pool.parallelism, pool.max_num_seqs, pool.max_num_batched_tokens).plan
+    plan = at.lowered.pool_result(at.strategy.pools[-1]).plan
     return plan.explain() if plan is not None else ""
 
 
@@ -215,7 +214,7 @@ def _steps(at: Operating, batch: float) -> tuple[StepParts, ...]:
             lowered.device,
             pools[kind].parallelism,
             lowered.formats,
-            lowered.engine,
+            lowered.engine.for_role(pools[kind].role),
             work,
             lowered.constants,
         )
@@ -261,7 +260,7 @@ def _tpot(at: Operating, lane: Lane) -> Waterfall:
     step = engine.decode(batch)
     value = found.tpot.quantile(target.tpot_percentile)
     percentile = 100 * target.tpot_percentile
-    breakdown = at.lowered.decode_breakdown(at.strategy.pools[-1].parallelism, batch)
+    breakdown = at.lowered.decode_breakdown(at.strategy.pools[-1], batch)
     if breakdown is None:
         parts = [Part("decode step", step)]
     else:

@@ -30,6 +30,10 @@ UNITS: dict[str, str] = {
     "t_req_moe": "s",
     "t_req_token": "s",
     "gamma": "1",
+    "decode_host": "1",
+    "prefill_host": "s",
+    "prefill_phi": "1",
+    "handover": "s",
     "launch_time": "s",
     "allreduce_ring": "s",
     "alltoall_latency": "s",
@@ -47,7 +51,11 @@ UNITS: dict[str, str] = {
 }
 """The one unit in which each figure is written; a record in any other unit is refused."""
 
-OPTIONAL = ("allreduce_ring", "alltoall_latency", "alltoall_link")
+SPLIT = ("decode_host", "prefill_host", "prefill_phi", "handover")
+"""What only services split into prefill and decode instances show; without them splitting costs
+the host nothing."""
+
+OPTIONAL = ("allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
 KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
 CHOICES: dict[str, tuple[Any, ...]] = {
     "policy": get_args(Policy),
@@ -269,8 +277,8 @@ def _record(name: str, tables: Mapping[str, Any]) -> EngineRecord:
         raise InputError("gpu_memory_utilization must be above 0 and at most 1")
     if not 0 <= values["kv_reserve"] <= 1:
         raise InputError("kv_reserve must be between 0 and 1")
-    for factor in ("phi", "phi_moe"):
-        if values[factor] < 1:
+    for factor in ("phi", "phi_moe", "prefill_phi"):
+        if values.get(factor, 1.0) < 1:
             raise InputError(f"{factor} must be at least 1")
     choices = {n: _choice(n, tables[n], allowed) for n, allowed in CHOICES.items()}
     kernels: list[tuple[MoeKernelChoice, dict[str, Figure]]] = tables["moe_kernels"]

@@ -2,18 +2,18 @@
 
 from bestserve.lowering.lengths import lower_lengths
 from bestserve.lowering.problem import (
-    KV_TRANSFER_SETUP,
     LaneResult,
     Lowered,
     calibration_doubts,
     lower,
+    splitting_doubts,
 )
 
 __all__ = [
-    "KV_TRANSFER_SETUP",
     "LaneResult",
     "Lowered",
     "calibration_doubts",
     "lower",
     "lower_lengths",
+    "splitting_doubts",
 ]

@@ -30,6 +30,7 @@ from bestserve.models.system import (
     Disaggregated,
     Lane,
     Lengths,
+    Role,
     System,
     Transfer,
 )
@@ -148,8 +149,10 @@ class Lowered:
         parallelism: Parallelism,
         max_num_seqs: int | None = None,
         max_num_batched_tokens: int | None = None,
+        *,
+        role: Role = "m",
     ) -> LaneResult:
-        """Return one lane of an instance with this parallelism, or why it cannot be built."""
+        """Return one lane of an instance with this parallelism and role, or why there is none."""
         p = self.problem
         seqs = max_num_seqs or p.max_num_seqs
         tokens = max_num_batched_tokens or p.max_num_batched_tokens
@@ -161,7 +164,7 @@ class Lowered:
         if reason:
             return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
         engine = dataclasses.replace(
-            self.engine,
+            self.engine.for_role(role),
             max_num_seqs=seqs or self.engine.max_num_seqs,
             max_num_batched_tokens=tokens or self.engine.max_num_batched_tokens,
         )
@@ -239,9 +242,14 @@ class Lowered:
         )
         return LaneResult(lane, 1, None, Status.OK)
 
+    def pool_result(self, pool: Pool) -> LaneResult:
+        """Return one lane of a pool, or why it cannot be built."""
+        limits = pool.max_num_seqs, pool.max_num_batched_tokens
+        return self.lane(pool.parallelism, *limits, role=pool.role)
+
     def pool_lane(self, pool: Pool) -> tuple[Lane, int]:
         """Return a pool's lane and how many of them the pool has. Raises InfeasibleError."""
-        result = self.lane(pool.parallelism, pool.max_num_seqs, pool.max_num_batched_tokens)
+        result = self.pool_result(pool)
         if result.lane is None:
             raise InfeasibleError(f"{pool.replicas}{pool.role}{pool.options}: {result.reason}")
         return result.lane, pool.replicas * result.lanes_per_instance
@@ -288,8 +296,8 @@ class Lowered:
             routing=self.problem.routing,
         )
 
-    def decode_breakdown(self, parallelism: Parallelism, sequences: float) -> Breakdown | None:
-        """Return what a decode step with this many sequences waits for.
+    def decode_breakdown(self, pool: Pool, sequences: float) -> Breakdown | None:
+        """Return what a decode step of a pool with this many sequences waits for.
 
         None without model and hardware (own step-time coefficients).
         """
@@ -304,12 +312,19 @@ class Lowered:
         return step_breakdown(
             self.model.architecture,
             self.device,
-            parallelism,
+            pool.parallelism,
             self.formats,
-            self.engine,
+            self.engine.for_role(pool.role),
             work,
             self.constants,
         )
+
+    @property
+    def transfer_latency(self) -> float:
+        """What a request waits between its two instances, besides moving its KV cache [s]."""
+        if self.problem.step_time is not None:
+            return KV_TRANSFER_SETUP
+        return KV_TRANSFER_SETUP + self.engine.handover
 
     def transfer(self, prefill: Parallelism, decode: Parallelism) -> Transfer:
         """Return the KV transfer between two instances.
@@ -318,7 +333,7 @@ class Lowered:
         of the smaller side moves its share over its own link.
         """
         if self.problem.step_time is not None:
-            return Transfer(latency=KV_TRANSFER_SETUP)
+            return Transfer(latency=self.transfer_latency)
         plan = memory_plan(self.model.architecture, self.device, prefill, self.formats, self.engine)
         one_node = self.problem.gpus <= self.device.gpus_per_node
         bandwidth = self.device.link_bandwidth if one_node else self.device.network_bandwidth
@@ -330,7 +345,7 @@ class Lowered:
             )
         links = min(prefill.tp, decode.tp)
         return Transfer(
-            latency=KV_TRANSFER_SETUP,
+            latency=self.transfer_latency,
             seconds_per_token=plan.kv_bytes_per_token_total / (bandwidth * links),
         )
 
@@ -369,6 +384,16 @@ def calibration_doubts(problem: Problem, tps: Collection[int] = ()) -> tuple[str
         engine=plain.engine.name,
         tps=tps,
     )
+
+
+def splitting_doubts(problem: Problem) -> tuple[str, ...]:
+    """Return what is not known of prefill and decode apart on a problem's engine, in a sentence."""
+    if problem.step_time is not None:
+        return ()
+    engine = lower(problem).engine
+    if engine.knows_splitting:
+        return ()
+    return (f"what splitting prefill from decode costs {engine.name}'s host is taken as nothing",)
 
 
 def _check_vendor(engine: EngineConstants, hardware: Hardware) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from bestserve.models.device import Device, Generation, Precision
 from bestserve.models.moe import MoeKernel, MoePath
-from bestserve.models.system import Policy
+from bestserve.models.system import Policy, Role
 
 MemoryRule = Literal["total", "static", "free"]
 
@@ -34,6 +35,11 @@ class EngineConstants:
     t_req, t_req_moe : front-end time per request, of dense and MoE deployments [s]
     t_req_token : front-end time per prompt token [s]
     gamma : factor on the fixed time of expert layers [1]
+    decode_host : share of a_step and a_seq that an instance which only decodes spends [1]
+    prefill_host : host time that an instance which only prefills spends on top per request [s]
+    prefill_phi : most that phi is on an instance which only prefills; None: as elsewhere [1]
+    handover : from the end of a prefill to the decode instance's next batch, besides the KV
+        transfer [s]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
     allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
         all-reduce where it is faster; 0: a two-shot kernel at every size [s]
@@ -65,6 +71,10 @@ class EngineConstants:
     gamma: float
     moe_path: MoePath
     moe_kernels: tuple[MoeKernelChoice, ...] = ()
+    decode_host: float = 1.0
+    prefill_host: float = 0.0
+    prefill_phi: float | None = None
+    handover: float = 0.0
     allreduce_ring: float = 0.0
     alltoall_latency: float | None = None
     alltoall_link: float | None = None
@@ -103,4 +113,37 @@ class EngineConstants:
             max_num_batched_tokens=self.small_gpu_batched_tokens or self.max_num_batched_tokens,
             small_gpu_num_seqs=0,
             small_gpu_batched_tokens=0,
+        )
+
+    @property
+    def knows_splitting(self) -> bool:
+        """Whether anything is known of what prefill and decode apart cost its host, or save."""
+        known = self.decode_host != 1 or self.prefill_host > 0 or self.handover > 0
+        return known or self.prefill_phi is not None
+
+    def for_role(self, role: Role) -> EngineConstants:
+        """Return the engine with the host time and φ of an instance in this role.
+
+        The role is settled then: asked again, the engine keeps what it has.
+        """
+        if role == "m":
+            return self
+        settled = replace(self, decode_host=1.0, prefill_host=0.0, prefill_phi=None)
+        if role == "d":
+            return replace(
+                settled,
+                a_step=self.a_step * self.decode_host,
+                a_step_moe=self.a_step_moe * self.decode_host,
+                a_seq=self.a_seq * self.decode_host,
+                a_seq_moe=self.a_seq_moe * self.decode_host,
+            )
+        most = math.inf if self.prefill_phi is None else self.prefill_phi
+        # A step holds a request's prompt, whole or a chunk, so the time per request is one per
+        # sequence and step.
+        return replace(
+            settled,
+            a_seq=self.a_seq + self.prefill_host,
+            a_seq_moe=self.a_seq_moe + self.prefill_host,
+            phi=min(self.phi, most),
+            phi_moe=min(self.phi_moe, most),
         )

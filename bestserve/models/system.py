@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from bestserve.models.step_time import StepTime
 
 Policy = Literal["chunked", "prefill_priority", "mixed"]
+Role = Literal["m", "p", "d"]
+"""Of an instance: mixed (collocated), prefill or decode."""
+
 Routing = Literal["random", "round_robin", "least_outstanding", "power_of_two", "least_kv"]
 ArrivalKind = Literal["gamma", "mmpp", "trace", "closed"]
 Floats = NDArray[np.float64]

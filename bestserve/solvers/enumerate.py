@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from bestserve.lowering import LaneResult, Lowered
 from bestserve.models.device import Parallelism
-from bestserve.models.system import Lane
+from bestserve.models.system import Lane, Role
 from bestserve.results import Rejected, Status
-from bestserve.specs.strategy import Pool, Role
+from bestserve.specs.strategy import Pool
 
 Ints = NDArray[np.int64]
 
@@ -76,7 +76,7 @@ def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Reje
             own = lowered.engine.max_num_batched_tokens
             budgets += [b for b in TOKEN_BUDGETS[role] if b != own]
         for budget in budgets:
-            result = lowered.lane(shape, max_num_batched_tokens=budget)
+            result = lowered.lane(shape, max_num_batched_tokens=budget, role=role)
             if result.lane is None:
                 rejected.append(reject(role, shape, result))
                 break

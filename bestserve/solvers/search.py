@@ -21,11 +21,11 @@ from bestserve.lowering import Lowered, lower
 from bestserve.models.device import Parallelism
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
 from bestserve.models.latency import latency
-from bestserve.models.system import Lane, System, Target
+from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results import Binding, Confidence, RankedStrategy, Ranking, Rejected, Status
 from bestserve.solvers.enumerate import Candidate, candidates, maximal_pairs
 from bestserve.specs.problem import Problem
-from bestserve.specs.strategy import Role, Strategy
+from bestserve.specs.strategy import Strategy
 
 Progress = Callable[[str], None]
 Referee = Callable[[System, Target, Goodput], Goodput]

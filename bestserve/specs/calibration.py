@@ -26,6 +26,10 @@ ENGINE_UNITS = {
     "t_req_moe": "s",
     "t_req_token": "s",
     "gamma": "1",
+    "decode_host": "1",
+    "prefill_host": "s",
+    "prefill_phi": "1",
+    "handover": "s",
     "launch_time": "s",
 }
 """Engine constants that a record may carry, as "engine.<name>", and their units."""

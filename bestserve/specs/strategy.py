@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from bestserve.errors import InputError
 from bestserve.models.device import Parallelism
+from bestserve.models.system import Role
 from bestserve.specs.base import Spec
 
-Role = Literal["m", "p", "d"]
 ROLE_NAMES: dict[str, str] = {"m": "collocated", "p": "prefill", "d": "decode"}
 
 _POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d+)*)", re.ASCII)

@@ -15,6 +15,7 @@ from bestserve.errors import BestserveError, UnknownNameError
 from bestserve.models.device import WEIGHT_BYTES, Parallelism, Precision
 from bestserve.models.engine import EngineConstants
 from bestserve.models.parameters import parameter_counts
+from bestserve.models.system import Role
 from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
@@ -87,7 +88,7 @@ class Deployment:
     engine_constants: EngineConstants
     precision: Precision | None
     kv_fp8: bool | None
-    pools: tuple[tuple[str, int, Parallelism], ...]
+    pools: tuple[tuple[Role, int, Parallelism], ...]
     gpus: int
     notes: tuple[str, ...] = ()
 
@@ -287,7 +288,7 @@ def _pools(
     hardware: Hardware,
     precision: Precision | None,
     notes: list[str],
-) -> tuple[tuple[str, int, Parallelism], ...]:
+) -> tuple[tuple[Role, int, Parallelism], ...]:
     if row.disaggregated:
         return _split_pools(row, notes)
     dp = row.attention_dp or 1
@@ -319,7 +320,7 @@ def _pools(
     return (("m", replicas, parallelism),)
 
 
-def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[str, int, Parallelism], ...]:
+def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[Role, int, Parallelism], ...]:
     if row.prefill_workers is None or row.decode_workers is None:
         raise UnpredictableError(
             Outcome.PARALLELISM_MISSING, "numbers of prefill and decode workers"
@@ -335,16 +336,13 @@ def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[str, int, Parall
         each = gpus // sum(workers)
         tps = (tps[0] or each, tps[1] or each)
         notes.append(f"tp {each}: {gpus} GPUs divided evenly over {sum(workers)} workers")
-    out = []
-    for role, count, tp, dp, ep, pp in (
-        ("p", workers[0], tps[0], row.prefill_attention_dp, row.prefill_ep, row.prefill_pp),
-        ("d", workers[1], tps[1], row.decode_attention_dp, row.decode_ep, row.decode_pp),
-    ):
-        size = (tp or 1) * (dp or 1)
-        out.append(
-            (role, count, Parallelism(tp=tp or 1, pp=pp or 1, dp=dp or 1, ep=min(ep or 1, size)))
-        )
-    return tuple(out)
+    dp = row.prefill_attention_dp, row.decode_attention_dp
+    ep, pp = (row.prefill_ep, row.decode_ep), (row.prefill_pp, row.decode_pp)
+    shapes = [
+        Parallelism(tp=t or 1, pp=p or 1, dp=d or 1, ep=min(e or 1, (t or 1) * (d or 1)))
+        for t, p, d, e in zip(tps, pp, dp, ep, strict=True)
+    ]
+    return ("p", workers[0], shapes[0]), ("d", workers[1], shapes[1])
 
 
 def _smallest_tp(

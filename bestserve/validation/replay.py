@@ -42,21 +42,6 @@ POOLED = 1500
 
 REPEATS = 4
 
-DECODE_HOST = 0.4
-"""Share of an engine's host time that a decode instance spends: it schedules no prompts, and its
-steps follow each other without a change of batch that the device would wait for. Fitted on
-SGLang's 2P2D and 1P1D rows of gpt-oss-120b on H200; 0.3 to 0.5 fit alike."""
-
-PREFILL_PHI = 1.2
-"""Largest φ of an instance that only prefills: its steps are not interleaved with the replay of
-decode graphs, and what a request costs the host is counted apart. Fitted on the same rows (2,048
-and 32,784 prompt tokens); 1.0 to 1.3 fit alike."""
-
-PREFILL_HOST, HANDOVER = 10e-3, 20e-3
-"""What splitting an SGLang service adds [s]: host time of the prefill instance per request (meeting
-the decode instance, starting and polling the transfer), and the wait from the end of a prefill to
-the decode instance's next batches. Fitted on the same rows; 8 to 12 and 10 to 30 ms fit alike."""
-
 STABLE = 0.9
 """Completed over offered rate below which a run taken as stationary had a growing queue."""
 
@@ -129,7 +114,7 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
     lanes = []
     for role, count, parallelism in prepared.deployment.pools:
         try:
-            found = _of_role(low, role, prepared.deployment.engine.family).lane(parallelism)
+            found = low.lane(parallelism, role=role)
         except BestserveError as error:
             raise UnpredictableError(Outcome.NOT_MODELLED, str(error)) from None
         if found.lane is None:
@@ -146,44 +131,16 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         )
     parallelisms = [p for _, _, p in prepared.deployment.pools]
     lane, replicas = lanes[0]
-    transfer = low.transfer(parallelisms[0], parallelisms[1])
-    if prepared.deployment.engine.family == "sglang":
-        transfer = dataclasses.replace(transfer, latency=transfer.latency + HANDOVER)
     return Disaggregated(
         prefill=lanes[0][0],
         prefill_replicas=lanes[0][1],
         decode=lanes[1][0],
         decode_replicas=lanes[1][1],
-        transfer=transfer,
+        transfer=low.transfer(*parallelisms),
         lengths=with_repeated_prompts(protocol.lengths, prepared.row, lane, replicas),
         arrivals=protocol.arrivals,
         routing=protocol.routing,
     )
-
-
-def _of_role(lowered: Lowered, role: str, family: str) -> Lowered:
-    """Return the problem with the host time of an instance that only decodes or only prefills."""
-    engine = lowered.engine
-    if role == "d":
-        changed = dataclasses.replace(
-            engine,
-            a_step=engine.a_step * DECODE_HOST,
-            a_step_moe=engine.a_step_moe * DECODE_HOST,
-            a_seq=engine.a_seq * DECODE_HOST,
-            a_seq_moe=engine.a_seq_moe * DECODE_HOST,
-        )
-    elif role == "p" and family == "sglang":
-        changed = dataclasses.replace(
-            engine,
-            a_seq=engine.a_seq + PREFILL_HOST,
-            a_seq_moe=engine.a_seq_moe + PREFILL_HOST,
-            phi=min(engine.phi, PREFILL_PHI),
-            phi_moe=min(engine.phi_moe, PREFILL_PHI),
-        )
-    else:
-        return lowered
-    problem = lowered.problem.model_copy(update={"engine": changed})
-    return dataclasses.replace(lowered, problem=problem)
 
 
 def _cached(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:

@@ -12,6 +12,9 @@ import pytest
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet import allocate, budget_curve, demand_curve, tabulate
+from bestserve.lowering import lower
+from bestserve.models.device import Parallelism
+from bestserve.models.system import Disaggregated
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 from bestserve.specs.fleet import Deployed, Fleet, FleetClass, FleetModel, GpuGroup, Link
@@ -297,3 +300,32 @@ def test_shares_ask_for_the_most_of_a_mix() -> None:
     rates = [s.rate for s in answer.served]
     assert sum(rates) == pytest.approx(answer.objective, rel=1e-6)
     assert rates[0] / rates[1] == pytest.approx(4.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("engine", "known"), [("sglang", True), ("vllm", False)])
+def test_split_pools_pay_what_splitting_costs_their_engine(engine: str, known: bool) -> None:
+    split = LLAMA.model_copy(
+        update={
+            "engine": engine,
+            "classes": (CHAT,),
+            "layouts": ("disaggregated",),
+            "tensor_parallel_sizes": (1,),
+        }
+    )
+    fleet = Fleet(gpus=GPUS[:1], models=(split,))
+    answer = allocate(fleet, verify=False, certify=False)
+    assert any("is taken as nothing" in note for note in answer.notes) != known
+    lowered = lower(fleet.problem(GPUS[0], split, (CHAT,)))
+    whole = lowered.lane(Parallelism())
+    for c in evaluate(fleet).configurations:
+        pair = lowered.system(f"1p-tp1-tokens{c.lane.max_num_batched_tokens}+1d-tp1")
+        assert isinstance(pair, Disaggregated)
+        assert c.lane == (pair.prefill if c.role == PREFILL else pair.decode)
+        assert whole.lane is not None
+        assert (c.lane.step.a_seq != whole.lane.step.a_seq) == known
+        if c.role == DECODE:
+            assert (
+                c.transfer.latency
+                == pair.transfer.latency
+                == pytest.approx(0.023 if known else 0.003)
+            )

@@ -142,3 +142,20 @@ def test_default_strategy_is_the_best_of_the_ranking(own):
 def test_a_rate_beyond_saturation_has_no_elasticities(own):
     with pytest.raises(InputError, match="ask below"):
         bs.sensitivity(own, "2m-tp1", request_rate=1e4)
+
+
+SPLIT = tuple(f"engine.{n}" for n in ("decode_host", "prefill_host", "prefill_phi", "handover"))
+
+
+def test_what_splitting_costs_moves_split_services_alone(real):
+    split = real.replaced(engine="sglang", model="openai/gpt-oss-120b", slo="ttft:500 tpot:20")
+    found = elasticities(split, "1p-tp2+3d-tp2")
+    assert set(SPLIT) <= {r.parameter for r in found.rows}
+    assert found.binding == "ttft"
+    assert found.of("engine.prefill_host").goodput < -0.1
+    assert found.of("engine.prefill_phi").goodput < -0.1
+    assert found.of("engine.decode_host").tpot["mean"] > 0.05
+    assert found.of("engine.handover").tpot["mean"] > 0
+    assert found.of("engine.handover").ttft["mean"] == 0
+    together = elasticities(split, "4m-tp2")
+    assert not set(SPLIT) & {r.parameter for r in together.rows}

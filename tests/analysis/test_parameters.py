@@ -125,3 +125,13 @@ def test_what_a_calibration_sets_cannot_be_changed_behind_its_back(real, tmp_pat
         changed(problem, {"engine.a_step": "x2"})
     assert at_value(lower(problem), "engine.a_step", 3e-3).engine.a_step == 3e-3
     assert lower(changed(problem, {"engine.a_seq": "x2"})).engine.a_step == 2e-3
+
+
+def test_what_splitting_costs_can_be_stated_scaled_and_not_invented(real):
+    assert changed(real, {"engine.handover": "20 ms"}).engine.handover == pytest.approx(0.02)
+    split = changed(real.replaced(engine="sglang"), {"engine.prefill_host": "x0.2"})
+    assert split.engine.prefill_host == pytest.approx(2e-3)
+    with pytest.raises(InputError, match="not stated"):
+        changed(real, {"engine.prefill_phi": "x0.9"})
+    with pytest.raises(InputError, match="at least 1"):
+        changed(real, {"engine.prefill_phi": 0.9})

@@ -11,7 +11,7 @@ from scipy.stats import norm, sobol_indices
 
 import bestserve as bs
 from bestserve.analysis.expansion import fit, multi_indices
-from bestserve.analysis.factors import DENSE, EXPERTS, Factor, default_factors, scaled
+from bestserve.analysis.factors import DENSE, EXPERTS, PREFILL_HOST, Factor, default_factors, scaled
 from bestserve.analysis.uncertainty import _samples, summarise, uncertainty
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
@@ -130,6 +130,11 @@ def test_priors_follow_the_model_and_give_way_to_a_record(real, tmp_path):
     assert default_factors(lower(real)) == DENSE
     experts = real.replaced(model="openai/gpt-oss-120b")
     assert default_factors(lower(experts)) == EXPERTS
+    split = lower(real.replaced(engine="sglang"))
+    assert default_factors(split) == (*DENSE, PREFILL_HOST)
+    assert scaled(split, {"prefill_host": 0.2}).engine.prefill_host == pytest.approx(2e-3)
+    alone = real.replaced(engine="sglang", layouts=("collocated",))
+    assert default_factors(lower(alone)) == DENSE
     record = Calibration(
         provenance=Provenance(device="H100", date="2025-01-01"),
         constants={

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bestserve.catalog import engine_record, list_engines, load_engine
-from bestserve.catalog.engines import OPTIONAL, UNITS
+from bestserve.catalog.engines import OPTIONAL, SPLIT, UNITS
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.device import Device
 
@@ -64,6 +64,29 @@ def test_defaults_on_smaller_gpus(h100: Device, a100: Device) -> None:
     assert trt.for_device(a100) == trt
 
 
+def test_an_instance_that_only_prefills_or_decodes_has_its_own_host_time() -> None:
+    sglang = load_engine("sglang")
+    prefill, decode = sglang.for_role("p"), sglang.for_role("d")
+    assert sglang.for_role("m") == sglang
+    assert decode.a_step_moe == pytest.approx(0.4 * 3.0e-3)
+    assert decode.a_seq == pytest.approx(0.4 * 18e-6)
+    assert (decode.phi_moe, prefill.phi_moe, prefill.phi) == (1.5, 1.2, 1.0)
+    assert prefill.a_seq == pytest.approx(10e-3 + 18e-6)
+    assert prefill.a_step == sglang.a_step
+    assert (prefill.for_role("p"), decode.for_role("d")) == (prefill, decode)
+
+
+@pytest.mark.parametrize("name", [n for n in list_engines() if n != "sglang"])
+def test_what_splitting_costs_is_assumed_to_be_nothing_where_nobody_measured_it(name: str) -> None:
+    record = engine_record(name)
+    kinds = {row.field: row.kind for row in record.rows if row.field in SPLIT}
+    assert kinds == dict.fromkeys(("decode_host", "prefill_host", "handover"), "assumed")
+    engine = record.constants
+    assert not engine.knows_splitting
+    for role in ("p", "d"):
+        assert engine.for_role(role) == engine
+
+
 def test_own_file_extends_a_preset(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
@@ -99,6 +122,7 @@ BAD = {
     "negative": (figure(value="-2e-3"), "a_step"),
     "not a number": (figure(value="nan"), "a_step"),
     "text": (figure(value='"x"'), "a_step"),
+    "faster prompts": (figure("prefill_phi", "0.9", "1"), "prefill_phi must be at least 1"),
     "wrong choice": ('extends = "vllm"\npolicy = "fifo"', "must be one of chunked"),
     "wrong type": ('extends = "vllm"\ncuda_graphs = 1', "cuda_graphs"),
     "base unknown": ('extends = "vlm"', "nearest: vllm"),

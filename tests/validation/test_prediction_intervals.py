@@ -72,6 +72,25 @@ def test_a_rate_that_slower_constants_cannot_carry_has_no_upper_end(problem: bs.
     assert json.loads(found.to_json())["intervals"]["ttft_mean"][1] is None
 
 
+def test_what_splitting_costs_is_said_until_it_is_known(
+    problem: bs.Problem, tmp_path: Path
+) -> None:
+    split = problem.replaced(gpus=2)
+    unknown = bs.predict(split, "1p1d-tp1", 2.0)
+    assert unknown.trust.high
+    assert "vllm's host is taken as nothing" in unknown.explain()
+    assert not bs.predict(split, "2m-tp1", 2.0).trust.reasons
+    assert not bs.predict(split.replaced(engine="sglang"), "1p1d-tp1", 2.0).trust.reasons
+    own = {"engine.handover": Constant(value=0.1, unit="s", kind="measured", source="own log")}
+    record = Calibration(provenance=Provenance(device="H100", date="2026-01-01"), constants=own)
+    path = save_calibration(record, tmp_path / "split.toml")
+    known = bs.predict(split.replaced(calibration=str(path)), "1p1d-tp1", 2.0)
+    assert not known.trust.reasons
+    assert known.e2el is not None
+    assert unknown.e2el is not None
+    assert known.e2el.mean == pytest.approx(unknown.e2el.mean + 0.1, rel=2e-3)
+
+
 def test_a_calibration_record_narrows_the_intervals(problem: bs.Problem, tmp_path: Path) -> None:
     own = record(problem, 0.02, "a_step", "a_step_moe", "t_req", "t_req_moe")
     path = save_calibration(own, tmp_path / "own.toml")

@@ -102,10 +102,24 @@ def test_other_refusals(make: Make, changes: dict[str, Any], outcome: Outcome) -
 def test_disaggregated_rows_become_two_pools(make: Make) -> None:
     row = make(disaggregated=True, prefill_workers=1, decode_workers=1, prefill_tp=1, decode_tp=1,
                num_gpus=2, tp=None)  # fmt: skip
-    system = system_of(prepare(row))
-    assert isinstance(system, Disaggregated)
-    assert system.decode.step.a_step < system.prefill.step.a_step
+    assert isinstance(system_of(prepare(row)), Disaggregated)
     assert figures(row)["ttft_mean_ms"] > 0
+
+
+@pytest.mark.parametrize("engine", ["SGLang", "vLLM", "TensorRT-LLM"])
+def test_replay_and_prediction_build_the_same_split_service(make: Make, engine: str) -> None:
+    row = make(engine=engine, engine_version=None, model="openai/gpt-oss-120b", tp=None,
+               disaggregated=True, prefill_workers=2, decode_workers=1, prefill_tp=1, decode_tp=2,
+               num_gpus=4)  # fmt: skip
+    prepared = prepare(row)
+    replayed = system_of(prepared)
+    predicted = prepared.lowered.system("2p-tp1+1d-tp2")
+    assert isinstance(replayed, Disaggregated)
+    assert isinstance(predicted, Disaggregated)
+    assert (predicted.prefill, predicted.decode) == (replayed.prefill, replayed.decode)
+    assert (predicted.prefill_replicas, predicted.decode_replicas) == (2, 1)
+    assert predicted.transfer == replayed.transfer
+    assert (predicted.prefill.step.a_seq > 0.01) == (engine == "SGLang")
 
 
 def test_shared_prefixes_are_cached_as_far_as_they_fit(make: Make) -> None:

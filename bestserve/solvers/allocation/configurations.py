@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bestserve.errors import InputError
-from bestserve.lowering import KV_TRANSFER_SETUP, Lowered, lower
+from bestserve.lowering import Lowered, lower
 from bestserve.models.device import Parallelism
 from bestserve.models.memory import memory_plan
-from bestserve.models.system import Lane, Transfer
+from bestserve.models.system import Lane, Role, Transfer
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 from bestserve.solvers.enumerate import TOKEN_BUDGETS, shapes
 from bestserve.specs.fleet import Fleet, FleetModel, GpuGroup
-from bestserve.specs.strategy import Pool, Role
+from bestserve.specs.strategy import Pool
 
 LETTERS: tuple[Role, Role, Role] = ("m", "p", "d")
 
@@ -75,7 +75,7 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
     lowered = lower(fleet.problem(group, model, model.classes))
     kv_bytes = _kv_bytes_per_token(lowered)
     transfer = Transfer(
-        latency=KV_TRANSFER_SETUP,
+        latency=lowered.transfer_latency,
         seconds_per_token=kv_bytes / bandwidth if bandwidth > 0 else 0.0,
     )
     found: list[Configuration] = []
@@ -98,7 +98,12 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
                 if pool.parallelism == shape
             ]
             for tokens, seqs in dict.fromkeys([*common, *own]):
-                built = lowered.lane(shape, max_num_batched_tokens=tokens, max_num_seqs=seqs)
+                built = lowered.lane(
+                    shape,
+                    max_num_batched_tokens=tokens,
+                    max_num_seqs=seqs,
+                    role=LETTERS[role],
+                )
                 if built.lane is None:
                     reason = built.reason
                     break
