@@ -181,7 +181,7 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         situation=Situation(
             served=SERVED[system.lane.policy],
             met=share * requests.d1 * float(requests.class_weight @ met.mean),
-            scv=engine.prompt_scv(),
+            scv=_prompts_alone(engine)[1],
             large=engine.large_share(),
             fixed=requests.fixed_prompt,
         ),
@@ -190,12 +190,17 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
 
 def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
     """Doubt prompts so long against the answers that few of them decide an answer's TPOT."""
-    r = engine.requests
-    alone = float(r.weight @ engine.prompt_times(0.0, True, engine.budget))
-    answer = r.d1 * engine.decode(max(met.running, 1.0))
-    if alone <= LONG_PROMPT * answer:
+    answer = engine.requests.d1 * engine.decode(max(met.running, 1.0))
+    if _prompts_alone(engine)[0] <= LONG_PROMPT * answer:
         return None
     return "a prompt takes as long as most of an answer: few prompts decide TPOT"
+
+
+@lru_cache(maxsize=512)
+def _prompts_alone(engine: Engine) -> tuple[float, float]:
+    """Return the mean time of split prompts by themselves and their squared CV as served [s, 1]."""
+    alone = engine.prompt_times(0.0, True, engine.budget)
+    return float(engine.requests.weight @ alone), engine.prompt_scv()
 
 
 def _reshape(engine: Engine, met: LaneLatency, rate: float, scv: float) -> LaneLatency:
