@@ -2,7 +2,8 @@
 
 A server that starts a step with V prompt tokens waiting takes x(V) = V of them if V ≤ M and
 M_E ≤ M otherwise (M the token budget; M_E what whole prompts fill of it on average, M itself when
-prompts are split), in time f(x). With V = 0 it runs a decode-only step (a vacation) or stands
+prompts are split), in time f(x); whole prompts of random length fill a random number of tokens
+(`whole_prompts`). With V = 0 it runs a decode-only step (a vacation) or stands
 idle. Poisson arrivals make V at step starts a Markov chain,
 
     V' = V − x(V) + CP(λ f(x(V))),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bestserve.models.queues import bulk_loops as loops
 from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace, Prompts
 from bestserve.models.queues.lattice import fft_size, split
+from bestserve.models.queues.whole_prompts import rows, taken
 
 REACH = 4
 """States at most, per point asked for: with 2 the backlog of prompts of several chunks was cut off
@@ -63,7 +64,9 @@ class Chain:
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
-        tokens = self.d * np.arange(self.m + 2, dtype=np.float64)
+        self.whole = not server.cut and self.m < self.top
+        most = self.top if self.whole else self.m
+        tokens = self.d * np.arange(most + 2, dtype=np.float64)
         tokens[0], tokens[-1] = 0.1 * self.d, server.packed
         f = server.step(tokens)
         self.f_full = float(f[-1])
@@ -71,7 +74,7 @@ class Chain:
         inside = min(self.m, math.ceil(self.full) - 1)
         self.last = np.concatenate((f[: inside + 1], f[-1:]))
         self.f = np.full(self.top + 1, self.f_full)
-        self.f[1 : self.m + 1] = f[1:-1]
+        self.f[1 : most + 1] = f[1:-1]
         self.f[0] = pause
         # in a closed loop every step brings as many arrivals: as if all were equally long
         self.collects, self.collects_full = self.f, self.f_full
@@ -80,10 +83,42 @@ class Chain:
             self.collects = np.full(self.f.size, each if server.shared else 0.0)
             self.collects[0] = each
             self.collects_full = float(self.collects[-1]) if server.shared else 0.0
-        self.longest = float(self.collects[: self.m + 1].max())
+        self.longest = float(self.collects[: most + 1].max())
         self.nodes = chebyshev(self.longest, rate)
-        self.blend = blend(self.nodes, self.longest, self.collects[: self.m + 1])
+        self.blend = blend(self.nodes, self.longest, self.collects[: most + 1])
         self.log_phi = rate * (self.phi - 1.0)
+        self.low = self.m + 1
+        # by state: what a step takes, and how long it is on average
+        self.step_time, self.step_collects = self.f, self.collects
+        if self.whole:
+            self.growth, again = self._crowding()
+            self.taken = taken(self.pmf, self.m, self.top, self.growth, again)
+            self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
+            self.step_time = np.concatenate((self.f[: self.m + 1], self.taken @ self.f))
+            self.step_collects = np.concatenate(
+                (self.collects[: self.m + 1], self.taken @ self.collects)
+            )
+
+    def _crowding(self) -> tuple[float, float]:
+        """Return θ of `taken` and the share of full steps that follow a full step, nearly ρ.
+
+        θ is half the mean arrivals in a step before the budget binds: in decode-only steps, in
+        those of one prompt, and in full ones.
+        """
+        if self.server.per_step is not None:
+            return min(self.server.per_step / 2, 1.0), 0.5
+        load = self.rate * self.l1 * self.f_full / self.server.packed
+        calm = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
+        lone = self.rate * float(self.f[min(max(round(self.l1 / self.d), 1), self.m)])
+        before = (calm * self.rate * self.server.vacation + load * lone) / (calm + load)
+        mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
+        return min(mean / 2, 1.0), load
+
+    def _one_step(self) -> float:
+        """Return the cells up to which a prompt that is alone takes one step."""
+        if self.whole:
+            return math.inf
+        return self.server.budget / self.d if self.server.budget > self.server.packed else 0.0
 
     def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
         """Return transforms of the tokens that arrive meanwhile [k, frequencies]."""
@@ -95,8 +130,12 @@ class Chain:
         self.spectra = self.arrivals(np.append(self.nodes, self.collects_full))
         laws = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.empty((top + 1, top + 1))
-        np.matmul(self.blend, laws[:-1, : top + 1], out=matrix[: m + 1])
         ratio = 0.0
+        if self.whole:
+            self.arrived = self.blend @ laws[:-1, : top + 1]
+            matrix[: m + 1] = self.arrived[: m + 1]
+        else:
+            np.matmul(self.blend, laws[:-1, : top + 1], out=matrix[: m + 1])
         if top > m:
             down = math.floor(self.full + 1e-9)
             part = self.full - down
@@ -105,8 +144,11 @@ class Chain:
                 # a step takes `down` or `down + 1` cells so that its mean is right
                 walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
                 down += 1
-            loops.walk_rows(matrix, walk, m, down)
-            if part > 1e-9 and down == m + 1:
+            if self.whole:
+                rows(matrix, self.taken, self.arrived, m)
+            else:
+                loops.walk_rows(matrix, walk, m, down)
+            if not self.whole and part > 1e-9 and down == m + 1:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = laws[-1, :top]
@@ -121,14 +163,14 @@ class Chain:
     def flow(self) -> Flow:
         """Solve for the visits to each state; everything else follows from them."""
         matrix, ratio = self.matrix()
-        top, f = self.top, self.f
+        top, f = self.top, self.step_time
         ended = np.zeros(top + 1)
         server = self.server
         fresh = loops.alone(
             self.prompts.tokens / self.d,
             self.prompts.share,
             server.alone,
-            server.budget / self.d if server.budget > server.packed else 0.0,
+            self._one_step(),
             self.full,
             self.f_full,
             self.rate,
@@ -143,8 +185,8 @@ class Chain:
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
         factors = -matrix[1:, 1:]
         factors.flat[:: top + 1] += 1.0
-        loops.eliminate(factors, self.m + 1)
-        visits = np.maximum(loops.solve_rows(factors, self.m + 1, sources[1:]), 0.0)
+        loops.eliminate(factors, self.low)
+        visits = np.maximum(loops.solve_rows(factors, self.low, sources[1:]), 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
         after = visits[:, 0]
         count = 1.0 + float(after.sum())

@@ -277,9 +277,13 @@ def queued(
     bins: int,
     spread: bool,
     m: int,
-    ends: float,
+    overruns: Floats,
+    f_next: Floats,
+    before: Floats,
+    remain: Floats,
+    lone: Floats,
+    cut: bool,
     full: float,
-    f_full: float,
     rate: float,
     prompt_cells: float,
     sizes: Floats,
@@ -290,8 +294,11 @@ def queued(
     ahead : law of the cells up to a tagged request's own last one, per met step and part of it
     elapsed [g·bins, cells]; weights, lengths, inside : share and time of the met steps, chance that
     all who wait after it fit the next step [g; 1, s, 1]; beyond : law of all who wait where they do
-    not fit; spread : whether arrivals fall anywhere in a step, not only at its end; ends : cells
-    by which prompts end behind the middle of their steps
+    not fit; spread : whether arrivals fall anywhere in a step, not only at its end; overruns,
+    f_next : how likely the rest does not fit, up to a factor, and mean time of that full step, by
+    `ahead` up to the budget [m + 1]; before, remain : time before its own step
+    and cells left for it, lone : chance that it is a step of its own, by `ahead` [cells];
+    cut : whether prompts behind are cut to fit `full` cells
     """
     rows = ahead.shape[0]
     portion, left, width = np.empty(rows), np.zeros(rows), np.zeros(rows)
@@ -305,12 +312,21 @@ def queued(
             left[r] = lengths[g] - (r % bins + 1) * width[r]
         # those ahead and the tagged one fit the next step, though not all behind them
         next_step = -inside[g]
+        weight = 0.0
         for c in range(m + 1):
             next_step += ahead[r, c]
-        part = portion[r] * max(next_step, 0.0)
-        _ramp(slope, 1.0 / h, part, left[r] + f_full, width[r])
-        total += part
-        moment += part * (left[r] + f_full + width[r] / 2)
+            weight += max(ahead[r, c], 0.0) * overruns[c]
+        part = portion[r] * max(next_step, 0.0) / max(weight, 1e-300)
+        c = 0
+        while c <= m:
+            mass = 0.0
+            end = left[r] + f_next[c]
+            while c <= m and left[r] + f_next[c] == end:
+                mass += part * max(ahead[r, c], 0.0) * overruns[c]
+                c += 1
+            _ramp(slope, 1.0 / h, mass, end, width[r])
+            total += mass
+            moment += mass * (end + width[r] / 2)
     mass = beyond.sum()
     if mass > 0.0:
         for c in range(beyond.size):
@@ -320,19 +336,27 @@ def queued(
     chance, extra = np.empty(kinds), np.empty(kinds)
     done, state = np.empty(kinds), np.empty(kinds)
     for c in range(m + 1, ahead.shape[1]):
-        rounds = max(math.ceil((c - ends) / full - 1e-9) - 1.0, 1.0)
-        remain = max(c - rounds * full, 0.0)
-        done[0], state[0] = _last_step(remain, full, last), 0.0
-        for k in range(1, kinds - 1):
-            done[k], state[k] = _last_step(remain + sizes[k - 1], full, last), 0.0
+        rest, own = remain[c], lone[c]
+        for k in range(kinds - 1):
+            size = sizes[k - 1] if k > 0 else 0.0
+            if not cut and rest + size > m:
+                size = 0.0
+            done[k], state[k] = _last_step(rest + size, full, last), 0.0
         for r in range(rows):
             mass = ahead[r, c] * portion[r]
             if mass < 1e-9:
                 continue
-            start = left[r] + rounds * f_full
+            start = left[r] + before[c]
+            if own > 0.0:
+                end = start + done[0]
+                _ramp(slope, 1.0 / h, mass * own, end, width[r])
+                total += mass * own
+                moment += mass * own * (end + width[r] / 2)
+                finish(final, float(c), mass * own)
+                mass *= 1.0 - own
             behind(rate * (start + width[r] / 2), prompt_cells, sizes, chance, extra)
-            done[kinds - 1] = _last_step(remain + extra[kinds - 1], full, last)
-            finish(final, remain + extra[kinds - 1], mass * chance[kinds - 1])
+            done[kinds - 1] = _last_step(rest + extra[kinds - 1], full, last)
+            finish(final, rest + extra[kinds - 1], mass * chance[kinds - 1])
             for k in range(kinds):
                 part = mass * chance[k]
                 if k < kinds - 1:
@@ -341,9 +365,9 @@ def queued(
                 _ramp(slope, 1.0 / h, part, end, width[r])
                 total += part
                 moment += part * (end + width[r] / 2)
-        finish(final, remain, state[0])
+        finish(final, rest, state[0])
         for k in range(1, kinds - 1):
-            finish(final, remain + sizes[k - 1], state[k])
+            finish(final, rest + sizes[k - 1], state[k])
     return total, moment
 
 

@@ -57,10 +57,9 @@ class BulkServer:
     shared : whether decodes take part in steps with prompts
     per_step : mean arrivals per step with decodes, whatever its length: what the clients of a
     closed loop send when their requests end (None: Poisson in time); others : share of them that
-    a tagged arrival sees ((C − 1)/C for C clients); ends : how far prompts end behind the middle of
-    their steps, on average, when many wait (whole prompts of random length: their mean residual;
-    split ones end anywhere) [tokens]; spread : whether arrivals fall anywhere in a
-    step, not only at its end
+    a tagged arrival sees ((C − 1)/C for C clients); cut : False for whole prompts of random length,
+    so that what a full step takes is random; spread : whether arrivals fall anywhere in a step, not
+    only at its end
     """
 
     budget: float
@@ -72,7 +71,7 @@ class BulkServer:
     shared: bool = False
     per_step: float | None = None
     others: float = 1.0
-    ends: float = 0.0
+    cut: bool = True
     spread: bool = True
 
 

@@ -114,7 +114,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
         packed = room if split else packed_tokens(r.prompt, r.weight, room)
         ends = min(n / steps, 0.98 * packed / r.p1) if shared else n / steps
         server = BulkServer(
-            budget=max(room, packed),
+            budget=max(room, packed) if r.fixed_prompt else room,
             packed=packed,
             step=lambda x, b=beside: engine.prompt_step(x, b, split),  # type: ignore[misc]
             vacation=engine.decode(max(n, 1.0)),
@@ -123,7 +123,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
             shared=shared,
             per_step=ends,
             others=max(clients - 1.0, 0.0) / clients,
-            ends=0.0 if split else engine.ends(packed),
+            cut=split or r.fixed_prompt,
             spread=pause > 0,
         )
         found = bulk_wait(server, ends / tau, work, POINTS, with_steps=True)

@@ -118,15 +118,6 @@ class Engine:
         cost = r.prompt * (full / room) + pairs
         return np.asarray(cost * (r.p1 / float(r.weight @ cost)))
 
-    def ends(self, packed: float) -> float:
-        """Return by how much whole prompts end behind the middle of their steps [tokens].
-
-        k prompts of a step end at l, 2 l, … k l: on average l/2 behind its middle, and with random
-        lengths by their mean residual E[l²]/2E[l]. Equal prompts fall on the grid's own cells.
-        """
-        r = self.requests
-        return 0.0 if r.fixed_prompt else min(r.p2 / r.p1, packed) / 2
-
     def large_share(self) -> float:
         """Return the share of whole prompts, of random length, above half the budget [1]."""
         r = self.requests

@@ -43,13 +43,13 @@ def tables(engine: Engine) -> PrefillTables:
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
     alone = engine.prompt_times(0.0, split, budget)
     server = BulkServer(
-        budget=max(budget, packed),
+        budget=max(budget, packed) if r.fixed_prompt else budget,
         packed=packed,
         step=lambda x: engine.prompt_step(x, 0.0, split),
         vacation=0.0,
         alone=alone,
         idle=1.0,
-        ends=0.0 if split else engine.ends(packed),
+        cut=split or r.fixed_prompt,
     )
     single = not split and packed < SINGLE * r.p1
     return PrefillTables(server, alone, Prompts.of(engine.work_tokens(packed), r.weight), single)

@@ -124,13 +124,13 @@ def _pause(engine: Engine, state: Occupancy) -> float:
 def _server(engine: Engine, state: Occupancy) -> BulkServer:
     lane = tables(engine)
     return BulkServer(
-        budget=max(engine.budget, lane.packed),
+        budget=max(engine.budget, lane.packed) if engine.requests.fixed_prompt else engine.budget,
         packed=lane.packed,
         step=lambda x: engine.prompt_step(x, 0.0, False),
         vacation=_pause(engine, state),
         alone=lane.lone,
         idle=state.idle,
-        ends=engine.ends(lane.packed),
+        cut=engine.requests.fixed_prompt,
     )
 
 

@@ -79,7 +79,7 @@ class SharedLane:
         if self.split:
             return room, room
         packed = float(np.interp(np.log(n), np.log(self.knots), self.packed))
-        return max(room, packed), packed
+        return (max(room, packed) if self.engine.requests.fixed_prompt else room), packed
 
     def stretched(self, sigma: float, decodes: float) -> Floats:
         """Return mean step times with n decodes, prompts included, for n = 1 … slots [s].
@@ -207,7 +207,7 @@ def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkS
         alone=lane.alone,
         idle=idle,
         shared=True,
-        ends=0.0 if lane.split else engine.ends(packed),
+        cut=lane.split or r.fixed_prompt,
     )
 
 
@@ -270,7 +270,9 @@ def _assemble(
     # long steps collect more arrivals, so requests meet more than the mean step: the part of it
     # that the occupancy (no prompts) and the chain (fixed decodes) do not have
     lag = (slope - noise[1] / r.width) - (slope_alone - alone[1] / r.width)
-    join = mates * own * r.overlap / d / feedback + k * (r.class_prompt - r.kv1)
+    # what arrives in a prompt's own steps joins with it, unless the budget holds it back
+    joining = mates + (1 - met.load**2) * sigma / (1 - sigma)
+    join = joining * own * r.overlap / d / feedback + k * (r.class_prompt - r.kv1)
     mean = state.tpot + join / (1 - sigma) + steps.excess_of(d) / d
     mean = mean + np.maximum(lag, 0.0) / (2 * tau) / d
     variance = _variance(steps, total, slope, d, tau)
