@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
-
-if TYPE_CHECKING:
-    from bestserve.specs.fleet import Fleet
+from bestserve.cli.question import Question
+from bestserve.specs.fleet import Fleet
 
 MANY_TABLES = 6
 """GPU types times request classes from which several processes are started by themselves."""
@@ -63,22 +62,59 @@ def allocate(
     format
         table, json, csv, md or html
     """
+    fields = read_mapping(fleet)
+    if objective is not None:
+        fields["objective"] = objective
+    return plan(
+        Fleet(**fields),
+        gap=gap,
+        seconds=seconds,
+        jobs=jobs,
+        verify=verify,
+        certify=certify,
+        slo_step_ms=slo_step_ms,
+        budgets=budgets,
+        demands=demands,
+        page=page,
+        format=format,
+    )
+
+
+def plan(
+    fleet: Fleet,
+    *,
+    gap: float = 0.01,
+    seconds: float = 60.0,
+    jobs: int | None = None,
+    verify: bool = True,
+    certify: bool = True,
+    slo_step_ms: float | None = None,
+    budgets: list[float] | None = None,
+    demands: list[float] | None = None,
+    page: Path | None = None,
+    format: Format = "table",
+) -> int:
+    """Allocate a fleet and print the answer; arguments as `allocate`."""
     from joblib import parallel_config
 
     from bestserve.fleet import allocate as answer
     from bestserve.fleet import budget_curve, demand_curve, tabulate
-    from bestserve.specs.fleet import Fleet
 
-    fields = read_mapping(fleet)
-    if objective is not None:
-        fields["objective"] = objective
-    question = Fleet(**fields)
+    asked = {
+        "gap": gap,
+        "seconds": seconds,
+        "verify": verify,
+        "certify": certify,
+        "slo_step_ms": slo_step_ms,
+        "budgets": budgets,
+        "demands": demands,
+    }
     step = None if slo_step_ms is None else slo_step_ms / 1e3
     curves: dict[str, list[dict[str, float]]] = {}
-    with parallel_config(n_jobs=jobs or _workers(question)), progress("allocating") as say:
-        tables = tabulate(question, progress=say)
+    with parallel_config(n_jobs=jobs or _workers(fleet)), progress("allocating") as say:
+        tables = tabulate(fleet, progress=say)
         found = answer(
-            question,
+            fleet,
             gap=gap,
             seconds=seconds,
             verify=verify,
@@ -88,16 +124,18 @@ def allocate(
             evaluated=tables,
         )
         if budgets:
-            curves["budgets"] = budget_curve(question, budgets, evaluated=tables)
+            curves["budgets"] = budget_curve(fleet, budgets, evaluated=tables)
         if demands:
-            curves["demands"] = demand_curve(question, demands, evaluated=tables)
-    emit(found, format)
+            curves["demands"] = demand_curve(fleet, demands, evaluated=tables)
+    emit(found, format, question=Question("allocate", fleet, asked), extra=curves)
     if format in ("table", "md"):
         print()
         print(found.explain())
         for points in curves.values():
             print()
             emit_records(points, format)
+    elif curves and format != "json":
+        talk(f"{', '.join(curves)}: not in {format}; take table, json or --page")
     if page is not None:
         from bestserve.reporting.fleet_page import fleet_page
 

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,16 +31,19 @@ def emit(
     title: str = "",
     columns: Sequence[str] = (),
     question: Question | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Print an answer; `columns` selects and orders what the table and md forms show.
 
     question : what was asked; the JSON form carries it, so that `bestserve rerun` can ask again
+    extra : what else the JSON form says
     """
     if form == "json":
         import json
 
         asked = {} if question is None else {"question": plain(question)}
-        print(json.dumps({**answer.to_dict(), **asked}, indent=2, allow_nan=False))
+        document = {**answer.to_dict(), **plain(dict(extra or {})), **asked}
+        print(json.dumps(document, indent=2, allow_nan=False))
         return
     emit_records(answer.records(), form, title, columns)
 

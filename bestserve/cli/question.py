@@ -6,10 +6,12 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
+from bestserve.cli.flags import Count, Requests
 from bestserve.cli.options import warn_of_foreign_calibration
 from bestserve.errors import DataError
+from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import Problem
 
 COMMANDS = (
@@ -22,8 +24,12 @@ COMMANDS = (
     "whatif",
     "uncertainty",
     "explain",
+    "allocate",
 )
-"""Commands that answer a question about one problem."""
+"""Commands that answer a question about one problem, or one fleet."""
+
+FILES = ("save_detailed", "plot", "page")
+"""Arguments that write files, which the answers of strangers shall not."""
 
 _OF_ANSWER: dict[str, tuple[str, tuple[str, ...]]] = {
     "ranking": ("rank", ()),
@@ -31,16 +37,17 @@ _OF_ANSWER: dict[str, tuple[str, tuple[str, ...]]] = {
     "sensitivityreport": ("sensitivity", ("strategy", "request_rate")),
     "explanation": ("explain", ("strategy",)),
     "uncertainty": ("uncertainty", ("samples",)),
+    "allocation": ("allocate", ()),
 }
 """Kind of answer → command and arguments, for what Python's `to_json` wrote."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A command with its problem and the arguments that shape the answer."""
+    """A command with its problem (or fleet) and the arguments that shape the answer."""
 
     command: str
-    problem: Problem
+    problem: Problem | Fleet
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,13 +72,15 @@ def question_of(answer: Mapping[str, Any]) -> Question:
     elif answer.get("kind") in _OF_ANSWER:
         command, names = _OF_ANSWER[answer["kind"]]
         arguments = {name: answer.get(name) for name in names}
-        problem = answer.get("problem")
+        problem = answer.get("fleet" if command == "allocate" else "problem")
     else:
         raise DataError(f"answers of kind {answer.get('kind')!r} do not carry their question")
     if command not in COMMANDS or not (
         isinstance(problem, Mapping) and isinstance(arguments, Mapping)
     ):
         raise DataError(f"no question to be repeated: command {str(command)[:40]!r}")
+    if command == "allocate":
+        return Question(command, Fleet(**problem), arguments)
     stated = Problem(**problem)
     if stated.workload.closed:
         arguments = {name: v for name, v in arguments.items() if name != "request_rate"}
@@ -79,15 +88,45 @@ def question_of(answer: Mapping[str, Any]) -> Question:
 
 
 def ask(question: Question, form: str) -> int:
-    """Run a question's command, print the answer in a form, and return its exit code."""
+    """Run a question's command, print the answer in a form, and return its exit code.
+
+    Raises DataError for arguments that the command does not take from an answer.
+    """
     module = importlib.import_module(f"bestserve.cli.{question.command}")
-    command = getattr(module, question.command)
+    given: dict[str, Any] = {"format": form}
+    if isinstance(question.problem, Fleet):
+        command = module.plan
+        given["fleet"] = question.problem
+    else:
+        command = getattr(module, question.command)
+        given["options"] = Stated(question.problem)
     parameters = inspect.signature(command).parameters
-    unknown = set(question.arguments) - set(parameters)
-    if unknown or "save_detailed" in question.arguments:
-        raise DataError(f"{question.command} takes no {', '.join(sorted(unknown)) or 'files'}")
-    arguments = dict(question.arguments)
-    listed = [n for n, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
-    several = [value for name in listed for value in arguments.pop(name, None) or ()]
-    code: int = command(*several, **arguments, options=Stated(question.problem), format=form)
+    hints = get_type_hints(command, include_extras=True)
+    several: list[Any] = []
+    for name, value in question.arguments.items():
+        if name not in parameters or name in given:
+            raise DataError(f"{question.command} takes no {name[:40]}")
+        if name in FILES and value is not None:
+            raise DataError(f"{question.command} writes no files when it is repeated: {name}")
+        if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            several = [checked(name, hints[name], one) for one in value or ()]
+        else:
+            given[name] = checked(name, hints[name], value)
+    code: int = command(*several, **given)
     return code
+
+
+def checked(name: str, hint: Any, value: Any) -> Any:
+    """Return an argument as its command's flag would read it. Raises DataError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        read = TypeAdapter(hint).validate_python(value)
+        for note in getattr(hint, "__metadata__", ()):
+            for holds in note.validator if note in (Count, Requests) and read is not None else ():
+                holds(int, read)
+    except ValidationError as error:
+        raise DataError(f"{name} = {str(value)[:40]!r}: {error.errors()[0]['msg']}") from None
+    except ValueError as error:
+        raise DataError(f"{name} = {str(value)[:40]!r}: {error}") from None
+    return read

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bestserve.cli import run
 from bestserve.cli.allocate import allocate as command
 from bestserve.errors import DataError, InfeasibleError, InputError
 from bestserve.fleet import allocate, demand_curve
@@ -78,6 +79,52 @@ def test_the_command_writes_json_that_holds_the_question(
     assert data["fleet"]["objective"] == "max_headroom"
     assert data["objective"] > 1
     assert data["pools"]
+
+
+def timeless(answer: str) -> dict[str, object]:
+    """An answer without how long it took."""
+    return {k: v for k, v in json.loads(answer).items() if not k.endswith("seconds")}
+
+
+def test_an_allocation_can_be_asked_for_again(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--objective", "max_headroom", "--gap", "0.02", "--no-certify", "--no-verify"]
+    assert run(["allocate", str(file), *asked, "--budgets", "2", "6", "--format", "json"]) == 0
+    first = capsys.readouterr().out
+    assert [point["budget"] for point in json.loads(first)["budgets"]] == [2.0, 6.0]
+    path = tmp_path / "answer.json"
+    path.write_text(first)
+    assert run(["rerun", str(path)]) == 0
+    assert timeless(capsys.readouterr().out) == timeless(first)
+
+
+def test_an_allocation_written_by_python_can_be_asked_for_again(
+    tmp_path: Path, answer: Allocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "answer.json"
+    path.write_text(answer.to_json())
+    assert run(["rerun", str(path)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert Fleet(**again["fleet"]) == answer.fleet
+    assert again["objective"] == pytest.approx(answer.objective, rel=0.02)
+
+
+def test_the_answer_of_a_stranger_writes_no_page(
+    tmp_path: Path, answer: Allocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"command": "allocate", "problem": answer.to_dict()["fleet"]}
+    path = tmp_path / "answer.json"
+    for arguments, word in (
+        ({"page": str(tmp_path / "page.html")}, "files"),
+        ({"gap": "wide"}, "gap"),
+        ({"fleet": {}}, "fleet"),
+    ):
+        question = {"schema_version": 1, "question": {**asked, "arguments": arguments}}
+        path.write_text(json.dumps(question))
+        assert run(["rerun", str(path)]) == 5
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_bad_files_are_one_line(tmp_path: Path, file: Path) -> None:

@@ -128,6 +128,11 @@ def test_every_answer_about_a_problem_can_be_asked_for_again(capsys, tmp_path, a
     ({"command": "simulate", "problem": None}, "question"),
     ({"command": "goodput", "arguments": {"strategy": "1m-tp1", "shell": 1}}, "shell"),
     ({"command": "simulate", "arguments": {"save_detailed": "there"}}, "files"),
+    ({"command": "curves", "arguments": {"plot": ["there.html"]}}, "files"),
+    ({"command": "goodput", "arguments": {"strategy": "1m-tp1", "options": {}}}, "options"),
+    ({"command": "predict", "arguments": {"strategy": "1m-tp1", "request_rate": "x"}}, "rate"),
+    ({"command": "uncertainty", "arguments": {"samples": -1}}, "samples"),
+    ({"command": "uncertainty", "arguments": {"strategies": [3]}}, "strategies"),
 ])  # fmt: skip
 def test_rerun_repeats_questions_only(capsys, tmp_path, question, word):
     own = {"model": "meta-llama/Llama-3.1-8B", "hardware": "h100-sxm", "slo": "ttft:500"}
