@@ -45,17 +45,16 @@ def variance_of_sum(
     Entry i belongs to D = i · `requests.width`. rate : λ [1/s]; tau : mean step time, stalls
     included [s]; scv : squared CV of the gaps
     """
-    a, k, width = response.alpha, response.k, requests.width
     spectrum = _spectrum(
-        requests.response0,
-        requests.response1,
-        requests.power00,
-        requests.power01,
-        requests.power11,
-        np.array((a, k, response.jump1, response.jump2)),
+        requests.response,
+        requests.power,
+        response.alpha,
+        response.k,
+        response.jump1,
+        response.jump2,
         rate,
         tau,
-        width,
+        requests.width,
         scv,
     )
     return _sums(np.fft.irfft(spectrum), requests.survival.size + 2)
@@ -86,14 +85,14 @@ def variance_of_mean(
     return value / requests.classes**2
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _spectrum(
-    response0: NDArray[np.complex128],
-    response1: NDArray[np.complex128],
-    power00: Floats,
-    power01: Floats,
-    power11: Floats,
     response: Floats,
+    power: Floats,
+    alpha: float,
+    k: float,
+    jump1: float,
+    jump2: float,
     rate: float,
     tau: float,
     width: float,
@@ -101,16 +100,15 @@ def _spectrum(
 ) -> Floats:
     """Return the spectrum of the step time per bin of `width` steps [s²].
 
-    response : α, k and the first two moments of the jump [s, s/token, s, s²]; the jump counts once
-    per bin, amplitudes `width` times
+    response, power : of `Requests`; alpha, k, jump1, jump2 : of `Response`. The jump counts once
+    per bin, amplitudes `width` times. Without checks of each division the loop is vectorised.
     """
-    a, k, jump1, jump2 = response[0], response[1], response[2], response[3]
-    spectrum = np.empty(power00.size)
-    for i in range(power00.size):
-        mean = a * response0[i] + k * response1[i]
-        power = a * a * power00[i] + a * k * power01[i] + k * k * power11[i]
-        density = power * width + jump2 + 2 * jump1 * mean.real
-        real, imag = mean.real + jump1, mean.imag
+    spectrum = np.empty(power.shape[1])
+    for i in range(power.shape[1]):
+        mean = alpha * response[0, i] + k * response[2, i]
+        real, imag = mean + jump1, alpha * response[1, i] + k * response[3, i]
+        amplitudes = alpha**2 * power[0, i] + alpha * k * power[1, i] + k**2 * power[2, i]
+        density = amplitudes * width + jump2 + 2 * jump1 * mean
         density += (scv - 1.0) * (real * real + imag * imag)
         gain = (1.0 - rate * real) ** 2 + (rate * imag) ** 2
         spectrum[i] = rate * tau * width * density / gain

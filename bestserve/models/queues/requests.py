@@ -43,8 +43,9 @@ class Requests:
     no_decode : share of requests that end with their first token
     width : decode steps per bin; survival : E[1{D ≥ j}] in bins [STEP_BINS]
     overlap : E[min(D', D)] per class, D' an independent copy [c]
-    response0, response1 : Fourier transforms of E[1{D ≥ j}] and E[(l + j) 1{D ≥ j}] per bin
-    power00, power01, power11 : spectra of their autocovariances (see `noise`)
+    response : Fourier transforms of E[1{D ≥ j}] and E[(l + j) 1{D ≥ j}] per bin: real and
+        imaginary part of the first, then of the second [4, f]
+    power : spectra of their autocovariances: first, both, second (see `noise`) [3, f]
     peak_context : E[(kv + output)·D] / E[D], mean final footprint of a running sequence
     reserve2 : E[R²] / E[R] with R = kv + output
     independent : whether prompt and output lengths are drawn independently
@@ -67,11 +68,8 @@ class Requests:
     width: float
     survival: Floats
     overlap: Floats
-    response0: NDArray[np.complex128]
-    response1: NDArray[np.complex128]
-    power00: Floats
-    power01: Floats
-    power11: Floats
+    response: Floats
+    power: Floats
     peak_context: float
     reserve2: float
     independent: bool
@@ -142,11 +140,8 @@ def _prepare(lengths: Lengths) -> Requests:
             tables["width"] * np.arange(STEP_BINS + 1),
             np.concatenate(([0.0], np.cumsum(tables["survival"]) * tables["width"])),
         ),
-        response0=tables["response0"],
-        response1=tables["response1"],
-        power00=tables["power00"],
-        power01=tables["power01"],
-        power11=tables["power11"],
+        response=tables["response"],
+        power=tables["power"],
         peak_context=float(p_out @ ((kv1 + decode + 1) * decode)) / busy,
         reserve2=float(p_out @ (kv2 + 2 * kv1 * (decode + 1) + (decode + 1) ** 2)) / reserve,
         independent=not lengths.joint,
@@ -256,16 +251,12 @@ def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -
     even = np.zeros((3, size))
     even[:, :STEP_BINS] = lag
     even[:, size - STEP_BINS + 1 :] += lag[:, :0:-1]
-    power = np.fft.rfft(even, axis=1).real
-    response = np.fft.rfft(np.stack((f0, f1)), n=size, axis=1) * width
+    first, second = np.fft.rfft(np.stack((f0, f1)), n=size, axis=1) * width
     return {
         "width": width,
         "survival": g0,
-        "response0": response[0],
-        "response1": response[1],
-        "power00": power[0],
-        "power01": power[1],
-        "power11": power[2],
+        "response": np.stack((first.real, first.imag, second.real, second.imag)),
+        "power": np.ascontiguousarray(np.fft.rfft(even, axis=1).real),
     }
 
 
