@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from bestserve.errors import InputError
@@ -29,19 +30,55 @@ STATUS = {
 """Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
 
 
+@dataclass(frozen=True)
+class Service:
+    """One strategy of a problem, asked about at one rate or at several.
+
+    What does not depend on the rate is found once: the system, a trace's requests, saturation.
+    """
+
+    lowered: Lowered
+    strategy: Strategy
+
+    @cached_property
+    def system(self) -> System:
+        """The queueing system. Raises InfeasibleError."""
+        return self.lowered.system(self.strategy)
+
+    @cached_property
+    def given(self) -> Requests | None:
+        """What simulations run instead of sampling the workload."""
+        from bestserve.referee import REQUESTS
+
+        return recorded_requests(self.lowered.problem, REQUESTS)
+
+    @cached_property
+    def saturated(self) -> float:
+        """The highest rate that formulas and simulation sustain [req/s].
+
+        A full KV cache evicts, so a run may sustain less than the formulas' limit.
+        """
+        from bestserve.referee import saturation
+
+        return min(stability_rate(self.system), saturation(self.system, self.given))
+
+    def at(self, request_rate: float | None, method: Method = "auto") -> Prediction:
+        """Return the prediction; arguments and errors as `bestserve.predict`."""
+        rate = checked_rate(self.lowered.problem, request_rate)
+        if method != "simulated" and self.system.arrivals.kind != "closed":
+            found = latency(self.system, rate)
+            if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
+                return _analytic(self.lowered, self.strategy, rate, found)
+        elif method == "analytic":
+            raise InputError("closed loops are simulated; leave method at auto")
+        return _simulated(self, rate)
+
+
 def predict_strategy(
     lowered: Lowered, strategy: Strategy, request_rate: float | None, method: Method
 ) -> Prediction:
-    """Return the prediction; arguments and errors as `bestserve.predict`."""
-    rate = checked_rate(lowered.problem, request_rate)
-    system = lowered.system(strategy)
-    if method != "simulated" and system.arrivals.kind != "closed":
-        found = latency(system, rate)
-        if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
-            return _analytic(lowered, strategy, rate, found)
-    elif method == "analytic":
-        raise InputError("closed loops are simulated; leave method at auto")
-    return _simulated(lowered, strategy, system, rate)
+    """Return the prediction at one rate; arguments and errors as `bestserve.predict`."""
+    return Service(lowered, strategy).at(request_rate, method)
 
 
 def checked_rate(problem: Problem, request_rate: float | None) -> float:
@@ -104,16 +141,15 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
     )
 
 
-def _simulated(lowered: Lowered, strategy: Strategy, system: System, rate: float) -> Prediction:
-    from bestserve.referee import REQUESTS, busiest, coverage, mean_batch, saturation, simulated
+def _simulated(service: Service, rate: float) -> Prediction:
+    from bestserve.referee import busiest, coverage, mean_batch, simulated
 
+    lowered, strategy = service.lowered, service.strategy
     problem = lowered.problem
-    given = recorded_requests(problem, REQUESTS)
-    result = simulated(system, rate, given)
+    result = simulated(service.system, rate, service.given)
     closed = problem.workload.closed
-    # A full KV cache evicts, so a run may sustain less than the formulas' limit.
-    limit = None if closed else min(stability_rate(system), saturation(system, given))
-    enough = coverage(system, given)
+    limit = None if closed else service.saturated
+    enough = coverage(service.system, service.given)
     base = Prediction(
         problem=problem,
         strategy=str(strategy),

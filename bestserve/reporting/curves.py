@@ -10,14 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bestserve.errors import InputError
-from bestserve.lowering import Lowered, lower
+from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
-from bestserve.predicting import Method, checked_rate, predict_strategy
+from bestserve.predicting import Method, Service, checked_rate
 from bestserve.reporting.chart import Chart, Series, rows
-from bestserve.reporting.data import objective_limits
+from bestserve.reporting.data import objective_limits, rates_up_to
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
 from bestserve.reporting.plotly_charts import figure, page_of
 from bestserve.results import Document, Prediction, Status, Summary, plain
@@ -27,8 +25,6 @@ from bestserve.units import milliseconds
 
 METRICS = ("ttft", "tpot", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p99")
-HIGHEST = 0.97
-"""Share of the saturation rate at which default curves end."""
 
 Progress = Callable[[str], None]
 
@@ -168,7 +164,7 @@ def curves(
     Parameters
     ----------
     strategies : one or several, "2m-tp4"
-    rates : of the whole service [requests/s]; default: `points` rates up to 97 % of what each
+    rates : of the whole service [requests/s]; default: `points` rates from 3 to 97 % of what each
         strategy sustains, denser towards its end
     concurrencies : of a closed loop (workload with `max_concurrency`), instead of rates; default:
         powers of two up to `max_concurrency`
@@ -190,41 +186,41 @@ def curves(
     found: list[Prediction] = []
     for strategy in parsed:
         if problem.workload.closed:
-            loads = _closed_loads(problem, concurrencies)
+            loads = _closed_loads(problem, strategy, concurrencies)
         else:
-            loads = _open_loads(lowered, strategy, rates, points)
-        for load, rate in loads:
+            loads = _open_loads(Service(lowered, strategy), rates, points)
+        for service, rate in loads:
             if progress is not None:
-                at = f"{load.problem.workload.max_concurrency} clients" if rate is None else rate
-                progress(f"{strategy} at {at}")
-            found.append(predict_strategy(load, strategy, rate, method))
+                clients = service.lowered.problem.workload.max_concurrency
+                progress(f"{strategy} at {f'{clients} clients' if rate is None else rate}")
+            found.append(service.at(rate, method))
     names = tuple(str(s) for s in parsed)
     return Curves(problem, names, tuple(found), lowered.mean_lengths[1])
 
 
-Load = tuple[Lowered, float | None]
+Load = tuple[Service, float | None]
 
 
-def _open_loads(
-    lowered: Lowered, strategy: Strategy, rates: Sequence[float] | None, points: int
-) -> list[Load]:
+def _open_loads(service: Service, rates: Sequence[float] | None, points: int) -> list[Load]:
     """Return the rates to look at, ascending."""
     if rates is not None:
-        return [(lowered, rate) for rate in sorted(checked_rate(lowered.problem, r) for r in rates)]
-    limit = stability_rate(lowered.system(strategy))
-    shares = 1 - np.geomspace(1.0, 1 - HIGHEST, points + 1)[1:]
-    return [(lowered, float(share * limit)) for share in shares]
+        problem = service.lowered.problem
+        return [(service, rate) for rate in sorted(checked_rate(problem, r) for r in rates)]
+    limit = stability_rate(service.system)
+    return [(service, rate) for rate in rates_up_to(limit, points)]
 
 
-def _closed_loads(problem: Problem, concurrencies: Sequence[int] | None) -> list[Load]:
-    """Return the problem with each number of clients, ascending."""
+def _closed_loads(
+    problem: Problem, strategy: Strategy, concurrencies: Sequence[int] | None
+) -> list[Load]:
+    """Return the service with each number of clients, ascending."""
     workload = problem.workload
     most = workload.max_concurrency or 1
     counts = concurrencies or [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
     loads: list[Load] = []
     for count in sorted(counts):
         changed = workload.scaled(max_concurrency=count)
-        loads.append((lower(problem.replaced(workload=changed)), None))
+        loads.append((Service(lower(problem.replaced(workload=changed)), strategy), None))
     return loads
 
 

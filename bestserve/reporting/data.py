@@ -22,6 +22,8 @@ from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Strategy
 
 CURVE_POINTS = 14
+LOWEST = 0.03
+"""Share of the saturated rate at which curves begin; they end as far below it."""
 TORNADO_BARS = 12
 METRICS = ("ttft", "tpot")
 
@@ -85,6 +87,15 @@ def pareto_chart(ranking: Ranking, metric: str) -> Chart:
     )
 
 
+def rates_up_to(limit: float, points: int) -> list[float]:
+    """Return rates from 3 to 97 % of a saturated rate, denser towards it, where curves rise.
+
+    >>> [round(rate, 2) for rate in rates_up_to(10.0, 4)]
+    [0.3, 6.95, 9.04, 9.7]
+    """
+    return [float(rate) for rate in limit * (1 - np.geomspace(1 - LOWEST, LOWEST, points))]
+
+
 def latency_charts(lowered: Lowered, strategies: Sequence[str]) -> tuple[Chart, ...]:
     """TTFT and TPOT at the objectives' percentiles over the request rate, one line a strategy."""
     slo = lowered.problem.slo
@@ -92,14 +103,12 @@ def latency_charts(lowered: Lowered, strategies: Sequence[str]) -> tuple[Chart, 
     for name in strategies:
         system = lowered.system(name)
         evaluate, limit = evaluator(system), stability_rate(system)
-        # Denser where curves rise: towards saturation.
-        shares = 1 - np.geomspace(1, 0.03, CURVE_POINTS) * 0.97
-        for rate in shares * limit:
-            at = evaluate(float(rate))
+        for rate in rates_up_to(limit, CURVE_POINTS):
+            at = evaluate(rate)
             if at.status is Status.OK:
                 for metric in METRICS:
                     value = getattr(at, metric).quantile(_share(slo, metric))
-                    found[metric].append((name, float(rate), value * 1e3))
+                    found[metric].append((name, rate, value * 1e3))
     return tuple(_curve(found[m], strategies, m, slo) for m in METRICS)
 
 

@@ -143,3 +143,21 @@ def test_command_prints_draws_and_reruns(capsys, tmp_path):
     (tmp_path / "answer.json").write_text(first)
     assert run(["rerun", str(tmp_path / "answer.json")]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(first)
+
+
+def test_a_strategys_saturation_is_simulated_once_for_all_rates(problem, monkeypatch):
+    from bestserve import referee
+
+    asked = []
+    found = referee.saturation
+
+    def counted(system, given):
+        asked.append(system)
+        return found(system, given)
+
+    monkeypatch.setattr(referee, "saturation", counted)
+    drawn = bs.curves(problem, ["2m-tp1", "1m-tp1"], rates=[0.5, 1.0, 2.0], method="simulated")
+    assert [p.method for p in drawn.points] == ["simulated"] * 6
+    assert len(asked) == 2
+    limits = [p.stability_limit for p in drawn.points]
+    assert limits == [limits[0]] * 3 + [limits[3]] * 3
