@@ -17,11 +17,15 @@ REACH = 4
 """States at most, per point asked for: with 2 the backlog of prompts of several chunks was cut off
 at high load (mean TTFT up to 25 % low)."""
 
-CELLS_PER_STEP, FEWEST_CELLS = 20, 12
-"""Cells of a full step at least, where the budget binds: at 128 points, and at few points."""
+CELLS_PER_STEP, FEWEST_CELLS = 20, 7
+"""Cells of a full step where the budget binds, at 128 points, and at few points."""
 
-MOST_STATES = 1200
-"""States of a chain that prompts of many chunks may ask for: time grows with their square."""
+CHUNKS = 1.5
+"""Chunks of a mean prompt from which steps have fewer cells: such prompts are as well resolved."""
+
+MOST_STATES = 400
+"""States of a chain that prompts of many chunks may ask for: time grows with their square, and 1200
+states are no more accurate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +283,9 @@ def _cells(
         theta = 2 * (server.packed - work) / spread
         far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
         high = max(server.budget * 1.5, far)
-    cells = max(CELLS_PER_STEP * points / 128, FEWEST_CELLS)
+    # a prompt of several chunks is as well resolved by fewer cells a chunk
+    coarser = min(CHUNKS * server.packed / prompts.mean, 1.0)
+    cells = max(CELLS_PER_STEP * points / 128 * coarser, FEWEST_CELLS)
     d = min(high / points, server.packed / cells) if bound else high / points
     if fixed:
         d = prompts.mean / max(round(prompts.mean / d), 1)
