@@ -110,7 +110,7 @@ def predict(
     found = predict_strategy(lowered, parsed, request_rate, method)
     return replace(
         found,
-        trust=_trust(problem, found.strategy, found.trust),
+        trust=trust_in(problem, found.strategy, found.trust),
         intervals=prediction_intervals(lowered, parsed, found),
     )
 
@@ -130,7 +130,7 @@ def goodput(
     referee = None if method == "analytic" else _referee(problem)
     always = method == "simulated"
     found = evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
-    return replace(found, trust=_trust(problem, found.strategy, found.trust))
+    return replace(found, trust=trust_in(problem, found.strategy, found.trust))
 
 
 def simulate(
@@ -190,7 +190,7 @@ def sensitivity(
         method=method,
         progress=progress,
     )
-    return replace(found, trust=_trust(problem, found.strategy, found.trust))
+    return replace(found, trust=trust_in(problem, found.strategy, found.trust))
 
 
 @single_threaded
@@ -284,7 +284,7 @@ def explain(
     from bestserve.analysis.waterfall import explanation
 
     found = explanation(problem, strategy)
-    return replace(found, trust=_trust(problem, found.strategy, found.trust))
+    return replace(found, trust=trust_in(problem, found.strategy, found.trust))
 
 
 def _named(
@@ -298,7 +298,7 @@ def _named(
     return rank_strategies(problem, progress=progress).best.strategy
 
 
-def _trust(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
+def trust_in(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
     """Return the trust in an answer, low if its calibration was fitted to something else.
 
     What is not known of splitting is said, and lowers nothing: no measurement contradicts it.
@@ -313,7 +313,7 @@ def _doubted(trust: Confidence, foreign: tuple[str, ...], said: tuple[str, ...])
 
 
 def _trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[RankedStrategy, ...]:
-    """Return a ranking's rows as `_trust` has them; doubts are looked up once per set of sizes."""
+    """Return a ranking's rows as `trust_in` has them, doubts looked up once per set of sizes."""
     parsed = [Strategy.parse(r.strategy) for r in table]
     sizes = [frozenset(pool.tp for pool in strategy.pools) for strategy in parsed]
     foreign = {tps: calibration_doubts(problem, tps) for tps in set(sizes)}

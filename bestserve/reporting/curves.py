@@ -6,10 +6,11 @@ The load is the request rate or, where clients wait for their answers, their num
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bestserve.api import trust_in
 from bestserve.errors import InputError
 from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
@@ -193,7 +194,9 @@ def curves(
             if progress is not None:
                 clients = service.lowered.problem.workload.max_concurrency
                 progress(f"{strategy} at {f'{clients} clients' if rate is None else rate}")
-            found.append(service.at(rate, method))
+            point = service.at(rate, method)
+            trust = trust_in(problem, str(strategy), point.trust)
+            found.append(replace(point, trust=trust))
     names = tuple(str(s) for s in parsed)
     return Curves(problem, names, tuple(found), lowered.mean_lengths[1])
 

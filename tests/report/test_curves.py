@@ -43,6 +43,13 @@ def test_points_are_predictions(problem, found):
     assert middle == dataclasses.replace(alone, intervals={})  # a curve leaves them out
 
 
+def test_points_of_a_split_service_say_what_predictions_say(problem):
+    (point,) = bs.curves(problem, "1p1d-tp1", rates=[1.0]).points
+    alone = bs.predict(problem, "1p1d-tp1", 1.0)
+    assert point == dataclasses.replace(alone, intervals={})
+    assert point.trust.reasons
+
+
 def test_rows_have_every_statistic_and_rise_with_the_rate(found):
     rows = found.records()
     assert [r["request_rate"] for r in rows] == sorted(r["request_rate"] for r in rows)
