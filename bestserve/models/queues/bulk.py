@@ -21,6 +21,8 @@ h of Poisson's equation (I − P) h = f − f̄ gives what that adds to their su
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bestserve.models.queues.bulk_arrival import Tagged
@@ -68,7 +70,12 @@ def bulk_wait(
 
 
 def bulk_pace(server: BulkServer, rate: float, prompts: Prompts, points: int = 48) -> Pace | None:
-    """Return only how steps follow each other, on a coarser grid; `None` when not stable."""
+    """Return only how steps follow each other, on a coarser grid; `None` when not stable.
+
+    Full steps of whole prompts are taken as equal: that matters for their spread only.
+    """
     if bulk_load(server, rate, prompts.mean) >= 1.0:
         return None
+    if not server.cut:
+        server = replace(server, cut=True, budget=max(server.budget, server.packed))
     return Chain(server, rate, prompts, points).flow().pace

@@ -116,12 +116,11 @@ def covered(
     size = one.size
     total, total_other = 0.0, 0.0
     for row in range(law.shape[0]):
-        if weight[row] < 1e-9:
-            continue
         v = m + 1 + row
         for x in range(1, v + 1):
-            p = law[row, x] * noise[row, x] * weight[row]
-            if law[row, x] > 0.0:
+            p = law[row, x] * weight[row]
+            if p > 1e-10:
+                p *= noise[row, x]
                 value, value_other = 0.0, 0.0
                 first = v - x
                 for j in range(size - first):
