@@ -18,7 +18,6 @@ from bestserve.lowering import Lowered
 from bestserve.models.coefficients import polishing_grid
 from bestserve.models.derivatives import step_elasticities
 from bestserve.models.latency import evaluator, stability_rate
-from bestserve.models.operators import has_experts
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
@@ -38,7 +37,7 @@ def chained_elasticities(operating: Operating, steepness: float) -> dict[str, fl
     lowered = operating.lowered
     if lowered.problem.step_time is not None:
         return {}
-    if has_experts(lowered.model.architecture) or not lowered.engine.cuda_graphs:
+    if lowered.model.architecture.is_moe or not lowered.engine.cuda_graphs:
         return {}
     found = {}
     for figure in _known(operating):

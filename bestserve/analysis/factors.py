@@ -71,7 +71,7 @@ def default_factors(lowered: Lowered) -> tuple[Factor, ...]:
             "a problem with its own step_time says nothing about its uncertainty; give factors, "
             "for example Factor('step_time.w', 0.1, 'own fit', 'time more decode steps')"
         )
-    experts = lowered.model.is_moe
+    experts = lowered.model.architecture.is_moe
     priors = EXPERTS if experts else DENSE
     if "disaggregated" in lowered.problem.layouts and lowered.engine.prefill_host > 0:
         priors = (*priors, PREFILL_HOST)

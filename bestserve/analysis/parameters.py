@@ -306,7 +306,7 @@ def stretched(law: LengthLaw, factor: float) -> LengthLaw:
 def _engine(lowered: Lowered) -> list[Parameter]:
     if lowered.problem.step_time is not None:
         return []
-    experts = lowered.model.is_moe
+    experts = lowered.model.architecture.is_moe
     unused = (
         ("a_step", "a_seq", "phi", "t_req")
         if experts

@@ -102,7 +102,7 @@ def describe_model(model: Model) -> list[Row]:
     config: list[tuple[str, Value, str]] = [
         ("weights", model.weights, ""),
         ("attention_weights", model.attention or model.weights, ""),
-        ("experts", model.experts if model.is_moe else "none", ""),
+        ("experts", model.experts if model.architecture.is_moe else "none", ""),
         ("quantisation", model.quantisation or "none", ""),
         ("kv_cache_dtype", model.kv_cache_dtype, ""),
         ("max_position_embeddings", model.max_position_embeddings, "tokens"),
@@ -193,6 +193,6 @@ def _model_row(model: Model) -> dict[str, Value]:
         "attention": "+".join(dict.fromkeys(g.attention.kind for g in model.architecture.groups)),
         "ffn": "+".join(dict.fromkeys(g.ffn.kind for g in model.architecture.groups)),
         "weights": model.weights,
-        "experts": model.experts if model.is_moe else "none",
+        "experts": model.experts if model.architecture.is_moe else "none",
         "max_position_embeddings": model.max_position_embeddings,
     }

@@ -242,7 +242,7 @@ def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
         aliases=(),
         weights=suffix.precision,
         attention=None,
-        experts=suffix.precision if base.is_moe else "bf16",
+        experts=suffix.precision if base.architecture.is_moe else "bf16",
         quantisation=suffix.word if suffix.precision != "bf16" else "",
         kv_cache_dtype=suffix.kv_cache_dtype,
         notes=(

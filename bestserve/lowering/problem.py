@@ -217,7 +217,7 @@ class Lowered:
             kv_capacity_tokens=plan.kv_capacity_tokens,
             kv_reserve=engine.kv_reserve,
             kv_block=engine.kv_block,
-            t_req=engine.t_req_moe if self.model.is_moe else engine.t_req,
+            t_req=engine.t_req_moe if self.model.architecture.is_moe else engine.t_req,
             t_req_token=engine.t_req_token,
             stream_interval=engine.stream_interval,
         )

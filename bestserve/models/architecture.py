@@ -107,6 +107,11 @@ class Architecture:
     extra_parameters: int = 0
 
     @property
+    def is_moe(self) -> bool:
+        """Whether any layer routes tokens to experts."""
+        return any(g.ffn.kind == "moe" for g in self.groups)
+
+    @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
         return sum(g.count for g in self.groups)

@@ -15,7 +15,6 @@ from bestserve.models.operators import (
     BOUNDS,
     Bound,
     Operator,
-    has_experts,
     operator_list,
     time_by_bound,
 )
@@ -87,15 +86,15 @@ def step_breakdown(
 
 def prefill_factor(arch: Architecture, engine: EngineConstants, work: StepWork) -> Floats:
     """Return φ per step: the engine's factor where prompt tokens are present, else 1 [1]."""
-    phi = engine.phi_moe if has_experts(arch) else engine.phi
+    phi = engine.phi_moe if arch.is_moe else engine.phi
     return np.where(work.prompt_tokens > 0, phi, 1.0)
 
 
 def host_step_time(arch: Architecture, engine: EngineConstants) -> float:
     """Return the host time per step that nothing hides [s]."""
-    return engine.a_step_moe if has_experts(arch) else engine.a_step
+    return engine.a_step_moe if arch.is_moe else engine.a_step
 
 
 def host_sequence_time(arch: Architecture, engine: EngineConstants) -> float:
     """Return the host time per sequence in a step [s]."""
-    return engine.a_seq_moe if has_experts(arch) else engine.a_seq
+    return engine.a_seq_moe if arch.is_moe else engine.a_seq

@@ -15,7 +15,7 @@ from bestserve.models.architecture import Architecture
 from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
 from bestserve.models.engine import EngineConstants
-from bestserve.models.operators import Operator, has_experts, operator_list
+from bestserve.models.operators import Operator, operator_list
 from bestserve.models.roofline import Floats, Number
 from bestserve.models.step_time import KNOTS_PER_OCTAVE
 from bestserve.models.step_work import StepWork
@@ -66,7 +66,7 @@ def closed_form(
 
     Per-token terms of prefill attention (partly filled tiles) count in e, for one prompt per step.
     """
-    experts = has_experts(arch)
+    experts = arch.is_moe
     work = probing_steps(input_len, output_len, experts=experts)
     operators = operator_list(arch, device, parallel, formats, engine, work, constants)
     return read_off(operators, input_len, output_len, experts=experts)

@@ -20,7 +20,7 @@ from bestserve.models.constants import DEFAULT, OperatorConstants
 from bestserve.models.device import Device, Formats, Parallelism
 from bestserve.models.dispatch import eager_step
 from bestserve.models.engine import EngineConstants
-from bestserve.models.operators import has_experts, operator_list
+from bestserve.models.operators import operator_list
 from bestserve.models.roofline import Floats
 from bestserve.models.step_time import KNOTS_PER_OCTAVE, StepTime, moe_time
 from bestserve.models.step_work import StepWork
@@ -47,7 +47,7 @@ def step_time_coefficients(
     input_len : prompt tokens that are computed (without cached ones); output_len [tokens]; both
     ≥ 1. Of the work in `StepTime.__call__`, with dp > 1 that of all ranks together.
     """
-    experts = has_experts(arch)
+    experts = arch.is_moe
     probes = probing_steps(input_len, output_len, experts=experts)
     work = polishing_grid(input_len, output_len)
     # One evaluation serves both: its cost is per call, hardly per step.

@@ -389,8 +389,3 @@ def time_by_bound(cost: Cost) -> tuple[Number, Number, Number, Number]:
     if np.any(cost.link):
         return shares.compute, memory, 0.0, shares.link + shares.launch
     return shares.compute, memory, shares.launch, 0.0
-
-
-def has_experts(arch: Architecture) -> bool:
-    """Return whether any layer has routed experts."""
-    return any(group.ffn.kind == "moe" for group in arch.groups)

@@ -51,7 +51,7 @@ def shapes(lowered: Lowered) -> list[Parallelism]:
     widest = p.gpus if p.tp_across_nodes else min(node, p.gpus)
     tps = p.tensor_parallel_sizes or tuple(powers_of_two(widest))
     pps = p.pipeline_parallel_sizes
-    moe = lowered.model.is_moe
+    moe = lowered.model.architecture.is_moe
     found = [Parallelism(tp=tp, pp=pp) for tp in tps for pp in pps]
     if moe:
         found += [Parallelism(tp=tp, pp=pp, ep=tp) for tp in tps if tp > 1 for pp in pps]

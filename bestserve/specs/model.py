@@ -71,11 +71,6 @@ class Model(Spec):
         left_out = counts.embedding if self.published.without_embedding else 0
         return counts.total - left_out + self.published.elsewhere
 
-    @property
-    def is_moe(self) -> bool:
-        """Whether any layer routes tokens to experts."""
-        return any(g.ffn.kind == "moe" for g in self.architecture.groups)
-
     def formats(
         self, *, precision: Precision | None = None, kv_cache_dtype: KvDtype | None = None
     ) -> Formats:

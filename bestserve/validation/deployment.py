@@ -100,7 +100,7 @@ class Deployment:
     @property
     def moe(self) -> bool:
         """Whether the model routes tokens to experts."""
-        return self.model.is_moe
+        return self.model.architecture.is_moe
 
 
 def deployment_of(row: TidyRow) -> Deployment:
@@ -276,7 +276,7 @@ def _precision(
     wanted = _PRECISIONS.get(row.precision.strip().lower())
     if wanted is None:
         raise UnpredictableError(Outcome.NOT_MODELLED, f"precision {row.precision[:40]!r}")
-    held = {model.weights, model.experts} if model.is_moe else {model.weights}
+    held = {model.weights, model.experts} if model.architecture.is_moe else {model.weights}
     if wanted in held or model.quantisation or (wanted == "fp8" and "fp8_block" in held):
         return None  # the checkpoint says it better than the row's word
     return None if held & {"mxfp4", "nvfp4", "int4"} else wanted
@@ -298,7 +298,7 @@ def _pools(
     if not tp:
         tp = _smallest_tp(row, model, hardware, precision, notes)
     pp = row.pp or 1
-    if dp > 1 and not model.is_moe:
+    if dp > 1 and not model.architecture.is_moe:
         raise UnpredictableError(
             Outcome.CONTRADICTION, "attention data parallelism of a dense model"
         )

@@ -37,7 +37,7 @@ def prediction_intervals(
     """
     if found.ttft is None or found.tpot is None or lowered.problem.step_time is not None:
         return {}
-    moe = lowered.model.is_moe
+    moe = lowered.model.architecture.is_moe
     values = {
         **_figures("ttft", _by_name(found.ttft)),
         **_figures("tpot", _by_name(found.tpot)),

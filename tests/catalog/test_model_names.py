@@ -79,7 +79,7 @@ def test_spellings(spelling: str) -> None:
     assert model.record == record
     assert model.name == (spelling.strip("/").split("/")[-1] if spelling[0] == "/" else spelling)
     assert model.weights == weights
-    if model.is_moe:
+    if model.architecture.is_moe:
         assert model.experts == experts
     assert model.architecture == load_model(record).architecture
 

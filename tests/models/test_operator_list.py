@@ -161,9 +161,9 @@ def test_shares_add_up_and_elements_bind(name: str, h100: Device, vllm: EngineCo
     parts = result.compute + result.memory + result.dispatch + result.communication
     np.testing.assert_allclose(parts, result.total, rtol=1e-12)
     times = sum(np.asarray(o.time) for o in result.operators)
-    phi = np.array([1.0, vllm.phi_moe, vllm.phi_moe]) if model.is_moe else np.ones(3)
-    host = vllm.a_step_moe if model.is_moe else vllm.a_step
-    each = vllm.a_seq_moe if model.is_moe else vllm.a_seq
+    phi = np.array([1.0, vllm.phi_moe, vllm.phi_moe]) if model.architecture.is_moe else np.ones(3)
+    host = vllm.a_step_moe if model.architecture.is_moe else vllm.a_step
+    each = vllm.a_seq_moe if model.architecture.is_moe else vllm.a_seq
     expected = phi * times + host + each * work.sequences
     np.testing.assert_allclose(result.total, expected, rtol=1e-9)
     assert result.binding(0) in ("memory", "dispatch", "compute", "communication")
