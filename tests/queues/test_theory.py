@@ -170,6 +170,18 @@ def test_pearson_law_is_gamma() -> None:
         assert np.abs(found - exact).max() < (2.5e-3 if shape >= 2 else 2e-6)
 
 
+@pytest.mark.parametrize(("mean", "spread"), [(1.5, 0.3), (1.9, 0.05), (1.7, 0.45), (1.98, 0.01)])
+def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
+    from scipy.special import betainc
+
+    x = np.linspace(1.0, 2.0, 60)
+    moments = (np.array([v]) for v in (mean, spread**2, spread**3))
+    found = component_cdf(x[None, :], *moments, 1.0, 2.0)[0]
+    m = mean - 1.0
+    size = m * (1 - m) / spread**2 - 1
+    assert found == pytest.approx(betainc(m * size, (1 - m) * size, x - 1.0), abs=1e-8)
+
+
 def test_mixture_keeps_mean_and_percentiles() -> None:
     mean = np.array([1.0, 3.0])
     law = mixture(np.array([0.5, 0.5]), mean, np.array([1e-6, 1e-6]), np.array([1e-9, 1e-9]), 0.0)

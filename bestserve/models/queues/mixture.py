@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.mixture_loops import cut_classes, pearson3_rows, smooth_mixture
+from bestserve.models.queues.mixture_loops import component_rows, cut_classes, smooth_mixture
 
 Floats = NDArray[np.float64]
 
@@ -77,17 +77,6 @@ def cut(
     return Components(cls=cls, share=share, mean=m, variance=v, third=k, low=low, high=high)
 
 
-def scaled_beta_cdf(x: Floats, mean: Floats, variance: Floats, low: float, high: float) -> Floats:
-    """Return P(X ≤ x) of the beta law on [low, high] with given mean and variance."""
-    from scipy.special import betainc
-
-    span = high - low
-    m = np.clip((mean - low) / span, 1e-6, 1 - 1e-6)
-    v = np.minimum(variance / span**2, 0.98 * m * (1 - m))
-    size = m * (1 - m) / v - 1
-    return np.asarray(betainc(m * size, (1 - m) * size, np.clip((x - low) / span, 0.0, 1.0)))
-
-
 def mixture(
     weight: Floats,
     mean: Floats,
@@ -106,7 +95,6 @@ def mixture(
     kappa = np.maximum(kappa, 2.0 * variance**2 / room)
     spread = np.sqrt(variance)
     points = (mean[:, None] + spread[:, None] * _Z).ravel()
-    capped = mean + 3.5 * spread > high
     x, F = smooth_mixture(
         points,
         points.argsort(),
@@ -117,13 +105,9 @@ def mixture(
         mean,
         variance,
         kappa,
-        capped,
         low,
         high,
     )
-    if capped.any():
-        beta = scaled_beta_cdf(x, mean[capped, None], variance[capped, None], low, high)
-        F += weight[capped] @ beta
     return Distribution.from_cdf(x, F, float(weight @ mean))
 
 
@@ -140,10 +124,4 @@ def component_cdf(
     0.864665
     """
     x = np.broadcast_to(x, (mean.size, x.shape[1]))
-    F = pearson3_rows(x, mean, variance, third)
-    capped = mean + 3.5 * np.sqrt(variance) > high
-    if capped.any():
-        F[capped] = scaled_beta_cdf(
-            x[capped], mean[capped, None], variance[capped, None], low, high
-        )
-    return F
+    return np.asarray(component_rows(x, mean, variance, third, low, high))

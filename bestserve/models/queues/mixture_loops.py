@@ -1,4 +1,4 @@
-"""Compiled loops of mixtures: grid, Pearson III distribution functions, calm requests set apart."""
+"""Compiled loops of mixtures: grid, Pearson III and beta laws, calm requests set apart."""
 
 from __future__ import annotations
 
@@ -112,11 +112,70 @@ def _add_pearson3(
 
 
 @njit(cache=True)
-def pearson3_rows(x: Floats, mean: Floats, variance: Floats, kappa: Floats) -> Floats:
-    """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; others [k]."""
+def _beta_fraction(a: float, b: float, x: float) -> float:
+    """Return the continued fraction of the incomplete beta function (Lentz's method)."""
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0))
+    h = d
+    for i in range(1, 1000):
+        even = i * (b - i) * x / ((a + 2 * i - 1.0) * (a + 2 * i))
+        d = 1.0 / (1.0 + even * d)
+        c = 1.0 + even / c
+        h *= d * c
+        odd = -(a + i) * (a + b + i) * x / ((a + 2 * i) * (a + 2 * i + 1.0))
+        d = 1.0 / (1.0 + odd * d)
+        c = 1.0 + odd / c
+        step = d * c
+        h *= step
+        if abs(step - 1.0) < CLOSE:
+            break
+    return h
+
+
+@njit(cache=True)
+def _add_beta(
+    F: Floats, x: Floats, weight: float, mean: float, variance: float, low: float, high: float
+) -> None:
+    """Add weight · P(X ≤ x) of the beta law on [low, high] with these moments, at ascending x [g].
+
+    The incomplete beta function is taken by its continued fraction, from the end where that is
+    short (Didonato and Morris 1992).
+    """
+    span = high - low
+    m = min(max((mean - low) / span, 1e-6), 1.0 - 1e-6)
+    v = min(variance / span**2, 0.98 * m * (1.0 - m))
+    a = m * (m * (1.0 - m) / v - 1.0)
+    b = a * (1.0 - m) / m
+    log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+    turn = (a + 1.0) / (a + b + 2.0)
+    for g in range(x.size):
+        y = (x[g] - low) / span
+        if y >= 1.0:
+            F[g] += weight
+        elif y > 0.0:
+            front = math.exp(a * math.log(y) + b * math.log1p(-y) - log_beta)
+            if y < turn:
+                F[g] += weight * front * _beta_fraction(a, b, y) / a
+            else:
+                F[g] += weight * (1.0 - front * _beta_fraction(b, a, 1.0 - y) / b)
+
+
+@njit(cache=True)
+def _is_capped(mean: float, variance: float, high: float) -> bool:
+    """Whether the upper tail of a gamma law would pass `high`."""
+    return mean + 3.5 * math.sqrt(variance) > high
+
+
+@njit(cache=True)
+def component_rows(
+    x: Floats, mean: Floats, variance: Floats, kappa: Floats, low: float, high: float
+) -> Floats:
+    """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; mean, variance, kappa : [k]."""
     F = np.zeros(x.shape)
     for k in range(x.shape[0]):
-        _add_pearson3(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k])
+        if _is_capped(mean[k], variance[k], high):
+            _add_beta(F[k], x[k], 1.0, mean[k], variance[k], low, high)
+        else:
+            _add_pearson3(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k])
     return F
 
 
@@ -184,11 +243,10 @@ def smooth_mixture(
     mean: Floats,
     variance: Floats,
     kappa: Floats,
-    capped: NDArray[np.bool_],
     low: float,
     high: float,
 ) -> tuple[Floats, Floats]:
-    """Return the grid x of a mixture and Σ weight[k] P(X_k ≤ x) of the laws not `capped` [g].
+    """Return the grid x of a mixture and Σ weight[k] P(X_k ≤ x) [g].
 
     The first five arguments are those of `_grid`. Laws that begin at `low`, κ = 2v²/(m − low),
     share the cube roots of x − low.
@@ -197,7 +255,8 @@ def smooth_mixture(
     F = np.zeros(x.size)
     roots = (x - low) ** (1.0 / 3.0)
     for k in range(weight.size):
-        if capped[k]:
+        if _is_capped(mean[k], variance[k], high):
+            _add_beta(F, x, weight[k], mean[k], variance[k], low, high)
             continue
         begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
         known = roots if abs(begins - low) <= 1e-12 * mean[k] else roots[:0]
