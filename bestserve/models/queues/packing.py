@@ -39,11 +39,12 @@ def packed_tokens(prompt: Floats, weight: Floats, budget: float) -> float:
     radius = 10.0 ** (-8.0 / n)
     tilt = radius ** np.arange(CELLS + 1)
     renewal = np.fft.irfft(1.0 / (1.0 - np.fft.rfft(pmf * tilt, n)), n)[: CELLS + 1] / tilt
+    later = np.fft.rfft(renewal, n)
     first, first_large = pmf.copy(), float(weight[~inside].sum())
     large_tokens = float(weight[~inside] @ prompt[~inside]) / max(first_large, 1e-300)
     share_large = first_large
     for _ in range(8):
-        reach = np.fft.irfft(np.fft.rfft(first, n) * np.fft.rfft(renewal, n), n)[: CELLS + 1]
+        reach = np.fft.irfft(np.fft.rfft(first, n) * later, n)[: CELLS + 1]
         miss = 1.0 - cdf[::-1]  # P(next does not fit | sum = cell)
         ends = reach * miss
         # law of the prompt that does not fit: p(y) · P(sum > budget − y)

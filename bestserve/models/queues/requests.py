@@ -35,7 +35,7 @@ class Requests:
 
     prompt, cached, weight : distinct prompts: tokens to compute, tokens found in the cache, share
     p1, p2 : E[prompt], E[prompt²]; pairs : E[attention pairs of a prompt] [token²]
-    kv1 : E[prompt + cached] [tokens]
+    kv1, kv2 : E[prompt + cached] [tokens] and E[(prompt + cached)²]
     d1, d2 : E[D], E[D²] of the decode steps D = output − 1
     context : mean context of a running sequence, length-biased [tokens]
     classes : decode steps of the output classes [c], ascending, none zero; class_weight [c] sums
@@ -58,6 +58,7 @@ class Requests:
     p2: float
     pairs: float
     kv1: float
+    kv2: float
     d1: float
     d2: float
     context: float
@@ -103,12 +104,12 @@ def _prepare(lengths: Lengths) -> Requests:
     prompt = np.maximum(total - cached, 1.0)
     decode = np.maximum(np.asarray(lengths.outputs, dtype=np.float64) - 1.0, 0.0)
     p_out = np.asarray(lengths.output_weights, dtype=np.float64)
-    mean_kv = float(p_in @ total)
+    mean_kv, square_kv = float(p_in @ total), float(p_in @ total**2)
     if lengths.joint:
         p_out, kv1, kv2 = p_in, total, total**2
     else:
         kv1 = np.full_like(decode, mean_kv)
-        kv2 = np.full_like(decode, float(p_in @ total**2))
+        kv2 = np.full_like(decode, square_kv)
     decode, p_out, kv1, kv2 = _whole_steps(decode, p_out, kv1, kv2)
 
     d1, d2 = float(p_out @ decode), float(p_out @ decode**2)
@@ -126,6 +127,7 @@ def _prepare(lengths: Lengths) -> Requests:
         p2=float(p_in @ prompt**2),
         pairs=float(p_in @ (prompt * cached + prompt**2 / 2)),
         kv1=mean_kv,
+        kv2=square_kv,
         d1=d1,
         d2=d2,
         context=context,

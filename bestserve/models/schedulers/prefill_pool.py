@@ -26,13 +26,15 @@ class PrefillTables:
     """What does not depend on the rate.
 
     server : the bulk server of a lane without decodes; alone : time of each prompt by itself
-    [m, s]; work : prompts in tokens of mean cost; single : whether a step holds one prompt
+    [m, s]; work : prompts in tokens of mean cost; single : whether a step holds one prompt;
+    capacity : saturated rate of the lane [1/s]
     """
 
     server: BulkServer
     alone: Floats
     work: Prompts
     single: bool
+    capacity: float
 
 
 @lru_cache(maxsize=512)
@@ -52,15 +54,14 @@ def tables(engine: Engine) -> PrefillTables:
         cut=split or r.fixed_prompt,
     )
     single = not split and packed < SINGLE * r.p1
-    return PrefillTables(server, alone, Prompts.of(engine.work_tokens(packed), r.weight), single)
+    busy = float(r.weight @ alone) if single else bulk_load(server, 1.0, r.p1)
+    work = Prompts.of(engine.work_tokens(packed), r.weight)
+    return PrefillTables(server, alone, work, single, 1.0 / busy)
 
 
 def capacity(engine: Engine) -> float:
     """Return the saturated rate of the lane [1/s]."""
-    lane = tables(engine)
-    if lane.single:
-        return 1.0 / float(engine.requests.weight @ lane.alone)
-    return 1.0 / bulk_load(lane.server, 1.0, engine.requests.p1)
+    return tables(engine).capacity
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,6 @@ arrivals, thinned or dealt out. The transfer falls between the first and the sec
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bestserve.models.queues.requests import Requests
 from bestserve.models.system import Transfer
 
@@ -21,8 +18,8 @@ def transfer_moments(transfer: Transfer, requests: Requests, rate: float) -> tup
     the bandwidth (M/G/1-PS): a work w takes w/(1 − ρ) on average, with variance near
     w ρ E[w²]/(E[w](1 − ρ)³) (both exact in the limit of long w). Infinite when ρ ≥ 1.
     """
-    work = _work(transfer, requests)
-    m1, m2 = float(requests.weight @ work), float(requests.weight @ work**2)
+    per_token = _seconds_per_token(transfer)
+    m1, m2 = per_token * requests.kv1, per_token**2 * requests.kv2
     load = rate * m1 if transfer.shared else 0.0
     if load >= 1.0:
         return float("inf"), float("inf")
@@ -32,11 +29,10 @@ def transfer_moments(transfer: Transfer, requests: Requests, rate: float) -> tup
 
 def link_limit(transfer: Transfer, requests: Requests) -> float:
     """Return the rate that the shared link of one sender can carry [1/s]."""
-    work = float(requests.weight @ _work(transfer, requests))
+    work = _seconds_per_token(transfer) * requests.kv1
     return 1.0 / work if transfer.shared and work > 0 else float("inf")
 
 
-def _work(transfer: Transfer, requests: Requests) -> NDArray[np.float64]:
-    """Return the part of each prompt's transfer that prefill does not hide [m, s]."""
-    tokens = requests.prompt + requests.cached
-    return (1.0 - transfer.overlap) * transfer.seconds_per_token * tokens
+def _seconds_per_token(transfer: Transfer) -> float:
+    """Return the part of a token's transfer that prefill does not hide [s]."""
+    return (1.0 - transfer.overlap) * transfer.seconds_per_token
