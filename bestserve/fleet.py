@@ -10,6 +10,7 @@ import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet_answer import allocation, uniform_plans
+from bestserve.lowering import lower
 from bestserve.solvers.allocation.certificate import Change, marginals, standard_changes
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.found import Found, Progress, Status
@@ -86,6 +87,7 @@ def allocate(
     InfeasibleError : no plan satisfies the requirements; the message says what to relax
     InputError, UnknownNameError, DataError : as `rank`
     """
+    check_search(gap, seconds)
     tables = evaluated or tabulate(fleet, simulate=True, progress=progress)
     how = _Search(Options(gap=gap, seconds=seconds), progress)
     uniform = _uniform(tables) if certify else {}
@@ -116,6 +118,14 @@ def allocate(
         corrections=corrections,
         notes=tuple(notes),
     )
+
+
+def check_search(gap: float, seconds: float) -> None:
+    """Raise InputError for a gap or a time limit that no search can keep."""
+    if not 0 <= gap < 1:
+        raise InputError(f"gap = {gap:g} must be at least 0 and below 1 (0.01 is one per cent)")
+    if not seconds > 0:
+        raise InputError(f"seconds = {seconds:g} must be positive")
 
 
 def _held(
@@ -167,8 +177,8 @@ def budget_curve(
 
     Raises InputError where a GPU type has no price.
     """
+    check_curves(fleet)
     tables = evaluated or tabulate(fleet)
-    _need_prices(tables)
     required = [replace(tables.requirements, max_cost=float(b)) for b in budgets]
     problems = [Change(f"{b:g}", tables.tables, r) for b, r in zip(budgets, required, strict=True)]
     return _curve("budget", budgets, problems, Options(gap=gap, seconds=seconds))
@@ -186,10 +196,8 @@ def demand_curve(
 
     Raises InputError where a GPU type has no price, or classes have shares of a mix.
     """
-    if fleet.mix_only:
-        raise InputError("what demand costs needs rates; these classes have shares of a mix")
+    check_curves(fleet, demands=True)
     tables = evaluated or tabulate(fleet)
-    _need_prices(tables)
     required = replace(tables.requirements, objective="min_cost")
     problems = []
     for factor in factors:
@@ -198,10 +206,17 @@ def demand_curve(
     return _curve("factor", factors, problems, Options(gap=gap, seconds=seconds))
 
 
-def _need_prices(tables: Evaluated) -> None:
-    """Raise InputError where a GPU type has no price."""
-    for group, known in zip(tables.fleet.gpus, tables.priced, strict=True):
-        if not known:
+def check_curves(fleet: Fleet, *, demands: bool = False) -> None:
+    """Raise InputError where a curve over cost, or over `demands`, cannot be had of a fleet.
+
+    Every GPU type needs a price, the fleet's or its record's, and demands need rates.
+    """
+    if demands and fleet.mix_only:
+        raise InputError("what demand costs needs rates; these classes have shares of a mix")
+    for group in fleet.gpus:
+        model = fleet.models[0]
+        record = lower(fleet.problem(group, model, model.classes)).hardware
+        if group.price_per_hour is None and record.price_per_hour is None:
             raise InputError(f"GPU type {group.label!r} needs price_per_hour for a curve over cost")
 
 

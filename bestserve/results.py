@@ -293,8 +293,10 @@ class Ranking(Document):
 
     def why_nothing(self) -> str:
         """Return, in one line, why no strategy is feasible and what to try."""
-        reasons = list(dict.fromkeys(r.reason for r in self.rejected))
-        shown = "; ".join(reasons[-2:]) if reasons else "no strategy fits the GPU budget"
+        # Of each status the last one: the largest instances come closest.
+        nearest = {r.status: r.reason for r in self.rejected}
+        said = [f"{s.value} ({why})" if why != s.value else why for s, why in nearest.items()]
+        shown = "; ".join(said) or "no strategy fits the GPU budget"
         count = self.problem.gpus
         return f"no strategy is feasible on {count} GPU{'s' if count > 1 else ''}: {shown}"
 

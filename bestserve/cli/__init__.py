@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from bestserve._version import __version__
 from bestserve.errors import BestserveError
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> int:
         result = build()(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return complain(" ".join(str(error).split()), 2)
+        return complain(misused(error), 2)
     except BestserveError as error:
         return complain(str(error), error.exit_code)
     except BrokenPipeError:
@@ -83,6 +83,27 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     return result if isinstance(result, int) else 0
+
+
+PROBLEM_FILES = (".toml", ".yaml", ".yml", ".json")
+WITHOUT_PROBLEM = ("allocate", "validate", "calibrate", "measure", "catalog", "rerun", "cite")
+
+
+def misused(error: CycloptsError) -> str:
+    """Return what is wrong with a command line, and what to write instead."""
+    command = " ".join(error.command_chain or ())
+    see = f"see bestserve {command} --help"
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        first = error.unused_tokens[0]
+        if first.lower().endswith(PROBLEM_FILES) and command not in WITHOUT_PROBLEM:
+            see = f"a file with the problem goes with --problem {first}"
+        return f"{command} does not know what to do with {first[:60]!r}; {see}"
+    missing = isinstance(error, MissingArgumentError) and error.keyword is None
+    if missing and error.argument is not None and not error.argument.tokens:
+        name = error.argument.name.lstrip("-")
+        example = ", for example 2m-tp4 or 3p1d-tp4" if name == "strategy" else ""
+        return f"{command} needs a {name}{example}; {see}"
+    return " ".join(str(error).split())
 
 
 def complain(message: str, code: int) -> int:

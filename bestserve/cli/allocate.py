@@ -10,6 +10,7 @@ from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.cli.question import Question
+from bestserve.errors import InputError
 from bestserve.specs.fleet import Fleet
 
 MANY_TABLES = 6
@@ -98,7 +99,7 @@ def plan(
     from joblib import parallel_config
 
     from bestserve.fleet import allocate as answer
-    from bestserve.fleet import budget_curve, demand_curve, tabulate
+    from bestserve.fleet import budget_curve, check_curves, check_search, demand_curve, tabulate
 
     asked = {
         "gap": gap,
@@ -109,6 +110,11 @@ def plan(
         "budgets": budgets,
         "demands": demands,
     }
+    check_search(gap, seconds)
+    if budgets or demands:
+        check_curves(fleet, demands=bool(demands))
+    if page is not None and not page.parent.is_dir():
+        raise InputError(f"page {page}: there is no folder {page.parent}")
     step = None if slo_step_ms is None else slo_step_ms / 1e3
     curves: dict[str, list[dict[str, float]]] = {}
     with parallel_config(n_jobs=jobs or _workers(fleet)), progress("allocating") as say:

@@ -58,8 +58,11 @@ def curves(
         table, json, csv, md or html; csv and json have mean, P50, P90 and P99 of everything
     """
     from bestserve import api
+    from bestserve.reporting.curves import checked_plot
     from bestserve.reporting.curves import curves as ask
 
+    for path in plot or ():
+        checked_plot(path)
     problem = (options or ProblemOptions()).build()
     with progress("curves") as say:
         named = list(strategies) or [api.rank(problem, progress=say).best.strategy]

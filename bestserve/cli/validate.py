@@ -134,6 +134,6 @@ def outside(answer: Any, limits: dict[str, float]) -> int:
             talk(f"{metric.upper()}: nothing predicted, so outside the tolerance")
             code = 4
         elif summary.median > limit:
-            talk(f"{metric.upper()}: median error {summary.median:.1%} exceeds {limit:.1%}")
+            talk(f"{metric.upper()}: median error {summary.median:.1%} exceeds {100 * limit:.3g}%")
             code = 4
     return code

@@ -26,6 +26,7 @@ from bestserve.units import milliseconds
 
 METRICS = ("ttft", "tpot", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p99")
+PLOTS = (".html", ".png", ".svg", ".pdf", ".csv")
 
 Progress = Callable[[str], None]
 
@@ -138,16 +139,24 @@ class Curves(Document):
 
     def save(self, path: str | Path) -> Path:
         """Write all plots into one .html, .png, .svg or .pdf, or the rows into a .csv."""
-        target = Path(path)
+        target = checked_plot(path)
         if target.suffix == ".html":
             target.write_text(page_of(self.charts()), encoding="utf-8")
         elif target.suffix == ".csv":
             save_csv(self.records(), target)
-        elif target.suffix in (".png", ".svg", ".pdf"):
-            save_figure(self.charts(), target)
         else:
-            raise InputError(f"plot {target.name!r}: end it in .html, .png, .svg, .pdf or .csv")
+            save_figure(self.charts(), target)
         return target
+
+
+def checked_plot(path: str | Path) -> Path:
+    """Return where plots go; InputError for an ending that no plot has, or a missing folder."""
+    target = Path(path)
+    if target.suffix not in PLOTS:
+        raise InputError(f"plot {target.name!r}: end it in {', '.join(PLOTS)}")
+    if not target.parent.is_dir():
+        raise InputError(f"plot {target}: there is no folder {target.parent}")
+    return target
 
 
 def curves(

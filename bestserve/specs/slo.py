@@ -12,6 +12,9 @@ from bestserve.models.system import Target
 from bestserve.specs.base import Spec
 from bestserve.units import PositiveSeconds, parse_duration
 
+LEAST = 1e-3
+"""Objectives below it without a unit are taken for seconds written by mistake [s]."""
+
 METRICS = ("ttft", "tpot", "e2el")
 _ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
 
@@ -91,6 +94,11 @@ def parse_slo(text: str) -> dict[str, float]:
         if metric in values:
             raise InputError(f"objective {metric} is given twice in {text[:80]!r}")
         values[metric] = parse_duration(match.group(2))
+        if values[metric] < LEAST and match.group(2)[-1] in "0123456789.":
+            raise InputError(
+                f"objective {part[:60]!r} is below a millisecond; write {part[:60]}s if you mean "
+                f"seconds, {part[:60]}ms if not"
+            )
         if match.group(3):
             values[f"{metric}_percentile"] = float(match.group(3))
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,8 +134,31 @@ def test_bad_files_are_one_line(tmp_path: Path, file: Path) -> None:
     with pytest.raises(InputError, match="objective"):
         command(str(file), objective="fastest")
     file.write_text(FILE.replace("count = 4", "count = 0"))
-    with pytest.raises(InfeasibleError, match="no plan carries"):
+    with pytest.raises(InfeasibleError, match=r"no plan carries.*there are no GPUs"):
         command(str(file), certify=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"gap": -0.1}, "gap"),
+        ({"gap": float("nan")}, "gap"),
+        ({"seconds": 0.0}, "seconds"),
+        ({"budgets": [1.0]}, "price_per_hour"),
+        ({"demands": [1.0]}, "price_per_hour"),
+        ({"page": Path("no/such/page.html")}, "no folder no/such"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_work(
+    file: Path, arguments: dict[str, Any], word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the tables were made first")
+
+    monkeypatch.setattr("bestserve.solvers.allocation.evaluator.buildable", work)
+    file.write_text(FILE.replace("price_per_hour = 0.9", ""))
+    with pytest.raises(InputError, match=word):
+        command(str(file), **arguments)
 
 
 @pytest.mark.parametrize(

@@ -446,3 +446,25 @@ def test_the_first_run_says_that_it_compiles(capsys, tmp_path, monkeypatch):
     (cached / "lane.advance-1.py311.nbi").touch()
     announce_compilation(tmp_path)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("asked", "word"), [
+    (["rank", "mine.toml"], "--problem mine.toml"),
+    (["rank", "foo"], "see bestserve rank --help"),
+    (["predict", *PROBLEM], "needs a strategy, for example 2m-tp4"),
+    (["allocate"], "needs a fleet"),
+    (["curves", "1m-tp1", *PROBLEM, "--plot", "there.gif"], "end it in .html"),
+    (["curves", "1m-tp1", *PROBLEM, "--plot", "no/such/there.html"], "no folder no/such"),
+])  # fmt: skip
+def test_misuse_says_what_to_write_instead(capsys, asked, word):
+    code, out, err = answer(capsys, *asked)
+    assert (code, out) == (2, "")
+    assert word in err
+
+
+def test_what_comes_closest_is_said_when_nothing_is_feasible(capsys):
+    hasty = [*PROBLEM[:6], "--goodput", "ttft:1"]
+    code, _, err = answer(capsys, "rank", *hasty)
+    assert code == 3
+    assert "a lone request already misses the objective" in err
+    assert "above the threshold of 1 ms)" in err.split("\n  ")[0]

@@ -206,3 +206,13 @@ def test_folders_globs_and_unreadable_files(tmp_path):
         read_logs([tmp_path / "deep/c.json"])
     with pytest.raises(InputError, match="no such file"):
         find_logs([tmp_path / "absent*.json"])
+
+
+def test_a_table_that_is_almost_tidy_is_told_what_it_lacks(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("model,gpu,tp,concurrency\na,h100,1,8\n")
+    with pytest.raises(DataError, match="lacks the columns request_rate, ttft_mean_ms or another"):
+        read_log(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="in none of the known formats"):
+        read_log(path)

@@ -25,7 +25,8 @@ def test_units_and_percentiles_can_be_written_down():
 @pytest.mark.parametrize(
     "text",
     ["", "ttft", "ttft:", "ttft:abc", "ttft:-5", "ttft:0", "ttft:nan", "ttft:inf", "tfft:5",
-     "ttft:5 ttft:6", "ttft:5parsec", "ttft:500@p0", "ttft:500@p100", "itl:5"],
+     "ttft:5 ttft:6", "ttft:5parsec", "ttft:0.5", "tpot:.05",
+     "ttft:500@p0", "ttft:500@p100", "itl:5"],
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_line(text):
     with pytest.raises(InputError) as error:

@@ -120,6 +120,8 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
                         transfer=transfer if role == DECODE else Transfer(),
                     )
                 )
+    if not found and not reason:
+        reason = f"no parallelism fits {group.count} GPUs" if group.count else "there are no GPUs"
     price, power = lowered.hardware.price_per_hour, lowered.hardware.power
     return Buildable(
         configurations=tuple(found),

@@ -6,6 +6,7 @@ A reader is a module with
     BARE_CONSTANTS : bool (optional)    whether its client writes bare NaN and Infinity
     sniff(source) -> bool               whether the keys are this format's; never raises
     read(source) -> list[TidyRow]       raises `DataError` for what cannot be read
+    lacking(source) -> str (optional)   what a log that is almost this format's lacks
 
 Other packages add readers through the entry-point group `bestserve.log_formats`.
 """
@@ -85,9 +86,9 @@ def read_log(path: str | Path, *, max_bytes: int = MAX_BYTES, **stated: Any) -> 
     source = open_source(Path(path), max_bytes)
     reader = next((reader for reader in readers().values() if reader.sniff(source)), None)
     if reader is None:
-        raise DataError(
-            f"{source.name}: in none of the known formats ({', '.join(sorted(readers()))})"
-        )
+        hints = [hint for r in readers().values() if (hint := _lacking(r, source))]
+        known = f"in none of the known formats ({', '.join(sorted(readers()))})"
+        raise DataError(f"{source.name}: {'; '.join(hints) or known}")
     with np.errstate(all="ignore"):  # what overflows is refused by the row it ends up in
         rows = reader.read(source)
     if source.constants and not getattr(reader, "BARE_CONSTANTS", False):
@@ -96,6 +97,12 @@ def read_log(path: str | Path, *, max_bytes: int = MAX_BYTES, **stated: Any) -> 
         raise DataError(f"{source.name}: a {reader.NAME} log without any run")
     rows = [_with(row, stated) for row in rows]
     return LogRead(tuple(rows), reader.NAME, tuple(dict.fromkeys(source.warnings)))
+
+
+def _lacking(reader: Reader, source: Source) -> str:
+    """Return what a log lacks to be in a reader's format, where the reader can tell."""
+    tell = getattr(reader, "lacking", None)
+    return "" if tell is None else str(tell(source))
 
 
 def _with(row: TidyRow, stated: Mapping[str, Any]) -> TidyRow:

@@ -31,6 +31,9 @@ from bestserve.validation.tidy import (
 NAME = "tidy-csv"
 _LATENCIES = frozenset(c for c in COLUMNS if c.startswith(("ttft_", "tpot_")))
 _NEEDED = frozenset({"model", "gpu", "request_rate", "concurrency"})
+ALIKE = 3
+"""Columns of a tidy CSV from which a table is taken for an attempt at one."""
+
 _TYPES = typing.get_type_hints(TidyRow)
 _PAIRED = ("tp", "pp")
 
@@ -41,6 +44,18 @@ def sniff(source: Source) -> bool:
         return False
     header = frozenset(cell.strip() for cell in source.table[0])
     return header >= _NEEDED and bool(header & _LATENCIES)
+
+
+def lacking(source: Source) -> str:
+    """Return which columns a table lacks to be a tidy CSV, or "" if it is nothing like one."""
+    if source.kind != "csv" or not source.table:
+        return ""
+    header = frozenset(cell.strip() for cell in source.table[0])
+    if len(header & frozenset(COLUMNS)) < ALIKE:
+        return ""
+    missing = [name for name in COLUMNS if name in _NEEDED - header]
+    missing += [] if header & _LATENCIES else ["ttft_mean_ms or another latency"]
+    return f"as a {NAME} it lacks the columns {', '.join(missing)} (cells may be blank)"
 
 
 def read(source: Source) -> list[TidyRow]:
