@@ -19,7 +19,7 @@ from bestserve.models.trust import TRUSTED, Situation, Trust
 
 Floats = NDArray[np.float64]
 
-FEW_PROMPTS = 2.5
+FEW_PROMPTS = 4.0
 """Mean prompts met by a decode up to which TPOT is a sum of single stalls: beyond it, three moments
 tell more of the 99th percentile."""
 

@@ -6,8 +6,9 @@ compound Poisson: with φ the transform of one prompt's stall and clumps of geom
 
     exp(θ (G(φ) − 1)),  G(s) = (1 − r) s/(1 − r s),  θ = (1 − r) E N,  (1 + r)/(1 − r) = Var N/E N
 
-(Pólya-Aeppli). E N and Var N follow from the mean and the variance of the sum; what decodes alone
-fluctuate is added as a uniform of that variance.
+(Pólya-Aeppli). E N and Var N follow, per output class, from the mean and the variance of the sum:
+short answers meet few prompts but in clumps. What decodes alone fluctuate is added as a uniform of
+that variance.
 """
 
 from __future__ import annotations
@@ -52,12 +53,11 @@ def lump_mixture(
     """
     s1, s2 = float(share @ stall), float(share @ stall**2)
     count = np.maximum(excess, 0.0) / s1
-    total = float(weight @ count)
-    spread = float(weight @ variance) - total * (s2 - s1**2)
-    clump = min(max(spread / max(total * s1**2, 1e-300), 1.0), MOST_CLUMPED)
-    r = (clump - 1.0) / (clump + 1.0)
+    spread = variance - count * (s2 - s1**2)
+    clump = np.clip(spread / np.maximum(count * s1**2, 1e-300), 1.0, MOST_CLUMPED)
+    r = ((clump - 1.0) / (clump + 1.0))[:, None]
     top = int(np.argmax(count))
-    reach = count[top] * s1 + 6.0 * np.sqrt(count[top] * (s2 + (clump - 1.0) * s1**2))
+    reach = count[top] * s1 + 6.0 * np.sqrt(count[top] * (s2 + (clump[top] - 1.0) * s1**2))
     cell = max(reach, 1.5 * float(stall.max())) / (CELLS - 2)
     if stall.size == 1:
         cell = s1 / max(np.floor(s1 / cell), 1.0)

@@ -214,6 +214,7 @@ def _assemble(
         capacity=limit,
         wait=state.wait,
         stall=sigma,
+        single=tables(engine).lone,
         reasons=reasons,
         firm=reasons,
     )
