@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Count, Many
@@ -12,6 +13,7 @@ from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.cli.question import Question
 from bestserve.errors import InputError
 from bestserve.specs.fleet import Fleet
+from bestserve.specs.slo import checked_table
 
 MANY_TABLES = 6
 """GPU types times request classes from which several processes are started by themselves."""
@@ -64,6 +66,8 @@ def allocate(
         table, json, csv, md or html
     """
     fields = read_mapping(fleet)
+    for objectives in _tables(fields, "models", "classes", "slo"):
+        checked_table(objectives)
     if objective is not None:
         fields["objective"] = objective
     return plan(
@@ -148,6 +152,18 @@ def plan(
         page.write_text(fleet_page(found, **curves), encoding="utf-8")
         talk(f"wrote {page}")
     return 0
+
+
+def _tables(value: Any, *names: str) -> Iterator[Mapping[str, Any]]:
+    """Return the tables that lie below these names; lists have one each."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _tables(item, *names)
+    elif isinstance(value, Mapping):
+        if not names:
+            yield value
+        else:
+            yield from _tables(value.get(names[0]), *names[1:])
 
 
 def _workers(fleet: Fleet) -> int:

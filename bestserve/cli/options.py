@@ -12,7 +12,7 @@ from bestserve.cli.flags import Many, Whole, Wholes
 from bestserve.cli.output import announce_compilation, talk
 from bestserve.errors import InputError
 from bestserve.specs.problem import Problem
-from bestserve.specs.slo import SLO
+from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload
 
 WORKLOAD_FIELDS = (
@@ -186,7 +186,7 @@ def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:
 
 
 def _slo(stated: Any, goodput: list[str] | None, flags: dict[str, Any], said: list[str]) -> SLO:
-    base = {} if isinstance(stated, str) else _mapping(stated, "slo")
+    base = {} if isinstance(stated, str) else checked_table(_mapping(stated, "slo"))
     if goodput is not None:
         slo = SLO(" ".join(goodput), **flags)
     elif isinstance(stated, str):

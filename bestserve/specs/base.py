@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -48,7 +48,7 @@ def describe(error: ValidationError, spec: type[BaseModel]) -> str:
             continue  # what was refused is not counted
         if kind == "extra_forbidden":
             near = nearest_names(where, spec.model_fields)
-            hint = f"; nearest: {', '.join(near)}" if near else ""
+            hint = f"; nearest: {', '.join(near)}" if near else _below(where, spec)
             parts.append(f"{where!r} is no field of {spec.__name__}{hint}")
             continue
         message = _NESTED.sub("", item["msg"].removeprefix("Value error, "))
@@ -62,6 +62,15 @@ def describe(error: ValidationError, spec: type[BaseModel]) -> str:
             message += f" (given: {given!r:.60})"
         parts.append(f"{where}: {message}" if where else message)
     return f"{spec.__name__}: " + "; ".join(parts[:3])
+
+
+def _below(name: str, spec: type[BaseModel]) -> str:
+    """Return where a field belongs that stands one level too high, or nothing."""
+    for field, info in spec.model_fields.items():
+        for kind in (info.annotation, *get_args(info.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Spec) and name in kind.model_fields:
+                return f"; it belongs under {field}"
+    return ""
 
 
 _NESTED = re.compile(r"^[A-Z][A-Za-z]+: ")

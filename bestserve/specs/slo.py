@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bestserve.errors import InputError
 from bestserve.models.system import Target
@@ -14,6 +15,9 @@ from bestserve.units import PositiveSeconds, parse_duration
 
 LEAST = 1e-3
 """Objectives below it without a unit are taken for seconds written by mistake [s]."""
+
+MOST = {"ttft": 100.0, "tpot": 5.0, "e2el": 1000.0}
+"""Numbers in a table from which on they are taken for milliseconds written by mistake [s]."""
 
 METRICS = ("ttft", "tpot", "e2el")
 _ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
@@ -44,6 +48,15 @@ class SLO(Spec):
 
     def __init__(self, text: str | None = None, **values: Any) -> None:
         super().__init__(**{**(parse_slo(text) if text is not None else {}), **values})
+
+    @field_validator("ttft", "tpot", "e2el", mode="before")
+    @classmethod
+    def _with_unit(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.strip()[-1:] in ("", *"0123456789."):
+            raise ValueError("names no unit; write it like 500ms, or a number of seconds")
+        return parse_duration(value)
 
     @model_validator(mode="after")
     def _something(self) -> SLO:
@@ -78,6 +91,21 @@ class SLO(Spec):
             f"P{self.percentile_of(m):.6g} {m.upper()} ≤ {getattr(self, m) * 1e3:.6g} ms"
             for m in wanted
         )
+
+
+def checked_table(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return objectives as a file's table has them: numbers in seconds, or text with its unit.
+
+    Raises InputError for numbers so large that they can only be milliseconds.
+    """
+    for metric, most in MOST.items():
+        value = values.get(metric)
+        if isinstance(value, int | float) and value >= most:
+            raise InputError(
+                f'objective {metric} = {value:g} would be seconds; write {metric} = "{value:g}ms" '
+                f'if you mean milliseconds, "{value:g}s" if not'
+            )
+    return dict(values)
 
 
 def parse_slo(text: str) -> dict[str, float]:

@@ -468,3 +468,17 @@ def test_what_comes_closest_is_said_when_nothing_is_feasible(capsys):
     assert code == 3
     assert "a lone request already misses the objective" in err
     assert "above the threshold of 1 ms)" in err.split("\n  ")[0]
+
+
+@pytest.mark.parametrize(("text", "word"), [
+    ("input_len = 1000\n", "belongs under workload"),
+    ("ttft = 0.5\n", "belongs under slo"),
+    ("[slo]\nttft = 500\n", 'write ttft = "500ms"'),
+    ("[slo]\nttft = \"500\"\n", "names no unit"),
+])  # fmt: skip
+def test_slips_in_a_problem_file_are_named(capsys, tmp_path, text, word):
+    file = tmp_path / "problem.toml"
+    file.write_text('model = "meta-llama/Llama-3.1-8B"\nhardware = "h100-sxm"\n' + text)
+    code, out, err = answer(capsys, "rank", "--problem", str(file))
+    assert (code, out) == (2, "")
+    assert word in err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bestserve.errors import InputError
-from bestserve.specs.slo import SLO
+from bestserve.specs.slo import SLO, checked_table
 
 
 def test_vllm_form_is_in_milliseconds():
@@ -38,3 +38,18 @@ def test_nonsense_is_refused_in_one_line(text):
 def test_shares_must_leave_room(values):
     with pytest.raises(InputError):
         SLO("ttft:500", **values)
+
+
+def test_thresholds_are_seconds_or_text_with_a_unit():
+    assert SLO(ttft="500ms", tpot=0.05) == SLO("ttft:500 tpot:50")
+    for text in ("500", "", "5 parsec"):
+        with pytest.raises(InputError):
+            SLO(ttft=text)
+
+
+@pytest.mark.parametrize(("metric", "value"), [("ttft", 500), ("tpot", 50.0), ("e2el", 30_000)])
+def test_milliseconds_in_a_table_are_not_taken_for_seconds(metric, value):
+    with pytest.raises(InputError, match=f'"{value:g}ms"'):
+        checked_table({metric: value})
+    assert checked_table({metric: value / 1e3})
+    assert checked_table({metric: f"{value}s"})
