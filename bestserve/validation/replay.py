@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
-from bestserve.lowering import Lowered
+from bestserve.lowering import Lowered, splitting_doubts
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System
 from bestserve.simulator import SimulationResult, simulate
 from bestserve.specs.calibration import Calibration
@@ -101,6 +101,8 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
             engine=deployment.engine.preset,
             tps={parallelism.tp for _, _, parallelism in deployment.pools},
         )
+    if deployment.disaggregated:
+        notes += splitting_doubts(lowered.problem)
     return Prepared(row, deployment, protocol, lowered, notes)
 
 

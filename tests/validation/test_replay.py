@@ -120,6 +120,8 @@ def test_replay_and_prediction_build_the_same_split_service(make: Make, engine: 
     assert (predicted.prefill_replicas, predicted.decode_replicas) == (2, 1)
     assert predicted.transfer == replayed.transfer
     assert (predicted.prefill.step.a_seq > 0.01) == (engine == "SGLang")
+    said = any("is taken as nothing" in note for note in prepared.notes)
+    assert said == (engine != "SGLang")
 
 
 def test_shared_prefixes_are_cached_as_far_as_they_fit(make: Make) -> None:
