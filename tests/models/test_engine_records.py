@@ -97,6 +97,10 @@ def test_own_file_extends_a_preset(tmp_path: Path) -> None:
     assert mine.a_step == 2e-3
     assert mine.a_seq == load_engine("vllm").a_seq
     assert mine.name == "mine"
+    assert not mine.knows_splitting
+    path.write_text(figure("handover", "15e-3"))
+    assert load_engine(path).handover == 15e-3
+    assert load_engine(path).knows_splitting
 
 
 def test_unknown_names_name_the_nearest() -> None:
