@@ -26,7 +26,7 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.constants import OperatorConstants
 from bestserve.results import Document
-from bestserve.solvers.search import checked_problem
+from bestserve.solvers.search import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 
 Floats = np.ndarray
@@ -173,7 +173,7 @@ def uncertainty(
     chosen = tuple(factors) if factors is not None else default_factors(lowered)
     names = list(strategies or leaders(problem, progress=progress, each=CANDIDATES))
     if not names:
-        raise InfeasibleError("no strategy is feasible, so there is no goodput to be uncertain of")
+        raise InfeasibleError(rank_strategies(problem).why_nothing())
     stands = [operate(lowered, name).rate for name in names]
     order = sorted(range(len(names)), key=lambda i: -stands[i])
     names, stands = [names[i] for i in order], [stands[i] for i in order]

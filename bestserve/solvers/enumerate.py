@@ -82,7 +82,9 @@ def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Reje
                 break
             kept.append(Candidate(role, shape, budget, result.lane, result.lanes_per_instance))
     if not kept and not rejected:
-        why = f"no parallelism fits {p.gpus} GPUs"
+        sizes = ", ".join(map(str, p.tensor_parallel_sizes or ()))
+        asked = f"none of tensor_parallel_sizes {sizes}" if sizes else "no parallelism"
+        why = f"{asked} fits {p.gpus} GPUs"
         rejected.append(Rejected(role, Status.INFEASIBLE_SHAPE, why))
     return kept, rejected
 

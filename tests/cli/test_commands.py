@@ -482,3 +482,14 @@ def test_slips_in_a_problem_file_are_named(capsys, tmp_path, text, word):
     code, out, err = answer(capsys, "rank", "--problem", str(file))
     assert (code, out) == (2, "")
     assert word in err
+
+
+def test_every_command_says_why_nothing_is_feasible(capsys):
+    large = ["--model", "meta-llama/Llama-3.1-405B", "--hardware", "l4", "--gpus", "2"]
+    for command in ("rank", "sensitivity", "uncertainty", "curves"):
+        code, out, err = answer(capsys, command, *large)
+        assert (code, out) == (3, ""), command
+        assert "the weights do not fit" in err, command
+    code, _, err = answer(capsys, "rank", *PROBLEM, "--tensor-parallel-size", "1024")
+    assert code == 3
+    assert "none of tensor_parallel_sizes 1024 fits" in err
