@@ -10,7 +10,7 @@ import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet_answer import allocation, uniform_plans
-from bestserve.lowering import lower
+from bestserve.lowering import Lowered
 from bestserve.solvers.allocation.certificate import Change, marginals, standard_changes
 from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.found import Found, Progress, Status
@@ -215,7 +215,7 @@ def check_curves(fleet: Fleet, *, demands: bool = False) -> None:
         raise InputError("what demand costs needs rates; these classes have shares of a mix")
     for group in fleet.gpus:
         model = fleet.models[0]
-        record = lower(fleet.problem(group, model, model.classes)).hardware
+        record = Lowered(fleet.problem(group, model, model.classes)).hardware
         if group.price_per_hour is None and record.price_per_hour is None:
             raise InputError(f"GPU type {group.label!r} needs price_per_hour for a curve over cost")
 

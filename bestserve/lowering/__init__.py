@@ -7,6 +7,7 @@ from bestserve.lowering.problem import (
     calibration_doubts,
     lower,
     splitting_doubts,
+    unsuited,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "lower",
     "lower_lengths",
     "splitting_doubts",
+    "unsuited",
 ]

@@ -356,7 +356,8 @@ def lower(problem: Problem) -> Lowered:
     _ = lowered.engine
     if problem.step_time is None:
         _ = lowered.model
-        _check_vendor(lowered.engine, lowered.hardware)
+        if reason := unsuited(lowered):
+            raise InputError(reason)
     if problem.calibration is not None:
         from bestserve.catalog.calibration import load_calibration
 
@@ -396,9 +397,12 @@ def splitting_doubts(problem: Problem) -> tuple[str, ...]:
     return (f"what splitting prefill from decode costs {engine.name}'s host is taken as nothing",)
 
 
-def _check_vendor(engine: EngineConstants, hardware: Hardware) -> None:
-    if engine.vendor and hardware.vendor and engine.vendor != hardware.vendor:
-        raise InputError(
-            f"{engine.name} runs on {engine.vendor} GPUs, {hardware.name} is made by "
-            f"{hardware.vendor}; take another engine, e.g. vllm or sglang"
-        )
+def unsuited(lowered: Lowered) -> str:
+    """Return why an engine does not run on a problem's GPUs, or an empty string."""
+    engine, hardware = lowered.engine, lowered.hardware
+    if not (engine.vendor and hardware.vendor) or engine.vendor == hardware.vendor:
+        return ""
+    return (
+        f"{engine.name} runs on {engine.vendor} GPUs, {hardware.name} is made by "
+        f"{hardware.vendor}; take another engine, e.g. vllm or sglang"
+    )

@@ -329,3 +329,15 @@ def test_split_pools_pay_what_splitting_costs_their_engine(engine: str, known: b
                 == pair.transfer.latency
                 == pytest.approx(0.023 if known else 0.003)
             )
+
+
+def test_an_engine_that_does_not_run_on_a_gpu_type_leaves_it_out() -> None:
+    model = LLAMA.model_copy(
+        update={"engine": "tensorrt-llm", "classes": (CHAT,), "tensor_parallel_sizes": (1,)}
+    )
+    gpus = (GpuGroup(hardware="mi300x", count=2), GpuGroup(hardware="h100-sxm", count=2))
+    answer = allocate(Fleet(gpus=gpus, models=(model,)), verify=False, certify=False)
+    assert {pool.gpu for pool in answer.pools} == {"h100-sxm"}
+    assert any("cannot run on mi300x: tensorrt-llm runs on NVIDIA" in n for n in answer.notes)
+    with pytest.raises(InfeasibleError, match="tensorrt-llm runs on NVIDIA GPUs"):
+        allocate(Fleet(gpus=gpus[:1], models=(model,)), verify=False, certify=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bestserve.errors import InputError
-from bestserve.lowering import Lowered, lower
+from bestserve.lowering import Lowered, unsuited
 from bestserve.models.device import Parallelism
 from bestserve.models.memory import memory_plan
 from bestserve.models.system import Lane, Role, Transfer
@@ -72,21 +72,21 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
     Raises InputError, UnknownNameError, DataError as lowering does.
     """
     group, model = fleet.gpus[g], fleet.models[m]
-    lowered = lower(fleet.problem(group, model, model.classes))
+    lowered = Lowered(fleet.problem(group, model, model.classes))
     kv_bytes = _kv_bytes_per_token(lowered)
     transfer = Transfer(
         latency=lowered.transfer_latency,
         seconds_per_token=kv_bytes / bandwidth if bandwidth > 0 else 0.0,
     )
     found: list[Configuration] = []
-    reason = ""
+    reason = unsuited(lowered)
     running = [
         pool
         for d in fleet.deployed
         if (d.gpu, d.model) == (group.label, model.label)
         for pool in d.parsed()
     ]
-    for role in _roles(model, bandwidth):
+    for role in () if reason else _roles(model, bandwidth):
         common = _limits(model, role, lowered)
         mine = [pool for pool in running if pool.role == LETTERS[role]]
         for shape in dict.fromkeys([*shapes(lowered), *(pool.parallelism for pool in mine)]):
@@ -169,7 +169,7 @@ def network(fleet: Fleet, group: GpuGroup) -> float:
     if group.network_bandwidth is not None:
         return group.network_bandwidth
     model = fleet.models[0]
-    return lower(fleet.problem(group, model, model.classes[:1])).device.network_bandwidth
+    return Lowered(fleet.problem(group, model, model.classes[:1])).device.network_bandwidth
 
 
 def slowest_feeds(fleet: Fleet) -> list[float]:
