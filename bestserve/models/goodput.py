@@ -239,7 +239,7 @@ def _search(
         binding = "stability"
     down, up = _interval(tried, low, _slack(found, target, binding))
     apart = math.log(max(low / down, up / low))
-    trust = _verdict(found, target, binding, apart, low)
+    trust = _verdict(found, target, binding, apart)
     return Goodput(
         rate=low * limit,
         low=down * limit,
@@ -265,12 +265,10 @@ def _below(found: Latencies, floor: float) -> Goodput:
     )
 
 
-def _verdict(
-    found: Latencies, target: Target, binding: Binding, apart: float, load: float
-) -> Trust:
+def _verdict(found: Latencies, target: Target, binding: Binding, apart: float) -> Trust:
     """Return whether the rate itself may be trusted.
 
-    apart : log of how far the interval's ends are; load : share of the saturated rate
+    apart : log of how far the interval's ends are
     """
     trust = found.firm
     if found.situation is None:
@@ -279,8 +277,7 @@ def _verdict(
     if target.ttft is not None:
         at = target.attainment if target.joint else target.ttft_percentile
         room = target.ttft / max(found.ttft.quantile(at), 1e-300)
-    apart_decodes = found.situation.served in ("disaggregated", "decode")
-    if not (apart_decodes and binding == "tpot" and room > FAR_TTFT):
+    if not (found.situation.decodes_apart and binding == "tpot" and room > FAR_TTFT):
         trust = trust & found.arrivals
     slack = SLO_SLACK if target.joint else _slack(found, target, binding)
     names: tuple[Literal["ttft", "tpot"], ...] = ()
@@ -294,7 +291,12 @@ def _verdict(
         p = target.attainment if target.joint else getattr(target, f"{binding}_percentile")
         off = TAIL_SHARE * (1 - p)
         spread = math.log(law.quantile(p + off) / max(law.quantile(p - off), 1e-300))
-        sight = Sight(elasticity=apart / slack, spread=spread, tail=p > 0.95, load=load)
+        sight = Sight(
+            elasticity=apart / slack,
+            spread=spread,
+            apart=found.reading.apart(p) if name == "tpot" and found.reading else 0.0,
+            tail=p > 0.95,
+        )
         chance, cause = chance_off(name, found.situation, sight)
         if chance > DOUBTED:
             doubts.append(

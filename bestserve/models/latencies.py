@@ -9,19 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.queues.mixture import Components, cut, mixture
 from bestserve.models.queues.requests import Requests
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import Status
 from bestserve.models.system import Lane
+from bestserve.models.tpot_law import TpotLaw
 from bestserve.models.trust import TRUSTED, Situation, Trust
 
 Floats = NDArray[np.float64]
-
-FEW_PROMPTS = 4.0
-"""Mean prompts met by a decode up to which TPOT is a sum of single stalls: beyond it, three moments
-tell more of the 99th percentile."""
 
 ONE_MESSAGE = 1e-6
 """Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has
@@ -63,7 +59,8 @@ class Latencies:
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
     mean_batch : running sequences per (decode) lane
     trust : may this be used without simulating; firm : its part that holds for a goodput at this
-    rate whatever limits it, arrivals : where TTFT matters; situation : what else a goodput needs
+    rate whatever limits it, arrivals : where TTFT matters; situation, reading : what else a goodput
+    needs to be judged
     """
 
     ttft: Distribution
@@ -78,6 +75,7 @@ class Latencies:
     firm: Trust = TRUSTED
     arrivals: Trust = TRUSTED
     situation: Situation | None = None
+    reading: TpotLaw | None = None
 
     @cached_property
     def e2el(self) -> Distribution:
@@ -119,7 +117,7 @@ def compose(
     mean, variance, third = met.mean, met.variance, met.third
     if d.size == 0:
         zero = Distribution.point(0.0)
-        tpot, classes = zero, None
+        tpot, classes, reading = zero, None, None
     else:
         keep = np.ones_like(d)
         if lane.stream_interval > 1:
@@ -138,19 +136,8 @@ def compose(
             0.0 if lane.stream_interval > 1 else met.low,
             met.high,
         )
-        lumpy = lane.stream_interval == 1 and _few_prompts(requests, met)
-        tpot = (
-            _lumps(requests, met)
-            if lumpy
-            else mixture(
-                requests.class_weight[parts.cls] * parts.share,
-                parts.mean,
-                parts.variance,
-                parts.third,
-                parts.low,
-                parts.high,
-            )
-        )
+        reading = TpotLaw(requests, met, parts, lane.stream_interval == 1)
+        tpot = reading.law()
         classes = OutputClasses(
             steps=d,
             weight=requests.class_weight,
@@ -173,31 +160,7 @@ def compose(
         trust=trust,
         status=Status.OK,
         classes=classes,
-    )
-
-
-def _few_prompts(requests: Requests, met: LaneLatency) -> bool:
-    """Whether the stalls of a decode are those of few prompts."""
-    if met.single is None:
-        return False
-    stalls = requests.class_weight @ (requests.classes * (met.mean - met.calm_mean))
-    return bool(stalls < FEW_PROMPTS * (requests.weight @ met.single))
-
-
-def _lumps(requests: Requests, met: LaneLatency) -> Distribution:
-    """Return the law of TPOT as decode steps and single stalls."""
-    assert met.single is not None
-    d = requests.classes
-    smooth = d**2 * met.calm_variance
-    return lump_mixture(
-        requests.class_weight,
-        d,
-        met.calm_mean,
-        d * (met.mean - met.calm_mean),
-        np.maximum(d**2 * met.variance - smooth, 0.0),
-        smooth,
-        met.single,
-        requests.weight,
+        reading=reading,
     )
 
 

@@ -33,7 +33,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.models.trust import Served, Situation, Trust
+from bestserve.models.trust import Situation, Trust
 
 __all__ = [
     "Latencies",
@@ -53,12 +53,6 @@ Floats = NDArray[np.float64]
 SHARED_EXCESS = 0.5
 """Share of the queueing in TTFT that follows the gaps where prompts share steps with decodes: ad
 hoc, between the errors of all and of none; such answers carry low trust."""
-
-SERVED: dict[str, Served] = {
-    "chunked": "shared",
-    "mixed": "mixed",
-    "prefill_priority": "priority",
-}
 
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
@@ -179,11 +173,9 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         firm=Trust.of(*met.firm, long),
         arrivals=arrivals,
         situation=Situation(
-            served=SERVED[system.lane.policy],
+            decodes_apart=False,
             met=share * requests.d1 * float(requests.class_weight @ met.mean),
             scv=_prompts_alone(engine)[1],
-            large=engine.large_share(),
-            fixed=requests.fixed_prompt,
         ),
     )
 
@@ -323,12 +315,7 @@ def _disaggregated(
         trust=Trust.of(*rest.reasons, *first.reasons) & arrivals,
         firm=Trust.of(*rest.reasons),
         arrivals=arrivals,
-        situation=Situation(
-            served="disaggregated",
-            met=rate * requests.d1 * float(requests.class_weight @ rest.mean),
-            large=prefill.large_share(),
-            fixed=requests.fixed_prompt,
-        ),
+        situation=Situation(decodes_apart=True),
     )
 
 
@@ -348,9 +335,7 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
         mean_batch=0.0,
         trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
         arrivals=Trust.of(*_gap_reasons(scv)),
-        situation=Situation(
-            served="prefill", large=engine.large_share(), fixed=engine.requests.fixed_prompt
-        ),
+        situation=Situation(decodes_apart=True),
         status=Status.OK,
     )
 
@@ -375,5 +360,5 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
         trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
         firm=Trust.of(*found.reasons),
         arrivals=Trust.of(*_gap_reasons(scv)),
-        situation=Situation(served="decode"),
+        situation=Situation(decodes_apart=True),
     )

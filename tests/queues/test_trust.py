@@ -8,35 +8,39 @@ import pytest
 
 from bestserve.models.trust import CAUSES, DOUBTED, Sight, Situation, chance_off
 
-PLAIN = Sight(elasticity=1.0, spread=0.1, tail=False, load=0.5)
+PLAIN = Sight(elasticity=1.0, spread=0.1, apart=0.001, tail=False)
 
 
-@pytest.mark.parametrize("served", ["shared", "mixed", "priority", "disaggregated"])
+@pytest.mark.parametrize("decodes_apart", [False, True])
 @pytest.mark.parametrize("objective", ["ttft", "tpot"])
-def test_plain_settings_are_trusted(objective: str, served: str) -> None:
-    chance, _ = chance_off(objective, Situation(served=served, met=30.0), PLAIN)  # type: ignore[arg-type]
+def test_plain_settings_are_trusted(objective: str, decodes_apart: bool) -> None:
+    plain = Situation(decodes_apart=decodes_apart, met=30.0)
+    chance, _ = chance_off(objective, plain, PLAIN)  # type: ignore[arg-type]
     assert 0 < chance < DOUBTED
 
 
-@pytest.mark.parametrize("objective", ["ttft", "tpot"])
-def test_chance_grows_with_what_makes_models_worse(objective: str) -> None:
-    calm = Situation(served="mixed", met=30.0, scv=0.2)
-    least, _ = chance_off(objective, calm, PLAIN)  # type: ignore[arg-type]
-    worse = [
-        (replace(calm, met=0.3), PLAIN),
-        (replace(calm, large=0.4), PLAIN),
-        (calm, replace(PLAIN, tail=True)),
-        (calm, replace(PLAIN, elasticity=12.0)),
+def test_chance_grows_with_what_makes_models_worse() -> None:
+    shared = Situation(decodes_apart=False, met=30.0, scv=0.2)
+    apart = Situation(decodes_apart=True)
+    cases = [
+        ("ttft", shared, shared, replace(PLAIN, tail=True)),
+        ("ttft", shared, shared, replace(PLAIN, elasticity=12.0)),
+        ("tpot", apart, apart, replace(PLAIN, elasticity=12.0)),
+        ("tpot", shared, shared, replace(PLAIN, tail=True)),
+        ("tpot", shared, shared, replace(PLAIN, apart=0.1)),
+        ("tpot", shared, replace(shared, met=0.3), PLAIN),
+        ("tpot", shared, replace(shared, scv=1.0), PLAIN),
     ]
-    for situation, sight in worse:
+    for objective, calm, situation, sight in cases:
+        least, _ = chance_off(objective, calm, PLAIN)  # type: ignore[arg-type]
         chance, cause = chance_off(objective, situation, sight)  # type: ignore[arg-type]
         assert chance > least
         assert cause in CAUSES.values()
 
 
 def test_cause_names_the_largest_contribution() -> None:
-    few = Situation(served="shared", met=0.1)
+    few = Situation(decodes_apart=False, met=0.1)
     assert chance_off("tpot", few, PLAIN)[1] == "few prompts decide TPOT"
     flat = replace(PLAIN, elasticity=20.0, spread=0.5)
-    served = Situation(served="disaggregated")
+    served = Situation(decodes_apart=True)
     assert chance_off("tpot", served, flat)[1] == "latency hardly depends on the rate"

@@ -11,7 +11,7 @@ from bestserve.models.queues import bulk_loops as loops
 
 Floats = NDArray[np.float64]
 
-TIME_POINTS = 640
+TIME_POINTS = 1600
 
 
 @njit(cache=True)
