@@ -10,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.lane_arrivals import (
+    arrival_reasons,
+    decoding_gaps,
+    gap_reasons,
+    lane_scv,
+    prefill_gaps,
+)
 from bestserve.models.latencies import Latencies, OutputClasses, compose, unstable
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
@@ -19,17 +26,17 @@ from bestserve.models.schedulers import (
     mixed,
     prefill_pool,
     prefill_priority,
+    slow_rates,
     tandem,
+    uneven,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import rescale_excess
 from bestserve.models.status import Status
 from bestserve.models.system import (
-    Arrivals,
     Collocated,
     Disaggregated,
     Lane,
-    Routing,
     System,
     Transfer,
 )
@@ -51,8 +58,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 SHARED_EXCESS = 0.5
-"""Share of the queueing in TTFT that follows the gaps where prompts share steps with decodes: ad
-hoc, between the errors of all and of none; such answers carry low trust."""
+"""Share of the queueing in TTFT that follows the gaps where prompts go first: ad hoc, between the
+errors of all and of none; such answers carry low trust."""
 
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
@@ -131,36 +138,18 @@ def _engine(lane: Lane, key: _ById) -> Engine:
     return Engine.of(lane, key.requests)
 
 
-def lane_scv(arrivals: Arrivals, routing: Routing, replicas: int) -> float:
-    """Return the squared CV of the gaps at one of `replicas` lanes [1].
-
-    Random routing thins the stream, 1 + (c² − 1)/k; taking turns sums k gaps, c²/k, and so, nearly,
-    does sending each request to the least busy lane.
-    """
-    scv = arrivals.scv
-    if arrivals.kind == "trace" and arrivals.times.size > 2:
-        gaps = np.diff(arrivals.times)
-        scv = float(gaps.var() / max(gaps.mean() ** 2, 1e-300))
-    if routing == "random":
-        return 1.0 + (scv - 1.0) / replicas
-    return scv / replicas
-
-
 def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:
     engine = engine_of(system.lane, requests)
-    capacity, evaluate = POLICIES[system.lane.policy]
     if engine.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     share = rate / system.replicas
     scv = lane_scv(system.arrivals, system.routing, system.replicas)
-    met = evaluate(engine, share, scv)
+    met = _lane(system, engine, share, scv)
     if met is None:
-        limit = capacity(engine) * system.replicas
+        limit = POLICIES[system.lane.policy][0](engine) * system.replicas
         return unstable(rate, limit, Status.UNSTABLE)
-    if scv != 1.0:
-        met = _reshape(engine, met, share, scv)
     long = _prompt_reason(engine, met)
-    arrivals = Trust.of(*_arrival_reasons(system.arrivals, system.routing, scv))
+    arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, scv))
     return compose(
         requests,
         system.lane,
@@ -178,6 +167,34 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
             scv=_prompts_alone(engine)[1],
         ),
     )
+
+
+def _lane(system: Collocated, engine: Engine, rate: float, scv: float) -> LaneLatency | None:
+    """Return the latencies of one lane at its `rate` [1/s], or `None` when it is not stable.
+
+    scv : squared CV of its gaps
+    """
+    policy, arrivals = system.lane.policy, system.arrivals
+    capacity, evaluate = POLICIES[policy]
+    if policy == "prefill_priority":
+        met = evaluate(engine, rate, scv)
+        if met is None or scv == 1.0:
+            return met
+        gaps = decoding_gaps(arrivals, system.routing, system.replicas)
+        found = uneven.priority_latency(engine, met, rate, gaps)
+        return _reshape(engine, met, rate, scv) if found is None else found
+    split = policy == "chunked"
+    if arrivals.kind == "mmpp":
+        phases = slow_rates.Phases(arrivals.rates, arrivals.stays)
+        limit = capacity(engine)
+        return slow_rates.slow_latency(
+            engine, rate, phases, limit, split, lambda at: evaluate(engine, at, 1.0)
+        )
+    met = evaluate(engine, rate, 1.0)
+    gaps = decoding_gaps(arrivals, system.routing, system.replicas)
+    if met is None or gaps.poisson:
+        return met
+    return uneven.shared_latency(engine, met, rate, gaps, split)
 
 
 def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
@@ -207,23 +224,6 @@ def _reshape(engine: Engine, met: LaneLatency, rate: float, scv: float) -> LaneL
     work = alone * (max(met.stall, 0.02) / (rate * mean))
     ttft = rescale_excess(met.ttft, floor, work, r.weight, rate, scv, SHARED_EXCESS)
     return replace(met, ttft=ttft)
-
-
-def _arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[str, ...]:
-    reasons = []
-    if arrivals.kind in ("mmpp", "trace"):
-        reasons.append(
-            f"arrivals of kind {arrivals.kind!r} are reduced to the spread of their gaps"
-        )
-    if routing in ("least_outstanding", "power_of_two", "least_kv"):
-        reasons.append(f"routing {routing!r} depends on the state of the lanes")
-    return (*reasons, *_gap_reasons(scv))
-
-
-def _gap_reasons(scv: float) -> tuple[str, ...]:
-    if abs(scv - 1.0) > 0.05:
-        return ("gaps between arrivals at a lane are far from exponential",)
-    return ()
 
 
 def _closed(system: System, requests: Requests) -> Latencies:
@@ -295,15 +295,15 @@ def _disaggregated(
     if decode.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
-    scv_p = lane_scv(system.arrivals, system.routing, k_p)
+    gaps = prefill_gaps(system.arrivals, system.routing, k_p)
     scv_d = lane_scv(system.arrivals, system.routing, k_d)
     moved = tandem.transfer_moments(system.transfer, requests, rate / k_p)
     balanced = system.routing == "least_outstanding" and system.arrivals.scv == 1.0
-    first = prefill_pool.evaluate(prefill, rate / k_p, scv_p, k_p if balanced else 1)
+    first = _prefill(prefill, rate / k_p, gaps, k_p if balanced else 1)
     rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit, Status.UNSTABLE)
-    arrivals = Trust.of(*_arrival_reasons(system.arrivals, system.routing, scv_p))
+    arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, gaps.at_lane))
     return compose(
         requests,
         system.decode,
@@ -319,9 +319,27 @@ def _disaggregated(
     )
 
 
+def _prefill(
+    engine: Engine,
+    rate: float,
+    gaps: uneven.Gaps,
+    servers: int = 1,
+) -> prefill_pool.PrefillLatency | None:
+    """Return TTFT of one prefill lane at its `rate` [1/s], or `None` when it is not stable.
+
+    servers : lanes with one queue, as in `prefill_pool.evaluate`
+    """
+    if gaps.poisson or prefill_pool.tables(engine).single:
+        return prefill_pool.evaluate(engine, rate, gaps.at_lane, servers)
+    found = prefill_pool.evaluate(engine, rate)
+    if found is None:
+        return None
+    return replace(found, ttft=uneven.prefill_ttft(engine, found.ttft, rate, gaps))
+
+
 def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
     """Return the latencies of one prefill lane by itself: TTFT only, TPOT 0."""
-    found = prefill_pool.evaluate(engine, rate, scv)
+    found = _prefill(engine, rate, uneven.Gaps(scv=scv, lanes=1))
     limit = prefill_pool.capacity(engine)
     if found is None:
         return unstable(rate, limit, Status.UNSTABLE)
@@ -333,8 +351,8 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
-        arrivals=Trust.of(*_gap_reasons(scv)),
+        trust=Trust.of(*found.reasons, *gap_reasons(scv)),
+        arrivals=Trust.of(*gap_reasons(scv)),
         situation=Situation(decodes_apart=True),
         status=Status.OK,
     )
@@ -357,8 +375,8 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
         rate=rate,
         limit=limit,
         utilisation=found.busy,
-        trust=Trust.of(*found.reasons, *_gap_reasons(scv)),
+        trust=Trust.of(*found.reasons, *gap_reasons(scv)),
         firm=Trust.of(*found.reasons),
-        arrivals=Trust.of(*_gap_reasons(scv)),
+        arrivals=Trust.of(*gap_reasons(scv)),
         situation=Situation(decodes_apart=True),
     )
