@@ -101,7 +101,7 @@ def test_poisson_stream_gives_the_poisson_chain(budget: float, idle: float, rate
     tokens = np.array([500.0, 1000.0, 2000.0])
     law = Prompts.of(tokens, np.array([0.3, 0.5, 0.2]))
     known = bulk_wait(server(budget, idle, tokens), rate, law, with_steps=idle < 1)
-    found = phase_wait(server(budget, idle, tokens), rate, law, poisson())
+    found = phase_wait(server(budget, idle, tokens), rate, law, poisson(), points=64)
     assert known is not None
     assert found.ttft.mean == pytest.approx(known.ttft.mean, rel=0.01)
     assert found.ttft.variance == pytest.approx(known.ttft.variance, rel=0.03)

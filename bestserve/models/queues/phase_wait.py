@@ -20,7 +20,7 @@ from bestserve.models.queues.level import Level
 from bestserve.models.queues.phase_chain import PhaseChain, PhaseFlow
 from bestserve.models.queues.streams import Stream
 
-POINTS = 64
+POINTS = 48
 """States kept per phase; answers are used as ratios, in which most of the grid's error cancels."""
 
 BINS = 4
