@@ -12,7 +12,7 @@ from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.queues.mgk import allen_cunneen, erlang_c, mgk_wait
-from bestserve.models.queues.mixture import component_cdf, mixture
+from bestserve.models.queues.mixture import component_cdf, cut, mixture
 from bestserve.models.queues.occupancy import occupancy
 from bestserve.models.queues.packing import packed_tokens
 
@@ -180,6 +180,17 @@ def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
     m = mean - 1.0
     size = m * (1 - m) / spread**2 - 1
     assert found == pytest.approx(betainc(m * size, (1 - m) * size, x - 1.0), abs=1e-8)
+
+
+@pytest.mark.parametrize("calm", [0.0, 0.4, 1.0])
+def test_calm_requests_set_apart_keep_the_moments_of_their_class(calm: float) -> None:
+    whole = (np.array([v]) for v in (0.05, 4e-4, 6e-6))
+    alone = (np.array([v]) for v in (calm, 0.03, 1e-6))
+    parts = cut(*whole, *alone, 0.01, math.inf)
+    assert parts.share.size == (2 if calm == 0.4 else 1)
+    assert parts.share.sum() == pytest.approx(1.0)
+    assert parts.share @ parts.mean == pytest.approx(0.05)
+    assert parts.share @ (parts.variance + (parts.mean - 0.05) ** 2) == pytest.approx(4e-4)
 
 
 def test_mixture_keeps_mean_and_percentiles() -> None:

@@ -275,10 +275,10 @@ def cut_class(
 ) -> tuple[float, float, float, float]:
     """Return share, mean, variance and third moment of what is left of a class without `calm`.
 
-    A class whose moments leave the others no spread, or with few calm requests, is not cut: its
-    share is 1.
+    A class whose moments leave the others no spread, with few calm requests or none but those, is
+    not cut: its share is 1.
     """
-    if calm <= 0.05 or calm_mean >= mean:
+    if not 0.05 < calm < 1.0 or calm_mean >= mean:
         return 1.0, mean, variance, third
     rest = 1.0 - calm
     m = (mean - calm * calm_mean) / rest
