@@ -40,15 +40,35 @@ class PhaseWait:
     """What arrivals with memory meet.
 
     ttft : arrival to the end of the step that takes its last token; steps : that follow a first
-    token; phase : law of the phase when a request's last step starts [p]; times, share : steps of
-    the chain and their law [m; s, 1]
+    token; calm : chance that the step after a first token has no prompt, by the phase in which it
+    starts [p]; times, share : steps of the chain and their law [m; s, 1]
+    moves, away, pull : of the phase, in steps: generator [p, p], where it is after a first token
+    summed over later steps [p], and step time by phase less its mean [p, s]
     """
 
     ttft: Distribution
     steps: StepLaw
-    phase: Floats
+    calm: Floats
     times: Floats
     share: Floats
+    moves: Floats
+    away: Floats
+    pull: Floats
+
+    def excess_of(self, steps: Floats) -> Floats:
+        """Return by how much the first steps after a first token exceed the mean step [c, s].
+
+        Phases that last long are followed over the steps of a request; the rest, which the
+        waiting tokens forget soon, falls as in `StepLaw`.
+        """
+        from scipy.linalg import expm
+
+        if steps.size == 0:
+            return steps
+        later = expm(steps[:, None, None] * self.moves) @ self.pull
+        fast = self.steps.excess - float(self.away @ self.pull)
+        fall = 1.0 - self.steps.decay**steps
+        return np.asarray(fast * fall + self.away @ self.pull - later @ self.away)
 
 
 def phase_wait(
@@ -130,9 +150,10 @@ class _Tagged:
         return PhaseWait(
             ttft=self.hist.distribution(),
             steps=self._step_law(),
-            phase=self.final.sum(axis=0) / self.final.sum(),
+            calm=self.final.ravel() @ self.flow.matrix[:, : chain.p] / self.final.sum(),
             times=chain.f,
             share=self.flow.law.sum(axis=1),
+            **self._phase_law(),
         )
 
     def _idle(self) -> None:
@@ -268,6 +289,20 @@ class _Tagged:
             done = np.interp(np.minimum(fill, full), self.knots, chain.last)
             self.hist.add(share[None, :], start + done, width)
             self._finish(fill, share, law)
+
+    def _phase_law(self) -> dict[str, Floats]:
+        """Return how the phase moves by step, is away after a first token, and pulls steps."""
+        from scipy.linalg import expm
+
+        chain, law = self.chain, self.flow.law
+        still = chain.stream.phases
+        moves = (chain.silent + chain.arriving) * self.flow.tau
+        pull = chain.f @ law / np.maximum(law.sum(axis=0), 1e-300)
+        step = expm(moves)
+        start = self.final.sum(axis=0) / self.final.sum() - still
+        core = np.eye(chain.p) - step + np.outer(np.ones(chain.p), still)
+        away = np.linalg.solve(core.T, start @ step)
+        return {"moves": moves, "away": away, "pull": pull - float(still @ pull)}
 
     def _step_law(self) -> StepLaw:
         """Return the moments of step sums after a first token, from Poisson's equation."""

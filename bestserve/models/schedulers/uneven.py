@@ -207,14 +207,14 @@ class _Side:
         total, slope = at_classes(r, noise)
         _, slope_alone = at_classes(r, alone)
         lag = (slope - noise[1] / r.width) - (slope_alone - alone[1] / r.width)
-        mean = tau / feedback + steps.excess_of(d) / d + np.maximum(lag, 0.0) / (2 * tau) / d
+        mean = tau / feedback + wait.excess_of(d) / d + np.maximum(lag, 0.0) / (2 * tau) / d
         # what came with a request, or before it in the same burst, runs beside it
         mean = mean + long * own * r.overlap / d / feedback / (1 - sigma)
         return cls(
             ttft=wait.ttft,
             mean=mean,
             variance=_variance(steps, total, slope, d, tau),
-            calm=steps.calm * _quiet(stream, wait.phase, rate * server.vacation * (d - 1)),
+            calm=_quiet(stream, wait.calm, rate * server.vacation * (d - 1)),
             running=n,
             times=wait.times,
             share=wait.share,
@@ -231,7 +231,7 @@ def _level(gaps: Gaps, plain: _Side, lane: SharedLane, rate: float, sigma: float
 
 
 def _quiet(stream: Stream, phase: Floats, gaps: Floats) -> Floats:
-    """Return the chance of no arrival during `gaps` mean gaps, from the law of the phase [c]."""
+    """Return the chance of no arrival during `gaps` mean gaps, from masses of phases [c]."""
     from scipy.linalg import expm
 
     if gaps.size == 0:
