@@ -101,21 +101,16 @@ class Tagged:
             waiting = np.concatenate((waiting, behind))
             weights = np.concatenate((weights, full.weights))
             lengths = np.concatenate((lengths, full.lengths))
-        np.maximum(waiting, 0.0, out=waiting)
-        fits = waiting[:, : m + 1]
-        inside = fits.sum(axis=1)
-        if m == top:
-            # the budget never binds: what the grid does not reach stays in its last state
-            fits[:, m] += np.maximum(1.0 - inside, 0.0)
-            inside = np.maximum(inside, 1.0)
-        mass = fits * weights[:, None]
-        hist.add(mass, f_done, lengths * chain.server.spread)
-        by_size = mass.sum(axis=0)
+        # where the budget never binds, what the grid does not reach stays in its last state
+        by_size, inside, *added = loops.fitting(
+            hist.slope, hist.h, waiting, weights, f_done, lengths * chain.server.spread, m == top
+        )
+        hist.note(*added)
         final[: m + 1] += by_size
         over = (1.0 - np.minimum(inside, 1.0)) * weights
         queued = float(over.sum())
         if queued > 1e-9:
-            beyond = weights @ waiting[:, m + 1 :]
+            beyond = weights @ np.maximum(waiting[:, m + 1 :], 0.0)
             plain = over[: merged.shape[0]] > 1e-9
             groups = _merged(*(a[: plain.size][plain] for a in (weights, lengths, inside)))
             full_ones = (a[plain.size :] for a in (weights, lengths, inside))
@@ -249,7 +244,9 @@ class Tagged:
             apart = chain.f - chain.step_time[chain.m + 1 :, None]
             weight = law[chain.m + 1 :]
             r0 += float(weight @ (chain.taken * apart**2).sum(axis=1))
-            one, all_later = covered(chain.taken, weight, chain.arrived, chain.m, apart, noise, h)
+            one, all_later = covered(
+                chain.taken, weight, chain.blend, chain.laws, chain.m, apart, noise, h
+            )
             r1, beyond = r1 + one, beyond + all_later
         decay = min(max(1.0 - r1 / beyond, 0.0), 0.98) if beyond > 1e-12 * r0 else 0.0
         spread = float(final @ (matrix @ h**2)) - excess**2

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from bestserve.models.queues import bulk_loops as loops
@@ -136,8 +137,9 @@ class Chain:
         matrix = np.empty((top + 1, top + 1))
         ratio = 0.0
         if self.whole:
-            self.arrived = self.blend @ laws[:-1, : top + 1]
-            matrix[: m + 1] = self.arrived[: m + 1]
+            self.laws = laws[:-1, : top + 1]
+            arrived = self.blend @ self.laws
+            matrix[: m + 1] = arrived[: m + 1]
         else:
             np.matmul(self.blend, laws[:-1, : top + 1], out=matrix[: m + 1])
         if top > m:
@@ -149,7 +151,7 @@ class Chain:
                 walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
                 down += 1
             if self.whole:
-                rows(matrix, self.taken, self.arrived, m)
+                rows(matrix, self.taken, arrived, m)
             else:
                 loops.walk_rows(matrix, walk, m, down)
             if not self.whole and part > 1e-9 and down == m + 1:
@@ -190,7 +192,11 @@ class Chain:
         factors = -matrix[1:, 1:]
         factors.flat[:: top + 1] += 1.0
         loops.eliminate(factors, self.low)
-        visits = np.maximum(loops.solve_rows(factors, self.low, sources[1:]), 0.0)
+        # nothing follows a vacation of no time, nor restarts where nothing decodes
+        needed = np.array((float(self.collects[0]) > 0.0, True, server.shared))
+        visits = np.zeros((top, 3))
+        found = loops.solve_rows(factors, self.low, sources[1:, needed])
+        visits[:, needed] = np.maximum(found, 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
         after = visits[:, 0]
         count = 1.0 + float(after.sum())
@@ -227,6 +233,7 @@ def chebyshev(longest: float, rate: float) -> Floats:
     return longest / 2 * (1.0 - np.cos(np.pi * (np.arange(count) + 0.5) / count))
 
 
+@njit(cache=True, error_model="numpy")
 def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
     """Return barycentric weights [m, k] that interpolate from `chebyshev` nodes to `durations`.
 
@@ -234,12 +241,19 @@ def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
     >>> bool(np.allclose(blend(nodes, 0.05, at) @ np.exp(-100 * nodes), np.exp(-100 * at)))
     True
     """
-    weight = np.sin(np.pi * (np.arange(nodes.size) + 0.5) / nodes.size)
-    weight[1::2] *= -1
-    gap = durations[:, None] - nodes
-    gap[gap == 0.0] = 1e-12 * longest
-    share = weight / gap
-    return np.asarray(share / share.sum(axis=1, keepdims=True))
+    count = nodes.size
+    share = np.empty((durations.size, count))
+    weight = np.sin(np.pi * (np.arange(count) + 0.5) / count)
+    weight[1::2] *= -1.0
+    for i in range(durations.size):
+        total = 0.0
+        for k in range(count):
+            gap = durations[i] - nodes[k]
+            share[i, k] = weight[k] / (gap if gap != 0.0 else 1e-12 * longest)
+            total += share[i, k]
+        for k in range(count):
+            share[i, k] /= total
+    return share
 
 
 def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tuple[float, int]:

@@ -142,24 +142,29 @@ def tail_ratio(pmf: Floats, jumps: float, full: float) -> float:
 
 
 @njit(cache=True)
-def _ramp(slope: Floats, per_h: float, mass: float, start: float, width: float) -> None:
-    """Spread `mass` evenly over [start, start + width], as second difference; in cells."""
+def _spread(slope: Floats, density: float, start: float, width: float) -> None:
+    """Add a step of `density` over [start, start + width], as second difference; in cells."""
     last = slope.size - 2.0
+    left = min(max(start, 0.0), last)
+    right = min(max(start + width, 0.0), last)
+    i, j = int(left), int(right)
+    part = density * (left - i)
+    slope[i] += density - part
+    slope[i + 1] += part
+    part = density * (right - j)
+    slope[j] -= density - part
+    slope[j + 1] -= part
+
+
+@njit(cache=True)
+def _ramp(slope: Floats, per_h: float, mass: float, start: float, width: float) -> None:
+    """Spread `mass` evenly over [start, start + width] [s], but over a cell at least."""
     start *= per_h
     width *= per_h
     if width < 1.0:
         start -= (1.0 - width) / 2
         width = 1.0
-    rate = mass / width * per_h
-    left = min(max(start, 0.0), last)
-    right = min(max(start + width, 0.0), last)
-    i, j = int(left), int(right)
-    part = rate * (left - i)
-    slope[i] += rate - part
-    slope[i + 1] += part
-    part = rate * (right - j)
-    slope[j] -= rate - part
-    slope[j + 1] -= part
+    _spread(slope, mass / width * per_h, start, width)
 
 
 @njit(cache=True)
@@ -176,6 +181,46 @@ def add_ramps(
                 total += mass[r, c]
                 moment += mass[r, c] * (start[c] + width[r] / 2)
     return total, moment
+
+
+@njit(cache=True)
+def fitting(
+    slope: Floats,
+    h: float,
+    waiting: Floats,
+    weights: Floats,
+    time: Floats,
+    width: Floats,
+    unbound: bool,
+) -> tuple[Floats, Floats, float, float]:
+    """Add arrivals that all fit the next step; return their law by its size, and the rest.
+
+    waiting : law of who waits at the next step, per met step [r, states], negative rounding
+    included; weights : of the met steps; time : of the next step by its size [sizes, s], width : of
+    the met step [r, s]; unbound : whether the last size stands for all that the grid does not reach
+
+    Returns masses by size, chance that all fit per met step [r], mass added and its moment [s].
+    """
+    sizes = time.size
+    by_size, inside = np.zeros(sizes), np.zeros(weights.size)
+    total = 0.0
+    moment = 0.0
+    for r in range(weights.size):
+        for c in range(sizes):
+            inside[r] += max(waiting[r, c], 0.0)
+        for c in range(sizes):
+            chance = max(waiting[r, c], 0.0)
+            if unbound and c == sizes - 1:
+                chance += max(1.0 - inside[r], 0.0)
+            mass = chance * weights[r]
+            if mass > 0.0:
+                by_size[c] += mass
+                total += mass
+                moment += mass * (time[c] + width[r] / 2)
+                _ramp(slope, 1.0 / h, mass, time[c], width[r])
+        if unbound:
+            inside[r] = max(inside[r], 1.0)
+    return by_size, inside, total, moment
 
 
 @njit(cache=True)
@@ -332,42 +377,59 @@ def queued(
         for c in range(beyond.size):
             final[m + 1 + c] += beyond[c] * total / mass
 
-    kinds = sizes.size + 2
-    chance, extra = np.empty(kinds), np.empty(kinds)
-    done, state = np.empty(kinds), np.empty(kinds)
-    for c in range(m + 1, ahead.shape[1]):
+    per_h = 1.0 / h
+    count = sizes.size
+    done, state = np.empty(count + 1), np.empty(count + 1)
+    # chance that nobody arrives behind: of the time before each cell, times that of each row
+    calm = np.exp(-rate * (left + width / 2))
+    first, broad = left * per_h, width * per_h
+    end = m + 1
+    for r in range(rows):
+        if broad[r] < 1.0:
+            first[r] -= (1.0 - broad[r]) / 2
+            broad[r] = 1.0
+        c = ahead.shape[1]
+        while c > end and ahead[r, c - 1] * portion[r] < 1e-9:
+            c -= 1
+        end = c
+    for c in range(m + 1, end):
         rest, own = remain[c], lone[c]
-        for k in range(kinds - 1):
+        for k in range(count + 1):
             size = sizes[k - 1] if k > 0 else 0.0
             if not cut and rest + size > m:
                 size = 0.0
-            done[k], state[k] = _last_step(rest + size, full, last), 0.0
+            done[k], state[k] = before[c] + _last_step(rest + size, full, last), 0.0
+        quiet = math.exp(-rate * before[c])
         for r in range(rows):
             mass = ahead[r, c] * portion[r]
             if mass < 1e-9:
                 continue
-            start = left[r] + before[c]
+            middle = left[r] + width[r] / 2
+            density = per_h / broad[r]
             if own > 0.0:
-                end = start + done[0]
-                _ramp(slope, 1.0 / h, mass * own, end, width[r])
+                _spread(slope, mass * own * density, first[r] + done[0] * per_h, broad[r])
                 total += mass * own
-                moment += mass * own * (end + width[r] / 2)
+                moment += mass * own * (middle + done[0])
                 finish(final, float(c), mass * own)
                 mass *= 1.0 - own
-            behind(rate * (start + width[r] / 2), prompt_cells, sizes, chance, extra)
-            done[kinds - 1] = _last_step(rest + extra[kinds - 1], full, last)
-            finish(final, rest + extra[kinds - 1], mass * chance[kinds - 1])
-            for k in range(kinds):
-                part = mass * chance[k]
-                if k < kinds - 1:
-                    state[k] += part
-                end = start + done[k]
-                _ramp(slope, 1.0 / h, part, end, width[r])
-                total += part
-                moment += part * (end + width[r] / 2)
-        finish(final, rest, state[0])
-        for k in range(1, kinds - 1):
-            finish(final, rest + sizes[k - 1], state[k])
+            arrivals = rate * (middle + before[c])
+            none = quiet * calm[r]
+            one = arrivals * none
+            several = max(1.0 - none - one, 0.0)
+            extra = (arrivals - one) * prompt_cells / max(several, 1e-12)
+            late = before[c] + _last_step(rest + extra, full, last)
+            finish(final, rest + extra, mass * several)
+            _spread(slope, mass * several * density, first[r] + late * per_h, broad[r])
+            time = several * late
+            for k in range(count + 1):
+                part = one / count if k > 0 else none
+                state[k] += mass * part
+                time += part * done[k]
+                _spread(slope, mass * part * density, first[r] + done[k] * per_h, broad[r])
+            total += mass
+            moment += mass * (middle + time)
+        for k in range(count + 1):
+            finish(final, rest + (sizes[k - 1] if k > 0 else 0.0), state[k])
     return total, moment
 
 

@@ -65,13 +65,16 @@ def _taken(f: Floats, g: Floats, renewals: Floats, m: int) -> Floats:
         for y in range(x + 1):
             starts[x] += g[y] * renewals[x - y]
     law = np.zeros((top - m, top + 1))
+    # a prompt of y cells from x on, in front of `cells` in all, ends beyond the budget if y > m − x
+    for cells in range(1, top + 1):
+        crossed = 0.0
+        for y in range(cells, 0, -1):
+            crossed += f[y] * renewals[cells - y]
+            x = m + 1 - y
+            if 0 <= x <= top - cells:
+                law[cells + x - m - 1, max(x, 1)] += starts[x] * crossed
     for row in range(top - m):
         v = m + 1 + row
-        for x in range(m + 1):
-            crossed = 0.0
-            for y in range(m - x + 1, v - x + 1):
-                crossed += f[y] * renewals[v - x - y]
-            law[row, max(x, 1)] += starts[x] * crossed
         for y in range(m + 1, v + 1):
             law[row, y] += g[y] * renewals[v - y]
         total = law[row].sum()
@@ -106,28 +109,39 @@ def rows(matrix: Floats, law: Floats, arrived: Floats, m: int) -> None:
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 def covered(
-    law: Floats, weight: Floats, arrived: Floats, m: int, noise: Floats, one: Floats, other: Floats
+    law: Floats,
+    weight: Floats,
+    blend: Floats,
+    laws: Floats,
+    m: int,
+    noise: Floats,
+    one: Floats,
+    other: Floats,
 ) -> tuple[float, float]:
     """Return Σ_v weight_v Σ_x P(x | v) noise_x E[g(v − x + arrivals)] of g = one and g = other.
 
+    blend, laws : of the cells that arrive in a step of x cells, blend[x] @ laws [x, k; k, cells];
     noise : per number of cells taken, less its mean given v … [top − m, top + 1]; one, other :
     functions of the next state [states]
     """
-    size = one.size
-    total, total_other = 0.0, 0.0
+    size, count = one.size, laws.shape[0]
+    left = np.zeros((size, count))
     for row in range(law.shape[0]):
         v = m + 1 + row
         for x in range(1, v + 1):
             p = law[row, x] * weight[row]
             if p > 1e-10:
-                p *= noise[row, x]
-                value, value_other = 0.0, 0.0
-                first = v - x
-                for j in range(size - first):
-                    value += arrived[x, j] * one[first + j]
-                    value_other += arrived[x, j] * other[first + j]
-                total += p * value
-                total_other += p * value_other
+                for k in range(count):
+                    left[v - x, k] += p * noise[row, x] * blend[x, k]
+    total, total_other = 0.0, 0.0
+    for first in range(size):
+        for k in range(count):
+            value, value_other = 0.0, 0.0
+            for j in range(size - first):
+                value += laws[k, j] * one[first + j]
+                value_other += laws[k, j] * other[first + j]
+            total += left[first, k] * value
+            total_other += left[first, k] * value_other
     return total, total_other
 
 
