@@ -33,7 +33,8 @@ class PrefillFirst:
 
     capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]; lone : time of
     each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost
-    single : whether a step holds one prompt
+    single : whether a step holds one prompt; most : share of the time that prompts take at
+    saturation, when as many wait as slots fall free
     """
 
     capacity: float
@@ -44,6 +45,7 @@ class PrefillFirst:
     s3: float
     work: Prompts
     single: bool
+    most: float
 
 
 @lru_cache(maxsize=512)
@@ -53,8 +55,10 @@ def tables(engine: Engine) -> PrefillFirst:
     packed = packed_tokens(r.prompt, r.weight, engine.budget)
     lone = engine.prompt_times(0.0, False, engine.budget)
     s1, s2, s3 = (float(r.weight @ lone**p) for p in (1, 2, 3))
+    limit = _capacity(engine, packed, lone)
+    decode = decode_limit(engine.slots, r.d1, float(engine.decode_times[-1])) if limit else np.inf
     return PrefillFirst(
-        capacity=_capacity(engine, packed, lone),
+        capacity=limit,
         packed=packed,
         lone=lone,
         s1=s1,
@@ -62,6 +66,7 @@ def tables(engine: Engine) -> PrefillFirst:
         s3=s3,
         work=Prompts.of(engine.work_tokens(packed), r.weight),
         single=packed < SINGLE * r.p1,
+        most=min(1.0 - limit / decode, 0.99),
     )
 
 
@@ -100,7 +105,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
     if not lane.single:
         if pace is None:
             return None
-        sigma = min(pace.busy, 0.99)
+        sigma = min(pace.busy, lane.most)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     if lane.single:
         met = _one_at_a_time(engine, lane.lone, rate, state)
@@ -108,10 +113,8 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
         met = bulk_wait(_server(engine, state), rate, lane.work)
     if met is None:
         return None
-    sigma = min(met.busy, 0.99)
+    sigma = min(met.busy, lane.most)
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    if state.load >= 1.0:
-        return None
     moments = [lane.s1, lane.s2, lane.s3]
     return _assemble(engine, rate, lane.capacity, state, met, sigma, moments, max(scv, 1.0))
 
