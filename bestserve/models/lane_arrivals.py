@@ -46,6 +46,8 @@ def arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[s
         reasons.append("arrivals of kind 'trace' are reduced to the spread of their gaps")
     if arrivals.kind == "mmpp":
         reasons.append("arrivals of kind 'mmpp' are reduced to a fluid, or to their mean rate")
+    if arrivals.cap:
+        reasons.append("the cap on requests in flight is left out")
     if routing in LEVELLING:
         reasons.append(f"routing {routing!r} depends on the state of the lanes")
     return (*reasons, *gap_reasons(scv))

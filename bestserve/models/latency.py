@@ -31,7 +31,6 @@ from bestserve.models.schedulers import (
     uneven,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
-from bestserve.models.schedulers.prefill_pool import rescale_excess
 from bestserve.models.status import Status
 from bestserve.models.system import (
     Collocated,
@@ -57,15 +56,11 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-SHARED_EXCESS = 0.5
-"""Share of the queueing in TTFT that follows the gaps where prompts go first: ad hoc, between the
-errors of all and of none; such answers carry low trust."""
-
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
 
 POLICIES: dict[
-    str, tuple[Callable[[Engine], float], Callable[[Engine, float, float], LaneLatency | None]]
+    str, tuple[Callable[[Engine], float], Callable[[Engine, float], LaneLatency | None]]
 ] = {
     "chunked": (chunked.capacity, chunked.evaluate),
     "prefill_priority": (prefill_priority.capacity, prefill_priority.evaluate),
@@ -175,22 +170,22 @@ def _lane(system: Collocated, engine: Engine, rate: float, scv: float) -> LaneLa
     scv : squared CV of its gaps
     """
     policy, arrivals = system.lane.policy, system.arrivals
-    capacity, evaluate = POLICIES[policy]
     if policy == "prefill_priority":
-        met = evaluate(engine, rate, scv)
+        met = prefill_priority.evaluate(engine, rate, scv)
         if met is None or scv == 1.0:
             return met
         gaps = decoding_gaps(arrivals, system.routing, system.replicas)
         found = uneven.priority_latency(engine, met, rate, gaps)
-        return _reshape(engine, met, rate, scv) if found is None else found
+        return met if found is None else found
+    capacity, evaluate = POLICIES[policy]
     split = policy == "chunked"
     if arrivals.kind == "mmpp":
         phases = slow_rates.Phases(arrivals.rates, arrivals.stays)
         limit = capacity(engine)
         return slow_rates.slow_latency(
-            engine, rate, phases, limit, split, lambda at: evaluate(engine, at, 1.0)
+            engine, rate, phases, limit, split, lambda at: evaluate(engine, at)
         )
-    met = evaluate(engine, rate, 1.0)
+    met = evaluate(engine, rate)
     gaps = decoding_gaps(arrivals, system.routing, system.replicas)
     if met is None or gaps.poisson:
         return met
@@ -210,20 +205,6 @@ def _prompts_alone(engine: Engine) -> tuple[float, float]:
     """Return the mean time of split prompts by themselves and their squared CV as served [s, 1]."""
     alone = engine.prompt_times(0.0, True, engine.budget)
     return float(engine.requests.weight @ alone), engine.prompt_scv()
-
-
-def _reshape(engine: Engine, met: LaneLatency, rate: float, scv: float) -> LaneLatency:
-    """Return `met` with the queueing part of TTFT scaled for gaps that are not exponential.
-
-    A lone prompt and half a decode step before it are no queueing; prompts load the lane by σ.
-    """
-    r = engine.requests
-    alone = engine.prompt_times(0.0, engine.lane.policy == "chunked", engine.budget)
-    mean = float(r.weight @ alone)
-    floor = mean + engine.decode(max(met.running, 1.0)) / 2 + engine.front_end()
-    work = alone * (max(met.stall, 0.02) / (rate * mean))
-    ttft = rescale_excess(met.ttft, floor, work, r.weight, rate, scv, SHARED_EXCESS)
-    return replace(met, ttft=ttft)
 
 
 def _closed(system: System, requests: Requests) -> Latencies:

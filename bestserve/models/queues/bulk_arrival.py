@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.models.queues import bulk_loops as loops
+from bestserve.models.queues import chain_loops
 from bestserve.models.queues.bulk_chain import Chain, Flow, blend
 from bestserve.models.queues.bulk_server import BulkWait, Floats, StepLaw
 from bestserve.models.queues.lattice import Ramps, fft_size, split
@@ -230,7 +231,9 @@ class Tagged:
         """Return the moments of step sums after a first token, from Poisson's equation."""
         matrix, law, mean = flow.matrix, flow.law, flow.pace.tau
         noise = self.chain.step_time - mean
-        h = np.concatenate(([0.0], loops.solve_columns(flow.factors, self.chain.low, noise[1:])))
+        h = np.concatenate(
+            ([0.0], chain_loops.solve_columns(flow.factors, self.chain.low, noise[1:]))
+        )
         h -= law @ h
         later = h - noise  # P h
         final = final / final.sum()

@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bestserve.models.queues import bulk_loops as loops
+from bestserve.models.queues import chain_loops
 from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace, Prompts
 from bestserve.models.queues.lattice import fft_size, split
 from bestserve.models.queues.whole_prompts import rows, taken
@@ -34,7 +35,7 @@ class Flow:
     """The solved chain.
 
     matrix : transition rows as decodes see them; factors : of I − matrix without state 0 (see
-    `bulk_loops.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
+    `chain_loops.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
     [top, 3]; law : of the state at steps that decodes see; fresh : masses and times to the first
     token of prompts that find the server idle, ended : law of the state in which that step starts
     """
@@ -153,12 +154,14 @@ class Chain:
             if self.whole:
                 rows(matrix, self.taken, arrived, m)
             else:
-                loops.walk_rows(matrix, walk, m, down)
+                chain_loops.walk_rows(matrix, walk, m, down)
             if not self.whole and part > 1e-9 and down == m + 1:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = laws[-1, :top]
-            ratio = float(loops.tail_ratio(self.pmf, self.rate * self.collects_full, self.full))
+            ratio = float(
+                chain_loops.tail_ratio(self.pmf, self.rate * self.collects_full, self.full)
+            )
             if ratio > 0:
                 geometric = (1 - ratio) * ratio ** np.arange(down + 1)
                 matrix[top] = 0.0
@@ -191,11 +194,11 @@ class Chain:
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
         factors = -matrix[1:, 1:]
         factors.flat[:: top + 1] += 1.0
-        loops.eliminate(factors, self.low)
+        chain_loops.eliminate(factors, self.low)
         # nothing follows a vacation of no time, nor restarts where nothing decodes
         needed = np.array((float(self.collects[0]) > 0.0, True, server.shared))
         visits = np.zeros((top, 3))
-        found = loops.solve_rows(factors, self.low, sources[1:, needed])
+        found = chain_loops.solve_rows(factors, self.low, sources[1:, needed])
         visits[:, needed] = np.maximum(found, 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
         after = visits[:, 0]

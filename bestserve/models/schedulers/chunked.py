@@ -11,6 +11,6 @@ def capacity(engine: Engine) -> float:
     return shared_steps.capacity(engine, split=True)
 
 
-def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | None:
-    """Return TTFT and TPOT at `rate` [1/s]; `None` if not stable. scv : of the gaps [1]."""
-    return shared_steps.evaluate(engine, rate, scv, split=True)
+def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
+    """Return TTFT and TPOT at `rate` [1/s] of Poisson arrivals; `None` if not stable."""
+    return shared_steps.evaluate(engine, rate, split=True)

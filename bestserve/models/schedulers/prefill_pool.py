@@ -81,8 +81,8 @@ def evaluate(
     rate : λ > 0 of this lane [1/s]; scv : squared CV of its gaps; servers : lanes that share one
     queue (requests go to the least busy one), when prompts go one at a time and gaps are Poisson
 
-    Exact GI/G/1 when prompts go one at a time; else the Poisson bulk chain, its excess over a lone
-    prompt scaled by the ratio of GI/G/1 to M/G/1 waits at the same load for other gaps.
+    Exact GI/G/1 when prompts go one at a time; else the bulk chain of Poisson arrivals, which
+    `uneven` corrects for other gaps.
     """
     r, lane = engine.requests, tables(engine)
     if lane.single:
@@ -98,32 +98,4 @@ def evaluate(
     met = bulk_wait(lane.server, rate, lane.work)
     if met is None:
         return None
-    ttft = met.ttft
-    if scv != 1.0:
-        share = lane.alone * (met.load / (rate * float(r.weight @ lane.alone)))
-        floor = float(r.weight @ lane.alone)
-        ttft = rescale_excess(ttft, floor, share, r.weight, rate, scv)
-    return PrefillLatency(ttft, min(met.load, 1.0), engine.large_prompts())
-
-
-def rescale_excess(
-    ttft: Distribution,
-    floor: float,
-    work: Floats,
-    weight: Floats,
-    rate: float,
-    scv: float,
-    part: float = 1.0,
-) -> Distribution:
-    """Return `ttft` with what exceeds `floor` [s] scaled by E W(GI/G/1) / E W(M/G/1).
-
-    part : share of the excess that is scaled, the rest stays; work, weight : time that prompts
-    take of the lane [m, s] and their shares; rate : λ [1/s]
-    """
-    poisson, other = gig1_wait(work, weight, rate), gig1_wait(work, weight, rate, scv)
-    if poisson is None or other is None:
-        return ttft
-    factor = 1.0 + part * (other.mean / max(poisson.mean, 1e-300) - 1.0)
-    x = np.where(ttft.x > floor, floor + (ttft.x - floor) * factor, ttft.x)
-    law = Distribution(x, ttft.F, 0.0)
-    return Distribution.from_cdf(law.x, law.F)
+    return PrefillLatency(met.ttft, min(met.load, 1.0), engine.large_prompts())

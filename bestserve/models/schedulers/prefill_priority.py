@@ -93,24 +93,24 @@ def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
 def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | None:
     """Return TTFT and TPOT, or `None` when the lane is not stable.
 
-    TTFT is that of Poisson arrivals; the noise of TPOT counts gaps of squared CV `scv` above 1.
-    rate : λ > 0 [1/s]
+    TTFT is that of Poisson arrivals unless steps hold one prompt (`uneven` corrects it); the noise
+    of TPOT counts gaps of squared CV `scv` above 1. rate : λ > 0 [1/s]
     """
     r, lane = engine.requests, tables(engine)
     if rate >= lane.capacity:
         return None
     sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    pace = None if lane.single else bulk_pace(_server(engine, state), rate, lane.work)
+    pace = None if lane.single else bulk_pace(server_of(engine, state), rate, lane.work)
     if not lane.single:
         if pace is None:
             return None
         sigma = min(pace.busy, lane.most)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     if lane.single:
-        met = _one_at_a_time(engine, lane.lone, rate, state)
+        met = _one_at_a_time(engine, lane.lone, rate, state, scv)
     else:
-        met = bulk_wait(_server(engine, state), rate, lane.work)
+        met = bulk_wait(server_of(engine, state), rate, lane.work)
     if met is None:
         return None
     sigma = min(met.busy, lane.most)
@@ -124,7 +124,8 @@ def _pause(engine: Engine, state: Occupancy) -> float:
     return engine.decode(max(state.mean / max(1.0 - state.idle, 1e-9), 1.0))
 
 
-def _server(engine: Engine, state: Occupancy) -> BulkServer:
+def server_of(engine: Engine, state: Occupancy) -> BulkServer:
+    """Return the bulk chain's server while as many decode as in `state`."""
     lane = tables(engine)
     return BulkServer(
         budget=max(engine.budget, lane.packed) if engine.requests.fixed_prompt else engine.budget,
@@ -137,10 +138,12 @@ def _server(engine: Engine, state: Occupancy) -> BulkServer:
     )
 
 
-def _one_at_a_time(engine: Engine, lone: Floats, rate: float, state: Occupancy) -> BulkWait | None:
-    """Return the same quantities when each step takes one prompt: M/G/1 with vacations."""
+def _one_at_a_time(
+    engine: Engine, lone: Floats, rate: float, state: Occupancy, scv: float
+) -> BulkWait | None:
+    """Return the same quantities when each step takes one prompt: GI/G/1 with vacations."""
     r = engine.requests
-    wait = gig1_wait(lone, r.weight, rate)
+    wait = gig1_wait(lone, r.weight, rate, scv)
     if wait is None:
         return None
     pause = _pause(engine, state)

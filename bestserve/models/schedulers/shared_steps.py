@@ -142,10 +142,10 @@ def capacity(engine: Engine, split: bool) -> float:
     return shared_lane(engine, split).capacity if engine.slots >= 1 else 0.0
 
 
-def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatency | None:
+def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     """Return TTFT and TPOT, or `None` when the lane is not stable.
 
-    TTFT is that of Poisson arrivals; the noise of TPOT counts gaps of squared CV `scv` above 1.
+    Arrivals are Poisson; `uneven` corrects the answer for others.
     rate : λ > 0 [1/s]; split : whether prompts are cut to fit the budget (chunked) or not (mixed)
     """
     lane, r = shared_lane(engine, split), engine.requests
@@ -159,7 +159,7 @@ def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatenc
         n = state.mean
     idle = _idle_share(lane, rate, n, sigma)
     decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
-    served = _server(lane, rate, decodes, idle)
+    served = server_beside(lane, rate, decodes, idle)
     pace = bulk_pace(served, rate, lane.work)
     if pace is None:
         return None
@@ -167,7 +167,7 @@ def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatenc
     state = occupancy(rate, r.d1, lane.stretched(sigma, decodes))
     idle = _idle_share(lane, rate, max(state.mean, rate * r.d1 * state.tpot), sigma)
     decodes = min(max(rate * r.d1 * pace.spacing, 1.0), float(engine.slots))
-    served = _server(lane, rate, decodes, idle)
+    served = server_beside(lane, rate, decodes, idle)
     met = bulk_wait(served, rate, lane.work, with_steps=True)
     if met is None:
         return None
@@ -176,10 +176,10 @@ def evaluate(engine: Engine, rate: float, scv: float, split: bool) -> LaneLatenc
     state = occupancy(rate, r.d1, times)
     if state.load >= 1.0:
         return None
-    return _assemble(lane, rate, max(scv, 1.0), state, served, met, sigma, decodes, times)
+    return _assemble(lane, rate, state, served, met, sigma, decodes, times)
 
 
-def _server(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
+def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
     """Return the chain's server beside `decodes` decodes, more of them in full steps.
 
     While prompts queue, (M − n)/E[l] requests join a step and n/E[D] leave, so n moves towards
@@ -228,7 +228,7 @@ def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     return float(z ** (-n / (z - 1))) if z > 1 + 1e-6 else float(np.exp(-n))
 
 
-def _slope(times: Floats, n: float, spread: float) -> float:
+def slope_of(times: Floats, n: float, spread: float) -> float:
     """Return d times/dn as a secant over n ± spread [s/sequence]."""
     low, high = max(n - spread, 1.0), min(n + max(spread, 1.0), float(times.size))
     if high <= low:
@@ -240,7 +240,6 @@ def _slope(times: Floats, n: float, spread: float) -> float:
 def _assemble(
     lane: SharedLane,
     rate: float,
-    scv: float,
     state: Occupancy,
     served: BulkServer,
     met: BulkWait,
@@ -257,13 +256,13 @@ def _assemble(
     s1, s2, s3 = cost[0] * scale, cost[1] * scale**2, cost[2] * scale**3
     mates = max(met.batch_tokens / r.p1 - 1.0, 0.0)
     spread = max(state.variance, 0.0) ** 0.5
-    own = (1 - sigma) * _slope(times, state.mean, spread)
+    own = (1 - sigma) * slope_of(times, state.mean, spread)
     alpha = max(own - k * r.context, 0.0)
     feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)
 
     # prompts enter the noise with the long-run variance that the chain gives their steps
     fast = steps.long_run * (1 - sigma) ** 2 / (rate * tau)
-    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau, scv)
+    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau)
     alone = variance_of_sum(r, Response(alpha / (1 - sigma), k / (1 - sigma)), rate, tau)
     total, slope = at_classes(r, noise)
     _, slope_alone = at_classes(r, alone)
@@ -275,7 +274,7 @@ def _assemble(
     join = joining * own * r.overlap / d / feedback + k * (r.class_prompt - r.kv1)
     mean = state.tpot + join / (1 - sigma) + steps.excess_of(d) / d
     mean = mean + np.maximum(lag, 0.0) / (2 * tau) / d
-    variance = _variance(steps, total, slope, d, tau)
+    variance = variance_of_steps(steps, total, slope, d, tau)
     if state.wait > 1e-3:
         variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
     third = 3 * variance**2 / (d * tau)
@@ -322,7 +321,9 @@ def load_reason(load: float) -> tuple[str, ...]:
     return ()
 
 
-def _variance(steps: StepLaw, total: Floats, slope: Floats, d: Floats, tau: float) -> Floats:
+def variance_of_steps(
+    steps: StepLaw, total: Floats, slope: Floats, d: Floats, tau: float
+) -> Floats:
     """Return the variance of the sum of the D steps that a request meets [c, s²].
 
     total, slope : of the noise with prompts as white jumps, and its growth per step [c, s²]

@@ -22,13 +22,12 @@ from bestserve.models.queues.phase_wait import phase_wait
 from bestserve.models.queues.streams import Stream, gamma_gaps, poisson
 from bestserve.models.schedulers import prefill_pool, prefill_priority
 from bestserve.models.schedulers.engine import Engine, LaneLatency
-from bestserve.models.schedulers.prefill_priority import _server as _priority_server
 from bestserve.models.schedulers.shared_steps import (
     SharedLane,
-    _server,
-    _slope,
-    _variance,
+    server_beside,
     shared_lane,
+    slope_of,
+    variance_of_steps,
 )
 
 Floats = NDArray[np.float64]
@@ -101,7 +100,7 @@ def priority_latency(
     """
     lane = prefill_priority.tables(engine)
     state = occupancy(rate, engine.requests.d1, engine.decode_times / (1.0 - met.stall))
-    server = _priority_server(engine, state)
+    server = prefill_priority.server_of(engine, state)
     if lane.single or state.load >= 1.0 or bulk_load(server, rate, lane.work.mean) >= 1.0:
         return None
     stream = gaps.stream(rate * lane.s1, met.running)
@@ -186,14 +185,14 @@ class _Side:
         z = z * held if level is not None else max(z + long * overlap, 0.2)
         idle = float(z ** (-n / (z - 1))) if abs(z - 1) > 1e-6 else float(np.exp(-n))
         decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
-        server = _server(lane, rate, decodes, idle)
+        server = server_beside(lane, rate, decodes, idle)
         if bulk_load(server, rate, lane.work.mean) >= 1.0:
             return None
         wait = phase_wait(server, rate, lane.work, stream, level)
 
         steps, tau = wait.steps, wait.steps.mean
         times = lane.stretched(sigma, decodes)
-        own = (1 - sigma) * _slope(times, met.running, max(met.running, 1.0) ** 0.5)
+        own = (1 - sigma) * slope_of(times, met.running, max(met.running, 1.0) ** 0.5)
         alpha = max(own - k * r.context, 0.0)
         feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)
         fast = steps.long_run * (1 - sigma) ** 2 / (rate * tau)
@@ -213,7 +212,7 @@ class _Side:
         return cls(
             ttft=wait.ttft,
             mean=mean,
-            variance=_variance(steps, total, slope, d, tau),
+            variance=variance_of_steps(steps, total, slope, d, tau),
             calm=_quiet(stream, wait.calm, rate * server.vacation * (d - 1)),
             running=n,
             times=wait.times,
