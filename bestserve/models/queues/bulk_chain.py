@@ -15,17 +15,17 @@ from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace, Prompt
 from bestserve.models.queues.lattice import fft_size, split
 from bestserve.models.queues.whole_prompts import rows, taken
 
-REACH = 4
-"""States at most, per point asked for: with 2 the backlog of prompts of several chunks was cut off
-at high load (mean TTFT up to 25 % low)."""
+REACH, WHOLE_REACH = 3, 4
+"""States at most, per point asked for, of prompts that are cut and of whole ones: with 2 the
+backlog of prompts of several chunks was cut off at high load (mean TTFT up to 25 % low)."""
 
-CELLS_PER_STEP, FEWEST_CELLS = 20, 7
+CELLS_PER_STEP, FEWEST_CELLS = 15, 7
 """Cells of a full step where the budget binds, at 128 points, and at few points."""
 
 CHUNKS = 1.5
 """Chunks of a mean prompt from which steps have fewer cells: such prompts are as well resolved."""
 
-MOST_STATES = 400
+MOST_STATES = 300
 """States of a chain that prompts of many chunks may ask for: time grows with their square, and 1200
 states are no more accurate."""
 
@@ -311,5 +311,5 @@ def _cells(
     if bound and large > MOST_STATES * d:
         # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
         d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
-    top = min(math.ceil(high / d), REACH * points)
+    top = min(math.ceil(high / d), (REACH if server.cut else WHOLE_REACH) * points)
     return d, max(top, math.ceil(large / d) + 1, 8)

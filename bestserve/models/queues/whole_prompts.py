@@ -80,7 +80,7 @@ def _taken(f: Floats, g: Floats, renewals: Floats, m: int) -> Floats:
         total = law[row].sum()
         for x in range(1, v + 1):
             # what hardly ever happens would widen the chain's band
-            if law[row, x] < 1e-7 * total:
+            if law[row, x] < 1e-5 * total:
                 law[row, x] = 0.0
         total = law[row].sum()
         if total > 0.0:
@@ -136,6 +136,8 @@ def covered(
     total, total_other = 0.0, 0.0
     for first in range(size):
         for k in range(count):
+            if left[first, k] == 0.0:
+                continue
             value, value_other = 0.0, 0.0
             for j in range(size - first):
                 value += laws[k, j] * one[first + j]

@@ -14,6 +14,8 @@ Decodes take part in every step, so TPOT is a mean of consecutive steps:
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,27 +46,36 @@ Floats = NDArray[np.float64]
 class SharedLane:
     """What does not depend on the rate.
 
-    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; knots :
-    numbers of decodes [g] at which are known: cost1, cost2, cost3 : moments of what a prompt adds
-    to decode-only steps [g; s, s², s³] and packed : prompt tokens of a full step [g, tokens];
-    alone : time of each prompt by itself [m, s]; work : prompts in tokens of mean cost
+    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; knots : logs
+    of numbers of decodes [g] at which `table` has the moments of what a prompt adds to decode-only
+    steps and the prompt tokens of a full step [4, g; s, s², s³, tokens]; cost_beside : the mean
+    of that cost beside 1 … slots decodes [s]; alone : time of each prompt by itself [m, s];
+    work : prompts in tokens of mean cost
     """
 
     engine: Engine
     split: bool
     capacity: float
-    knots: Floats
-    cost1: Floats
-    cost2: Floats
-    cost3: Floats
-    packed: Floats
+    knots: tuple[float, ...]
+    table: Floats
+    cost_beside: Floats
     alone: Floats
     work: Prompts
 
     def cost(self, n: float) -> tuple[float, float, float]:
         """Return the three moments of a prompt's cost beside n decodes [s, s², s³]."""
-        x, g = np.log(n), np.log(self.knots)
-        return tuple(float(np.interp(x, g, c)) for c in (self.cost1, self.cost2, self.cost3))  # type: ignore[return-value]
+        s1, s2, s3, _ = self._beside(n)
+        return s1, s2, s3
+
+    def _beside(self, n: float) -> list[float]:
+        """Return the column of `table` for n decodes."""
+        x, knots = math.log(n), self.knots
+        i = min(max(bisect_right(knots, x), 1), len(knots) - 1)
+        if i == 0:
+            return list(map(float, self.table[:, 0]))
+        part = min(max((x - knots[i - 1]) / (knots[i] - knots[i - 1]), 0.0), 1.0)
+        column = (1.0 - part) * self.table[:, i - 1] + part * self.table[:, i]
+        return list(map(float, column))
 
     def single(self, n: float) -> Floats:
         """Return what each prompt adds to decode-only steps of n sequences [m, s]."""
@@ -78,7 +89,7 @@ class SharedLane:
         room = max(self.engine.budget - n, 1.0)
         if self.split:
             return room, room
-        packed = float(np.interp(np.log(n), np.log(self.knots), self.packed))
+        packed = self._beside(n)[3]
         return (max(room, packed) if self.engine.requests.fixed_prompt else room), packed
 
     def stretched(self, sigma: float, decodes: float) -> Floats:
@@ -89,7 +100,7 @@ class SharedLane:
         """
         plain = self.engine.decode_times
         n = np.arange(1, plain.size + 1)
-        cost = np.interp(np.log(n), np.log(self.knots), self.cost1) / self.cost(decodes)[0]
+        cost = self.cost_beside / self.cost(decodes)[0]
         times = plain / (1.0 - np.minimum(sigma * cost, 0.99))
         # many prompts share what the first one costs: the full lane's step is known from capacity
         full = plain.size / (self.capacity * max(self.engine.requests.d1, 1e-12))
@@ -122,16 +133,15 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
             return engine.decode(decodes)
         return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
 
-    moments = np.array(cost).T
+    table, logs = np.column_stack((cost, packed)).T, np.log(knots)
+    counts = np.log(np.arange(1, engine.decode_times.size + 1))
     return SharedLane(
         engine=engine,
         split=split,
         capacity=shared_limit(budget, slots, r.p1, r.d1, packed_in, step),
-        knots=knots,
-        cost1=moments[0],
-        cost2=moments[1],
-        cost3=moments[2],
-        packed=np.array(packed),
+        knots=tuple(logs),
+        table=table,
+        cost_beside=np.interp(counts, logs, table[0]),
         alone=engine.prompt_times(0.0, split, budget),
         work=Prompts.of(engine.work_tokens(packed[0]), r.weight),
     )
