@@ -55,6 +55,8 @@ def build() -> App:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; never returns, exits with the code of the outcome."""
+    # the models' matrices are small: threads of BLAS would only wait for each other
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell (>&-)
