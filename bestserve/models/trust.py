@@ -19,8 +19,8 @@ HIGH_LOAD = 0.85
 LARGE_PROMPTS = 0.2
 """Share of prompts above half the budget from which packing of whole prompts is too coarse."""
 
-DOUBTED = 0.047
-"""Chance of an error above 5 % from which a goodput is doubted: one in 21. Chosen so that a fifth
+DOUBTED = 0.043
+"""Chance of an error above 5 % from which a goodput is doubted: one in 23. Chosen so that a fifth
 of the good answers, at most, are simulated without need."""
 
 
@@ -77,13 +77,13 @@ class Sight:
     tail: bool
 
 
-FIRST = {"one": -3.443, "wide": 1.716, "tail": 2.617}
+FIRST = {"one": -3.264, "wide": 1.84, "tail": 2.397}
 """Log odds that a goodput which TTFT limits is off, per unit of each term."""
 
 DECODE = {"one": -1.578, "wide": 2.233}
 """Likewise where TPOT limits it and prompts run elsewhere."""
 
-COLLOCATED = {"one": -2.295, "apart": 0.252, "tail": 1.604, "many": -2.799, "scv": 1.874}
+COLLOCATED = {"one": -1.916, "apart": 0.389, "tail": 1.624, "many": -2.657, "scv": 2.061}
 """Likewise where TPOT limits it on lanes that do both."""
 
 FEW = 4.0

@@ -120,12 +120,6 @@ class Chain:
         mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
         return min(mean / 2, 1.0), load
 
-    def _one_step(self) -> float:
-        """Return the cells up to which a prompt that is alone takes one step."""
-        if self.whole:
-            return math.inf
-        return self.server.budget / self.d if self.server.budget > self.server.packed else 0.0
-
     def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
         """Return transforms of the tokens that arrive meanwhile [k, frequencies]."""
         return np.exp(durations[:, None] * self.log_phi)
@@ -179,7 +173,8 @@ class Chain:
             self.prompts.tokens / self.d,
             self.prompts.share,
             server.alone,
-            self._one_step(),
+            server.lone / self.d,
+            self.top if self.whole else self.m,
             self.full,
             self.f_full,
             self.rate,
@@ -305,7 +300,10 @@ def _cells(
     cells = max(CELLS_PER_STEP * points / 128 * coarser, FEWEST_CELLS)
     d = min(high / points, server.packed / cells) if bound else high / points
     if fixed:
-        d = prompts.mean / max(round(prompts.mean / d), 1)
+        # whole cells in a prompt, and as nearly in a step
+        counts = np.arange(8 if bound else 1) + max(round(prompts.mean / d), 1)
+        full = server.packed * counts / prompts.mean
+        d = prompts.mean / float(counts[np.argmin(np.round(np.abs(full - np.round(full)), 2))])
     elif bound:
         d = server.packed / max(round(server.packed / d), 1)
     if bound and large > MOST_STATES * d:

@@ -146,7 +146,8 @@ def alone(
     cells: Floats,
     mass: Floats,
     time: Floats,
-    limit: float,
+    lone: float,
+    most: float,
     full: float,
     f_full: float,
     rate: float,
@@ -158,21 +159,22 @@ def alone(
     """Return what prompts that find the server idle meet: masses and times to their first token.
 
     A long prompt's last step is filled by arrivals behind it. cells, mass, time : prompts, their
-    shares and times when nothing follows [m; cells, 1, s]; limit : cells up to which a prompt
-    takes one step; final : takes the law of the state in which the last step starts
+    shares and times when nothing follows [m; cells, 1, s]; lone : cells of a step that nothing
+    decodes in; most : cells that a step takes beside decodes, all of those of one prompt that fits
+    `lone`; final : takes the law of the state in which the last step starts
     """
     kinds = sizes.size + 2
     chance, extra = np.empty(kinds), np.empty(kinds)
     masses, times = np.zeros((cells.size, kinds)), np.zeros((cells.size, kinds))
     for i in range(cells.size):
         rounds = 0.0
-        if cells[i] > limit:
-            rounds = max(math.ceil(cells[i] / full - 1e-9) - 1.0, 0.0)
+        if cells[i] > lone:
+            rounds = max(math.ceil(cells[i] / lone - 1e-9) - 1.0, 0.0)
         if rounds == 0.0:
             masses[i, 0], times[i, 0] = mass[i], time[i]
-            finish(final, cells[i], mass[i])
+            finish(final, min(cells[i], most), mass[i])
             continue
-        remain = cells[i] - rounds * full
+        remain = cells[i] - rounds * lone
         before = time[i] - _last_step(remain, full, last)
         behind(rate * rounds * f_full, prompt_cells, sizes, chance, extra)
         for k in range(kinds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ class BulkServer:
     per_step: float | None = None
     others: float = 1.0
     cut: bool = True
+    lone: float = math.inf
     spread: bool = True
 
 

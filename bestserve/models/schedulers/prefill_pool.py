@@ -52,6 +52,7 @@ def tables(engine: Engine) -> PrefillTables:
         alone=alone,
         idle=1.0,
         cut=split or r.fixed_prompt,
+        lone=budget if split else np.inf,
     )
     single = not split and packed < SINGLE * r.p1
     busy = float(r.weight @ alone) if single else bulk_load(server, 1.0, r.p1)

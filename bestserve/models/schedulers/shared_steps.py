@@ -218,6 +218,7 @@ def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) ->
         idle=idle,
         shared=True,
         cut=lane.split or r.fixed_prompt,
+        lone=engine.budget if lane.split else math.inf,
     )
 
 
