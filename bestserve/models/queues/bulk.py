@@ -40,8 +40,9 @@ __all__ = [
     "bulk_wait",
 ]
 
-POINTS = 128
-"""States kept; doubling them moves P90 of TTFT by 0.3 % at the median."""
+POINTS, WHOLE_POINTS = 128, 100
+"""States kept, and of whole prompts, whose chain has no narrow band: doubling them moves P90 of TTFT
+by 0.3 % at the median."""
 
 
 def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
@@ -56,7 +57,7 @@ def bulk_wait(
     server: BulkServer,
     rate: float,
     prompts: Prompts,
-    points: int = POINTS,
+    points: int | None = None,
     with_steps: bool = False,
 ) -> BulkWait | None:
     """Return the wait under Poisson arrivals, or `None` when the load is 1 or more.
@@ -66,6 +67,7 @@ def bulk_wait(
     load = bulk_load(server, rate, prompts.mean)
     if load >= 1.0:
         return None
+    points = points or (POINTS if server.cut else WHOLE_POINTS)
     return Tagged(Chain(server, rate, prompts, points)).solve(load, with_steps)
 
 
