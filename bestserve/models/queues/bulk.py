@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 POINTS, WHOLE_POINTS = 128, 100
-"""States kept, and of whole prompts, whose chain has no narrow band: doubling them moves P90 of TTFT
-by 0.3 % at the median."""
+"""States kept, and of whole prompts, whose chain has no narrow band: doubling them moves P90 of
+TTFT by 0.3 % at the median."""
 
 
 def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
