@@ -15,7 +15,7 @@ from bestserve.models.queues.bulk_server import BulkServer, Floats, Pace, Prompt
 from bestserve.models.queues.lattice import fft_size, split
 from bestserve.models.queues.whole_prompts import rows, taken
 
-REACH, WHOLE_REACH = 3, 4
+REACH, WHOLE_REACH = 2.5, 4.0
 """States at most, per point asked for, of prompts that are cut and of whole ones: with 2 the
 backlog of prompts of several chunks was cut off at high load (mean TTFT up to 25 % low)."""
 
@@ -309,5 +309,6 @@ def _cells(
     if bound and large > MOST_STATES * d:
         # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
         d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
-    top = min(math.ceil(high / d), (REACH if server.cut else WHOLE_REACH) * points)
+    reach = REACH if server.cut else WHOLE_REACH
+    top = min(math.ceil(high / d), math.ceil(reach * points))
     return d, max(top, math.ceil(large / d) + 1, 8)
