@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 MARGINAL_SECONDS = 20.0
 """Longest search for what one more unit would bring."""
 
-ROUNDS = 3
+ROUNDS = 6
 """Corrections at most: each finds the pools that the tables of the round before flattered."""
 
 
