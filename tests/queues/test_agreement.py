@@ -72,3 +72,13 @@ def test_stalls_of_short_answers_at_low_load(cases: ModuleType) -> None:
     tpot = run.tpot[run.kept]
     alone = float(tpot.min())
     assert latency(system, rate).tpot.mean - alone == pytest.approx(tpot.mean() - alone, rel=0.05)
+
+
+@pytest.mark.parametrize("load", [0.2, 0.5])
+def test_whole_prompts_of_many_budgets(cases: ModuleType, load: float) -> None:
+    # the budget is a cell of the grid or less
+    system = cases.collocated(
+        "mixed", cases.lengths(4096, 200, 1.0, 0.8), max_num_batched_tokens=256
+    )
+    errors = compare(system, load)
+    assert max(abs(e) for e in errors.values()) < 0.08, errors

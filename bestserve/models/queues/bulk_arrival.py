@@ -216,8 +216,11 @@ class Tagged:
         m, top = chain.m, chain.top
         steps, remain, lone = steps_to(chain.taken, m)
         f = chain.f
-        per_cell = (f[m] - f[(m + 1) // 2]) / (m - (m + 1) // 2)
-        whole = per_cell * np.arange(top + 1) + steps * (f[m] - per_cell * m)
+        # steps are nearly affine: up to the budget or, where that is a cell or less, beyond it
+        low = max((m + 1) // 2, 1)
+        high = m if m > low else top
+        per_cell = (f[high] - f[low]) / (high - low)
+        whole = per_cell * np.arange(top + 1) + steps * (f[high] - per_cell * high)
         inside = np.concatenate((f[1:2], f[1 : m + 1]))
         before = whole - np.interp(remain, np.arange(m + 1), inside)
         beyond = np.maximum(cells - top, 0.0)

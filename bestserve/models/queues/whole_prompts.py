@@ -38,7 +38,7 @@ def taken(pmf: Floats, m: int, top: int, growth: float, full: float) -> Floats:
     """
     f = pmf[: top + 1]
     cells = np.arange(top + 1, dtype=np.float64)
-    behind = f * np.minimum(cells, m)
+    behind = f * np.minimum(cells, max(m, 1))
     behind /= max(float(behind.sum()), 1e-300)
     large, fresh = float(behind[m + 1 :].sum()), float(f[m + 1 :].sum())
     alone = large / (1.0 + large - fresh)  # after a huge prompt the next is fresh
