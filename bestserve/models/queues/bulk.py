@@ -79,5 +79,5 @@ def bulk_pace(server: BulkServer, rate: float, prompts: Prompts, points: int = 4
     if bulk_load(server, rate, prompts.mean) >= 1.0:
         return None
     if not server.cut:
-        server = replace(server, cut=True, budget=max(server.budget, server.packed))
+        server = replace(server, cut=True)
     return Chain(server, rate, prompts, points).flow().pace

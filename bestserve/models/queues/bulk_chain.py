@@ -62,7 +62,7 @@ class Chain:
         self.l1 = prompts.mean
         self.d, self.top = _grid(server, rate, prompts, points)
         self.full = server.packed / self.d
-        self.m = min(math.floor(server.budget / self.d + 1e-9), self.top)
+        self.m = min(math.floor(server.most / self.d + 1e-9), self.top)
         self.size = fft_size(2 * self.top + 2)
         self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
         self.phi = np.fft.rfft(self.pmf)
@@ -93,17 +93,17 @@ class Chain:
         self.nodes = chebyshev(self.longest, rate)
         self.blend = blend(self.nodes, self.longest, self.collects[: most + 1])
         self.log_phi = rate * (self.phi - 1.0)
-        self.low = self.m + 1
-        # by state: what a step takes, and how long it is on average
-        self.step_time, self.step_collects = self.f, self.collects
-        if self.whole:
-            self.growth, again = self._crowding()
-            self.taken = taken(self.pmf, self.m, self.top, self.growth, again)
-            self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
-            self.step_time = np.concatenate((self.f[: self.m + 1], self.taken @ self.f))
-            self.step_collects = np.concatenate(
-                (self.collects[: self.m + 1], self.taken @ self.collects)
-            )
+        # by state: how far a step goes down at most, and how long it is on average
+        self.low, self.step_time, self.step_collects = self.m + 1, self.f, self.collects
+
+    def _take_at_random(self) -> None:
+        """Prepare the law of what full steps take of whole prompts, and their mean times."""
+        self.growth, again = self._crowding()
+        self.taken = taken(self.pmf, self.m, self.top, self.growth, again)
+        self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
+        inside = slice(self.m + 1)
+        self.step_time = np.concatenate((self.f[inside], self.taken @ self.f))
+        self.step_collects = np.concatenate((self.collects[inside], self.taken @ self.collects))
 
     def _crowding(self) -> tuple[float, float]:
         """Return θ of `taken` and the share of full steps that follow a full step, nearly ρ.
@@ -115,7 +115,7 @@ class Chain:
             return min(self.server.per_step / 2, 1.0), 0.5
         load = self.rate * self.l1 * self.f_full / self.server.packed
         calm = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
-        lone = self.rate * float(self.f[min(max(round(self.l1 / self.d), 1), self.m)])
+        lone = self.rate * float(self.f[max(min(round(self.l1 / self.d), self.m), 1)])
         before = (calm * self.rate * self.server.vacation + load * lone) / (calm + load)
         mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
         return min(mean / 2, 1.0), load
@@ -132,6 +132,7 @@ class Chain:
         matrix = np.empty((top + 1, top + 1))
         ratio = 0.0
         if self.whole:
+            self._take_at_random()
             self.laws = laws[:-1, : top + 1]
             arrived = self.blend @ self.laws
             matrix[: m + 1] = arrived[: m + 1]
@@ -290,11 +291,11 @@ def _cells(
     work, spread : mean and variance of the tokens that arrive in a full step
     """
     large, fixed = prompts.large, prompts.tokens.size == 1
-    bound = high > server.budget
+    bound = high > server.most
     if bound:
         theta = 2 * (server.packed - work) / spread
-        far = min(high + 2.5 / theta, server.budget + large + 7.0 / theta)
-        high = max(server.budget * 1.5, far)
+        far = min(high + 2.5 / theta, server.most + large + 7.0 / theta)
+        high = max(server.most * 1.5, far)
     # a prompt of several chunks is as well resolved by fewer cells a chunk
     coarser = min(CHUNKS * server.packed / prompts.mean, 1.0)
     cells = max(CELLS_PER_STEP * points / 128 * coarser, FEWEST_CELLS)

@@ -76,6 +76,11 @@ class BulkServer:
     lone: float = math.inf
     spread: bool = True
 
+    @property
+    def most(self) -> float:
+        """Tokens of a step at most; equal prompts beyond the budget, one a step, are above it."""
+        return max(self.budget, self.packed) if self.cut else self.budget
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:

@@ -166,16 +166,32 @@ def _is_capped(mean: float, variance: float, high: float) -> bool:
 
 
 @njit(cache=True)
+def _add_component(
+    F: Floats,
+    x: Floats,
+    roots: Floats,
+    weight: float,
+    mean: float,
+    variance: float,
+    kappa: float,
+    low: float,
+    high: float,
+) -> None:
+    """Add weight · P(X ≤ x): a beta law where `high` is near, else a gamma law (see both)."""
+    if _is_capped(mean, variance, high):
+        _add_beta(F, x, weight, mean, variance, low, high)
+    else:
+        _add_pearson3(F, x, roots, weight, mean, variance, kappa)
+
+
+@njit(cache=True)
 def component_rows(
     x: Floats, mean: Floats, variance: Floats, kappa: Floats, low: float, high: float
 ) -> Floats:
     """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; mean, variance, kappa : [k]."""
     F = np.zeros(x.shape)
     for k in range(x.shape[0]):
-        if _is_capped(mean[k], variance[k], high):
-            _add_beta(F[k], x[k], 1.0, mean[k], variance[k], low, high)
-        else:
-            _add_pearson3(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k])
+        _add_component(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k], low, high)
     return F
 
 
@@ -255,12 +271,9 @@ def smooth_mixture(
     F = np.zeros(x.size)
     roots = (x - low) ** (1.0 / 3.0)
     for k in range(weight.size):
-        if _is_capped(mean[k], variance[k], high):
-            _add_beta(F, x, weight[k], mean[k], variance[k], low, high)
-            continue
         begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
         known = roots if abs(begins - low) <= 1e-12 * mean[k] else roots[:0]
-        _add_pearson3(F, x, known, weight[k], mean[k], variance[k], kappa[k])
+        _add_component(F, x, known, weight[k], mean[k], variance[k], kappa[k], low, high)
     return x, F
 
 

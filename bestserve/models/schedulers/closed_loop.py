@@ -114,7 +114,7 @@ def _steady(engine: Engine, clients: float, think: float) -> _Steady:
         packed = room if split else packed_tokens(r.prompt, r.weight, room)
         ends = min(n / steps, 0.98 * packed / r.p1) if shared else n / steps
         server = BulkServer(
-            budget=max(room, packed) if r.fixed_prompt else room,
+            budget=room,
             packed=packed,
             step=lambda x, b=beside: engine.prompt_step(x, b, split),  # type: ignore[misc]
             vacation=engine.decode(max(n, 1.0)),

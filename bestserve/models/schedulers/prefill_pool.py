@@ -45,7 +45,7 @@ def tables(engine: Engine) -> PrefillTables:
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
     alone = engine.prompt_times(0.0, split, budget)
     server = BulkServer(
-        budget=max(budget, packed) if r.fixed_prompt else budget,
+        budget=budget,
         packed=packed,
         step=lambda x: engine.prompt_step(x, 0.0, split),
         vacation=0.0,

@@ -128,7 +128,7 @@ def server_of(engine: Engine, state: Occupancy) -> BulkServer:
     """Return the bulk chain's server while as many decode as in `state`."""
     lane = tables(engine)
     return BulkServer(
-        budget=max(engine.budget, lane.packed) if engine.requests.fixed_prompt else engine.budget,
+        budget=engine.budget,
         packed=lane.packed,
         step=lambda x: engine.prompt_step(x, 0.0, False),
         vacation=_pause(engine, state),

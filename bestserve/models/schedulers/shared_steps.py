@@ -87,10 +87,7 @@ class SharedLane:
     def room(self, n: float) -> tuple[float, float]:
         """Return the prompt tokens that fit beside n decodes and those that fill a full step."""
         room = max(self.engine.budget - n, 1.0)
-        if self.split:
-            return room, room
-        packed = self._beside(n)[3]
-        return (max(room, packed) if self.engine.requests.fixed_prompt else room), packed
+        return room, room if self.split else self._beside(n)[3]
 
     def stretched(self, sigma: float, decodes: float) -> Floats:
         """Return mean step times with n decodes, prompts included, for n = 1 … slots [s].
@@ -228,15 +225,23 @@ def _share(server: BulkServer, tau: float) -> float:
 
 
 def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
-    """Return the share of prompt-free time in which nothing decodes either.
+    """Return the share of prompt-free time in which nothing decodes either."""
+    return none_running(n, clumping(lane, rate, n, sigma))
 
-    Stalls behind prompts let requests join in clumps: the number decoding has variance z times its
-    mean, z = 1 + 2σ/(1−σ) + λ²S2/(1−σ)², and is taken as negative binomial.
+
+def clumping(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
+    """Return the variance over the mean of the number decoding, n on average [1].
+
+    Stalls behind prompts let requests join in clumps: 1 + 2σ/(1−σ) + λ²S2/(1−σ)².
     """
     s1, s2, _ = lane.cost(max(n, 1.0))
     s2 *= (sigma / (rate * s1)) ** 2
-    z = 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
-    return float(z ** (-n / (z - 1))) if z > 1 + 1e-6 else float(np.exp(-n))
+    return 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
+
+
+def none_running(n: float, z: float) -> float:
+    """Return P(0) of a number with mean n and variance z·n, taken as (negative) binomial."""
+    return float(z ** (-n / (z - 1))) if abs(z - 1) > 1e-6 else float(np.exp(-n))
 
 
 def slope_of(times: Floats, n: float, spread: float) -> float:

@@ -24,6 +24,8 @@ from bestserve.models.schedulers import prefill_pool, prefill_priority
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.shared_steps import (
     SharedLane,
+    clumping,
+    none_running,
     server_beside,
     shared_lane,
     slope_of,
@@ -177,13 +179,10 @@ class _Side:
         level, held = None, 1.0
         if gaps is not None and gaps.level and plain is not None:
             level, held = _level(gaps, plain, lane, rate, sigma), gaps.scv / gaps.lanes
-        s1, s2, _ = lane.cost(max(n, 1.0))
-        scale = sigma / (rate * s1)
-        s1, s2 = s1 * scale, s2 * scale**2
-        z = 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
+        z = clumping(lane, rate, n, sigma)
         overlap = float(r.overlap @ r.class_weight) / max(r.d1, 1e-12)
         z = z * held if level is not None else max(z + long * overlap, 0.2)
-        idle = float(z ** (-n / (z - 1))) if abs(z - 1) > 1e-6 else float(np.exp(-n))
+        idle = none_running(n, z)
         decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
         server = server_beside(lane, rate, decodes, idle)
         if bulk_load(server, rate, lane.work.mean) >= 1.0:
@@ -200,7 +199,7 @@ class _Side:
         excess = stream.excess_dispersion(at)
         if level is not None:
             long, excess = held - 1.0, np.full(at.size, held - 1.0)
-        noise = coloured_sum(r, Response(alpha, k, s1, fast), rate, tau, excess)
+        noise = coloured_sum(r, Response(alpha, k, sigma / rate, fast), rate, tau, excess)
         bare = Response(alpha / (1 - sigma), k / (1 - sigma))
         alone = coloured_sum(r, bare, rate, tau, np.zeros(at.size))
         total, slope = at_classes(r, noise)
