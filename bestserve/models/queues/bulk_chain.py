@@ -311,5 +311,5 @@ def _cells(
         # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
         d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
     reach = REACH if server.cut else WHOLE_REACH
-    top = min(math.ceil(high / d), math.ceil(reach * points))
+    top = min(math.ceil(high / d - 1e-6), math.ceil(reach * points))
     return d, max(top, math.ceil(large / d) + 1, 8)
