@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from joblib import parallel_config
 
-from bestserve.fleet import tabulate
-from bestserve.fleet_check import verified
+from bestserve.fleet.allocate import tabulate
+from bestserve.fleet.check import verified
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import (

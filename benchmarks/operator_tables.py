@@ -5,7 +5,7 @@
 Needs pyarrow and the measurements beside the checkout (`shared/measured/operators`, latencies of
 the Apache-2.0 package aiconfigurator 0.12.0); says so and stops where they are absent. Nothing is
 fitted here: datasheet peak, bandwidth, link and SM count of the catalogue with the constants of
-`bestserve.models.constants`.
+`bestserve.models.step.constants`.
 
 Compared are kernels above 30 µs (all-reduce: all), below which timings are launch overhead that
 serving hides, in shapes that serving has: contexts of at least 64 tokens and at
@@ -26,19 +26,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bestserve.catalog import load_engine, load_hardware
-from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
-from bestserve.models.attention import (
+from bestserve.models.step.architecture import Architecture, Attention, Ffn, LayerGroup
+from bestserve.models.step.attention import (
     decode_attention,
     mla_decode,
     mla_prefill,
     prefill_attention,
 )
-from bestserve.models.collectives import all_reduce
-from bestserve.models.device import Device, Formats, Parallelism, Precision
-from bestserve.models.moe import MoeKernel, MoePath, grouped_experts
-from bestserve.models.operators import operator_list
-from bestserve.models.roofline import gemm
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.collectives import all_reduce
+from bestserve.models.step.device import Device, Formats, Parallelism, Precision
+from bestserve.models.step.moe import MoeKernel, MoePath, grouped_experts
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.roofline import gemm
+from bestserve.models.step.step_work import StepWork
 
 FLOOR = 30e-6
 """Shortest kernel compared [s]."""

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput  # noqa: E402
 from bestserve.models.latency import latency, stability_rate  # noqa: E402
-from bestserve.models.step_time import StepTime  # noqa: E402
+from bestserve.models.step.step_time import StepTime  # noqa: E402
 from bestserve.models.system import (  # noqa: E402
     Arrivals,
     Collocated,

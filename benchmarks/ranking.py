@@ -17,8 +17,8 @@ from bestserve import api
 from bestserve.lowering import lower
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency
-from bestserve.models.operators import operator_list
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.step_work import StepWork
 
 CHAT = bs.Workload(input_len="lognormal:2000,0.8", output_len="lognormal:300,1")
 

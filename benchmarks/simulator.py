@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
     Collocated,
@@ -175,7 +175,7 @@ def main(requests: int) -> None:
     print(f"goodput {found.rate:.2f} req/s by bisection, 20,000 requests: {1e3 * spent:.0f} ms CPU")
     code = (
         "import time, numpy as np\n"
-        "from bestserve.models.step_time import StepTime\n"
+        "from bestserve.models.step.step_time import StepTime\n"
         "from bestserve.models.system import Collocated, Lane, Lengths\n"
         "start = time.process_time()\n"
         "from bestserve.simulator import simulate\n"

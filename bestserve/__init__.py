@@ -25,12 +25,12 @@ _WHERE = {
     "Strategy": "bestserve.specs.strategy",
     "Model": "bestserve.specs.model",
     "Hardware": "bestserve.specs.hardware",
-    "StepTime": "bestserve.models.step_time",
+    "StepTime": "bestserve.models.step.step_time",
     "predict": "bestserve.api",
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
     "Fleet": "bestserve.specs.fleet",
-    "allocate": "bestserve.fleet",
+    "allocate": "bestserve.fleet.allocate",
     "simulate": "bestserve.api",
     "explain": "bestserve.api",
     "report": "bestserve.reporting.page",
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
     from bestserve.api import sweep as sweep
     from bestserve.api import uncertainty as uncertainty
     from bestserve.api import what_if as what_if
-    from bestserve.fleet import allocate as allocate
-    from bestserve.models.step_time import StepTime as StepTime
+    from bestserve.fleet.allocate import allocate as allocate
+    from bestserve.models.step.step_time import StepTime as StepTime
     from bestserve.reporting.curves import curves as curves
     from bestserve.reporting.page import report as report
     from bestserve.specs.fleet import Fleet as Fleet

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from bestserve.lowering import calibration_doubts, lower, splitting_doubts
-from bestserve.results import Confidence, Prediction, RankedStrategy, Ranking
+from bestserve.results.prediction import Confidence, Prediction, RankedStrategy, Ranking
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bestserve.models.goodput import Goodput
     from bestserve.models.system import System, Target
     from bestserve.simulator import SimulationResult
-    from bestserve.solvers.search import Referee
+    from bestserve.solvers.ranking import Referee
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,7 +60,7 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
 
     Nothing feasible is no error: the table is empty and `rejected` says why.
     """
-    from bestserve.solvers.search import rank_strategies
+    from bestserve.solvers.ranking import rank_strategies
 
     found = rank_strategies(
         problem, referee=_referee(problem) if verify else None, progress=progress
@@ -76,8 +76,8 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
 
 def _intervals_at_best(problem: Problem, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
     """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
-    from bestserve.predicting import predict_strategy
-    from bestserve.validation.prediction_intervals import prediction_intervals
+    from bestserve.answers.predict import predict_strategy
+    from bestserve.answers.prediction_intervals import prediction_intervals
 
     lowered, parsed = lower(problem), Strategy.parse(best.strategy)
     found = predict_strategy(lowered, parsed, best.goodput, "analytic")
@@ -103,8 +103,8 @@ def predict(
     Raises InputError, InfeasibleError (the strategy cannot be built), UnknownNameError, DataError.
     An unstable queue is no error but a status.
     """
-    from bestserve.predicting import predict_strategy
-    from bestserve.validation.prediction_intervals import prediction_intervals
+    from bestserve.answers.predict import predict_strategy
+    from bestserve.answers.prediction_intervals import prediction_intervals
 
     lowered, parsed = lower(problem), Strategy.parse(strategy)
     found = predict_strategy(lowered, parsed, request_rate, method)
@@ -124,7 +124,7 @@ def goodput(
     Raises as `predict`; InputError also without an SLO; InfeasibleError if even a request alone
     misses the objectives, with the arithmetic.
     """
-    from bestserve.solvers.search import checked_problem, evaluate_strategy
+    from bestserve.solvers.ranking import checked_problem, evaluate_strategy
 
     lowered = lower(checked_problem(problem))
     referee = None if method == "analytic" else _referee(problem)
@@ -146,7 +146,7 @@ def simulate(
 
     Raises as `predict`.
     """
-    from bestserve.predicting import checked_rate, recorded_requests
+    from bestserve.answers.predict import checked_rate, recorded_requests
     from bestserve.simulator import simulate as run
 
     rate = checked_rate(problem, request_rate)
@@ -178,7 +178,7 @@ def sensitivity(
     Raises as `goodput`.
     """
     from bestserve.analysis.elasticity import elasticities
-    from bestserve.predicting import checked_rate
+    from bestserve.answers.predict import checked_rate
 
     if request_rate is not None:
         checked_rate(problem, request_rate)
@@ -293,7 +293,7 @@ def _named(
     """Return the strategy, or the best of the ranking. Raises InfeasibleError."""
     if strategy is not None:
         return strategy
-    from bestserve.solvers.search import rank_strategies
+    from bestserve.solvers.ranking import rank_strategies
 
     return rank_strategies(problem, progress=progress).best.strategy
 
@@ -331,8 +331,8 @@ def _referee(problem: Problem) -> Referee:
     """
 
     def ask(system: System, target: Target, start: Goodput) -> Goodput:
-        from bestserve.predicting import recorded_requests
-        from bestserve.referee import REQUESTS, simulated_goodput
+        from bestserve.answers.predict import recorded_requests
+        from bestserve.answers.referee import REQUESTS, simulated_goodput
 
         return simulated_goodput(system, target, start, recorded_requests(problem, REQUESTS))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bestserve.results import Binding, RankedStrategy, Ranking, expected
+from bestserve.results.prediction import Binding, RankedStrategy, Ranking, expected
 from bestserve.specs.strategy import Strategy
 
 

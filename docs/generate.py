@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bestserve
 from bestserve.cli import COMMANDS
-from bestserve.models.constants import FITTED, ConstantRecord, describe
+from bestserve.models.step.constants import FITTED, ConstantRecord, describe
 
 DOCS = Path(__file__).parent
 

@@ -7,8 +7,8 @@ Poisson(λ τ_k) arrivals. Linearised, ξ = τ − τ̄ obeys ξ = h̄ * (arriva
 
     S(ω) = λ τ̄ E|ĥ(ω)|² / |1 − λ E ĥ(ω)|²            (a linear Hawkes process in step time).
 
-Two exact cases check `bestserve.models.queues.noise`: without feedback (λ → 0) and equal outputs
-D₀, R(u) = λ τ̄ α² (D₀ − u)⁺; and prompts as single jumps, S(ω) = λ τ̄ S2/(1 − λ S1)², white.
+Two exact cases check `bestserve.models.queues.tpot.noise`: without feedback (λ → 0) and equal
+outputs D₀, R(u) = λ τ̄ α² (D₀ − u)⁺; and prompts as single jumps, S(ω) = λ τ̄ S2/(1 − λ S1)², white.
 """
 
 from __future__ import annotations

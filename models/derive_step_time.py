@@ -3,8 +3,8 @@
     python models/derive_step_time.py
 
 prints the formula. A dense transformer layer under tensor parallelism g has the operators below,
-written with SymPy exactly as `bestserve.models.operators` computes them with numbers. From them
-follow, without fitting,
+written with SymPy exactly as `bestserve.models.step.operators` computes them with numbers. From
+them follow, without fitting,
 
     launches, w, c, e, a, k   of   t ≈ launches + [w³ + (cT)³]^(1/3) + eT + aA + kK
 

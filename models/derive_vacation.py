@@ -9,7 +9,7 @@ that arrived in it, T' = t_v + Σ S_i over a Poisson(λT) number of prompts of w
 
 A tagged arrival meets a step of length T with density proportional to T; it waits the rest of it
 and then the step that takes all arrivals of T, its own work included. This is the exact case that
-the bulk chain of `bestserve.models.queues.bulk` must reproduce.
+the bulk chain of `bestserve.models.queues.bulk.wait` must reproduce.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def test_importing_bestserve_loads_nothing_heavy():
     assert not modules_after("import bestserve") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["bestserve.lowering", "bestserve.solvers.search"])
+@pytest.mark.parametrize("module", ["bestserve.lowering", "bestserve.solvers.ranking"])
 def test_a_ranking_needs_no_solver_and_no_frame(module):
     loaded = modules_after(f"import {module}")
     assert not loaded & {"cvxpy", "sympy", "pandas", "plotly", "matplotlib", "torch"}

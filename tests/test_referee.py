@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
+from bestserve.answers.referee import ALIKE, shrunk
 from bestserve.lowering import lower
 from bestserve.models.system import Collocated, Disaggregated
-from bestserve.referee import ALIKE, shrunk
 
 
 def problem(gpus: int, burstiness: float = 1.0, **changes) -> bs.Problem:

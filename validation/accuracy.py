@@ -8,7 +8,7 @@ written down before these rows were replayed (`PRIORS`). What was chosen while l
 groups (protocols of the suites, forms, kernel rows) is listed in the report: it is not held out.
 
 Writes beside this file: summary.json (figures), headline.md (the README's table), report.md,
-figures/; and `bestserve/validation/residuals.py`, the residual error that intervals carry.
+figures/; and `bestserve/answers/residuals.py`, the residual error that intervals carry.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from pathlib import Path
 import numpy as np
 from accuracy_report import headline, report
 
+from bestserve.answers.factors import FACTORS, apply_factors
+from bestserve.answers.intervals import FAMILIES, KINDS, Z90, family_of
+from bestserve.answers.residuals import RESIDUAL
 from bestserve.catalog import load_engine
+from bestserve.readers.logs import read_log
 from bestserve.validation.compare import compare_row, labels
 from bestserve.validation.comparison import RowComparison
 from bestserve.validation.errors import summarise
-from bestserve.validation.factors import FACTORS, apply_factors
-from bestserve.validation.formats import read_log
 from bestserve.validation.groups import choice_of
-from bestserve.validation.intervals import FAMILIES, KINDS, Z90, family_of
 from bestserve.validation.map_fit import fit_factors, log_errors, targets
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.parity import draw_parity
 from bestserve.validation.replay import Prepared, measured_figures, predict_row, prepare, system_of
-from bestserve.validation.residuals import RESIDUAL
 
 HERE = Path(__file__).resolve().parent
 FOLDS = 4

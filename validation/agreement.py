@@ -29,7 +29,7 @@ from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.requests import prepare
 from bestserve.models.schedulers.engine import Engine
 from bestserve.models.status import Status
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
     Collocated,

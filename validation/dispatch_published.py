@@ -6,8 +6,8 @@ authors. Writes derived figures only.
 
     python validation/dispatch_published.py            # writes validation/dispatch.md
 
-Model: D_i = D_{i−1} + d_i, G_i = max(G_{i−1}, D_i) + T_i (`bestserve.models.dispatch`), T_i from
-the operator forms with their universal constants, d_i = launches · launch time.
+Model: D_i = D_{i−1} + d_i, G_i = max(G_{i−1}, D_i) + T_i (`bestserve.models.step.dispatch`), T_i
+from the operator forms with their universal constants, d_i = launches · launch time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from bestserve.catalog import load_engine, load_hardware, load_model
-from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
-from bestserve.models.constants import DEFAULT, OperatorConstants
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.dispatch import bounds, kernel_sequence, launch_times, pipeline
-from bestserve.models.operators import operator_list
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture, Attention, Ffn, LayerGroup
+from bestserve.models.step.constants import DEFAULT, OperatorConstants
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.dispatch import bounds, kernel_sequence, launch_times, pipeline
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.step_work import StepWork
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT_TOKENS = 128

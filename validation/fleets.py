@@ -22,14 +22,14 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from bestserve.fleet import allocate, tabulate
-from bestserve.fleet_referee import measured_goodput
+from bestserve.fleet.allocate import allocate, tabulate
+from bestserve.fleet.referee import measured_goodput
+from bestserve.fleet.result import Allocation
+from bestserve.fleet.stage import stage_goodput
+from bestserve.fleet.tabulate import Evaluated
 from bestserve.reporting.chart import Chart, Limit, Series
 from bestserve.reporting.matplotlib_charts import save_figure
-from bestserve.solvers.allocation.evaluator import Evaluated
 from bestserve.solvers.allocation.plan import used_rate
-from bestserve.solvers.allocation.result import Allocation
-from bestserve.solvers.allocation.stage import stage_goodput
 from bestserve.solvers.allocation.tables import ROLES
 from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
 from bestserve.specs.lengths import LogNormal

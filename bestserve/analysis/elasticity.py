@@ -25,8 +25,8 @@ from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import Binding
 from bestserve.models.latency import Latencies
 from bestserve.models.system import System
-from bestserve.results import Confidence
-from bestserve.solvers.search import checked_problem
+from bestserve.results.prediction import Confidence
+from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -126,7 +126,7 @@ def _simulated(
     say: Progress,
 ) -> tuple[Operating, tuple[Elasticity, ...], float]:
     """Return rows averaged over replications that share their random numbers."""
-    from bestserve.referee import simulated_goodput
+    from bestserve.answers.referee import simulated_goodput
 
     say("simulated goodput")
     found = simulated_goodput(operating.system, operating.target, operating.found)
@@ -162,7 +162,7 @@ def _simulated(
 
 def simulated_observer(seed: int, requests: int = SIMULATED_REQUESTS) -> Observer:
     """Return simulations that draw the same requests whatever the figures."""
-    from bestserve.referee import as_latencies
+    from bestserve.answers.referee import as_latencies
     from bestserve.simulator import saturation_rate, simulate
 
     def latencies(system: System, rate: float) -> Latencies:

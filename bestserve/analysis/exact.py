@@ -1,6 +1,6 @@
 """Goodput elasticities chained through the exact derivatives of the step time.
 
-`bestserve.models.derivatives` gives ∂ln t/∂ln x of any step exactly (derived with SymPy). The
+`bestserve.models.step.derivatives` gives ∂ln t/∂ln x of any step exactly (derived with SymPy). The
 coefficients of the step time are fitted to operators by Gauss-Newton, so their derivatives follow
 from the same normal equations: J·∂ln(coefficients)/∂ln x = ∂ln t/∂ln x over the fitting grid, in
 least squares. From the coefficients to goodput the implicit function theorem does the rest.
@@ -15,11 +15,11 @@ import numpy as np
 
 from bestserve.analysis.operating import Operating, objective_room
 from bestserve.lowering import Lowered
-from bestserve.models.coefficients import polishing_grid
-from bestserve.models.derivatives import step_elasticities
 from bestserve.models.latency import evaluator, stability_rate
-from bestserve.models.roofline import Floats
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.coefficients import polishing_grid
+from bestserve.models.step.derivatives import step_elasticities
+from bestserve.models.step.roofline import Floats
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
 from bestserve.specs.strategy import Pool
 

@@ -10,7 +10,7 @@ from typing import Any
 from bestserve.analysis.parameters import at_value, parameter
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered
-from bestserve.models.constants import OperatorConstants
+from bestserve.models.step.constants import OperatorConstants
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, goodput
 from bestserve.models.latency import Latencies, evaluator, stability_rate
 from bestserve.models.status import Status
 from bestserve.models.system import System, Target
-from bestserve.solvers.search import checked_problem
+from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 

@@ -328,7 +328,7 @@ def _engine(lowered: Lowered) -> list[Parameter]:
 def _set_engine(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
     # The preset itself: limits that depend on the GPU are applied when the problem is lowered.
     from bestserve.catalog import load_engine
-    from bestserve.models.engine import EngineConstants
+    from bestserve.models.step.engine import EngineConstants
 
     stated = lowered.problem.engine
     engine = stated if isinstance(stated, EngineConstants) else load_engine(stated)

@@ -13,12 +13,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from bestserve.lowering import Lowered
-from bestserve.models.breakdown import Breakdown, step_breakdown
-from bestserve.models.derivatives import step_elasticities
-from bestserve.models.device import Device
-from bestserve.models.roofline import Floats
-from bestserve.models.step_time import StepTime
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.breakdown import Breakdown, step_breakdown
+from bestserve.models.step.derivatives import step_elasticities
+from bestserve.models.step.device import Device
+from bestserve.models.step.roofline import Floats
+from bestserve.models.step.step_time import StepTime
+from bestserve.models.step.step_work import StepWork
 from bestserve.specs.strategy import Pool, Strategy
 
 RESOURCES = ("compute", "memory", "dispatch", "communication")

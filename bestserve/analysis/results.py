@@ -7,7 +7,7 @@ from typing import Any
 
 from bestserve.analysis.operating import TITLES
 from bestserve.analysis.regime import Regime
-from bestserve.results import Confidence, Document
+from bestserve.results.prediction import Confidence, Document
 from bestserve.specs.problem import Problem
 
 SHOWN = ("mean", "p50", "p90", "p99")
@@ -105,7 +105,7 @@ class SensitivityReport(Document):
 
     def cite(self) -> str:
         """Return the sources of the methods, as BibTeX."""
-        from bestserve.citations import bibtex
+        from bestserve.results.citations import bibtex
 
         return bibtex("prediction", self.method)
 

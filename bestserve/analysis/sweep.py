@@ -20,8 +20,8 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.models.goodput import goodput, margin
 from bestserve.models.latency import evaluator
-from bestserve.results import Document
-from bestserve.solvers.search import checked_problem, rank_strategies
+from bestserve.results.prediction import Document
+from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 from bestserve.units import parse_duration

@@ -24,9 +24,9 @@ from bestserve.analysis.operating import goodput_near, operate
 from bestserve.analysis.sweep import leaders
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.constants import OperatorConstants
-from bestserve.results import Document
-from bestserve.solvers.search import checked_problem, rank_strategies
+from bestserve.models.step.constants import OperatorConstants
+from bestserve.results.prediction import Document
+from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 
 Floats = np.ndarray
@@ -141,7 +141,7 @@ class Uncertainty(Document):
 
     def cite(self) -> str:
         """Return the sources of the method, as BibTeX."""
-        from bestserve.citations import bibtex
+        from bestserve.results.citations import bibtex
 
         return bibtex("sensitivity")
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from bestserve.analysis.operating import TITLES, Operating, operate, rooms
 from bestserve.lowering import Lowered
-from bestserve.models.breakdown import step_breakdown
 from bestserve.models.latency import engine_of, stability_rate
 from bestserve.models.queues.requests import prepare
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
-from bestserve.results import Confidence, Document
+from bestserve.results.prediction import Confidence, Document
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 

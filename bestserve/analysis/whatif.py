@@ -9,8 +9,8 @@ from typing import Any
 from bestserve.analysis.parameters import changed
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
-from bestserve.results import Document, RankedStrategy
-from bestserve.solvers.search import (
+from bestserve.results.prediction import Document, RankedStrategy
+from bestserve.solvers.ranking import (
     Referee,
     checked_problem,
     evaluate_strategy,

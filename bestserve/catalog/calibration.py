@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bestserve.catalog.files import read_toml, user_path
 from bestserve.catalog.models import load_model
 from bestserve.errors import BestserveError, DataError, InputError
+from bestserve.readers.records import read_toml, user_path
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.model import Model
 

@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from bestserve.catalog.files import looks_like_path, read_toml, user_path
 from bestserve.catalog.folders import data_folders
 from bestserve.errors import DataError, InputError, UnknownNameError, nearest_names
-from bestserve.models.device import Generation, Precision
-from bestserve.models.engine import EngineConstants, MemoryRule, MoeKernelChoice
-from bestserve.models.moe import MoeKernel, MoePath
+from bestserve.models.step.device import Generation, Precision
+from bestserve.models.step.engine import EngineConstants, MemoryRule, MoeKernelChoice
+from bestserve.models.step.moe import MoeKernel, MoePath
 from bestserve.models.system import Policy
+from bestserve.readers.records import looks_like_path, read_toml, user_path
 from bestserve.specs.figure import Figure
 
 WHAT = "engine record"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bestserve.catalog import gpu_names
-from bestserve.catalog.files import looks_like_path, read_toml, shown, user_path
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.machines import machine_gpu
 from bestserve.errors import DataError, InputError, UnknownNameError
+from bestserve.readers.records import looks_like_path, read_toml, shown, user_path
 from bestserve.specs.hardware import Hardware, hardware_from_record
 
 WHAT = "hardware record"

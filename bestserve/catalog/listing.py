@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 
 from bestserve.catalog import engines
 from bestserve.catalog.engines import EngineRecord, engine_record, list_engines
-from bestserve.catalog.files import read_toml, user_path
 from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import is_model_path, list_models, load_model
 from bestserve.errors import UnknownNameError
+from bestserve.readers.records import read_toml, user_path
 from bestserve.specs import hardware
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model, PublishedCount

@@ -12,14 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
-from bestserve.catalog.files import is_folder, looks_like_path, read_json, shown, user_path
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.quantization import read_quantisation
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
-from bestserve.models.device import Precision
+from bestserve.models.step.device import Precision
+from bestserve.readers.records import is_folder, looks_like_path, read_json, shown, user_path
 from bestserve.specs.model import KvDtype, Model, PublishedCount
 
 WHAT = "model config"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bestserve.models.device import Precision
+from bestserve.models.step.device import Precision
 from bestserve.specs.model import KvDtype
 
 # Publishers whose "-FP8" checkpoints scale 128x128 blocks (their quantization_config states

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, emit_records, progress, talk
 from bestserve.cli.question import Question
 from bestserve.errors import InputError
+from bestserve.readers.mappings import read_mapping
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.slo import checked_table
 
@@ -102,8 +102,14 @@ def plan(
     """Allocate a fleet and print the answer; arguments as `allocate`."""
     from joblib import parallel_config
 
-    from bestserve.fleet import allocate as answer
-    from bestserve.fleet import budget_curve, check_curves, check_search, demand_curve, tabulate
+    from bestserve.fleet.allocate import allocate as answer
+    from bestserve.fleet.allocate import (
+        budget_curve,
+        check_curves,
+        check_search,
+        demand_curve,
+        tabulate,
+    )
 
     asked = {
         "gap": gap,

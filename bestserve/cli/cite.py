@@ -11,9 +11,9 @@ def cite(*methods: str) -> int:
     methods
         ranking, prediction, analytic, simulated, allocation, sensitivity
     """
-    from bestserve.citations import bibtex
-    from bestserve.citations import methods as known
     from bestserve.errors import UnknownNameError
+    from bestserve.results.citations import bibtex
+    from bestserve.results.citations import methods as known
 
     for method in methods:
         if method not in known():

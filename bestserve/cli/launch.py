@@ -32,9 +32,9 @@ def launch(
     import shlex
 
     from bestserve import api
+    from bestserve.answers.predict import checked_rate
     from bestserve.launch import bench_command, engine_family, launch_pools, manifest
     from bestserve.lowering import lower
-    from bestserve.predicting import checked_rate
     from bestserve.specs.strategy import Strategy
 
     problem = (options or ProblemOptions()).build()

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from bestserve.cli.files import read_mapping
 from bestserve.cli.flags import Many, Whole, Wholes
 from bestserve.cli.output import announce_compilation, talk
 from bestserve.errors import InputError
+from bestserve.readers.mappings import read_mapping
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bestserve.results import Document, html_table, plain
+from bestserve.results.prediction import Document, html_table, plain
 
 if TYPE_CHECKING:
     from rich.table import Table

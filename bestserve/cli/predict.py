@@ -5,7 +5,7 @@ from __future__ import annotations
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit, talk
 from bestserve.cli.question import Question
-from bestserve.results import Status
+from bestserve.results.prediction import Status
 
 
 def predict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bestserve.cli.output import Format, talk
-from bestserve.results import SCHEMA_VERSION
+from bestserve.results.prediction import SCHEMA_VERSION
 
 
 def rerun(path: str, *, format: Format = "json") -> int:
@@ -17,9 +17,9 @@ def rerun(path: str, *, format: Format = "json") -> int:
         table, json, csv, md or html
     """
     from bestserve._version import __version__
-    from bestserve.cli.files import read_mapping
     from bestserve.cli.question import ask, question_of
     from bestserve.errors import DataError
+    from bestserve.readers.mappings import read_mapping
 
     earlier = read_mapping(path)
     if earlier.get("schema_version") != SCHEMA_VERSION:

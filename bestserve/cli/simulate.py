@@ -47,8 +47,8 @@ def simulate(
     format
         table, json, csv, md or html; csv lists the requests of a single run
     """
+    from bestserve.answers.predict import checked_rate, recorded_requests
     from bestserve.lowering import lower
-    from bestserve.predicting import checked_rate, recorded_requests
     from bestserve.simulator import Status, replicate
     from bestserve.simulator import simulate as run
 

@@ -47,7 +47,7 @@ def whatif(
         table, json, csv, md or html
     """
     from bestserve import api
-    from bestserve.results import Document
+    from bestserve.results.prediction import Document
 
     if not set and not sweep:
         raise InputError("give --set figure=value or --sweep figure=value,value,…")

@@ -16,7 +16,7 @@ def lower_lengths(workload: Workload) -> Lengths:
     """Return a workload's lengths as atoms: independent for one class, joint for several."""
     hit = workload.prefix_cache_hit
     if workload.trace is not None:
-        from bestserve.traces import read_trace
+        from bestserve.readers.traces import read_trace
 
         trace = read_trace(workload.trace)
         weights = np.full(trace.input_len.size, 1 / trace.input_len.size)

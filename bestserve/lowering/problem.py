@@ -17,13 +17,13 @@ from bestserve.catalog import list_hardware, load_engine, load_hardware, load_mo
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering.lengths import lower_lengths
 from bestserve.lowering.shapes import shape_problem
-from bestserve.models.breakdown import Breakdown, step_breakdown
-from bestserve.models.coefficients import step_time_coefficients
-from bestserve.models.constants import DEFAULT, OperatorConstants
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.engine import EngineConstants
-from bestserve.models.memory import MemoryPlan, memory_plan
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.breakdown import Breakdown, step_breakdown
+from bestserve.models.step.coefficients import step_time_coefficients
+from bestserve.models.step.constants import DEFAULT, OperatorConstants
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.memory import MemoryPlan, memory_plan
+from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import (
     Arrivals,
     Collocated,
@@ -34,7 +34,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.results import Status
+from bestserve.results.prediction import Status
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.specs.problem import Problem
@@ -137,7 +137,7 @@ class Lowered:
             prompts = w.num_prompts or PROMPTS_PER_CLIENT * w.max_concurrency
             return Arrivals(kind="closed", concurrency=w.max_concurrency, num_prompts=prompts)
         if w.trace is not None:
-            from bestserve.traces import read_trace
+            from bestserve.readers.traces import read_trace
 
             times = read_trace(w.trace).arrivals
             if times is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bestserve.models.device import Device, Parallelism
+from bestserve.models.step.device import Device, Parallelism
 from bestserve.specs.model import Model
 
 

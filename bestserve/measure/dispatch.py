@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bestserve.measure.machine import Machine, Op
 from bestserve.measure.timing import Timing, kernel_time, step_time, submission_time, sync_time
-from bestserve.models.dispatch import bounds, pipeline
+from bestserve.models.step.dispatch import bounds, pipeline
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""From journal rows to the constants of `bestserve.models.constants`, form by form.
+"""From journal rows to the constants of `bestserve.models.step.constants`, form by form.
 
 Every form is the model's own function, called with other constants: what is fitted is what the
 predictions use.
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from bestserve.measure.fit import Fit, fit_form, fit_linear
 from bestserve.measure.shapes import LayerShape
-from bestserve.models.attention import decode_attention, prefill_attention
-from bestserve.models.collectives import all_reduce
-from bestserve.models.constants import DEFAULT, OperatorConstants
-from bestserve.models.device import Device
-from bestserve.models.roofline import gemm
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.attention import decode_attention, prefill_attention
+from bestserve.models.step.collectives import all_reduce
+from bestserve.models.step.constants import DEFAULT, OperatorConstants
+from bestserve.models.step.device import Device
+from bestserve.models.step.roofline import gemm
+from bestserve.models.step.step_time import StepTime
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, Any]

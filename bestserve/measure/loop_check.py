@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bestserve.measure.fit import Fit, fit_form
 from bestserve.measure.serve_loop import Limits, Run, Step
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, Lengths
 from bestserve.simulator import simulate
 from bestserve.simulator.inputs import Requests

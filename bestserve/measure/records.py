@@ -23,12 +23,12 @@ from bestserve.measure.forms import (
     of_kind,
 )
 from bestserve.measure.shapes import ELEMENT_BYTES, LayerShape
-from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
-from bestserve.models.constants import DEFAULT
-from bestserve.models.device import Device, Formats, Generation, Parallelism
-from bestserve.models.dispatch import launch_times
-from bestserve.models.operators import operator_list
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture, Attention, Ffn, LayerGroup
+from bestserve.models.step.constants import DEFAULT
+from bestserve.models.step.device import Device, Formats, Generation, Parallelism
+from bestserve.models.step.dispatch import launch_times
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.step_work import StepWork
 from bestserve.specs.calibration import Calibration, units
 from bestserve.specs.hardware import Hardware
 

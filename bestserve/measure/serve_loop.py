@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from bestserve.errors import InputError
 from bestserve.measure.attention import Ragged
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from bestserve.measure.records import (
 from bestserve.measure.runner import CACHE_FACTOR, Runner
 from bestserve.measure.serve_loop import LayerExecutor, Limits, Request, Run, serve
 from bestserve.measure.shapes import ELEMENT_BYTES, Format, LayerShape, reduced, shard
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.specs.hardware import Hardware
 
 TIMING_BUDGET = 0.1

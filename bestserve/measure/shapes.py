@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bestserve.errors import InputError
-from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
+from bestserve.models.step.architecture import Architecture, Attention, Ffn, LayerGroup
 
 Format = Literal["bf16", "fp8"]
 ELEMENT_BYTES: dict[Format, int] = {"bf16": 2, "fp8": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bestserve.models.schedulers.uneven import Gaps
+from bestserve.models.non_poisson.correction import Gaps
 from bestserve.models.system import Arrivals, Routing
 
 LEVELLING = ("least_outstanding", "power_of_two", "least_kv")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.mixture import Components, cut, mixture
 from bestserve.models.queues.requests import Requests
+from bestserve.models.queues.tpot.mixture import Components, cut, mixture
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import Status
 from bestserve.models.system import Lane

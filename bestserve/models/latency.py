@@ -18,17 +18,17 @@ from bestserve.models.lane_arrivals import (
     prefill_gaps,
 )
 from bestserve.models.latencies import Latencies, OutputClasses, compose, unstable
+from bestserve.models.non_poisson import closed_loop
+from bestserve.models.non_poisson import correction as uneven
+from bestserve.models.non_poisson import mmpp as slow_rates
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
     chunked,
-    closed_loop,
     decode_pool,
     mixed,
     prefill_pool,
     prefill_priority,
-    slow_rates,
     tandem,
-    uneven,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.status import Status

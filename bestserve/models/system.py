@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 
 Policy = Literal["chunked", "prefill_priority", "mixed"]
 Role = Literal["m", "p", "d"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.lumps import lump_mixture
-from bestserve.models.queues.mixture import Components, mixture
 from bestserve.models.queues.requests import Requests
+from bestserve.models.queues.tpot.compound_poisson import lump_mixture
+from bestserve.models.queues.tpot.mixture import Components, mixture
 from bestserve.models.schedulers.engine import LaneLatency
 
 FEW_PROMPTS = 4.0

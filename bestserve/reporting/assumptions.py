@@ -8,8 +8,8 @@ from typing import Any
 from bestserve.catalog.engines import engine_record
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered
-from bestserve.models.constants import describe
-from bestserve.models.engine import EngineConstants
+from bestserve.models.step.constants import describe
+from bestserve.models.step.engine import EngineConstants
 
 SURE = ("datasheet", "measured", "derived", "calibrated")
 """Kinds that something at hand supports; the others are "secondary" and "assumed"."""

@@ -11,7 +11,6 @@ from bestserve.analysis.results import SensitivityReport
 from bestserve.analysis.sweep import Sweep, families, variants
 from bestserve.analysis.uncertainty import Uncertainty
 from bestserve.analysis.waterfall import Explanation
-from bestserve.citations import bibtex
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import lower
 from bestserve.reporting.assumptions import assumption_rows, sentence
@@ -24,7 +23,8 @@ from bestserve.reporting.data import (
     tornado_chart,
     waterfall_chart,
 )
-from bestserve.results import Document, Ranking
+from bestserve.results.citations import bibtex
+from bestserve.results.prediction import Document, Ranking
 from bestserve.specs.problem import Problem
 
 Progress = Callable[[str], None]

@@ -10,16 +10,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bestserve.answers.predict import Method, Service, checked_rate
 from bestserve.api import trust_in
 from bestserve.errors import InputError
 from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
-from bestserve.predicting import Method, Service, checked_rate
 from bestserve.reporting.chart import Chart, Series, rows
 from bestserve.reporting.data import objective_limits, rates_up_to
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
 from bestserve.reporting.plotly_charts import figure, page_of
-from bestserve.results import Document, Prediction, Status, Summary, plain
+from bestserve.results.prediction import Document, Prediction, Status, Summary, plain
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bestserve.fleet.result import Allocation, PlannedPool
 from bestserve.reporting.chart import PALETTE, Chart, Series, rows
-from bestserve.solvers.allocation.result import Allocation, PlannedPool
 
 
 @dataclass(frozen=True, slots=True)

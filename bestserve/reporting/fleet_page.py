@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from bestserve.fleet.result import UNITS, Allocation
 from bestserve.reporting.chart import Chart
 from bestserve.reporting.fleet import (
     comparison_chart,
@@ -15,7 +16,6 @@ from bestserve.reporting.fleet import (
 )
 from bestserve.reporting.page import cell, heading, numeric
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
-from bestserve.solvers.allocation.result import UNITS, Allocation
 
 STYLE = """
 body{font:16px system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}

@@ -22,7 +22,8 @@ import math
 
 from numba import njit
 
-from bestserve.models.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
+from bestserve.models.policies import PREFILL_PRIORITY, tokens_taken
+from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.heap import (
     FINISH,
     FIRST_MESSAGE,
@@ -100,7 +101,6 @@ from bestserve.simulator.layout import (
     Ints32,
     Ints64,
 )
-from bestserve.simulator.policies import PREFILL_PRIORITY, tokens_taken
 
 
 @njit(cache=True)

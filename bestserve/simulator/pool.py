@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from bestserve.models.step_time_jit import token_time
+from bestserve.models import policies
+from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
-from bestserve.simulator import policies
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.errors import InputError
+from bestserve.models import policies
 from bestserve.models.system import Disaggregated, Lane, System
-from bestserve.simulator import policies
 from bestserve.simulator import routing as routes
 from bestserve.simulator.coupled import run_coupled
 from bestserve.simulator.inputs import (

@@ -11,7 +11,7 @@ from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prefix_cache import prefix_hits
 
 if TYPE_CHECKING:
-    from bestserve.traces import Trace
+    from bestserve.readers.traces import Trace
 
 
 def trace_requests(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.system import Target
-from bestserve.results import Document, plain
+from bestserve.results.prediction import Document, plain
 from bestserve.simulator.summary import STATISTICS, Summary, summarise
 
 Floats = NDArray[np.float64]

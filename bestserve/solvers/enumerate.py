@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.lowering import LaneResult, Lowered
-from bestserve.models.device import Parallelism
+from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
-from bestserve.results import Rejected, Status
+from bestserve.results.prediction import Rejected, Status
 from bestserve.specs.strategy import Pool
 
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bestserve.errors import InputError, nearest_names
-from bestserve.models.constants import DEFAULT, OperatorConstants, describe
-from bestserve.models.engine import EngineConstants
+from bestserve.models.step.constants import DEFAULT, OperatorConstants, describe
+from bestserve.models.step.engine import EngineConstants
 from bestserve.specs.base import Spec
 from bestserve.specs.figure import FigureKind
 

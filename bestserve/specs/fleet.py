@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bestserve.models.device import Precision
-from bestserve.models.engine import EngineConstants
+from bestserve.models.step.device import Precision
+from bestserve.models.step.engine import EngineConstants
 from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware

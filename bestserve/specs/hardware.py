@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import Field, model_validator
 
 from bestserve.errors import InputError, nearest_names
-from bestserve.models.device import Device, Generation
+from bestserve.models.step.device import Device, Generation
 from bestserve.specs.base import Spec
 from bestserve.specs.figure import Figure
 from bestserve.units import parse_change

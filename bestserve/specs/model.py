@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from bestserve.models.architecture import Architecture
-from bestserve.models.device import Formats, Precision
-from bestserve.models.parameters import ParameterCounts, parameter_counts
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.device import Formats, Precision
+from bestserve.models.step.parameters import ParameterCounts, parameter_counts
 from bestserve.specs.base import Spec
 
 KvDtype = Literal["auto", "bf16", "fp8"]

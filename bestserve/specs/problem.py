@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bestserve.errors import nearest_names
-from bestserve.models.device import Precision
-from bestserve.models.engine import EngineConstants
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.device import Precision
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware

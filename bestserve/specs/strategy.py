@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from bestserve.errors import InputError
-from bestserve.models.device import Parallelism
+from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Role
 from bestserve.specs.base import Spec
 

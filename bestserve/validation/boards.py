@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from bestserve.catalog import resolve_hardware
+from bestserve.readers.tidy import TidyRow
 from bestserve.specs.hardware import Hardware
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.tidy import TidyRow
 
 NODE = 8
 """SXM boards are sold as nodes of eight; whole nodes name the form factor."""

@@ -19,22 +19,22 @@ from typing import Any
 import numpy as np
 
 from bestserve._version import __version__
-from bestserve.catalog.calibration import save_calibration
-from bestserve.errors import DataError, InputError, nearest_names
-from bestserve.results import Document, plain
-from bestserve.specs.calibration import Calibration, Constant, Provenance, units
-from bestserve.validation.compare import refused_because
-from bestserve.validation.factors import (
+from bestserve.answers.factors import (
     BY_NAME,
     FACTORS,
     factors_for,
     scaled_values,
 )
-from bestserve.validation.formats import read_logs
+from bestserve.catalog.calibration import save_calibration
+from bestserve.errors import DataError, InputError, nearest_names
+from bestserve.readers.logs import read_logs
+from bestserve.readers.tidy import TidyRow
+from bestserve.results.prediction import Document, plain
+from bestserve.specs.calibration import Calibration, Constant, Provenance, units
+from bestserve.validation.compare import refused_because
 from bestserve.validation.map_fit import HeldOut, cross_validate, fit_factors, targets
 from bestserve.validation.outcome import UnpredictableError
 from bestserve.validation.replay import Prepared, prepare, system_of
-from bestserve.validation.tidy import TidyRow
 
 IDENTIFIED = 0.9
 """A factor is fitted if its posterior deviation is at most this share of its prior's; above, the

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bestserve.answers.factors import apply_factors
+from bestserve.answers.intervals import intervals, propagated
 from bestserve.catalog.calibration import load_calibration
 from bestserve.errors import BestserveError, DataError, InputError
+from bestserve.readers.logs import read_logs
+from bestserve.readers.tidy import Regime, TidyRow, asking
 from bestserve.specs.calibration import DOUBT, Calibration
 from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
-from bestserve.validation.factors import apply_factors
-from bestserve.validation.formats import read_logs
 from bestserve.validation.groups import summarise_groups
-from bestserve.validation.intervals import intervals, propagated
 from bestserve.validation.knee import objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import (
@@ -27,7 +28,6 @@ from bestserve.validation.replay import (
     system_of,
 )
 from bestserve.validation.sources import suite_of
-from bestserve.validation.tidy import Regime, TidyRow, asking
 
 UNSTATED = (
     Outcome.GPU_UNKNOWN,
@@ -53,7 +53,7 @@ def validate(
 
     Parameters
     ----------
-    logs : files, folders or patterns, in any format of `bestserve.validation.formats`
+    logs : files, folders or patterns, in any format of `bestserve.readers.logs`
     calibration : a record of `calibrate`, or its path
     with_intervals : add 90 % prediction intervals (four to seven times the work)
     jobs : worker processes; default: one a core

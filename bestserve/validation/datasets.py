@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.system import Lengths
+from bestserve.readers.tidy import TidyRow
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
 from bestserve.validation.length_tables import (
     ACCELMARK_PROMPTS,
@@ -19,7 +20,6 @@ from bestserve.validation.length_tables import (
 )
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
-from bestserve.validation.tidy import TidyRow
 
 Floats = NDArray[np.float64]
 

@@ -12,10 +12,11 @@ from functools import lru_cache
 
 from bestserve.catalog import load_engine, load_model
 from bestserve.errors import BestserveError, UnknownNameError
-from bestserve.models.device import WEIGHT_BYTES, Parallelism, Precision
-from bestserve.models.engine import EngineConstants
-from bestserve.models.parameters import parameter_counts
+from bestserve.models.step.device import WEIGHT_BYTES, Parallelism, Precision
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.parameters import parameter_counts
 from bestserve.models.system import Role
+from bestserve.readers.tidy import TidyRow
 from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
@@ -23,7 +24,6 @@ from bestserve.validation.boards import NODE, hardware_of
 from bestserve.validation.engines import EngineChoice, choose_engine
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
-from bestserve.validation.tidy import TidyRow
 
 FITTING_SHARE = 0.6
 """Without a stated tp, the smallest that leaves 40 % of the memory for KV cache and activations:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.tidy import TidyRow
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("tensorrt-llm", r"tensorrt[-_ ]?llm|trt[-_ ]?llm|trtllm|tensorrt"),

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Disaggregated, Lane, System
-from bestserve.validation.tidy import TidyRow
+from bestserve.readers.tidy import TidyRow
 
 SLOWEST, FASTEST = 3.0, 1 / 3.0
 """Range of κ; a row that needs more is predicted with κ = 1."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.validation.factors import Factor, apply_factors
+from bestserve.answers.factors import Factor, apply_factors
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.outcome import UnpredictableError
 from bestserve.validation.replay import Prepared, measured_figures, predict, system_of
-from bestserve.validation.tidy import TidyRow
 
 NOISE = {"ttft": 0.2, "tpot": 0.07}
 """Standard deviation of ln(predicted/measured) at the true constants [1]: repeats of a run differ

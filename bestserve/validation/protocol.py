@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 from bestserve.models.system import Arrivals, Lengths, Routing
+from bestserve.readers.tidy import Regime, TidyRow
 from bestserve.validation.datasets import blank_answers, lengths_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.sources import Suite, suite_of
-from bestserve.validation.tidy import Regime, TidyRow
 
 CONSTANT_RATE = 1000.0
 """Gamma shape of gaps that a client keeps constant (3 % jitter) [1]."""

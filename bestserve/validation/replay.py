@@ -19,6 +19,7 @@ from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered, splitting_doubts
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System
+from bestserve.readers.tidy import RowStatus, TidyRow
 from bestserve.simulator import SimulationResult, simulate
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.lengths import Fixed
@@ -30,7 +31,6 @@ from bestserve.validation.knee import at_objectives, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
 from bestserve.validation.sources import suite_of
-from bestserve.validation.tidy import RowStatus, TidyRow
 
 LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
 THROUGHPUTS = ("req_throughput", "out_tok_throughput")

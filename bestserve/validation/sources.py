@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.engines import engine_version
-from bestserve.validation.tidy import TidyRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

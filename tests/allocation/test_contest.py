@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from bestserve.errors import InputError
-from bestserve.fleet_referee import measured_goodput
+from bestserve.fleet.configurations import buildable
+from bestserve.fleet.contest import Rules, contest
+from bestserve.fleet.referee import measured_goodput
+from bestserve.fleet.stage import Measure, Stage, stage_goodput
+from bestserve.fleet.tabulate import evaluate
 from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
 from bestserve.models.system import Collocated, Routing
-from bestserve.solvers.allocation.configurations import buildable
-from bestserve.solvers.allocation.contest import Rules, contest
-from bestserve.solvers.allocation.evaluator import evaluate
-from bestserve.solvers.allocation.stage import Measure, Stage, stage_goodput
 from bestserve.specs.fleet import Deployed, Fleet, FleetClass, FleetModel, GpuGroup
 from bestserve.specs.lengths import Geometric, LogNormal
 
@@ -86,7 +86,7 @@ def test_exempt_configurations_are_kept() -> None:
 
 def test_larger_instances_only_lose_to_what_fills_their_place() -> None:
     """An instance of 24 GPUs takes three nodes of 8; instances of 6 leave 2 GPUs of each empty."""
-    from bestserve.solvers.allocation.contest import _smaller
+    from bestserve.fleet.contest import _smaller
 
     table = np.arange(9.0)
     assert _smaller({6: table}, 24, 2, 8).tolist() == [0, 0, 0]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bestserve.errors import InfeasibleError, InputError
-from bestserve.fleet import allocate, budget_curve, demand_curve, tabulate
+from bestserve.fleet.allocate import allocate, budget_curve, demand_curve, tabulate
+from bestserve.fleet.tabulate import Evaluated, evaluate
 from bestserve.lowering import lower
-from bestserve.models.device import Parallelism
+from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Disaggregated
-from bestserve.solvers.allocation.evaluator import Evaluated, evaluate
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 from bestserve.specs.fleet import Deployed, Fleet, FleetClass, FleetModel, GpuGroup, Link
 from bestserve.specs.lengths import Geometric, LogNormal

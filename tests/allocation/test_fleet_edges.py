@@ -12,14 +12,14 @@ import pytest
 from bestserve.cli import run
 from bestserve.cli.allocate import allocate as command
 from bestserve.errors import DataError, InfeasibleError, InputError
-from bestserve.fleet import allocate, demand_curve
+from bestserve.fleet.allocate import allocate, demand_curve
+from bestserve.fleet.result import Allocation
 from bestserve.reporting.fleet import (
     comparison_chart,
     curve_chart,
     fleet_diagram,
     plotly_diagram,
 )
-from bestserve.solvers.allocation.result import Allocation
 from bestserve.specs.fleet import Fleet
 
 FILE = """
@@ -155,7 +155,7 @@ def test_what_cannot_be_done_is_refused_before_the_work(
     def work(*_: object, **__: object) -> None:
         raise AssertionError("the tables were made first")
 
-    monkeypatch.setattr("bestserve.solvers.allocation.evaluator.buildable", work)
+    monkeypatch.setattr("bestserve.fleet.tabulate.buildable", work)
     file.write_text(FILE.replace("price_per_hour = 0.9", ""))
     with pytest.raises(InputError, match=word):
         command(str(file), **arguments)
@@ -211,7 +211,7 @@ def test_the_diagram_carries_every_class_through_every_stage(answer: Allocation)
 
 def test_flows_between_pools_keep_their_totals(answer: Allocation) -> None:
     """Two prefill pools and two decode pools on one pair of GPU types."""
-    from bestserve.solvers.allocation.result import PlannedFlow, PlannedPool
+    from bestserve.fleet.result import PlannedFlow, PlannedPool
 
     def pool(role: str, gpu: str, rate: float, n: int) -> PlannedPool:
         letter = {"prefill": "p", "decode": "d"}[role]

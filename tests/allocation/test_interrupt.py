@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import bestserve.fleet_check
-from bestserve.fleet import allocate, tabulate
-from bestserve.fleet_check import tightened
+import bestserve.fleet.check
+from bestserve.fleet.allocate import allocate, tabulate
+from bestserve.fleet.check import tightened
+from bestserve.fleet.tabulate import Evaluated
 from bestserve.solvers.allocation import certificate, uniform
-from bestserve.solvers.allocation.evaluator import Evaluated
 from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
 
 FLEET = Fleet(
@@ -44,8 +44,8 @@ def interrupt(*_: object, **__: object) -> None:
 def test_during_the_simulation_the_plan_is_kept(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bestserve.fleet_check, "checked", interrupt)
-    monkeypatch.setattr(bestserve.fleet_check, "checked_tandem", interrupt)
+    monkeypatch.setattr(bestserve.fleet.check, "checked", interrupt)
+    monkeypatch.setattr(bestserve.fleet.check, "checked_tandem", interrupt)
     answer = allocate(FLEET, evaluated=evaluated)
     assert answer.pools
     assert answer.gap <= 0.0101

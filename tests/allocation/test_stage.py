@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bestserve.fleet_referee import (
+from bestserve.fleet.referee import (
     checked,
     checked_tandem,
     labelled_requests,
@@ -14,9 +14,9 @@ from bestserve.fleet_referee import (
     stand_in,
     stand_ins,
 )
-from bestserve.models.step_time import StepTime
+from bestserve.fleet.stage import ClassLoad, Stage, stage_goodput
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Lane, Lengths, Target, Transfer
-from bestserve.solvers.allocation.stage import ClassLoad, Stage, stage_goodput
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 
 LANE = Lane(step=StepTime(w=6e-3, c=26e-6, e=1e-6, a=0.35e-9, k=49e-9, a_step=1e-3))

@@ -9,8 +9,8 @@ import sympy as sp
 import bestserve as bs
 from bestserve.analysis.regime import balance_points, conditions, regime_of
 from bestserve.lowering import lower
-from bestserve.models.breakdown import step_breakdown
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.step_work import StepWork
 from bestserve.specs.strategy import Strategy
 
 

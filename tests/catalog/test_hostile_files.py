@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bestserve.catalog import describe, load_hardware, load_model
-from bestserve.catalog.files import JSON_LIMIT, TOML_LIMIT
 from bestserve.errors import DataError
+from bestserve.readers.records import JSON_LIMIT, TOML_LIMIT
 
 CONTENTS: dict[str, bytes] = {
     "empty": b"",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestserve.models.architecture import Architecture, Attention, Ffn, LayerGroup
-from bestserve.models.parameters import attention_parameters, parameter_counts
+from bestserve.models.step.architecture import Architecture, Attention, Ffn, LayerGroup
+from bestserve.models.step.parameters import attention_parameters, parameter_counts
 
 DENSE = Ffn(kind="dense", intermediate_size=10)
 GQA = Attention(kind="full", num_heads=4, num_kv_heads=2, head_dim=8)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bestserve.untrusted import open_source
-from bestserve.validation import formats
-from bestserve.validation.tidy import RequestLog, TidyRow
+from bestserve.readers import logs as formats
+from bestserve.readers.tidy import RequestLog, TidyRow
+from bestserve.readers.untrusted import open_source
 
 GROUP = "bestserve.log_formats"
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -122,7 +122,7 @@ def test_other_packages_add_readers(monkeypatch, tmp_path):
 
 def test_reading_loads_no_heavy_package():
     code = (
-        "import sys; from bestserve.validation.formats import readers; readers();"
+        "import sys; from bestserve.readers.logs import readers; readers();"
         "print([m for m in ('pandas', 'scipy', 'numba', 'yaml', 'pyarrow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bestserve.errors import DataError
-from bestserve.validation.formats import LogRead, read_log
-from bestserve.validation.tidy import TidyRow
+from bestserve.readers.logs import LogRead, read_log
+from bestserve.readers.tidy import TidyRow
 
 FILES = sorted((Path(__file__).parent / "fixtures").glob("*/*"))
 IDS = [f"{p.parent.name}/{p.name}" for p in FILES]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bestserve import untrusted
 from bestserve.errors import DataError
-from bestserve.validation.formats import read_log
+from bestserve.readers import untrusted
+from bestserve.readers.logs import read_log
 
 FIXTURES = Path(__file__).parent / "fixtures"
 VLLM = json.loads((FIXTURES / "vllm-bench-serve/summary.json").read_text())

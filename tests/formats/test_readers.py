@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bestserve.validation.formats import read_log
-from bestserve.validation.tidy import Regime, RowStatus
+from bestserve.readers.logs import read_log
+from bestserve.readers.tidy import Regime, RowStatus
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bestserve.validation.formats import read_log, read_logs
-from bestserve.validation.tidy import Regime, RowStatus
+from bestserve.readers.logs import read_log, read_logs
+from bestserve.readers.tidy import Regime, RowStatus
 
 FORMATS = {
     "accelmark/result.json": "accelmark",

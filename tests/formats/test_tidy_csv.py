@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bestserve.errors import DataError, InputError
-from bestserve.validation.formats import find_logs, read_log, read_logs
-from bestserve.validation.formats._notes import settings_of_notes
-from bestserve.validation.formats._settings import settings_of_command
-from bestserve.validation.formats.tidy_csv import to_records
-from bestserve.validation.tidy import COLUMNS, Regime, RowStatus, TidyRow, regime_of
+from bestserve.readers.logs import find_logs, read_log, read_logs
+from bestserve.readers.logs._notes import settings_of_notes
+from bestserve.readers.logs._settings import settings_of_command
+from bestserve.readers.logs.tidy_csv import to_records
+from bestserve.readers.tidy import COLUMNS, Regime, RowStatus, TidyRow, regime_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ROWS = {row.id: row for row in read_log(FIXTURES / "tidy-csv/rows.csv").rows}

@@ -17,7 +17,7 @@ from bestserve.measure.fit import Fit
 from bestserve.measure.forms import fit_host
 from bestserve.measure.machine import Op
 from bestserve.measure.simulated import SimulatedMachine
-from bestserve.models.dispatch import bounds, pipeline
+from bestserve.models.step.dispatch import bounds, pipeline
 
 times = st.floats(min_value=1e-6, max_value=1e-3)
 layers_of_ops = st.lists(st.tuples(times, times), min_size=1, max_size=8)

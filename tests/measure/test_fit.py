@@ -21,10 +21,10 @@ from bestserve.measure.forms import (
     with_constants,
 )
 from bestserve.measure.shapes import LayerShape
-from bestserve.models.attention import decode_attention, prefill_attention
-from bestserve.models.collectives import all_reduce
-from bestserve.models.roofline import gemm
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.attention import decode_attention, prefill_attention
+from bestserve.models.step.collectives import all_reduce
+from bestserve.models.step.roofline import gemm
+from bestserve.models.step.step_time import StepTime
 
 DEVICE = load_hardware("h100-sxm").device()
 SHAPE = LayerShape(hidden=4096, heads=32, kv_heads=8, head_dim=128, intermediate=14336)

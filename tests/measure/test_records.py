@@ -26,11 +26,11 @@ from bestserve.measure.records import (
 )
 from bestserve.measure.shapes import LayerShape
 from bestserve.measure.simulated import SimulatedMachine
-from bestserve.models.attention import decode_attention, prefill_attention
-from bestserve.models.constants import DEFAULT
-from bestserve.models.device import Device
-from bestserve.models.roofline import gemm
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.attention import decode_attention, prefill_attention
+from bestserve.models.step.constants import DEFAULT
+from bestserve.models.step.device import Device
+from bestserve.models.step.roofline import gemm
+from bestserve.models.step.step_time import StepTime
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload

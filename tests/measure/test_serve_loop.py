@@ -21,7 +21,7 @@ from bestserve.measure.loop_check import (
     simulated,
 )
 from bestserve.measure.serve_loop import Limits, Request, Run, VirtualExecutor, serve
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 
 STEP = StepTime(w=6e-3, c=26e-6, e=1e-6, a=0.7e-9, k=0.049e-6, a_seq=35e-6)
 
@@ -115,7 +115,7 @@ def test_the_sum_of_the_steps_is_kept_when_single_steps_are_disturbed() -> None:
 
 
 def test_the_log_is_read_as_one_of_vllm(tmp_path: Path) -> None:
-    from bestserve.validation.formats import read_log
+    from bestserve.readers.logs import read_log
 
     found = run(n=60)
     path = tmp_path / "bench.json"

@@ -11,7 +11,7 @@ from bestserve.measure.device_info import DeviceInfo
 from bestserve.measure.grid import Grid
 from bestserve.measure.session import sweeping_layers
 from bestserve.measure.shapes import memory_need, reduced, shard
-from bestserve.models.sharding import attention_matrices, ffn_matrices
+from bestserve.models.step.sharding import attention_matrices, ffn_matrices
 
 PLAN = [("meta-llama/Llama-3.1-8B", 1), ("Qwen/Qwen3-32B", 4), ("meta-llama/Llama-3.1-70B", 8)]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from bestserve.catalog import load_engine, load_hardware, load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.device import Device
-from bestserve.models.engine import EngineConstants
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.device import Device
+from bestserve.models.step.engine import EngineConstants
 
 
 @pytest.fixture(scope="session")

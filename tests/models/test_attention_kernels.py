@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestserve.models.attention import (
+from bestserve.models.step.attention import (
     decode_attention,
     linear_attention,
     mla_decode,
     prefill_attention,
     sparse_indexer,
 )
-from bestserve.models.device import Device
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.device import Device
+from bestserve.models.step.step_work import StepWork
 
 
 def test_prefill_of_one_prompt_follows_its_formula(h100: Device) -> None:

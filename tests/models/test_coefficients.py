@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestserve.catalog import list_models, load_engine, load_hardware, load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import step_breakdown
-from bestserve.models.closed_form import closed_form
-from bestserve.models.coefficients import step_time_coefficients
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.engine import EngineConstants
-from bestserve.models.memory import memory_plan
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.closed_form import closed_form
+from bestserve.models.step.coefficients import step_time_coefficients
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.memory import memory_plan
+from bestserve.models.step.step_work import StepWork
 
 GPUS = ("a100-80gb-sxm", "h100-sxm", "h200-sxm", "b200-sxm")
 DENSE = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-70B")

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestserve.catalog import load_engine, load_hardware
-from bestserve.models.collectives import (
+from bestserve.models.step.collectives import (
     all_reduce,
     all_to_all,
     distinct_ranks,
     group_split,
     point_to_point,
 )
-from bestserve.models.device import Device
+from bestserve.models.step.device import Device
 
 
 def test_all_reduce_follows_its_formula(h100: Device) -> None:

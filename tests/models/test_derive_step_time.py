@@ -11,14 +11,14 @@ import pytest
 import sympy as sp
 
 from bestserve.catalog import load_engine, load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import step_breakdown
-from bestserve.models.closed_form import closed_form
-from bestserve.models.constants import DEFAULT
-from bestserve.models.derivatives import step_elasticities
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.engine import EngineConstants
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.closed_form import closed_form
+from bestserve.models.step.constants import DEFAULT
+from bestserve.models.step.derivatives import step_elasticities
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.step_work import StepWork
 
 TP = 8
 PROMPT = 2000.0

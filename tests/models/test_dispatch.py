@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bestserve.catalog import load_engine, load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import step_breakdown
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.dispatch import bounds, eager_step, pipeline
-from bestserve.models.operators import operator_list
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.dispatch import bounds, eager_step, pipeline
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.step_work import StepWork
 
 times = st.integers(1, 30).flatmap(
     lambda n: st.tuples(*[arrays(np.float64, n, elements=st.floats(0, 10))] * 2)

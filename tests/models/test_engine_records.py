@@ -9,7 +9,7 @@ import pytest
 from bestserve.catalog import engine_record, list_engines, load_engine
 from bestserve.catalog.engines import OPTIONAL, SPLIT, UNITS
 from bestserve.errors import DataError, UnknownNameError
-from bestserve.models.device import Device
+from bestserve.models.step.device import Device
 
 
 @pytest.mark.parametrize("name", list_engines())

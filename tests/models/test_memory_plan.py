@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from bestserve.catalog import list_models, load_engine, load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.device import Device, Formats, Parallelism
-from bestserve.models.engine import EngineConstants
-from bestserve.models.memory import kv_bytes_of_layer, memory_plan
-from bestserve.models.parameters import parameter_counts
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.device import Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.memory import kv_bytes_of_layer, memory_plan
+from bestserve.models.step.parameters import parameter_counts
 
 
 def _total(model: str, kv: float = 2.0, context: float = 1.0) -> float:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestserve.models.constants import DEFAULT
-from bestserve.models.device import Device
-from bestserve.models.moe import MoeKernel, active_experts, grouped_experts, imbalance
+from bestserve.models.step.constants import DEFAULT
+from bestserve.models.step.device import Device
+from bestserve.models.step.moe import MoeKernel, active_experts, grouped_experts, imbalance
 
 DEEPSEEK = {"hidden": 7168, "num_experts": 256, "top_k": 8}
 

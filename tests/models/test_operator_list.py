@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestserve.catalog import load_model
-from bestserve.models.architecture import Architecture
-from bestserve.models.breakdown import step_breakdown
-from bestserve.models.device import WEIGHT_BYTES, Device, Formats, Parallelism
-from bestserve.models.engine import EngineConstants
-from bestserve.models.operators import operator_list
-from bestserve.models.parameters import parameter_counts
-from bestserve.models.sharding import attention_matrices, ffn_matrices
-from bestserve.models.step_work import StepWork
+from bestserve.models.step.architecture import Architecture
+from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants
+from bestserve.models.step.operators import operator_list
+from bestserve.models.step.parameters import parameter_counts
+from bestserve.models.step.sharding import attention_matrices, ffn_matrices
+from bestserve.models.step.step_work import StepWork
 
 MODELS = (
     "meta-llama/Llama-3.1-8B",

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestserve.models.attention import decode_attention, prefill_attention
-from bestserve.models.constants import DEFAULT, OperatorConstants, describe
-from bestserve.models.device import Device
-from bestserve.models.roofline import (
+from bestserve.models.step.attention import decode_attention, prefill_attention
+from bestserve.models.step.constants import DEFAULT, OperatorConstants, describe
+from bestserve.models.step.device import Device
+from bestserve.models.step.roofline import (
     Cost,
     compute_format,
     elementwise,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, Transfer
 
 SMALL = StepTime(w=6e-3, c=26e-6, e=1e-6, a=0.7e-9, k=0.049e-6, a_step=0.8e-3, a_seq=35e-6)

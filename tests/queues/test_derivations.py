@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
-from bestserve.models.queues.noise import Response, size_bias, variance_of_mean, variance_of_sum
 from bestserve.models.queues.requests import Requests, prepare
+from bestserve.models.queues.tpot.noise import (
+    Response,
+    size_bias,
+    variance_of_mean,
+    variance_of_sum,
+)
 from bestserve.models.system import Lengths
 
 Script = Callable[[str], ModuleType]

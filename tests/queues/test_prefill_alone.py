@@ -7,7 +7,7 @@ import pytest
 
 from bestserve.models.goodput import prefill_goodput
 from bestserve.models.latency import latency
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Disaggregated, Lane, Lengths, Target
 
 ONE = np.ones(1)

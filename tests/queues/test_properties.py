@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Target
 
 NOISE = 0.03

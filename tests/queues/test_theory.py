@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.lumps import lump_mixture
 from bestserve.models.queues.mgk import allen_cunneen, erlang_c, mgk_wait
-from bestserve.models.queues.mixture import component_cdf, cut, mixture
 from bestserve.models.queues.occupancy import occupancy
-from bestserve.models.queues.packing import packed_tokens
+from bestserve.models.queues.tpot.compound_poisson import lump_mixture
+from bestserve.models.queues.tpot.mixture import component_cdf, cut, mixture
 
 ONE = np.array([1.0])
 

@@ -10,15 +10,15 @@ import pytest
 import sympy as sp
 
 from bestserve.models.latency import engine_of, latency, stability_rate
-from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_wait
-from bestserve.models.queues.coloured_noise import coloured_sum, frequencies
+from bestserve.models.non_poisson.join_shortest_queue import Level
+from bestserve.models.non_poisson.map_process import Stream, gamma_gaps, poisson
+from bestserve.models.non_poisson.map_wait import phase_wait
+from bestserve.models.non_poisson.mmpp import _Fluid
+from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.level import Level
-from bestserve.models.queues.noise import Response, variance_of_sum
-from bestserve.models.queues.phase_wait import phase_wait
 from bestserve.models.queues.requests import prepare
-from bestserve.models.queues.streams import Stream, gamma_gaps, poisson
-from bestserve.models.schedulers.slow_rates import _Fluid
+from bestserve.models.queues.tpot.coloured_noise import coloured_sum, frequencies
+from bestserve.models.queues.tpot.noise import Response, variance_of_sum
 from bestserve.models.system import Arrivals, System
 from bestserve.simulator import simulate
 

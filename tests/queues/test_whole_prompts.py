@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from bestserve.models.queues.whole_prompts import riding, steps_to, taken
+from bestserve.models.queues.bulk.whole_prompts import riding, steps_to, taken
 
 Script = Callable[[str], ModuleType]
 

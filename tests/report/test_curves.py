@@ -153,7 +153,7 @@ def test_command_prints_draws_and_reruns(capsys, tmp_path):
 
 
 def test_a_strategys_saturation_is_simulated_once_for_all_rates(problem, monkeypatch):
-    from bestserve import referee
+    from bestserve.answers import referee
 
     asked = []
     found = referee.saturation

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bestserve.models
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Lengths
 
 
@@ -19,7 +19,11 @@ def forget_stale_code() -> None:
     calls from another file it would run the old one.
     """
     package = Path(bestserve.models.__file__).parents[1]
-    sources = [*(package / "simulator").rglob("*.py"), package / "models" / "step_time_jit.py"]
+    sources = [
+        *(package / "simulator").rglob("*.py"),
+        *(package / "models" / "policies").rglob("*.py"),
+        package / "models" / "step" / "step_time_jit.py",
+    ]
     newest = max(source.stat().st_mtime for source in sources)
     for compiled in (package / "simulator").rglob("*.nb[ic]"):
         if compiled.stat().st_mtime < newest:

@@ -12,7 +12,7 @@ import pytest
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.simulate import simulate
 from bestserve.errors import InputError
-from bestserve.validation.formats import read_log
+from bestserve.readers.logs import read_log
 
 CHAT = ProblemOptions(
     model="meta-llama/Llama-3.1-8B",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
     Collocated,

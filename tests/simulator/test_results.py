@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bestserve.errors import InputError
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
     Collocated,
@@ -22,6 +22,7 @@ from bestserve.models.system import (
     Target,
     Transfer,
 )
+from bestserve.readers.traces import read_trace
 from bestserve.simulator import (
     Limit,
     Requests,
@@ -34,7 +35,6 @@ from bestserve.simulator import (
     static_replicas,
     trace_requests,
 )
-from bestserve.traces import read_trace
 
 ROUTINGS = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
 
@@ -479,7 +479,7 @@ def test_a_million_requests_fit_in_memory(system: Collocated) -> None:
     """Peak memory of a fresh process with a million requests stays below 700 MB."""
     code = (
         "import numpy as np, resource\n"
-        "from bestserve.models.step_time import StepTime\n"
+        "from bestserve.models.step.step_time import StepTime\n"
         "from bestserve.models.system import Collocated, Lane, Lengths\n"
         "from bestserve.simulator import simulate\n"
         "l = Lengths(inputs=np.array([200., 800.]), input_weights=np.array([.5, .5]),"
@@ -498,7 +498,7 @@ def test_second_process_compiles_nothing(system: Collocated) -> None:
     simulate(system, 1.0, requests=50)
     code = (
         "import numpy as np\n"
-        "from bestserve.models.step_time import StepTime\n"
+        "from bestserve.models.step.step_time import StepTime\n"
         "from bestserve.models.system import Collocated, Lane, Lengths\n"
         "from bestserve.simulator import simulate\n"
         "from bestserve.simulator.lane import advance\n"

@@ -12,7 +12,7 @@ import math
 import numpy as np
 import pytest
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lane, Lengths
 from bestserve.simulator import Requests, replicate, simulate
 

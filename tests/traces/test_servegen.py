@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bestserve.errors import DataError, InputError
-from bestserve.servegen import generate, read_client, superposed
-from bestserve.traces import Trace
+from bestserve.readers.servegen import generate, read_client, superposed
+from bestserve.readers.traces import Trace
 
 WINDOWS = "0,20.0,2.0,Gamma,0.25,0.2\n600,0,0,,0,0\n1200,10.0,1.6,Weibull,0.7,0.08\n"
 DATA = {

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bestserve.errors import DataError, InputError
-from bestserve.traces import Trace, read_trace
+from bestserve.readers.traces import Trace, read_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:04.5000000,100,10

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bestserve.validation.tidy import TidyRow
+from bestserve.readers.tidy import TidyRow
 
 CLOSED: dict[str, Any] = {
     "id": "closed",

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from bestserve.answers.intervals import FAMILIES
+from bestserve.answers.residuals import RESIDUAL
 from bestserve.validation.compare import validate
-from bestserve.validation.intervals import FAMILIES
-from bestserve.validation.residuals import RESIDUAL
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.answers.factors import BY_NAME, FACTORS, apply_factors, scaled_values
 from bestserve.catalog import load_calibration
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
 from bestserve.errors import DataError, InputError
 from bestserve.lowering import calibration_doubts, lower
-from bestserve.models.moe import expert_efficiency
+from bestserve.models.step.moe import expert_efficiency
+from bestserve.readers.tidy import TidyRow
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units
 from bestserve.validation.calibrate import calibrate_rows
 from bestserve.validation.compare import compare_row
-from bestserve.validation.factors import BY_NAME, FACTORS, apply_factors, scaled_values
 from bestserve.validation.map_fit import fit_factors
 from bestserve.validation.replay import predict, prepare, system_of
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 TRUTH = {"a_step": 3.0, "t_req": 3.0}

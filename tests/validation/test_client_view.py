@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bestserve.models.system import Collocated, Disaggregated, Lengths
+from bestserve.readers.tidy import TidyRow
 from bestserve.simulator import simulate
 from bestserve.validation.client_view import seen_by_client
 from bestserve.validation.replay import (
@@ -19,7 +20,6 @@ from bestserve.validation.replay import (
     system_of,
     with_repeated_prompts,
 )
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 SPLIT: dict[str, Any] = {

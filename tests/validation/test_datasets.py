@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestserve.models.system import Collocated
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation import length_tables
 from bestserve.validation.datasets import EARLY, cut_atoms, early_or_full_atoms, table_lengths
 from bestserve.validation.deployment import deployment_of
 from bestserve.validation.protocol import protocol_of
 from bestserve.validation.replay import prepare, system_of
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bestserve.models.device import Parallelism
+from bestserve.models.step.device import Parallelism
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.deployment import deployment_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 

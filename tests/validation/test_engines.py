@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from bestserve.catalog import load_engine
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.engines import choose_engine, engine_family, engine_version
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 

@@ -7,10 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from bestserve.validation.compare import coverage_of
-from bestserve.validation.comparison import RowComparison
-from bestserve.validation.factors import FACTORS, factors_for
-from bestserve.validation.intervals import (
+from bestserve.answers.factors import FACTORS, factors_for
+from bestserve.answers.intervals import (
     FAMILIES,
     KINDS,
     SPREAD,
@@ -19,9 +17,11 @@ from bestserve.validation.intervals import (
     intervals,
     propagated,
 )
+from bestserve.answers.residuals import RESIDUAL
+from bestserve.validation.compare import coverage_of
+from bestserve.validation.comparison import RowComparison
 from bestserve.validation.outcome import Outcome
 from bestserve.validation.replay import METRICS
-from bestserve.validation.residuals import RESIDUAL
 
 
 def test_every_figure_has_a_family_and_every_kind_its_residuals() -> None:

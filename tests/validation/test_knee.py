@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bestserve.models.step_time import StepTime
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.knee import (
     FASTEST,
     SLOWEST,
@@ -17,7 +18,6 @@ from bestserve.validation.knee import (
     scaled,
 )
 from bestserve.validation.replay import predict_row, prepare
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import bestserve as bs
+from bestserve.answers.intervals import FAMILIES, SPREAD, Z90
+from bestserve.answers.prediction_intervals import spreads
+from bestserve.answers.residuals import RESIDUAL
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
 from bestserve.lowering import lower
 from bestserve.specs.calibration import Calibration, Constant, Provenance
-from bestserve.validation.intervals import FAMILIES, SPREAD, Z90
-from bestserve.validation.prediction_intervals import spreads
-from bestserve.validation.residuals import RESIDUAL
 
 
 @pytest.fixture

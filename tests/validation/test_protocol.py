@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestserve.readers.tidy import Regime, TidyRow
 from bestserve.validation.datasets import (
     quantile_atoms,
     truncated_atoms,
@@ -17,7 +18,6 @@ from bestserve.validation.datasets import (
 )
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import protocol_of
-from bestserve.validation.tidy import Regime, TidyRow
 
 Make = Callable[..., TidyRow]
 
@@ -97,7 +97,7 @@ def test_scaled_shapes_keep_their_means() -> None:
 
 
 def test_a_log_with_every_length_is_replayed_with_them(make: Make) -> None:
-    from bestserve.validation.tidy import RequestLog
+    from bestserve.readers.tidy import RequestLog
 
     log = RequestLog(input_len=np.array([10, 500, 90]), output_len=np.array([5, 7, 200]))
     lengths = protocol_of(make(requests=log)).lengths

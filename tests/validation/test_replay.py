@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bestserve.models.system import Collocated, Disaggregated
+from bestserve.readers.tidy import Regime, RowStatus, TidyRow
 from bestserve.validation.compare import compare_row
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import (
@@ -19,7 +20,6 @@ from bestserve.validation.replay import (
     system_of,
     with_shared_prefix,
 )
-from bestserve.validation.tidy import Regime, RowStatus, TidyRow
 
 Make = Callable[..., TidyRow]
 

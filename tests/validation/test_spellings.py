@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from bestserve.catalog import list_hardware
+from bestserve.readers.tidy import TidyRow
 from bestserve.validation.deployment import deployment_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.tidy import TidyRow
 
 Make = Callable[..., TidyRow]
 

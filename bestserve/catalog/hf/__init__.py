@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from bestserve.catalog.hf.config import Config
 from bestserve.errors import DataError, nearest_names
-from bestserve.models.architecture import Architecture
+from bestserve.models.step.architecture import Architecture
 
 ENTRY_POINTS = "bestserve.architectures"
 _HELPERS = {"config", "layers", "quantization"}

@@ -10,7 +10,7 @@ import dataclasses
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import Layer, assemble, dense, routed
-from bestserve.models.architecture import Architecture, Attention
+from bestserve.models.step.architecture import Architecture, Attention
 
 MODEL_TYPES = (
     "deepseek_v2",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import Layer, assemble, dense, grouped_query
-from bestserve.models.architecture import Architecture, Ffn
+from bestserve.models.step.architecture import Architecture, Ffn
 
 MODEL_TYPES = ("ernie4_5_moe",)
 

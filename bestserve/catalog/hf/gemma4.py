@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import assemble, dense, grouped_query
-from bestserve.models.architecture import Architecture, Attention, Ffn
+from bestserve.models.step.architecture import Architecture, Attention, Ffn
 
 MODEL_TYPES = ("gemma4_text",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import assemble, dense, grouped_query, routed
-from bestserve.models.architecture import Architecture
+from bestserve.models.step.architecture import Architecture
 
 MODEL_TYPES = ("glm4_moe",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bestserve.catalog.hf.config import Config
-from bestserve.models.architecture import (
+from bestserve.models.step.architecture import (
     Architecture,
     Attention,
     AttentionKind,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bestserve.catalog.hf.config import Config
 from bestserve.errors import DataError
-from bestserve.models.device import Precision
+from bestserve.models.step.device import Precision
 
 
 @dataclass(frozen=True, slots=True)

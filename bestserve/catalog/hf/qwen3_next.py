@@ -10,7 +10,7 @@ from bestserve.catalog.hf.layers import (
     routed,
     sparse_steps,
 )
-from bestserve.models.architecture import Architecture, Attention
+from bestserve.models.step.architecture import Architecture, Attention
 
 MODEL_TYPES = ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import Layer, assemble, dense
-from bestserve.models.architecture import Architecture, Attention, Ffn
+from bestserve.models.step.architecture import Architecture, Attention, Ffn
 
 MODEL_TYPES = ("step3p5",)
 

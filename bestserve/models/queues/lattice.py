@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues import bulk_loops as loops
+from bestserve.models.queues.bulk import loops
 
 Floats = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.noise import variance_of_mean
 from bestserve.models.queues.occupancy import occupancy
 from bestserve.models.queues.stability import decode_limit
+from bestserve.models.queues.tpot.noise import variance_of_mean
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 
 

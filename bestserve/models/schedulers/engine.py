@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.noise import Response
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.slots import running_limit
+from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.schedulers.steps import decode_steps, prompt_steps
 from bestserve.models.system import Lane
 from bestserve.models.trust import LARGE_PROMPTS

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.bulk import BulkServer, Prompts, bulk_load, bulk_wait
+from bestserve.models.queues.bulk.packing import packed_tokens
+from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_load, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.mgk import mgk_wait
-from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.schedulers.engine import Engine
 
 Floats = NDArray[np.float64]

@@ -13,14 +13,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.bulk import BulkServer, BulkWait, Prompts, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk.packing import packed_tokens
+from bestserve.models.queues.bulk.wait import BulkServer, BulkWait, Prompts, bulk_pace, bulk_wait
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
-from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
+from bestserve.models.queues.tpot.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import SINGLE
 

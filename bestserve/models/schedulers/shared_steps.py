@@ -22,7 +22,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.queues.bulk import (
+from bestserve.models.queues.bulk.packing import packed_tokens
+from bestserve.models.queues.bulk.wait import (
     BulkServer,
     BulkWait,
     Prompts,
@@ -30,11 +31,10 @@ from bestserve.models.queues.bulk import (
     bulk_pace,
     bulk_wait,
 )
-from bestserve.models.queues.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.queues.occupancy import Occupancy, occupancy
-from bestserve.models.queues.packing import packed_tokens
 from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import shared_limit
+from bestserve.models.queues.tpot.noise import Response, at_classes, size_bias, variance_of_sum
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
 from bestserve.models.trust import HIGH_LOAD

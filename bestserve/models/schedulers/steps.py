@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bestserve.models.step_time_jit import step_time
+from bestserve.models.step.step_time_jit import step_time
 
 Floats = NDArray[np.float64]
 

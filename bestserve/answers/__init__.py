@@ -1,0 +1,1 @@
+"""Which answer, and how sure: formula or simulation, doubts, intervals."""

@@ -1,0 +1,205 @@
+"""Latencies of one strategy at one rate: analytic where trusted, simulated where not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from bestserve.errors import InputError
+from bestserve.lowering import Lowered
+from bestserve.models import status as analytic
+from bestserve.models.distribution import Distribution
+from bestserve.models.goodput import attainment, marginal_attainment
+from bestserve.models.latency import Latencies, latency, stability_rate
+from bestserve.models.system import System
+from bestserve.results.prediction import Confidence, Prediction, Status, Summary
+from bestserve.specs.problem import Problem
+from bestserve.specs.strategy import Strategy
+
+if TYPE_CHECKING:
+    from bestserve.simulator import Requests, SimulationResult
+
+Method = Literal["auto", "analytic", "simulated"]
+
+STATUS = {
+    analytic.Status.OK: Status.OK,
+    analytic.Status.UNSTABLE: Status.UNSTABLE,
+    analytic.Status.NO_SLOT: Status.NO_CAPACITY,
+}
+"""Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One strategy of a problem, asked about at one rate or at several.
+
+    What does not depend on the rate is found once: the system, a trace's requests, saturation.
+    """
+
+    lowered: Lowered
+    strategy: Strategy
+
+    @cached_property
+    def system(self) -> System:
+        """The queueing system. Raises InfeasibleError."""
+        return self.lowered.system(self.strategy)
+
+    @cached_property
+    def given(self) -> Requests | None:
+        """What simulations run instead of sampling the workload."""
+        from bestserve.answers.referee import REQUESTS
+
+        return recorded_requests(self.lowered.problem, REQUESTS)
+
+    @cached_property
+    def saturated(self) -> float:
+        """The highest rate that formulas and simulation sustain [req/s].
+
+        A full KV cache evicts, so a run may sustain less than the formulas' limit.
+        """
+        from bestserve.answers.referee import saturation
+
+        return min(stability_rate(self.system), saturation(self.system, self.given))
+
+    def at(self, request_rate: float | None, method: Method = "auto") -> Prediction:
+        """Return the prediction; arguments and errors as `bestserve.predict`."""
+        rate = checked_rate(self.lowered.problem, request_rate)
+        if method != "simulated" and self.system.arrivals.kind != "closed":
+            found = latency(self.system, rate)
+            if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
+                return _analytic(self.lowered, self.strategy, rate, found)
+        elif method == "analytic":
+            raise InputError("closed loops are simulated; leave method at auto")
+        return _simulated(self, rate)
+
+
+def predict_strategy(
+    lowered: Lowered, strategy: Strategy, request_rate: float | None, method: Method
+) -> Prediction:
+    """Return the prediction at one rate; arguments and errors as `bestserve.predict`."""
+    return Service(lowered, strategy).at(request_rate, method)
+
+
+def checked_rate(problem: Problem, request_rate: float | None) -> float:
+    """Return the rate of open arrivals, or 0 for a closed loop. Raises InputError."""
+    if problem.workload.closed:
+        if request_rate is not None:
+            raise InputError(
+                "a closed loop (max_concurrency) sets its own rate; leave request_rate out"
+            )
+        return 0.0
+    if request_rate is None:
+        raise InputError("request_rate is needed: requests per second that arrive")
+    if not 0 < request_rate < float("inf"):
+        raise InputError(f"request_rate = {request_rate} must be positive and finite")
+    return float(request_rate)
+
+
+def recorded_requests(
+    problem: Problem, requests: int | None, *, cache_tokens: float = 0.0
+) -> Requests | None:
+    """Return a trace's requests with their lengths as they came; None without a trace.
+
+    requests : how many; None: all; cache_tokens : of a prefix cache shared by all replicas
+    """
+    if problem.workload.trace is None:
+        return None
+    from bestserve.readers.traces import read_trace
+    from bestserve.simulator import trace_requests
+
+    trace = read_trace(problem.workload.trace)
+    hit = problem.workload.prefix_cache_hit
+    return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
+
+
+def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencies) -> Prediction:
+    problem = lowered.problem
+    status = STATUS.get(found.status, Status.UNSTABLE)
+    limit = found.stability_rate
+    base = Prediction(
+        problem=problem,
+        strategy=str(strategy),
+        request_rate=rate,
+        status=status,
+        stability_limit=limit,
+        trust=Confidence(found.trust.high, found.trust.reasons),
+    )
+    if status is not Status.OK:
+        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
+        return replace(base, detail=detail)
+    return replace(
+        base,
+        ttft=_summary(found.ttft),
+        tpot=_summary(found.tpot),
+        e2el=_summary(found.e2el),
+        utilisation=rate / limit,
+        mean_batch=found.mean_batch,
+        attainment=attainment(found, problem.slo.target()) if problem.slo else None,
+        attainment_by=marginal_attainment(found, problem.slo.target()) if problem.slo else {},
+        bound=_decode_bound(lowered, strategy, found.mean_batch),
+    )
+
+
+def _simulated(service: Service, rate: float) -> Prediction:
+    from bestserve.answers.referee import busiest, coverage, mean_batch, simulated
+
+    lowered, strategy = service.lowered, service.strategy
+    problem = lowered.problem
+    result = simulated(service.system, rate, service.given)
+    closed = problem.workload.closed
+    limit = None if closed else service.saturated
+    enough = coverage(service.system, service.given)
+    base = Prediction(
+        problem=problem,
+        strategy=str(strategy),
+        request_rate=result.throughput if closed else rate,
+        status=Status.OK,
+        stability_limit=limit,
+        method="simulated",
+        ttft_flavour="benchmark" if closed else "steady",
+        trust=Confidence(enough.high, enough.reasons),
+    )
+    if not result.kept.any():
+        return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)
+    if limit is not None and rate >= limit:
+        detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
+        return replace(base, status=Status.UNSTABLE, detail=detail)
+    batch = mean_batch(result)
+    met = result.meeting(problem.slo.target()) if problem.slo else {}
+    return replace(
+        base,
+        ttft=_measured(result, "ttft"),
+        tpot=_measured(result, "tpot"),
+        e2el=_measured(result, "e2el"),
+        utilisation=busiest(result) if limit is None else rate / limit,
+        mean_batch=batch,
+        attainment=met.pop("joint", None),
+        attainment_by=met,
+        bound=_decode_bound(lowered, strategy, batch),
+    )
+
+
+def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
+    """Return what a decode step waits for, largest share first."""
+    pool = strategy.pools[-1]
+    breakdown = lowered.decode_breakdown(pool, batch)
+    if breakdown is None:
+        return ""
+    total = float(breakdown.total[0])
+    names = ("compute", "memory", "dispatch", "communication")
+    shares = {n: float(getattr(breakdown, n)[0]) / total for n in names}
+    ordered = sorted(shares, key=lambda n: -shares[n])
+    parts = ", ".join(f"{n} {shares[n]:.0%}" for n in ordered)
+    count = max(round(batch), 1)
+    noun = "sequence" if count == 1 else "sequences"
+    return f"a decode of {count} {noun} takes {total * 1e3:.1f} ms: {parts}"
+
+
+def _summary(law: Distribution) -> Summary:
+    return Summary(law.mean, *(law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)))
+
+
+def _measured(result: SimulationResult, metric: str) -> Summary:
+    found = result.summary(metric)
+    return Summary(found.mean, found.p50, found.p90, found.p95, found.p99)

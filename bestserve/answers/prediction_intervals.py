@@ -1,0 +1,121 @@
+"""90 % intervals of a prediction: where a measured run would lie.
+
+The widths are those of `intervals`: what the constants' uncertainty does to this answer, and how
+far predictions for deployments that nothing was fitted to were off. A calibration record narrows
+the first part to its own standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from bestserve.answers.factors import FACTORS, apply_factors
+from bestserve.answers.intervals import SPREAD, intervals, propagated
+from bestserve.answers.predict import predict_strategy
+from bestserve.lowering import Lowered
+from bestserve.models.latency import latency
+from bestserve.models.status import Status
+from bestserve.results.prediction import Prediction, Summary
+from bestserve.specs.calibration import Calibration
+from bestserve.specs.strategy import Strategy
+
+STATISTICS = ("mean", "p50", "p90", "p99")
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+Figures = dict[str, float]
+Interval = tuple[float, float]
+
+
+def prediction_intervals(
+    lowered: Lowered, strategy: Strategy, found: Prediction
+) -> dict[str, Interval]:
+    """Return the 90 % interval of each latency by name, "ttft_mean" to "tpot_p99" [s].
+
+    The upper end is infinite where the rate could not be sustained with constants one standard
+    deviation slower. Empty for answers without latencies and for the user's own step times, whose
+    uncertainty is not known here.
+    """
+    if found.ttft is None or found.tpot is None or lowered.problem.step_time is not None:
+        return {}
+    moe = lowered.model.architecture.is_moe
+    values = {
+        **_figures("ttft", _by_name(found.ttft)),
+        **_figures("tpot", _by_name(found.tpot)),
+    }
+    closed = lowered.problem.workload.closed
+
+    def run(factors: Mapping[str, float]) -> Figures:
+        moved = apply_factors(lowered, factors)
+        if closed:
+            again = predict_strategy(moved, strategy, None, "auto")
+            if again.ttft is None or again.tpot is None:
+                return {}
+            return {
+                **_figures("ttft", _by_name(again.ttft)),
+                **_figures("tpot", _by_name(again.tpot)),
+            }
+        return _stationary(moved, strategy, found.request_rate)
+
+    # The formulas tell how far constants move a simulated answer, too, and take a hundredth of the
+    # time.
+    base = values if closed else run({})
+    spread = spreads(_calibration(lowered))
+    variance = propagated(base, run, moe, spread)
+    kind = "disaggregated" if strategy.disaggregated else _kind(lowered)
+    found_at = intervals(values, variance, kind, moe)
+    return {
+        name.removesuffix("_ms"): (1e-3 * float(low), 1e-3 * float(high))
+        for name, (low, high) in found_at.items()
+    }
+
+
+def spreads(calibration: Calibration | None) -> dict[str, float]:
+    """Return the standard deviation of each factor's logarithm, a record's own where it has it.
+
+    A factor counts as fitted if the record states a standard error of all constants it scales.
+    """
+    out = dict(SPREAD)
+    for factor in FACTORS if calibration is not None else ():
+        assert calibration is not None
+        own = [calibration.constants.get(name) for name in factor.constants]
+        relative = [c.sd / c.value for c in own if c is not None and c.value > 0 and c.sd > 0]
+        if len(relative) == len(factor.constants):
+            out[factor.name] = min(max(relative), out[factor.name])
+    return out
+
+
+def _calibration(lowered: Lowered) -> Calibration | None:
+    path = lowered.problem.calibration
+    if path is None:
+        return None
+    from bestserve.catalog.calibration import load_calibration
+
+    return load_calibration(path)
+
+
+def _kind(lowered: Lowered) -> str:
+    arrivals = lowered.arrivals
+    if arrivals.kind != "closed":
+        return "open"
+    return "burst" if arrivals.concurrency >= arrivals.num_prompts > 1 else "closed"
+
+
+def _stationary(lowered: Lowered, strategy: Strategy, rate: float) -> Figures:
+    """Return the formulas' figures [ms]; infinite beyond saturation."""
+    found = latency(lowered.system(strategy), rate)
+    out: Figures = {}
+    for metric in ("ttft", "tpot"):
+        law = getattr(found, metric)
+        known = found.status is Status.OK
+        by_name = {"mean": law.mean if known else math.inf}
+        by_name |= {s: law.quantile(p) if known else math.inf for s, p in SHARES.items()}
+        out |= _figures(metric, by_name)
+    return out
+
+
+def _by_name(summary: Summary) -> dict[str, float]:
+    return {name: getattr(summary, name) for name in STATISTICS}
+
+
+def _figures(metric: str, by_name: Mapping[str, float]) -> Figures:
+    return {f"{metric}_{name}_ms": 1e3 * value for name, value in by_name.items()}

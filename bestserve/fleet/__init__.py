@@ -1,0 +1,1 @@
+"""Whole fleets: tables of goodput, the plan and its certificate, the check by simulation."""

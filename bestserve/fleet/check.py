@@ -1,0 +1,156 @@
+"""Is a plan as good as its tables say? Simulate its pools, and tighten the tables where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bestserve.fleet.answer import pool_name
+from bestserve.fleet.referee import checked, checked_tandem, measured_goodput
+from bestserve.fleet.result import Verified
+from bestserve.fleet.stage import Stage
+from bestserve.fleet.tabulate import Evaluated
+from bestserve.solvers.allocation.plan import Plan
+
+Say = Callable[[str], None]
+
+TOLERANCE = 0.015
+"""Share of requests that may miss an objective beyond its percentile in the check: queueing
+formulas are about 1 to 2 % off in rate, and near saturation that moves attainment so much."""
+
+SECOND_SEED = 2002
+"""Seed of the simulations that tell by how much a table flatters: neither the table's nor the
+check's."""
+
+SAFETY = 0.99
+"""A corrected table is this share of what the simulation measured, so that it holds next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is simulated at once: a row of the plan, or a prefill row and the decode row it feeds.
+
+    stages : at the actual mix of each row; rate [req/s]
+    """
+
+    name: str
+    rows: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    rate: float
+
+
+def verified(
+    tables: Evaluated, plan: Plan, progress: Say | None = None
+) -> tuple[tuple[Verified, ...], dict[tuple[int, int], float]]:
+    """Simulate every pool at its rates and mix; return the checks, and for failing pools the
+    share of their rate that they carry in simulation, by (pool, instances).
+
+    A prefill and a decode pool that only feed each other are simulated as one system. Runs
+    through joblib, so the backend is that of the caller's `joblib.parallel_config`.
+    """
+    from joblib import Parallel, delayed
+
+    parts = _parts(tables, plan)
+    jobs = (delayed(_simulated)(part) for part in parts)
+    checks: list[Verified] = []
+    measured: dict[tuple[int, int], float] = {}
+    for part, (found, carried) in zip(parts, Parallel(return_as="generator")(jobs), strict=True):
+        if progress is not None:
+            progress(f"simulated {part.name}")
+        checks += found
+        for row, share in zip(part.rows, carried, strict=False):
+            measured[int(plan.pool[row]), int(plan.count[row])] = share
+    return tuple(checks), measured
+
+
+def _parts(tables: Evaluated, plan: Plan) -> list[_Part]:
+    """Return what of a plan is simulated at once."""
+    tandems = lone_tandems(tables, plan)
+    parts = []
+    for i in range(plan.pool.size):
+        rate = float(plan.rates[i].sum())
+        if rate <= 0 or i in tandems.values():
+            continue
+        rows = (i, tandems[i]) if i in tandems else (i,)
+        pools = [(int(plan.pool[r]), int(plan.count[r])) for r in rows]
+        stages = tuple(
+            tables.stage(p, k, plan.rates[r]) for r, (p, k) in zip(rows, pools, strict=True)
+        )
+        name = " → ".join(pool_name(tables, p, k) for p, k in pools)
+        parts.append(_Part(name, rows, stages, rate))
+    return parts
+
+
+def _simulated(part: _Part) -> tuple[list[Verified], list[float]]:
+    """Return how the classes of a part fared and, if some missed, what each of its rows carries."""
+    if len(part.stages) == 2:
+        found = checked_tandem(*part.stages, part.rate)
+    else:
+        found = checked(part.stages[0], part.rate)
+    rows = [
+        Verified(part.name, c.name, c.metric, c.share, c.required, c.margin >= -TOLERANCE)
+        for c in found
+    ]
+    if all(row.ok for row in rows):
+        return rows, []
+    carried = [measured_goodput(stage, part.rate, seed=SECOND_SEED) for stage in part.stages]
+    return rows, [min(rate / part.rate, 1.0) for rate in carried]
+
+
+def lone_tandems(tables: Evaluated, plan: Plan) -> dict[int, int]:
+    """Return prefill rows of the plan that feed exactly one decode row and are its only source."""
+    pools, roles = tables.tables.pools, tables.tables.pools.role[plan.pool]
+    found = {}
+    for m in range(len(tables.fleet.models)):
+        model = tables.tables.recipe_model()[pools.recipe[plan.pool]]
+        prefills = np.flatnonzero((roles == 1) & (model == m))
+        decodes = np.flatnonzero((roles == 2) & (model == m))
+        if prefills.size == 1 and decodes.size == 1:
+            found[int(prefills[0])] = int(decodes[0])
+    return found
+
+
+def tightened(tables: Evaluated, measured: dict[tuple[int, int], float]) -> Evaluated:
+    """Return tables in which failing pools claim no more than the simulation found.
+
+    What would take their place, instances of other sizes and limits of the same type, role and
+    recipe, is simulated too: the same formula flatters it as much.
+    """
+    pools = tables.tables.pools
+    goodput = pools.goodput.copy()
+    for p, share in _suspects(tables, measured).items():
+        goodput[p] *= share
+    lowered = replace(tables.tables, pools=replace(pools, goodput=goodput))
+    return replace(tables, tables=lowered)
+
+
+def _suspects(tables: Evaluated, measured: dict[tuple[int, int], float]) -> dict[int, float]:
+    """Return by how much to lower the tables of failing pools and of those in their place."""
+    from joblib import Parallel, delayed
+
+    pools = tables.tables.pools
+    shares: dict[int, float] = {}
+    for (pool, _), share in measured.items():
+        shares[pool] = min(SAFETY * share, SAFETY, shares.get(pool, 1.0))
+    others = [
+        p
+        for p in range(pools.count)
+        if p not in shares
+        and pools.goodput[p, 1] > 0
+        and any(
+            (pools.gpu[p], pools.role[p], pools.recipe[p])
+            == (pools.gpu[q], pools.role[q], pools.recipe[q])
+            for q in shares
+        )
+    ]
+    claimed = [float(pools.goodput[p, 1]) for p in others]
+    jobs = (
+        delayed(measured_goodput)(tables.stage(p, 1), rate, seed=SECOND_SEED)
+        for p, rate in zip(others, claimed, strict=True)
+    )
+    for p, rate, carried in zip(others, claimed, Parallel()(jobs), strict=True):
+        if carried < rate:
+            shares[p] = SAFETY * carried / rate
+    return shares

@@ -1,0 +1,1 @@
+"""Arrivals that are not Poisson, and routing that makes lanes depend on each other."""

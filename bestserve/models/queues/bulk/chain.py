@@ -1,0 +1,315 @@
+"""The Markov chain of waiting prompt tokens: grid, transition rows, visits between decode steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bestserve.models.queues.bulk import elimination as chain_loops
+from bestserve.models.queues.bulk import loops
+from bestserve.models.queues.bulk.server import BulkServer, Floats, Pace, Prompts
+from bestserve.models.queues.bulk.whole_prompts import rows, taken
+from bestserve.models.queues.lattice import fft_size, split
+
+REACH, WHOLE_REACH = 2.5, 4.0
+"""States at most, per point asked for, of prompts that are cut and of whole ones: with 2 the
+backlog of prompts of several chunks was cut off at high load (mean TTFT up to 25 % low)."""
+
+CELLS_PER_STEP, FEWEST_CELLS = 15, 7
+"""Cells of a full step where the budget binds, at 128 points, and at few points."""
+
+CHUNKS = 1.5
+"""Chunks of a mean prompt from which steps have fewer cells: such prompts are as well resolved."""
+
+MOST_STATES = 300
+"""States of a chain that prompts of many chunks may ask for: time grows with their square, and 1200
+states are no more accurate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """The solved chain.
+
+    matrix : transition rows as decodes see them; factors : of I − matrix without state 0 (see
+    `chain_loops.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
+    [top, 3]; law : of the state at steps that decodes see; fresh : masses and times to the first
+    token of prompts that find the server idle, ended : law of the state in which that step starts
+    """
+
+    matrix: Floats
+    factors: Floats
+    visits: Floats
+    law: Floats
+    ratio: float
+    fresh: tuple[Floats, Floats]
+    ended: Floats
+    pace: Pace
+
+
+class Chain:
+    """One evaluation: grid, transition rows, stationary law.
+
+    Rows are laws of CP(λ f), smooth in f: they are transformed at few durations (`nodes`) and
+    interpolated between them (`blend`).
+    """
+
+    def __init__(self, server: BulkServer, rate: float, prompts: Prompts, points: int) -> None:
+        self.server, self.rate, self.prompts = server, rate, prompts
+        self.l1 = prompts.mean
+        self.d, self.top = _grid(server, rate, prompts, points)
+        self.full = server.packed / self.d
+        self.m = min(math.floor(server.most / self.d + 1e-9), self.top)
+        self.size = fft_size(2 * self.top + 2)
+        self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
+        self.phi = np.fft.rfft(self.pmf)
+        self.one_prompt = prompts.one / self.d
+        idle, pause = server.idle, server.vacation
+        # share of prompt-free states that are idle ones, by their mean durations
+        self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
+        self.whole = not server.cut and self.m < self.top
+        most = self.top if self.whole else self.m
+        tokens = self.d * np.arange(most + 2, dtype=np.float64)
+        tokens[0], tokens[-1] = 0.1 * self.d, server.packed
+        f = server.step(tokens)
+        self.f_full = float(f[-1])
+        # last steps of a request, between grid points: 0.1, 1, 2, … cells, a full step
+        inside = min(self.m, math.ceil(self.full) - 1)
+        self.last = np.concatenate((f[: inside + 1], f[-1:]))
+        self.f = np.full(self.top + 1, self.f_full)
+        self.f[1 : most + 1] = f[1:-1]
+        self.f[0] = pause
+        # in a closed loop every step brings as many arrivals: as if all were equally long
+        self.collects, self.collects_full = self.f, self.f_full
+        if server.per_step is not None:
+            each = server.per_step / rate
+            self.collects = np.full(self.f.size, each if server.shared else 0.0)
+            self.collects[0] = each
+            self.collects_full = float(self.collects[-1]) if server.shared else 0.0
+        self.longest = float(self.collects[: most + 1].max())
+        self.nodes = chebyshev(self.longest, rate)
+        self.blend = blend(self.nodes, self.longest, self.collects[: most + 1])
+        self.log_phi = rate * (self.phi - 1.0)
+        # by state: how far a step goes down at most, and how long it is on average
+        self.low, self.step_time, self.step_collects = self.m + 1, self.f, self.collects
+
+    def _take_at_random(self) -> None:
+        """Prepare the law of what full steps take of whole prompts, and their mean times."""
+        self.growth, again = self._crowding()
+        self.taken = taken(self.pmf, self.m, self.top, self.growth, again)
+        self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
+        inside = slice(self.m + 1)
+        self.step_time = np.concatenate((self.f[inside], self.taken @ self.f))
+        self.step_collects = np.concatenate((self.collects[inside], self.taken @ self.collects))
+
+    def _crowding(self) -> tuple[float, float]:
+        """Return θ of `taken` and the share of full steps that follow a full step, nearly ρ.
+
+        θ is half the mean arrivals in a step before the budget binds: in decode-only steps, in
+        those of one prompt, and in full ones.
+        """
+        if self.server.per_step is not None:
+            return min(self.server.per_step / 2, 1.0), 0.5
+        load = self.rate * self.l1 * self.f_full / self.server.packed
+        calm = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
+        lone = self.rate * float(self.f[max(min(round(self.l1 / self.d), self.m), 1)])
+        before = (calm * self.rate * self.server.vacation + load * lone) / (calm + load)
+        mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
+        return min(mean / 2, 1.0), load
+
+    def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
+        """Return transforms of the tokens that arrive meanwhile [k, frequencies]."""
+        return np.exp(durations[:, None] * self.log_phi)
+
+    def matrix(self) -> tuple[Floats, float]:
+        """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
+        top, m = self.top, self.m
+        self.spectra = self.arrivals(np.append(self.nodes, self.collects_full))
+        laws = np.fft.irfft(self.spectra, n=self.size, axis=1)
+        matrix = np.empty((top + 1, top + 1))
+        ratio = 0.0
+        if self.whole:
+            self._take_at_random()
+            self.laws = laws[:-1, : top + 1]
+            arrived = self.blend @ self.laws
+            matrix[: m + 1] = arrived[: m + 1]
+        else:
+            np.matmul(self.blend, laws[:-1, : top + 1], out=matrix[: m + 1])
+        if top > m:
+            down = math.floor(self.full + 1e-9)
+            part = self.full - down
+            walk = laws[-1]
+            if part > 1e-9:
+                # a step takes `down` or `down + 1` cells so that its mean is right
+                walk = part * walk + (1 - part) * np.concatenate(([0.0], walk[:-1]))
+                down += 1
+            if self.whole:
+                rows(matrix, self.taken, arrived, m)
+            else:
+                chain_loops.walk_rows(matrix, walk, m, down)
+            if not self.whole and part > 1e-9 and down == m + 1:
+                # a positive remainder below one cell still needs a step of its own
+                matrix[m + 1, 0] = 0.0
+                matrix[m + 1, 1:] = laws[-1, :top]
+            ratio = float(
+                chain_loops.tail_ratio(self.pmf, self.rate * self.collects_full, self.full)
+            )
+            if ratio > 0:
+                geometric = (1 - ratio) * ratio ** np.arange(down + 1)
+                matrix[top] = 0.0
+                matrix[top, top - down :] = np.convolve(walk[: down + 1], geometric)[: down + 1]
+        matrix[:, top] += np.maximum(1.0 - matrix.sum(axis=1), 0.0)
+        return matrix, ratio
+
+    def flow(self) -> Flow:
+        """Solve for the visits to each state; everything else follows from them."""
+        matrix, ratio = self.matrix()
+        top, f = self.top, self.step_time
+        ended = np.zeros(top + 1)
+        server = self.server
+        fresh = loops.alone(
+            self.prompts.tokens / self.d,
+            self.prompts.share,
+            server.alone,
+            server.lone / self.d,
+            self.top if self.whole else self.m,
+            self.full,
+            self.f_full,
+            self.rate,
+            self.l1 / self.d,
+            self.one_prompt,
+            self.last,
+            ended,
+        )
+        # visits to states 1 … top between prompt-free states: after a vacation, after an idle
+        # time, and after the first prompt that ended one (when decoding starts again)
+        sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
+        sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
+        factors = -matrix[1:, 1:]
+        factors.flat[:: top + 1] += 1.0
+        chain_loops.eliminate(factors, self.low)
+        # nothing follows a vacation of no time, nor restarts where nothing decodes
+        needed = np.array((float(self.collects[0]) > 0.0, True, server.shared))
+        visits = np.zeros((top, 3))
+        found = chain_loops.solve_rows(factors, self.low, sources[1:, needed])
+        visits[:, needed] = np.maximum(found, 0.0)
+        # a request that decodes sees vacations and what follows them, but no idle time
+        after = visits[:, 0]
+        count = 1.0 + float(after.sum())
+        cycle = server.vacation + float(after @ f[1:])
+        busy = cycle - server.vacation
+        # all time per step that has decodes, some of them after idle time and its first prompt
+        stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if server.shared else 0.0
+        seen = (1 - stop) * after + stop * visits[:, 2]
+        apart = stop * (1 / self.rate + float(self.prompts.share @ server.alone))
+        spacing = (server.vacation + float(seen @ f[1:]) + apart) / (1.0 + float(seen.sum()))
+        if cycle == 0.0:
+            # a pool without decodes: cycles begin with idle time and its first prompt
+            busy = float(visits[:, 1] @ f[1:])
+            cycle = 1 / self.rate + busy
+        return Flow(
+            matrix=matrix,
+            factors=factors,
+            visits=visits,
+            law=np.concatenate(([1.0], after)) / count,
+            ratio=ratio,
+            fresh=fresh,
+            ended=ended,
+            pace=Pace(busy / max(cycle, 1e-300), cycle / count, spacing),
+        )
+
+
+def chebyshev(longest: float, rate: float) -> Floats:
+    """Return durations in 0 … longest between which laws of CP(λ t) are interpolated [k, s].
+
+    CP(λ t) is exp(λ t (φ − 1)): with a arrivals in the longest duration its expansion falls faster
+    than geometrically beyond the a-th term.
+    """
+    count = 6 + math.ceil(1.8 * rate * longest)
+    return longest / 2 * (1.0 - np.cos(np.pi * (np.arange(count) + 0.5) / count))
+
+
+@njit(cache=True, error_model="numpy")
+def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
+    """Return barycentric weights [m, k] that interpolate from `chebyshev` nodes to `durations`.
+
+    >>> nodes, at = chebyshev(0.05, 100.0), np.linspace(0.0, 0.05, 60)
+    >>> bool(np.allclose(blend(nodes, 0.05, at) @ np.exp(-100 * nodes), np.exp(-100 * at)))
+    True
+    """
+    count = nodes.size
+    share = np.empty((durations.size, count))
+    weight = np.sin(np.pi * (np.arange(count) + 0.5) / count)
+    weight[1::2] *= -1.0
+    for i in range(durations.size):
+        total = 0.0
+        for k in range(count):
+            gap = durations[i] - nodes[k]
+            share[i, k] = weight[k] / (gap if gap != 0.0 else 1e-12 * longest)
+            total += share[i, k]
+        for k in range(count):
+            share[i, k] /= total
+    return share
+
+
+def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tuple[float, int]:
+    """Return cell width [tokens] and index of the last state."""
+    l1, l2, large = prompts.mean, prompts.square, prompts.large
+    if server.per_step is not None:
+        arrivals = server.per_step
+        high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
+        return _cells(server, prompts, high, l2 * arrivals, l1 * arrivals, points)
+    # mean tokens of a step with no budget: x = λ E[l] f(x), by secants as f is nearly affine
+    first, full = (float(t) for t in server.step(np.array([l1, server.packed])))
+    x, at, share = l1, first, 0.0
+    for _ in range(3):
+        far = max(server.packed, x + 1.0)
+        slope = (full - at) / (far - x) if server.packed > x else at / x
+        share = min(rate * l1 * max(slope, 0.0), 0.98)
+        x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
+        at = float(server.step(np.array([x]))[0])
+    step = at if x > l1 else first
+    spread = rate * max(step, server.vacation) * l2 / (1 - share**2)
+    # near saturation the tail is closer to exponential than to normal
+    high = x + (7.0 + 8.0 * share**2) * math.sqrt(spread) + large
+    return _cells(server, prompts, high, rate * full * l2, rate * full * l1, points)
+
+
+def _cells(
+    server: BulkServer,
+    prompts: Prompts,
+    high: float,
+    spread: float,
+    work: float,
+    points: int,
+) -> tuple[float, int]:
+    """Return cell width and last state for tokens up to `high` when the budget does not bind.
+
+    work, spread : mean and variance of the tokens that arrive in a full step
+    """
+    large, fixed = prompts.large, prompts.tokens.size == 1
+    bound = high > server.most
+    if bound:
+        theta = 2 * (server.packed - work) / spread
+        far = min(high + 2.5 / theta, server.most + large + 7.0 / theta)
+        high = max(server.most * 1.5, far)
+    # a prompt of several chunks is as well resolved by fewer cells a chunk
+    coarser = min(CHUNKS * server.packed / prompts.mean, 1.0)
+    cells = max(CELLS_PER_STEP * points / 128 * coarser, FEWEST_CELLS)
+    d = min(high / points, server.packed / cells) if bound else high / points
+    if fixed:
+        # whole cells in a prompt, and as nearly in a step
+        counts = np.arange(8 if bound else 1) + max(round(prompts.mean / d), 1)
+        full = server.packed * counts / prompts.mean
+        d = prompts.mean / float(counts[np.argmin(np.round(np.abs(full - np.round(full)), 2))])
+    elif bound:
+        d = server.packed / max(round(server.packed / d), 1)
+    if bound and large > MOST_STATES * d:
+        # prompts of many chunks: fewer cells a chunk, so that the chain stays solvable
+        d = server.packed / max(math.floor(MOST_STATES * server.packed / large), 1)
+    reach = REACH if server.cut else WHOLE_REACH
+    top = min(math.ceil(high / d - 1e-6), math.ceil(reach * points))
+    return d, max(top, math.ceil(large / d) + 1, 8)

@@ -1,0 +1,1 @@
+"""The law of TPOT: noise of shared steps, mixtures, clumps of arrivals."""

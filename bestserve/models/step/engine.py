@@ -1,0 +1,149 @@
+"""Serving-engine constants as numbers: host overhead, scheduler limits, memory rule, kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bestserve.models.step.device import Device, Generation, Precision
+from bestserve.models.step.moe import MoeKernel, MoePath
+from bestserve.models.system import Policy, Role
+
+MemoryRule = Literal["total", "static", "free"]
+
+SMALL_GPU_BYTES = 70 * 2**30
+"""Below this vLLM lowers its scheduler defaults; the A100 counts as small too (its PR 17885)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeKernelChoice:
+    """The expert kernel of one weight format; `generation` "" matches every GPU."""
+
+    precision: Precision
+    generation: Generation | Literal[""]
+    kernel: MoeKernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConstants:
+    """One engine (and version) as the models see it.
+
+    a_step, a_step_moe : host time per step that nothing hides, dense and MoE models [s]
+    a_seq, a_seq_moe : host time per sequence in a step [s]
+    phi, phi_moe : factor on the device time of steps with prompt tokens [1]
+    t_req, t_req_moe : front-end time per request, of dense and MoE deployments [s]
+    t_req_token : front-end time per prompt token [s]
+    gamma : factor on the fixed time of expert layers [1]
+    decode_host : share of a_step and a_seq that an instance which only decodes spends [1]
+    prefill_host : host time that an instance which only prefills spends on top per request [s]
+    prefill_phi : most that phi is on an instance which only prefills; None: as elsewhere [1]
+    handover : from the end of a prefill to the decode instance's next batch, besides the KV
+        transfer [s]
+    moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
+    allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
+        all-reduce where it is faster; 0: a two-shot kernel at every size [s]
+    alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
+    vendor : the only maker of GPUs that it runs on; "": any
+    cuda_graphs : False launches every kernel from the host
+    launch_time : host time per launch without graphs; 0 takes the device's [s]
+    memory_rule : "total": KV = u·memory − weights − activations − reserve (vLLM); "static":
+        KV = u·memory − weights (SGLang); "free": KV = u·(memory − weights − activations −
+        reserve) (TensorRT-LLM), with u = gpu_memory_utilization
+    memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
+    kv_bytes : bytes per KV element by default [B]
+    small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
+        and on the A100; 0: the same as elsewhere
+    Other scheduler fields as in `bestserve.models.system.Lane`.
+    """
+
+    name: str
+    policy: Policy
+    a_step: float
+    a_seq: float
+    a_step_moe: float
+    a_seq_moe: float
+    phi: float
+    phi_moe: float
+    t_req: float
+    t_req_moe: float
+    t_req_token: float
+    gamma: float
+    moe_path: MoePath
+    moe_kernels: tuple[MoeKernelChoice, ...] = ()
+    decode_host: float = 1.0
+    prefill_host: float = 0.0
+    prefill_phi: float | None = None
+    handover: float = 0.0
+    allreduce_ring: float = 0.0
+    alltoall_latency: float | None = None
+    alltoall_link: float | None = None
+    vendor: str = ""
+    cuda_graphs: bool = True
+    launch_time: float = 0.0
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    small_gpu_num_seqs: int = 0
+    small_gpu_batched_tokens: int = 0
+    gpu_memory_utilization: float = 0.9
+    memory_rule: MemoryRule = "total"
+    memory_reserve: float = 3e9
+    kv_reserve: float = 0.0
+    kv_block: int = 16
+    kv_bytes: float = 2.0
+    stream_interval: int = 1
+
+    def moe_kernel(self, precision: Precision, generation: Generation) -> MoeKernel:
+        """Return the expert kernel for a format on a GPU generation, or the default path."""
+        for choice in self.moe_kernels:
+            if choice.precision == precision and choice.generation in ("", generation):
+                return choice.kernel
+        return MoeKernel(path=self.moe_path)
+
+    def for_device(self, device: Device) -> EngineConstants:
+        """Return the engine with the scheduler limits that it takes by default on this GPU.
+
+        The limits are settled then: asked again, the engine keeps what it has.
+        """
+        if device.memory_bytes >= SMALL_GPU_BYTES and device.generation != "ampere":
+            return self
+        return replace(
+            self,
+            max_num_seqs=self.small_gpu_num_seqs or self.max_num_seqs,
+            max_num_batched_tokens=self.small_gpu_batched_tokens or self.max_num_batched_tokens,
+            small_gpu_num_seqs=0,
+            small_gpu_batched_tokens=0,
+        )
+
+    @property
+    def knows_splitting(self) -> bool:
+        """Whether anything is known of what prefill and decode apart cost its host, or save."""
+        known = self.decode_host != 1 or self.prefill_host > 0 or self.handover > 0
+        return known or self.prefill_phi is not None
+
+    def for_role(self, role: Role) -> EngineConstants:
+        """Return the engine with the host time and φ of an instance in this role.
+
+        The role is settled then: asked again, the engine keeps what it has.
+        """
+        if role == "m":
+            return self
+        settled = replace(self, decode_host=1.0, prefill_host=0.0, prefill_phi=None)
+        if role == "d":
+            return replace(
+                settled,
+                a_step=self.a_step * self.decode_host,
+                a_step_moe=self.a_step_moe * self.decode_host,
+                a_seq=self.a_seq * self.decode_host,
+                a_seq_moe=self.a_seq_moe * self.decode_host,
+            )
+        most = math.inf if self.prefill_phi is None else self.prefill_phi
+        # A step holds a request's prompt, whole or a chunk, so the time per request is one per
+        # sequence and step.
+        return replace(
+            settled,
+            a_seq=self.a_seq + self.prefill_host,
+            a_seq_moe=self.a_seq_moe + self.prefill_host,
+            phi=min(self.phi, most),
+            phi_moe=min(self.phi_moe, most),
+        )

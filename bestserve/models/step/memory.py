@@ -1,0 +1,248 @@
+"""GPU memory of one instance: weights, activations, reserve, and the KV cache that is left.
+
+All figures are per GPU and of the fullest pipeline stage unless they say otherwise. Arithmetic
+that does not work out is data (`MemoryPlan.fits`), not an exception: a search wants the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from bestserve.models.step.architecture import Architecture, Attention, LayerGroup
+from bestserve.models.step.constants import DEFAULT, OperatorConstants
+from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism
+from bestserve.models.step.engine import EngineConstants, MemoryRule
+from bestserve.models.step.parameters import ParameterCounts, parameter_counts
+from bestserve.models.step.sharding import (
+    attention_matrices,
+    expert_tp,
+    kv_heads_per_gpu,
+    value_dim,
+)
+
+TYPICAL_CONTEXT = 2048.0
+"""Context at which sliding windows and recurrent state are averaged over tokens [tokens]."""
+
+LOGIT_BYTES = 8.0
+"""Logits of a sequence are kept in fp32, once raw and once as probabilities [B]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Where the memory of a GPU goes [B], and what KV capacity results.
+
+    weights_* : attention, dense feed-forward and shared experts, routed experts, embedding and
+        LM head, the rest (norms, routers)
+    activations : peak for max_num_batched_tokens; reserve : CUDA context, graphs, communication
+    kv_bytes : left for the KV cache, < 0 if the weights do not fit
+    kv_bytes_per_token : one token of a sequence of typical length, on one GPU
+    kv_bytes_per_token_total : the same over all layers and heads, stored once (what a transfer
+        between instances moves)
+    kv_bytes_per_sequence : state that does not grow with the sequence, on one GPU
+    kv_capacity_tokens : of one lane; lanes : lanes per instance (pp of them)
+    """
+
+    memory: float
+    utilization: float
+    rule: MemoryRule
+    weights_attention: float
+    weights_ffn: float
+    weights_experts: float
+    weights_embedding: float
+    weights_other: float
+    activations: float
+    reserve: float
+    kv_bytes: float
+    kv_bytes_per_token: float
+    kv_bytes_per_token_total: float
+    kv_bytes_per_sequence: float
+    kv_capacity_tokens: float
+    context_len: float
+    lanes: int
+
+    @property
+    def weights(self) -> float:
+        """Weights on one GPU [B]."""
+        return (
+            self.weights_attention
+            + self.weights_ffn
+            + self.weights_experts
+            + self.weights_embedding
+            + self.weights_other
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether at least one sequence of the typical length fits in every lane."""
+        return self.kv_capacity_tokens >= self.context_len
+
+    def explain(self) -> str:
+        """Return the arithmetic in one line."""
+        gb = [f"{x / 1e9:.1f}" for x in (self.weights, self.activations, self.reserve)]
+        usable = f"{self.utilization:g} × {self.memory / 1e9:.1f}"
+        formula = {
+            "total": f"{usable} − weights {gb[0]} − activations {gb[1]} − reserve {gb[2]}",
+            "static": f"{usable} − weights {gb[0]}",
+            "free": (
+                f"{self.utilization:g} × ({self.memory / 1e9:.1f} − weights {gb[0]}"
+                f" − activations {gb[1]} − reserve {gb[2]})"
+            ),
+        }[self.rule]
+        line = f"per GPU {formula} = {self.kv_bytes / 1e9:.1f} GB for KV"
+        if self.kv_bytes <= 0:
+            return f"{line}: the weights do not fit"
+        tokens = f"{self.kv_capacity_tokens:,.0f} tokens per lane"
+        verdict = "" if self.fits else f", less than one sequence of {self.context_len:,.0f}"
+        return f"{line} at {self.kv_bytes_per_token / 1e3:.1f} kB/token: {tokens}{verdict}"
+
+
+def memory_plan(
+    arch: Architecture,
+    device: Device,
+    parallel: Parallelism,
+    formats: Formats,
+    engine: EngineConstants,
+    *,
+    context_len: float = TYPICAL_CONTEXT,
+    constants: OperatorConstants = DEFAULT,
+) -> MemoryPlan:
+    """Return the memory of one GPU of an instance and the KV capacity of one lane.
+
+    context_len : typical length of a sequence, prompt and output [tokens]; it decides what a
+        sliding window and a recurrent state cost per token
+    """
+    counts = parameter_counts(arch)
+    stage = _largest_stage(arch, parallel.pp)
+    weights = _weights(arch, counts, stage, parallel, formats)
+    activations = activation_peak(arch, parallel, engine)
+    total = sum(weights)
+    usable = engine.gpu_memory_utilization
+    if engine.memory_rule == "free":
+        left = usable * (device.memory_bytes - total - activations - engine.memory_reserve)
+    elif engine.memory_rule == "static":
+        left = usable * device.memory_bytes - total
+    else:
+        left = usable * device.memory_bytes - total - activations - engine.memory_reserve
+
+    def held(tp: int, layers: tuple[tuple[LayerGroup, float], ...], length: float) -> float:
+        return sum(
+            n * kv_bytes_of_layer(g.attention, formats.kv_bytes, length, tp, constants)
+            for g, n in layers
+        )
+
+    everything = tuple((g, float(g.count)) for g in arch.groups)
+    per_token = held(parallel.tp, stage, context_len) / context_len
+    sequences_fixed = held(parallel.tp, stage, 0.0)
+    capacity = max(left, 0.0) / per_token if per_token > 0 else math.inf
+    return MemoryPlan(
+        memory=device.memory_bytes,
+        utilization=usable,
+        rule=engine.memory_rule,
+        weights_attention=weights[0],
+        weights_ffn=weights[1],
+        weights_experts=weights[2],
+        weights_embedding=weights[3],
+        weights_other=weights[4],
+        activations=activations,
+        reserve=engine.memory_reserve,
+        kv_bytes=left,
+        kv_bytes_per_token=per_token,
+        kv_bytes_per_token_total=held(1, everything, context_len) / context_len,
+        kv_bytes_per_sequence=sequences_fixed,
+        kv_capacity_tokens=capacity * parallel.dp / parallel.pp,
+        context_len=context_len,
+        lanes=parallel.pp,
+    )
+
+
+def kv_bytes_of_layer(
+    attention: Attention,
+    kv_bytes: float,
+    context_len: float,
+    tp: int = 1,
+    constants: OperatorConstants = DEFAULT,
+) -> float:
+    """Return what one layer keeps of one sequence of `context_len` tokens on one of tp GPUs [B].
+
+    Full attention keeps every token, a sliding window at most `window`, MLA one latent whatever
+    tp, linear attention a state (and its convolution's last inputs) that does not grow.
+
+    >>> gqa = Attention(kind="full", num_heads=64, num_kv_heads=8, head_dim=128)
+    >>> kv_bytes_of_layer(gqa, 2.0, 1.0)
+    4096.0
+    """
+    if attention.kind == "linear":
+        keys = attention.linear_key_heads * attention.linear_key_dim
+        values = attention.linear_value_heads * attention.linear_value_dim
+        state = values * attention.linear_key_dim * constants.linear.state_bytes
+        convolution = 2.0 * (2 * keys + values) * max(attention.linear_conv - 1, 0)
+        return (state + convolution) / tp
+    if attention.kind == "mla":
+        latent = (attention.kv_lora_rank + attention.qk_rope_head_dim) * kv_bytes
+        return context_len * (latent + attention.index_dim)  # indexer keys are fp8
+    width = attention.head_dim + value_dim(attention)
+    kept = min(context_len, attention.window) if attention.kind == "sliding" else context_len
+    return kept * kv_heads_per_gpu(attention, tp) * width * kv_bytes
+
+
+def activation_peak(arch: Architecture, parallel: Parallelism, engine: EngineConstants) -> float:
+    """Return the activation peak of a step of max_num_batched_tokens on one GPU [B].
+
+    Residual, hidden state and one copy, plus the widest inner layer in and out (bf16), plus the
+    logits of max_num_seqs sequences over this GPU's part of the vocabulary. An estimate [derived].
+    """
+    inner = 0.0
+    for group in arch.groups:
+        ffn, attention = group.ffn, group.attention
+        if ffn.kind == "moe":
+            rows = ffn.top_k * parallel.dp / parallel.ep
+            width = rows * (arch.hidden_size + 2.0 * ffn.intermediate_size / expert_tp(parallel))
+        else:
+            width = (3.0 if ffn.gated else 2.0) * ffn.intermediate_size / parallel.tp
+        matrices = attention_matrices(attention, arch.hidden_size, parallel.tp)
+        heads = max((m.n for m in matrices), default=0.0)
+        inner = max(inner, width, 2.0 * heads)
+    hidden = engine.max_num_batched_tokens * 2.0 * (3.0 * arch.hidden_size + inner)
+    sequences = min(engine.max_num_seqs, engine.max_num_batched_tokens)
+    return hidden + sequences * arch.vocab_size / parallel.tp * LOGIT_BYTES
+
+
+def _largest_stage(arch: Architecture, pp: int) -> tuple[tuple[LayerGroup, float], ...]:
+    """Return the layers of the fullest stage, each group in proportion [(group, layers)]."""
+    layers = math.ceil(arch.num_layers / pp)
+    return tuple((g, g.count * layers / arch.num_layers) for g in arch.groups)
+
+
+def _weights(
+    arch: Architecture,
+    counts: ParameterCounts,
+    stage: tuple[tuple[LayerGroup, float], ...],
+    parallel: Parallelism,
+    formats: Formats,
+) -> tuple[float, float, float, float, float]:
+    """Return weights of the fullest stage by component: what `MemoryPlan.weights_*` hold [B]."""
+    dense, experts = WEIGHT_BYTES[formats.weights], WEIGHT_BYTES[formats.experts]
+    attention = ffn = routed = other = 0.0
+    for (group, layers), layer in zip(stage, counts.groups, strict=True):
+        share = _attention_share(group.attention, arch.hidden_size, parallel.tp)
+        attention += layers * layer.attention * share * dense
+        ffn += layers * (layer.dense_ffn + layer.shared_experts) / parallel.tp * dense
+        routed += layers * layer.experts / (parallel.tp * parallel.dp) * experts
+        other += layers * (layer.router + layer.norms) * 2.0
+    final_norm = counts.norms - sum(g.count * g.norms for g in counts.groups)
+    other += (final_norm + counts.extra / parallel.pp) * 2.0
+    # Tied weights are still needed by the first and by the last stage.
+    ends = counts.embedding + counts.lm_head
+    if parallel.pp > 1:
+        ends = max(counts.embedding, counts.lm_head)
+    return attention, ffn, routed, ends / parallel.tp * formats.embedding_bytes, other
+
+
+def _attention_share(attention: Attention, hidden: int, tp: int) -> float:
+    """Return the part of an attention layer's weights that one of tp GPUs holds [1].
+
+    More than 1/tp where KV heads or latent down-projections are replicated.
+    """
+    own = sum(m.elements for m in attention_matrices(attention, hidden, tp))
+    return own / sum(m.elements for m in attention_matrices(attention, hidden, 1))

@@ -1,0 +1,147 @@
+"""Mixture-of-experts layers: routing skew and the grouped expert GEMM.
+
+    t = γ·t0 + rows·(8H + 2·m·I)/R + ‖2·m·H·I·n_pad/(e_c·P), m·H·I·w·E_act/(e_m·W)‖_p
+
+with m matrices per expert (3 gated, 2 not) and I per rank. Gathering, quantising, activating and
+scattering the rows overlaps with nothing, so it is added; R is bound by the multiprocessors, not
+by memory, and scales with their number. `rows` are this rank's (path "L") or all routed rows of
+the expert group (path "G", kernels that keep masked rows). Everything is of the most loaded rank.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bestserve.models.step.constants import DEFAULT, OperatorConstants
+from bestserve.models.step.device import WEIGHT_BYTES, Device, Precision
+from bestserve.models.step.roofline import Cost, Floats, Number, compute_format, peak, present
+
+MoePath = Literal["L", "G"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoeKernel:
+    """How an engine runs its experts; `None` takes the universal constant.
+
+    path : "L" only this rank's rows, "G" all routed rows pass through the activation pass
+    compute, memory : reached share of peak FLOP/s and of memory bandwidth [1]
+    launch : fixed time of a layer's expert part [s]; rate : of the activation pass [B/s/SM]
+    """
+
+    path: MoePath = "L"
+    compute: float | None = None
+    memory: float | None = None
+    launch: float | None = None
+    rate: float | None = None
+
+
+def active_experts(assignments: Number, experts: float) -> Floats:
+    """Return the expected number of experts that `assignments` routed rows touch, of `experts`.
+
+    E·q/(1 + q) with q = assignments/E rows per expert: exponentially distributed popularity,
+    within 5 % of power-law routing for q ≥ 0.5.
+
+    >>> active_experts(64.0, 128.0).round(1)
+    np.float64(42.7)
+    """
+    rows = np.asarray(assignments, dtype=np.float64)
+    return rows * experts / (experts + rows)
+
+
+def imbalance(assignments: Number, ranks: int, constants: OperatorConstants = DEFAULT) -> Floats:
+    """Return rows on the most loaded expert rank over the mean, ≥ 1.
+
+    The larger of the skew of popular experts and of chance: the fullest of `ranks` Poisson counts
+    of mean μ lies about √(2μ·ln ranks) above μ. Never more than all rows on one rank.
+    """
+    rows = np.asarray(assignments, dtype=np.float64)
+    if ranks <= 1:
+        return np.ones_like(rows)
+    c = constants.moe
+    octaves = math.log2(ranks)
+    skew = float(
+        np.interp(octaves, [0, 1, 2, 3], [1.0, c.imbalance_2, c.imbalance_4, c.imbalance_8])
+    ) + c.imbalance_step * max(0.0, octaves - 3)
+    mean = np.maximum(rows / ranks, 1e-12)
+    chance = 1.0 + np.sqrt(2.0 * math.log(ranks) / mean)
+    return np.minimum(np.maximum(skew, chance), float(ranks))
+
+
+def expert_efficiency(
+    device: Device, precision: Precision, kernel: MoeKernel, constants: OperatorConstants = DEFAULT
+) -> tuple[float, float]:
+    """Return (share of peak FLOP/s, share of memory bandwidth) of the grouped GEMM [1]."""
+    c = constants.moe
+    memory = c.memory if kernel.memory is None else kernel.memory * c.memory_listed
+    if kernel.compute is not None:
+        return kernel.compute * c.compute_listed, memory
+    runs = compute_format(device, precision)
+    if runs == "bf16" and precision != "bf16":
+        compute = c.compute_weight_only
+    else:
+        compute = {
+            "bf16": c.compute_bf16,
+            "fp8": c.compute_fp8,
+            "int8": c.compute_fp8,
+            "nvfp4": c.compute_fp4,
+        }[runs]
+    if device.generation == "blackwell" and runs != "nvfp4":
+        compute *= c.blackwell_compute
+    return compute, memory
+
+
+def grouped_experts(
+    tokens: Number,
+    hidden: float,
+    intermediate: float,
+    num_experts: int,
+    top_k: int,
+    ranks: int,
+    device: Device,
+    precision: Precision = "bf16",
+    kernel: MoeKernel | None = None,
+    constants: OperatorConstants = DEFAULT,
+    *,
+    gated: bool = True,
+    gamma: float = 1.0,
+    skew: Number | None = None,
+) -> Cost:
+    """Return the routed experts of one layer on the most loaded of `ranks` expert ranks.
+
+    tokens : entering the layer, over all data-parallel ranks [tokens]
+    intermediate : width of an expert on this rank (I / moe_tp)
+    gamma : factor on the fixed time: CUDA graphs hide part of it [1]
+    skew : most-loaded factor; default `imbalance`
+    """
+    c = constants.moe
+    used = MoeKernel() if kernel is None else kernel
+    e_c, e_m = expert_efficiency(device, precision, used, constants)
+    matrices = 3.0 if gated else 2.0
+    rows = np.asarray(tokens, dtype=np.float64) * top_k
+    factor = imbalance(rows, ranks, constants) if skew is None else np.asarray(skew)
+    own = np.minimum(rows, factor * rows / ranks)
+    local = num_experts / ranks
+    active = active_experts(own, local)
+    padded = own + c.tile * active / (1.0 + own / (local * c.tile))
+    rate = (
+        used.rate * c.rate_listed
+        if used.rate is not None
+        else (c.rate_local if used.path == "L" else c.rate_global)
+    )
+    passed = (own if used.path == "L" else rows) * (8.0 * hidden + 2.0 * matrices * intermediate)
+    weights = matrices * hidden * intermediate * WEIGHT_BYTES[precision] * active
+    per_row = 2.0 * matrices * hidden * intermediate
+    launch = c.launch if used.launch is None else used.launch
+    return Cost(
+        fixed=gamma * launch * present(rows),
+        compute=per_row * padded / (e_c * peak(device, precision)),
+        memory=weights / (e_m * device.memory_bandwidth),
+        activation=passed / (rate * device.sms),
+        flops=per_row * own,
+        traffic=weights + passed,
+        exponent=c.exponent,
+    )

@@ -1,0 +1,1 @@
+"""Readers of strangers' files: bounded, typed, refusing in one line."""

@@ -1,0 +1,109 @@
+"""vLLM `vllm bench serve` (and the older `benchmark_serving.py`), versions 0.6 to 0.25.
+
+One flat object a run; a sweep is a list of them. TPOT is already ours. The log states neither
+GPU, parallelism nor engine; what the user passed with `--metadata key=value` sits beside the
+results and is taken where its key is a setting.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bestserve.readers.logs._build import (
+    arrivals_of,
+    built,
+    completed_figures,
+    detailed,
+    keyed_stats,
+    mean_of,
+    silent_note,
+    spread,
+)
+from bestserve.readers.logs._record import Record
+from bestserve.readers.logs._settings import stated_settings
+from bestserve.readers.tidy import TidyRow
+from bestserve.readers.untrusted import Source, keys_of, listed
+
+NAME = "vllm-bench-serve"
+BARE_CONSTANTS = True  # Python's json module writes NaN for the mean of nothing
+
+_KEYS = frozenset({"model_id", "num_prompts", "completed", "total_output_tokens", "duration"})
+_SECONDS = frozenset({"mean_ttft", "median_ttft", "p99_ttft"})
+
+
+def sniff(source: Source) -> bool:
+    """Whether the first run has the keys that every version writes, in milliseconds."""
+    if source.kind not in ("json", "jsonl"):
+        return False
+    records = listed(source.value)
+    keys = keys_of(records[0]) if records else frozenset()
+    return keys >= _KEYS and not keys & _SECONDS
+
+
+def read(source: Source) -> list[TidyRow]:
+    """One row a run."""
+    rows: list[TidyRow] = []
+    for line, value in source.records():
+        runs = listed(value)
+        for index, run in enumerate(runs):
+            at = f"line {line}" if source.kind == "jsonl" else f"run {index}"
+            several = len(runs) > 1 or source.kind == "jsonl"
+            where = f"{source.name} {at}" if several else source.name
+            rows.append(_row(Record.of(run, where, source)))
+    return rows
+
+
+def _row(record: Record) -> TidyRow:
+    completed, prompts = record.count("completed"), record.count("num_prompts")
+    failed = record.count("failed")
+    if failed is None and prompts is not None and completed is not None:
+        failed = max(prompts - completed, 0)
+    rate = record.positive("request_rate", inf=True)
+    concurrency = record.size("max_concurrency")
+    total_in = record.number("total_input_tokens")
+    total_out = record.number("total_output_tokens")
+    printed: dict[str, Any] = {}
+    for metric in ("ttft", "tpot", "itl", "e2el"):
+        printed |= keyed_stats(record, metric, f"{metric}_ms")
+    if completed and total_out is not None and total_out <= completed:
+        # one-token answers have no TPOT; the client prints 0
+        printed = {k: v for k, v in printed.items() if not k.startswith(("tpot", "itl"))}
+    requests, silent = detailed(record)
+    goodput = record.number("request_goodput")
+    if goodput is None:
+        goodput = record.number("request_goodput:")  # versions 0.6 to 0.8
+    burstiness = record.positive("burstiness")
+    arrivals = arrivals_of(rate, concurrency, "poisson" if burstiness in (None, 1.0) else "gamma")
+    backend = record.text("endpoint_type") or record.text("backend")
+    label, ramp = record.text("label"), record.text("ramp_up_strategy")
+    return built(
+        record.where,
+        NAME,
+        {**completed_figures(printed, requests, silent), "good_throughput": goodput},
+        fields={
+            "source": "vllm bench serve",
+            "date": record.text("date"),
+            "model": record.text("model_id"),
+            "request_rate": rate,
+            "concurrency": concurrency,
+            "arrivals": arrivals,
+            "burstiness": burstiness if arrivals in ("poisson", "gamma") else None,
+            "num_prompts": prompts,
+            "completed": completed,
+            "failed": failed,
+            "duration": record.number("duration"),
+            "req_throughput": record.number("request_throughput"),
+            "out_tok_throughput": record.number("output_throughput"),
+            "input_len_mean": mean_of(total_in, completed),
+            "output_len_mean": mean_of(total_out, completed),
+            "requests": requests,
+            **spread(requests),
+            **stated_settings(record),
+        },
+        notes=(
+            silent_note(silent),
+            f"client backend {backend}" if backend else None,
+            f"label {label}" if label else None,
+            f"WARNING ramp-up {ramp}: the rate is not constant" if ramp else None,
+        ),
+    )

@@ -1,0 +1,377 @@
+"""Request traces: who asked for how much, and when.
+
+Known traces are told from their columns; any other table is read with a column mapping. A trace
+without arrival times gives lengths only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bestserve.errors import DataError, InputError
+from bestserve.readers.untrusted import (
+    MAX_BYTES,
+    MAX_RECORDS,
+    Source,
+    keys_of,
+    listed,
+    open_source,
+    printable,
+    shown,
+)
+
+Hashes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSummary:
+    """What a trace looks like; nan where a trace has no arrivals or too few requests.
+
+    requests : count; duration : first to last arrival [s]; rate : (n − 1)/duration [req/s]
+    gap_cv : coefficient of variation of the gaps; burstiness : 1/gap_cv² (1: as a Poisson stream)
+    input_mean, output_mean [tokens], input_cv, output_cv, correlation of the two lengths [1]
+    """
+
+    requests: int
+    duration: float
+    rate: float
+    gap_cv: float
+    burstiness: float
+    input_mean: float
+    input_cv: float
+    output_mean: float
+    output_cv: float
+    correlation: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """Requests in order of arrival.
+
+    arrivals : float64[n] [s] from 0, not decreasing; None: the file has lengths only
+    input_len, output_len : int64[n] [tokens], ≥ 1
+    hash_ids : one tuple of prompt-block hashes a request (equal leading hashes share a prefix)
+    source : file name and format
+    dropped : requests of the file without a token in or out, left out here
+    """
+
+    arrivals: NDArray[np.float64] | None
+    input_len: NDArray[np.int64]
+    output_len: NDArray[np.int64]
+    hash_ids: Hashes | None = None
+    source: str = ""
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.input_len)
+
+    def scaled(self, rate: float) -> Trace:
+        """The same requests with time stretched so that they arrive at `rate` [req/s] on average.
+
+        Gaps keep their proportions, so burstiness is kept. Raises `InputError` for a rate that is
+        not positive and for a trace that has no arrivals or no duration.
+        """
+        if not (math.isfinite(rate) and rate > 0):
+            raise InputError(f"rate is {shown(rate)}: expected a positive number of requests/s")
+        if self.arrivals is None or len(self) < 2 or self.arrivals[-1] <= 0:
+            raise InputError(f"{self.source}: no arrival times to scale")
+        return replace(self, arrivals=self.arrivals * ((len(self) - 1) / self.arrivals[-1] / rate))
+
+    def head(self, count: int) -> Trace:
+        """The first `count` requests."""
+        if count < 1:
+            raise InputError(f"count is {shown(count)}: expected at least 1")
+        return replace(
+            self,
+            arrivals=None if self.arrivals is None else self.arrivals[:count],
+            input_len=self.input_len[:count],
+            output_len=self.output_len[:count],
+            hash_ids=None if self.hash_ids is None else self.hash_ids[:count],
+        )
+
+    def summary(self) -> TraceSummary:
+        """Moments of gaps and lengths."""
+        gaps = np.zeros(0) if self.arrivals is None else np.diff(self.arrivals)
+        span = float(gaps.sum()) if len(gaps) else math.nan
+        gap_cv = _cv(gaps)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            together = (
+                float(np.corrcoef(self.input_len, self.output_len)[0, 1])
+                if len(self) > 1 and self.input_len.std() > 0 and self.output_len.std() > 0
+                else math.nan
+            )
+        return TraceSummary(
+            requests=len(self),
+            duration=span,
+            rate=len(gaps) / span if span > 0 else math.nan,
+            gap_cv=gap_cv,
+            burstiness=1 / gap_cv**2 if gap_cv > 0 else math.nan,
+            input_mean=float(self.input_len.mean()),
+            input_cv=_cv(self.input_len),
+            output_mean=float(self.output_len.mean()),
+            output_cv=_cv(self.output_len),
+            correlation=together,
+        )
+
+
+def _cv(values: NDArray[Any]) -> float:
+    mean = float(values.mean()) if len(values) else 0.0
+    return float(values.std()) / mean if mean > 0 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Columns of a trace format; `unit` is seconds per unit of `arrival`, 0 for dates.
+
+    `also` are further columns that tell the format from others with the same names.
+    """
+
+    name: str
+    arrival: str | None
+    input_len: str
+    output_len: str
+    unit: float = 1.0
+    hashes: str | None = None
+    also: tuple[str, ...] = ()
+
+    def columns(self) -> frozenset[str]:
+        """Columns that must be there."""
+        needed = {self.input_len, self.output_len, *self.also}
+        return frozenset(needed | ({self.arrival} if self.arrival else set()))
+
+
+SCHEMAS: tuple[Schema, ...] = (
+    Schema("bestserve", "arrival", "input_len", "output_len"),
+    Schema("azure-llm", "TIMESTAMP", "ContextTokens", "GeneratedTokens", 0.0),
+    Schema("burstgpt", "Timestamp", "Request tokens", "Response tokens"),
+    Schema(
+        "qwen-bailian",
+        "timestamp",
+        "input_length",
+        "output_length",
+        hashes="hash_ids",
+        also=("chat_id", "turn"),
+    ),
+    Schema("mooncake", "timestamp", "input_length", "output_length", 1e-3, "hash_ids"),
+    Schema("vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens"),
+    Schema("vidur-lengths", None, "num_prefill_tokens", "num_decode_tokens"),
+    Schema("llmservingsim", "arrival_time_ns", "input_toks", "output_toks", 1e-9),
+    Schema("lengths", None, "input_length", "output_length"),
+    Schema("bestserve-lengths", None, "input_len", "output_len"),
+)
+"""Known traces, the more particular first."""
+
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "date": 0.0}
+
+
+def read_trace(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    arrival_unit: str = "s",
+    max_requests: int = MAX_RECORDS,
+    max_bytes: int = MAX_BYTES,
+) -> Trace:
+    """Read a trace from CSV, JSON, JSONL or parquet.
+
+    columns : for a table that is no known trace, {"arrival": …, "input_len": …, "output_len": …}
+        (arrival may be left out); arrival_unit : "s", "ms", "us", "ns" or "date"
+    max_requests : stop after so many requests
+    max_bytes : refuse larger files [bytes]
+
+    Raises `DataError` naming the record for what cannot be read, `InputError` for a mapping that
+    names no column.
+    """
+    file = Path(path)
+    mapped = None if columns is None else _mapped(columns, arrival_unit)
+    if file.suffix == ".parquet" and file.is_file() and file.stat().st_size <= max_bytes:
+        names, records = _parquet(file, mapped)
+        name = printable(file.name, 120)
+    else:
+        source = open_source(file, max_bytes)
+        name = source.name
+        names, records = _table(source)
+    schema = mapped or next((s for s in SCHEMAS if s.columns() <= names), None)
+    if schema is None:
+        known = ", ".join(s.name for s in SCHEMAS)
+        raise DataError(
+            f"{name}: no known trace ({known}); say which columns hold what with columns="
+        )
+    absent = schema.columns() - names
+    if absent:
+        raise InputError(f"{name}: no column {shown(min(absent))}; it has {shown(sorted(names))}")
+    return _trace(name, schema, records, max_requests)
+
+
+def _mapped(columns: Mapping[str, str], unit: str) -> Schema:
+    extra = set(columns) - {"arrival", "input_len", "output_len", "hash_ids"}
+    if extra or not {"input_len", "output_len"} <= set(columns) or unit not in _UNITS:
+        raise InputError(
+            "columns maps arrival, input_len, output_len and hash_ids to column names (arrival and"
+            f" hash_ids may be left out), arrival_unit is one of {', '.join(_UNITS)}"
+        )
+    return Schema(
+        "mapped columns",
+        columns.get("arrival"),
+        columns["input_len"],
+        columns["output_len"],
+        _UNITS[unit],
+        columns.get("hash_ids"),
+    )
+
+
+Records = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def _table(source: Source) -> tuple[frozenset[str], Records]:
+    """Column names, and (line, record) pairs."""
+    if source.kind == "csv":
+        header = [cell.strip() for cell in source.table[0]]
+        return frozenset(header), _csv_records(source, header)
+    if source.kind in ("json", "jsonl"):
+        rows = listed(source.value)
+        return keys_of(rows[0]) if rows else frozenset(), _json_records(source)
+    raise DataError(f"{source.name}: a trace is CSV, JSON, JSONL or parquet")
+
+
+def _csv_records(source: Source, header: Sequence[str]) -> Records:
+    for line, cells in enumerate(source.table[1:], start=2):
+        if not any(cells):
+            continue
+        if len(cells) != len(header):
+            where = f"{source.name} line {line}"
+            raise DataError(f"{where}: {len(cells)} cells, the header has {len(header)}")
+        yield line, dict(zip(header, cells, strict=True))
+
+
+def _json_records(source: Source) -> Records:
+    for line, value in source.records():
+        for index, record in enumerate(listed(value)):
+            place = index if source.kind == "json" else line
+            if not isinstance(record, Mapping):
+                raise DataError(f"{source.name} record {place}: expected an object")
+            yield place, record
+
+
+def _parquet(file: Path, schema: Schema | None) -> tuple[frozenset[str], Records]:
+    """Column names and records of a parquet file, reading only the columns that matter."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise DataError("parquet traces need pyarrow: pip install 'bestserve[frame]'") from None
+    name = printable(file.name, 120)
+    try:
+        opened = parquet.ParquetFile(file)
+        if opened.metadata.num_rows > MAX_RECORDS:
+            raise DataError(f"{name}: more than {MAX_RECORDS} rows")
+        names = frozenset(opened.schema_arrow.names)
+        known = (schema,) if schema else SCHEMAS
+        fit = next((s for s in known if s.columns() <= names), None)
+        wanted = sorted((fit.columns() | {fit.hashes or ""}) & names) if fit else []
+        rows = opened.read(columns=wanted).to_pylist()
+    except DataError:
+        raise
+    except (OSError, ValueError, MemoryError) as error:  # Arrow's errors derive from these
+        raise DataError(f"{name}: not readable parquet ({printable(str(error), 80)})") from None
+    return names, iter(enumerate(rows))
+
+
+def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Trace:
+    stamps: list[Any] = []
+    inputs: list[int] = []
+    outputs: list[int] = []
+    hashes: list[tuple[int, ...]] = []
+    dropped = 0
+    for place, record in records:
+        where = f"{name} record {place}"
+        sizes = [_count(record, column, where) for column in (schema.input_len, schema.output_len)]
+        if 0 in sizes:
+            dropped += 1
+            continue
+        inputs.append(sizes[0])
+        outputs.append(sizes[1])
+        if schema.arrival:
+            stamps.append(_stamp(record.get(schema.arrival), schema.unit, where, schema.arrival))
+        if schema.hashes and schema.hashes in record:
+            hashes.append(_hashes(record[schema.hashes], where, schema.hashes))
+        if len(inputs) >= max_requests:
+            break
+    if not inputs:
+        raise DataError(f"{name}: no request with tokens in and out")
+    if hashes and len(hashes) != len(inputs):
+        raise DataError(f"{name}: {schema.hashes} is missing from some records")
+    arrivals, order = None, np.arange(len(inputs))
+    if schema.arrival:
+        times = _times(stamps, schema.unit, name)
+        order = np.argsort(times, kind="stable")
+        arrivals = times[order] - times[order[0]]
+    return Trace(
+        arrivals=arrivals,
+        input_len=np.array(inputs, dtype=np.int64)[order],
+        output_len=np.array(outputs, dtype=np.int64)[order],
+        hash_ids=tuple(hashes[i] for i in order) if hashes else None,
+        source=f"{name} ({schema.name})",
+        dropped=dropped,
+    )
+
+
+def _count(record: Mapping[str, Any], column: str, where: str) -> int:
+    value = record.get(column)
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not number.is_integer() or not 0 <= number <= 1e9:
+        column = printable(column, 40)
+        raise DataError(f"{where}: {column} is {shown(value)}: expected a whole number ≥ 0")
+    return int(number)
+
+
+def _hashes(value: Any, where: str, column: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(
+        isinstance(part, bool) or not isinstance(part, int) for part in value
+    ):
+        raise DataError(f"{where}: {column} is {shown(value)}: expected a list of whole numbers")
+    return tuple(value)
+
+
+def _stamp(value: Any, unit: float, where: str, column: str) -> Any:
+    """A finite number, or the text of a date without its UTC mark."""
+    problem = "expected a date" if unit == 0 else "expected a finite number"
+    if unit == 0:
+        if hasattr(value, "isoformat"):
+            value = value.isoformat(" ")
+        if isinstance(value, str) and len(value) <= 40:
+            text = value.strip().removesuffix("Z").removesuffix("+00:00").removesuffix(" UTC")
+            try:
+                if not np.isnat(np.datetime64(text, "ns")):
+                    return np.datetime64(text, "ns")
+            except (ValueError, Warning):
+                pass
+        raise DataError(f"{where}: {printable(column, 40)} is {shown(value)}: {problem}")
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number) or abs(number) > 1e20:
+        raise DataError(f"{where}: {printable(column, 40)} is {shown(value)}: {problem}")
+    return number
+
+
+def _times(stamps: list[Any], unit: float, name: str) -> NDArray[np.float64]:
+    """Arrival times [s], from the earliest for dates."""
+    if unit == 0:
+        dates = np.array(stamps, dtype="datetime64[ns]")
+        times = (dates - dates.min()).astype(np.float64) * 1e-9
+    else:
+        times = np.array(stamps, dtype=np.float64) * unit
+    if (times < 0).any() and unit != 0:
+        raise DataError(f"{name}: negative arrival time {times.min():g} s")
+    return times

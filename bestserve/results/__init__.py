@@ -1,0 +1,1 @@
+"""What is answered: documents, predictions, rankings, citations."""
