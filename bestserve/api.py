@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.lowering import calibration_doubts, lower, splitting_doubts
-from bestserve.results.prediction import Confidence, Prediction, RankedStrategy, Ranking
+from bestserve.answers.doubts import trust_in, trusted
+from bestserve.lowering import lower
+from bestserve.results.prediction import Prediction
+from bestserve.results.ranking import RankedStrategy, Ranking
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -69,7 +71,7 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
         return found
     return replace(
         found,
-        table=_trusted(problem, found.table),
+        table=trusted(problem, found.table),
         intervals=_intervals_at_best(problem, found.best),
     )
 
@@ -296,32 +298,6 @@ def _named(
     from bestserve.solvers.ranking import rank_strategies
 
     return rank_strategies(problem, progress=progress).best.strategy
-
-
-def trust_in(problem: Problem, strategy: str, trust: Confidence) -> Confidence:
-    """Return the trust in an answer, low if its calibration was fitted to something else.
-
-    What is not known of splitting is said, and lowers nothing: no measurement contradicts it.
-    """
-    parsed = Strategy.parse(strategy)
-    foreign = calibration_doubts(problem, {pool.tp for pool in parsed.pools})
-    return _doubted(trust, foreign, splitting_doubts(problem) if parsed.disaggregated else ())
-
-
-def _doubted(trust: Confidence, foreign: tuple[str, ...], said: tuple[str, ...]) -> Confidence:
-    return Confidence(trust.high and not foreign, (*trust.reasons, *foreign, *said))
-
-
-def _trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[RankedStrategy, ...]:
-    """Return a ranking's rows as `trust_in` has them, doubts looked up once per set of sizes."""
-    parsed = [Strategy.parse(r.strategy) for r in table]
-    sizes = [frozenset(pool.tp for pool in strategy.pools) for strategy in parsed]
-    foreign = {tps: calibration_doubts(problem, tps) for tps in set(sizes)}
-    splitting = splitting_doubts(problem)
-    return tuple(
-        replace(r, trust=_doubted(r.trust, foreign[tps], splitting if s.disaggregated else ()))
-        for r, s, tps in zip(table, parsed, sizes, strict=True)
-    )
 
 
 def _referee(problem: Problem) -> Referee:

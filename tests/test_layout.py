@@ -93,3 +93,17 @@ def test_the_wheel_holds_bestserve_and_its_data_only(root, tmp_path):
             n for n in names if n.startswith(f"bestserve/data/{folder}/") and n.endswith(suffix)
         ]
         assert len(in_wheel) == len(on_disk) > 0
+
+
+def test_the_package_root_holds_few_files(root):
+    """A subject has a folder; loose are only the interface, the launch and what all share."""
+    assert len(list((root / "bestserve").glob("*.py"))) <= 8
+
+
+def test_the_layers_name_every_room(root):
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c for c in contracts["contracts"] if c["name"] == "layers")
+    assert layers["exhaustive"]
+    named = {room for layer in layers["layers"] for room in layer.split(" | ")}
+    here = {p.stem for p in (root / "bestserve").iterdir() if p.suffix in ("", ".py")}
+    assert named == {name for name in here if name not in ("__init__", "data", "__pycache__")}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.errors import InfeasibleError, InputError
-from bestserve.frontier import pareto_front
-from bestserve.results.prediction import Status
+from bestserve.results.document import Status
+from bestserve.results.ranking import pareto_front
 from bestserve.solvers.enumerate import maximal_pairs
 
 CHAT = bs.Workload(input_len="lognormal:1000,0.8", output_len="lognormal:200,1")

@@ -25,7 +25,7 @@ from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import Binding
 from bestserve.models.latency import Latencies
 from bestserve.models.system import System
-from bestserve.results.prediction import Confidence
+from bestserve.models.trust import Trust
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -74,7 +74,7 @@ def elasticities(
         rows, steep = _rows(operating, wanted, rate, ANALYTIC, STEP, say)
         chained = chained_elasticities(operating, steep)
         rows = tuple(replace(r, chained=chained.get(r.parameter)) for r in rows)
-    trust = Confidence(True) if simulate else _trust(operating)
+    trust = Trust(True) if simulate else operating.found.trust
     return SensitivityReport(
         problem=problem,
         strategy=str(operating.strategy),
@@ -98,10 +98,6 @@ def _bearable(operating: Operating, rate: float) -> float:
             f"are not finite or nearly so: ask below {(1 - SIMULATED_STEP) * limit:.4g}"
         )
     return rate
-
-
-def _trust(operating: Operating) -> Confidence:
-    return Confidence(operating.found.trust.high, operating.found.trust.reasons)
 
 
 def _regime(operating: Operating) -> Regime | None:

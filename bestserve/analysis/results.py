@@ -7,7 +7,8 @@ from typing import Any
 
 from bestserve.analysis.operating import TITLES
 from bestserve.analysis.regime import Regime
-from bestserve.results.prediction import Confidence, Document
+from bestserve.models.trust import Trust
+from bestserve.results.document import Document
 from bestserve.specs.problem import Problem
 
 SHOWN = ("mean", "p50", "p90", "p99")
@@ -52,7 +53,7 @@ class SensitivityReport(Document):
     rows: tuple[Elasticity, ...]
     regime: Regime | None
     method: str
-    trust: Confidence
+    trust: Trust
 
     def ordered(self) -> tuple[Elasticity, ...]:
         """Return the rows by the size of their effect on goodput, largest first."""

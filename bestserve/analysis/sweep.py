@@ -20,7 +20,7 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.models.goodput import goodput, margin
 from bestserve.models.latency import evaluator
-from bestserve.results.prediction import Document
+from bestserve.results.document import Document
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy

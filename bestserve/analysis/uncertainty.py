@@ -25,7 +25,7 @@ from bestserve.analysis.sweep import leaders
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.step.constants import OperatorConstants
-from bestserve.results.prediction import Document
+from bestserve.results.document import Document
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bestserve.analysis.operating import ANALYTIC, operate, rooms
 from bestserve.analysis.waterfall import Explanation, Waterfall, explanation
-from bestserve.results.prediction import Document
+from bestserve.results.document import Document
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -31,7 +31,7 @@ class Versus(Document):
 
     def content(self) -> dict[str, Any]:
         """Return both explanations and the comparison as plain data."""
-        from bestserve.results.prediction import plain
+        from bestserve.results.document import plain
 
         return {
             "problem": plain(self.problem),

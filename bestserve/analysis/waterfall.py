@@ -19,7 +19,8 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.step.breakdown import step_breakdown
 from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
-from bestserve.results.prediction import Confidence, Document
+from bestserve.models.trust import Trust
+from bestserve.results.document import Document
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -100,7 +101,7 @@ class Explanation(Document):
     binding: str
     room: dict[str, float]
     waterfalls: tuple[Waterfall, ...]
-    trust: Confidence
+    trust: Trust
 
     def records(self) -> list[dict[str, Any]]:
         """Return the parts of all waterfalls."""
@@ -180,7 +181,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
         binding=at.found.binding,
         room=room,
         waterfalls=(_ttft(at, collocated), _tpot(at, last)),
-        trust=Confidence(at.found.trust.high, at.found.trust.reasons),
+        trust=at.found.trust,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from bestserve.analysis.parameters import changed
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
-from bestserve.results.prediction import Document, RankedStrategy
+from bestserve.results.document import Document
+from bestserve.results.ranking import RankedStrategy
 from bestserve.solvers.ranking import (
     Referee,
     checked_problem,

@@ -13,7 +13,8 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment, marginal_attainment
 from bestserve.models.latency import Latencies, latency, stability_rate
 from bestserve.models.system import System
-from bestserve.results.prediction import Confidence, Prediction, Status, Summary
+from bestserve.results.document import Status, Summary
+from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -123,7 +124,7 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
         request_rate=rate,
         status=status,
         stability_limit=limit,
-        trust=Confidence(found.trust.high, found.trust.reasons),
+        trust=found.trust,
     )
     if status is not Status.OK:
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
@@ -158,7 +159,7 @@ def _simulated(service: Service, rate: float) -> Prediction:
         stability_limit=limit,
         method="simulated",
         ttft_flavour="benchmark" if closed else "steady",
-        trust=Confidence(enough.high, enough.reasons),
+        trust=enough,
     )
     if not result.kept.any():
         return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)

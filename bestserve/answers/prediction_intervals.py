@@ -16,7 +16,8 @@ from bestserve.answers.predict import predict_strategy
 from bestserve.lowering import Lowered
 from bestserve.models.latency import latency
 from bestserve.models.status import Status
-from bestserve.results.prediction import Prediction, Summary
+from bestserve.results.document import Summary
+from bestserve.results.prediction import Prediction
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.strategy import Strategy
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.fleet import Fleet

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.output import Format, emit
 from bestserve.cli.stated import StatedOptions
+from bestserve.cli.talk import progress, talk
 
 
 def calibrate(

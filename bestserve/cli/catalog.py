@@ -32,7 +32,7 @@ def catalog(name: str | None = None, item: str | None = None, *, format: Format 
     if name is None and format == "json":
         import json
 
-        from bestserve.results.prediction import SCHEMA_VERSION
+        from bestserve.results.document import SCHEMA_VERSION
 
         listing = {kind: catalog_rows(kind) for kind in kinds}
         print(json.dumps({"schema_version": SCHEMA_VERSION, **listing}, indent=2))

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from bestserve.cli.flags import Count, Many, Repeated, Wholes
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress, talk
 
 COLUMNS = (
     "strategy",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, talk
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import talk
 
 
 def goodput(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import talk
+from bestserve.cli.talk import talk
 from bestserve.errors import InputError
 
 

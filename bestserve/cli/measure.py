@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from bestserve.cli.flags import Many
-from bestserve.cli.output import Format, emit_records, progress, talk
+from bestserve.cli.output import Format, emit_records
+from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
 

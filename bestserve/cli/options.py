@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from bestserve.cli.flags import Many, Whole, Wholes
-from bestserve.cli.output import announce_compilation, talk
+from bestserve.cli.talk import announce_compilation, talk, warn_of_foreign_calibration
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.problem import Problem
@@ -163,18 +163,6 @@ class ProblemOptions:
         warn_of_foreign_calibration(problem, strategy)
         announce_compilation()
         return problem
-
-
-def warn_of_foreign_calibration(problem: Problem, strategy: str | None) -> None:
-    """Say what a problem's calibration record was not fitted to, a line each on stderr."""
-    if problem.calibration is None:
-        return
-    from bestserve.lowering import calibration_doubts
-    from bestserve.specs.strategy import Strategy
-
-    pools = Strategy.parse(strategy).pools if strategy is not None else ()
-    for doubt in calibration_doubts(problem, {pool.tp for pool in pools}):
-        talk(f"warning: {problem.calibration}: {doubt}; trust is low")
 
 
 def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:

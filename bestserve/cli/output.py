@@ -1,17 +1,14 @@
-"""How answers are printed: table, json, csv, md or html on stdout; talk on stderr."""
+"""How answers are printed: table, json, csv, md or html on stdout."""
 
 from __future__ import annotations
 
 import csv
 import math
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bestserve.results.prediction import Document, html_table, plain
+from bestserve.results.document import Document, html_table, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -155,38 +152,3 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def talk(message: str) -> None:
-    """Say something that is not the answer, on standard error."""
-    print(message, file=sys.stderr)
-
-
-def announce_compilation(package: Path | None = None) -> None:
-    """Tell a terminal that the first run takes longer: no compiled loop lies beside its source.
-
-    package : folder of bestserve; a cache kept elsewhere (NUMBA_CACHE_DIR, or because the folder
-        cannot be written) is not looked for
-    """
-    if not sys.stderr.isatty():
-        return
-    if package is None:
-        package = Path(__file__).parent.parent
-    elsewhere = "NUMBA_CACHE_DIR" in os.environ or not os.access(package, os.W_OK)
-    if not elsewhere and not any(package.glob("simulator/__pycache__/*.nbi")):
-        talk("first run: compiling the inner loops, some 20 s once")
-
-
-@contextmanager
-def progress(message: str) -> Iterator[Any]:
-    """Show a spinner with changing text on a terminal's stderr; silent elsewhere.
-
-    Yields a function that takes the current text.
-    """
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(message) as status:
-        yield lambda text: status.update(f"{message}: {text}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, talk
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
-from bestserve.results.prediction import Status
+from bestserve.cli.talk import talk
+from bestserve.results.document import Status
 
 
 def predict(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from bestserve.cli.flags import Count, Requests
-from bestserve.cli.options import warn_of_foreign_calibration
+from bestserve.cli.talk import warn_of_foreign_calibration
 from bestserve.errors import DataError
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import Problem

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, progress, talk
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress, talk
 
 COLUMNS = (
     "rank",

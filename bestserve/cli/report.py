@@ -7,7 +7,7 @@ from typing import Annotated
 
 from bestserve.cli.flags import Count, Repeated
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import progress, talk
+from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bestserve.cli.output import Format, talk
-from bestserve.results.prediction import SCHEMA_VERSION
+from bestserve.cli.output import Format
+from bestserve.cli.talk import talk
+from bestserve.results.document import SCHEMA_VERSION
 
 
 def rerun(path: str, *, format: Format = "json") -> int:

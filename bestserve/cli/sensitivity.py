@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress
 
 COLUMNS = (
     "parameter",

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from bestserve.cli.flags import Count, Requests, Whole
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
 
@@ -49,7 +50,7 @@ def simulate(
     """
     from bestserve.answers.predict import checked_rate, recorded_requests
     from bestserve.lowering import lower
-    from bestserve.simulator import Status, replicate
+    from bestserve.simulator import Status, replicate, to_vllm_detailed
     from bestserve.simulator import simulate as run
 
     problem = (options or ProblemOptions()).build(strategy)
@@ -95,7 +96,7 @@ def simulate(
         import json
 
         model = problem.model if isinstance(problem.model, str) else "simulated"
-        log = result.to_vllm_detailed(model_id=model)
+        log = to_vllm_detailed(result, model_id=model)
         save_detailed.write_text(json.dumps(log, allow_nan=False), encoding="utf-8")
         talk(f"wrote {save_detailed}")
     if format == "csv":

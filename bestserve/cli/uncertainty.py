@@ -8,8 +8,9 @@ from cyclopts import Parameter
 
 from bestserve.cli.flags import Count, Whole
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress
 
 COLUMNS = ("factor", "sd", "first", "first_low", "first_high", "total", "worth")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit, emit_records, progress, talk
+from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.stated import StatedOptions
+from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
 COLUMNS = (

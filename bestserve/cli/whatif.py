@@ -7,8 +7,9 @@ from typing import Annotated
 
 from bestserve.cli.flags import Count, Repeated
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, progress
+from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
+from bestserve.cli.talk import progress
 from bestserve.errors import InputError
 
 _BETWEEN = re.compile(r",(?=\s*[A-Za-z_.0-9]+\s*=)")
@@ -47,7 +48,7 @@ def whatif(
         table, json, csv, md or html
     """
     from bestserve import api
-    from bestserve.results.prediction import Document
+    from bestserve.results.document import Document
 
     if not set and not sweep:
         raise InputError("give --set figure=value or --sweep figure=value,value,…")

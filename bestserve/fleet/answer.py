@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.answers.doubts import splitting_doubts
 from bestserve.fleet.configurations import LETTERS
 from bestserve.fleet.result import (
     UNITS,
@@ -16,7 +17,6 @@ from bestserve.fleet.result import (
     Verified,
 )
 from bestserve.fleet.tabulate import Evaluated
-from bestserve.lowering import splitting_doubts
 from bestserve.solvers.allocation.certificate import binding
 from bestserve.solvers.allocation.found import Found, Status
 from bestserve.solvers.allocation.plan import Plan, used_rate

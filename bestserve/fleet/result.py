@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bestserve.results.prediction import Document, plain
+from bestserve.results.document import Document, plain
 from bestserve.specs.fleet import Fleet
 
 UNITS = {

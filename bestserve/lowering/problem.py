@@ -7,13 +7,12 @@ turn each parallelism and each strategy into the numbers that queues and simulat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from bestserve.catalog import list_hardware, load_engine, load_hardware, load_model
+from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering.lengths import lower_lengths
 from bestserve.lowering.shapes import shape_problem
@@ -34,7 +33,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.results.prediction import Status
+from bestserve.results.document import Status
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.specs.problem import Problem
@@ -363,38 +362,6 @@ def lower(problem: Problem) -> Lowered:
 
         return load_calibration(problem.calibration).applied(lowered)
     return lowered
-
-
-def calibration_doubts(problem: Problem, tps: Collection[int] = ()) -> tuple[str, ...]:
-    """Return what a problem's calibration record was not fitted to, one sentence each.
-
-    tps : tensor parallel sizes in use. Empty without a record, or where it fits.
-    """
-    if problem.calibration is None or problem.step_time is not None:
-        return ()
-    from bestserve.catalog.calibration import load_calibration, name_for
-
-    plain, record = Lowered(problem), load_calibration(problem.calibration)
-    hardware = plain.hardware.name
-    if not record.provenance.gpus and hardware not in list_hardware():
-        # `measure` wrote both: a hardware record of its own, and constants of the board it extends.
-        hardware = ""
-    return record.doubts(
-        hardware=hardware,
-        model=name_for(record, plain.model),
-        engine=plain.engine.name,
-        tps=tps,
-    )
-
-
-def splitting_doubts(problem: Problem) -> tuple[str, ...]:
-    """Return what is not known of prefill and decode apart on a problem's engine, in a sentence."""
-    if problem.step_time is not None:
-        return ()
-    engine = lower(problem).engine
-    if engine.knows_splitting:
-        return ()
-    return (f"what splitting prefill from decode costs {engine.name}'s host is taken as nothing",)
 
 
 def unsuited(lowered: Lowered) -> str:

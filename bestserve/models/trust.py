@@ -26,10 +26,11 @@ of the good answers, at most, are simulated without need."""
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Verdict on one analytic answer.
+    """Whether a number can be relied on, and what speaks against it.
 
-    `high` is true when no condition known to break the model holds; otherwise `reasons` names
-    every condition that does, and the answer should be simulated.
+    Of an analytic answer `high` is true when no condition known to break the model holds;
+    otherwise `reasons` names every condition that does, and the answer should be simulated.
+    High trust may come with reasons, too: what is not known, and contradicted by no measurement.
     """
 
     high: bool
@@ -43,7 +44,18 @@ class Trust:
 
     def __and__(self, other: Trust) -> Trust:
         """Return the verdict on an answer that rests on both."""
-        return Trust.of(*self.reasons, *other.reasons)
+        reasons = dict.fromkeys((*self.reasons, *other.reasons))
+        return Trust(self.high and other.high, tuple(reasons))
+
+    @property
+    def level(self) -> str:
+        """ "high" or "low"."""
+        return "high" if self.high else "low"
+
+    def __str__(self) -> str:
+        if self.high and not self.reasons:
+            return self.level
+        return self.level + (", but " if self.high else ": ") + "; ".join(self.reasons)
 
 
 TRUSTED = Trust(True)

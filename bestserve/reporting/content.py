@@ -24,7 +24,8 @@ from bestserve.reporting.data import (
     waterfall_chart,
 )
 from bestserve.results.citations import bibtex
-from bestserve.results.prediction import Document, Ranking
+from bestserve.results.document import Document
+from bestserve.results.ranking import Ranking
 from bestserve.specs.problem import Problem
 
 Progress = Callable[[str], None]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from bestserve.answers.doubts import trust_in
 from bestserve.answers.predict import Method, Service, checked_rate
-from bestserve.api import trust_in
 from bestserve.errors import InputError
 from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
@@ -19,7 +19,8 @@ from bestserve.reporting.chart import Chart, Series, rows
 from bestserve.reporting.data import objective_limits, rates_up_to
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
 from bestserve.reporting.plotly_charts import figure, page_of
-from bestserve.results.prediction import Document, Prediction, Status, Summary, plain
+from bestserve.results.document import Document, Status, Summary, plain
+from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds

@@ -17,7 +17,7 @@ from bestserve.lowering import Lowered
 from bestserve.models.latency import evaluator, stability_rate
 from bestserve.models.status import Status
 from bestserve.reporting.chart import Chart, Limit, Series, rows
-from bestserve.results.prediction import Ranking
+from bestserve.results.ranking import Ranking
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Strategy
 

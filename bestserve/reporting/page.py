@@ -12,7 +12,8 @@ from bestserve import __version__
 from bestserve.reporting.content import Content, Progress, gather
 from bestserve.reporting.matplotlib_charts import save_figures
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
-from bestserve.results.prediction import Document, Ranking
+from bestserve.results.document import Document
+from bestserve.results.ranking import Ranking
 from bestserve.specs.problem import Problem
 
 TOP = 15

@@ -14,6 +14,7 @@ from bestserve.simulator.result import PoolUse, SimulationResult, Status
 from bestserve.simulator.run import simulate
 from bestserve.simulator.saturation import saturation_rate
 from bestserve.simulator.summary import Summary
+from bestserve.simulator.vllm_log import to_vllm_detailed
 
 __all__ = [
     "Estimate",
@@ -31,5 +32,6 @@ __all__ = [
     "simulate",
     "simulated_goodput",
     "static_replicas",
+    "to_vllm_detailed",
     "trace_requests",
 ]

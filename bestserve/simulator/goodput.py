@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from bestserve.errors import InputError
 from bestserve.models.system import System, Target
-from bestserve.simulator.attainment import margins
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.replicate import estimate, replication_seeds
@@ -110,7 +109,7 @@ def _bisect(
     def missed(rate: float) -> str:
         """The objective missed by most at a rate, or nothing."""
         result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
-        margin, name = min((m, name) for name, m in margins(result, target).items())
+        margin, name = min((m, name) for name, m in result.margins(target).items())
         return name if margin < 0 else ""
 
     low, high = capacity * LEAST_LOAD, capacity

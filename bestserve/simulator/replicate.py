@@ -10,7 +10,7 @@ import numpy as np
 
 from bestserve.errors import InputError
 from bestserve.models.system import System, Target
-from bestserve.results.prediction import Document
+from bestserve.results.document import Document
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.result import summary_record
 from bestserve.simulator.run import simulate

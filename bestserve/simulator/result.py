@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.errors import InputError
 from bestserve.models.system import Target
-from bestserve.results.prediction import Document, plain
+from bestserve.results.document import Document, plain
 from bestserve.simulator.summary import STATISTICS, Summary, summarise
 
 Floats = NDArray[np.float64]
@@ -163,28 +164,46 @@ class SimulationResult(Document):
         return tokens / self.duration if self.duration > 0 else 0.0
 
     def meeting(self, target: Target) -> dict[str, float]:
-        """Return the share of requests that meets each objective asked for [1].
+        """Return the share of requests that meets each objective asked for, and all ("joint") [1].
 
         Refused requests meet none; a request with one output token meets any TPOT. Cool-down and
         warm-up do not count.
         """
-        from bestserve.simulator.attainment import shares
-
-        return shares(self, target)
+        counted = slice(*self.window)
+        everyone = self.window[1] - self.window[0]
+        if everyone == 0:
+            return {"joint": 0.0}
+        served = ~self.refused[counted]
+        joint = served.copy()
+        out: dict[str, float] = {}
+        for metric in ("ttft", "tpot", "e2el"):
+            threshold = getattr(target, metric)
+            if threshold is None:
+                continue
+            values = getattr(self, metric)[counted]
+            good = served & ((values <= threshold) | np.isnan(values))
+            joint &= good
+            out[metric] = float(np.count_nonzero(good)) / everyone
+        out["joint"] = float(np.count_nonzero(joint)) / everyone
+        return out
 
     def attainment(self, target: Target) -> float:
         """Return the share of requests that meet all objectives together [1]."""
         return self.meeting(target)["joint"]
 
+    def margins(self, target: Target) -> dict[str, float]:
+        """Return by how much each requirement is met, share − required; < 0: missed [1]."""
+        asked = [m for m in ("ttft", "tpot", "e2el") if getattr(target, m) is not None]
+        if not asked:
+            raise InputError("the target asks for nothing: give a ttft, tpot or e2el threshold")
+        share = self.meeting(target)
+        if target.joint:
+            return {"joint": share["joint"] - target.attainment}
+        return {m: share.get(m, 0.0) - getattr(target, f"{m}_percentile") for m in asked}
+
     def meets(self, target: Target) -> bool:
         """Whether the target holds: each percentile, or the joint attainment."""
-        from bestserve.simulator.attainment import margins
-
-        return min(margins(self, target).values()) >= 0.0
-
-    def good_throughput(self, target: Target) -> float:
-        """Return attainment × completed rate [req/s]."""
-        return self.attainment(target) * self.throughput
+        return min(self.margins(target).values()) >= 0.0
 
     def requests(self) -> dict[str, Any]:
         """Return one column per fact about the requests, each of length n, times in seconds."""
@@ -243,9 +262,3 @@ class SimulationResult(Document):
             }
         )
         return facts
-
-    def to_vllm_detailed(self, *, model_id: str = "simulated", date: str = "") -> dict[str, Any]:
-        """Return the run as `vllm bench serve --save-detailed` writes it (see `vllm_log`)."""
-        from bestserve.simulator.vllm_log import to_vllm_detailed
-
-        return to_vllm_detailed(self, model_id=model_id, date=date)

@@ -51,7 +51,9 @@ def inter_token_latencies(result: SimulationResult, interval: int = 1) -> list[l
     return gaps
 
 
-def to_vllm_detailed(result: SimulationResult, *, model_id: str, date: str) -> dict[str, Any]:
+def to_vllm_detailed(
+    result: SimulationResult, *, model_id: str = "simulated", date: str = ""
+) -> dict[str, Any]:
     """Return the run as the JSON object that vLLM's client saves.
 
     date : "YYYYMMDD-HHMMSS", as the file's own; empty: none

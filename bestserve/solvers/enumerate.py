@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from bestserve.lowering import LaneResult, Lowered
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
-from bestserve.results.prediction import Rejected, Status
+from bestserve.results.document import Status
+from bestserve.results.ranking import Rejected
 from bestserve.specs.strategy import Pool
 
 Ints = NDArray[np.int64]

@@ -22,14 +22,8 @@ from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, p
 from bestserve.models.latency import latency
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role, System, Target
-from bestserve.results.prediction import (
-    Binding,
-    Confidence,
-    RankedStrategy,
-    Ranking,
-    Rejected,
-    Status,
-)
+from bestserve.results.document import Status
+from bestserve.results.ranking import Binding, RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, maximal_pairs
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -324,7 +318,7 @@ def ranked(
         tpot=at.tpot.quantile(target.tpot_percentile),
         utilisation=min(result.rate / at.stability_rate, 1.0),
         binding=Binding[result.binding.upper()],
-        trust=Confidence(result.trust.high, result.trust.reasons),
+        trust=result.trust,
         method=method,
     )
 

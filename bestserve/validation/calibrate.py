@@ -29,7 +29,7 @@ from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.readers.logs import read_logs
 from bestserve.readers.tidy import TidyRow
-from bestserve.results.prediction import Document, plain
+from bestserve.results.document import Document, plain
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units
 from bestserve.validation.compare import refused_because
 from bestserve.validation.map_fit import HeldOut, cross_validate, fit_factors, targets

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bestserve.results.prediction import Document, plain
+from bestserve.results.document import Document, plain
 from bestserve.validation.errors import ErrorSummary, relative_errors, summarise
 from bestserve.validation.outcome import Outcome
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.answers.doubts import splitting_doubts
 from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
-from bestserve.lowering import Lowered, splitting_doubts
+from bestserve.lowering import Lowered
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System
 from bestserve.readers.tidy import RowStatus, TidyRow
 from bestserve.simulator import SimulationResult, simulate

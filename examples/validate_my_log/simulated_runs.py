@@ -16,6 +16,7 @@ from pathlib import Path
 
 import bestserve as bs
 from bestserve.catalog import load_engine
+from bestserve.simulator import to_vllm_detailed
 
 RUNS = ((1, 500, 100), (4, 1000, 100), (16, 1000, 100), (32, 4000, 50), (64, 500, 100))
 """Clients, prompt and output tokens."""
@@ -40,7 +41,7 @@ def main(folder: Path) -> None:
             ),
         )
         result = bs.simulate(problem, "1m-tp1")
-        log = result.to_vllm_detailed(model_id="meta-llama/Llama-3.1-8B", date="20260101-000000")
+        log = to_vllm_detailed(result, model_id="meta-llama/Llama-3.1-8B", date="20260101-000000")
         name = folder / f"c{clients}_in{prompt}.json"
         name.write_text(json.dumps(log), encoding="utf-8")
         print(name)

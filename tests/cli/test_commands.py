@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from bestserve.cli import COMMANDS, run
-from bestserve.cli.output import announce_compilation
+from bestserve.cli.talk import announce_compilation
 
 PROBLEM = [
     "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "4",

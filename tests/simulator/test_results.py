@@ -33,6 +33,7 @@ from bestserve.simulator import (
     simulate,
     simulated_goodput,
     static_replicas,
+    to_vllm_detailed,
     trace_requests,
 )
 
@@ -345,7 +346,7 @@ def test_vllm_log_says_what_the_run_says(
 ) -> None:
     each = system if kind == "collocated" else tandem
     result = simulate(each, 8.0, requests=300, record_steps=True)
-    log = json.loads(json.dumps(result.to_vllm_detailed(model_id="org/model")))
+    log = json.loads(json.dumps(to_vllm_detailed(result, model_id="org/model")))
     assert log["completed"] == log["num_prompts"] == 300
     assert log["mean_ttft_ms"] == pytest.approx(1e3 * result.ttft.mean())
     assert log["p99_e2el_ms"] == pytest.approx(1e3 * np.percentile(result.e2el, 99))
@@ -354,7 +355,7 @@ def test_vllm_log_says_what_the_run_says(
         assert min(gaps) > 0
         assert sum(gaps) == pytest.approx(result.e2el[i] - result.ttft[i])
     # Stalls behind prompts show up as long gaps, which equal gaps would hide.
-    even = simulate(each, 8.0, requests=300).to_vllm_detailed()
+    even = to_vllm_detailed(simulate(each, 8.0, requests=300))
     assert even["mean_itl_ms"] == pytest.approx(log["mean_itl_ms"])
     assert log["std_itl_ms"] > even["std_itl_ms"]
 
@@ -371,7 +372,7 @@ def test_recorded_gaps_are_step_times() -> None:
     given = Requests(input_len=np.array([100, 100]), output_len=np.array([6, 6]))
     result = simulate(system, given=given, record_steps=True)
     want = [step(1, 0, 100 + j, 1) for j in range(1, 6)]
-    for gaps in result.to_vllm_detailed()["itls"]:
+    for gaps in to_vllm_detailed(result)["itls"]:
         np.testing.assert_allclose(gaps, want, rtol=1e-9)
 
 

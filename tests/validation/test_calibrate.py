@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.answers.doubts import calibration_doubts
 from bestserve.answers.factors import BY_NAME, FACTORS, apply_factors, scaled_values
 from bestserve.catalog import load_calibration
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
 from bestserve.errors import DataError, InputError
-from bestserve.lowering import calibration_doubts, lower
+from bestserve.lowering import lower
 from bestserve.models.step.moe import expert_efficiency
 from bestserve.readers.tidy import TidyRow
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units

@@ -1,0 +1,125 @@
+"""What all answers share: status, summaries, and how they become JSON, frames, HTML."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any
+
+from bestserve._version import __version__
+from bestserve.models.trust import Trust
+from bestserve.units import milliseconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+"""Of every JSON document bestserve writes; raised when a field changes its meaning."""
+
+
+class Status(StrEnum):
+    """What became of a question; the value is the sentence the user reads."""
+
+    OK = "predicted"
+    UNSTABLE = "the queue grows without bound at this rate: lower the rate or add replicas"
+    INFEASIBLE_SLO = "a lone request already misses the objective: no rate can meet it"
+    INFEASIBLE_MEMORY = "the model does not fit: raise tp or pp, quantise, or take larger GPUs"
+    INFEASIBLE_SHAPE = "this parallelism cannot be built"
+    NO_CAPACITY = "the KV cache holds no single request of this workload"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Mean and percentiles of one latency [s]."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+    def ms(self) -> dict[str, float]:
+        """Return the same figures in milliseconds, keyed mean, p50, …"""
+        return {f.name: milliseconds(getattr(self, f.name)) for f in fields(self)}
+
+
+class Document:
+    """Serialisation shared by all answers: JSON with its input, frames, HTML."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain data, with `schema_version` and the package version."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bestserve_version": __version__,
+            "kind": type(self).__name__.lower(),
+            **self.content(),
+        }
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields of the answer as plain data, seconds and requests/s throughout."""
+        fields_of_answer: dict[str, Any] = plain(self)
+        return fields_of_answer
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return the answer as a JSON document that `bestserve rerun` reproduces."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the answer as flat rows, milliseconds in fields that end in `_ms`."""
+        raise NotImplementedError
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame (needs `pip install bestserve[frame]`)."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_frame needs pandas: pip install 'bestserve[frame]'") from None
+        return pandas.DataFrame(self.records())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.records())
+
+
+def html_table(records: list[dict[str, Any]]) -> str:
+    """Return rows as an HTML table; numbers with four digits, text escaped."""
+    if not records:
+        return "<p>nothing to show</p>"
+    head = "".join(f"<th>{html.escape(str(k))}</th>" for k in records[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
+        for row in records
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plain(value: Any) -> Any:
+    """Reduce dataclasses, specs, enums and arrays to JSON types; what is not finite is null."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, Trust):
+        return {"level": value.level, "reasons": list(value.reasons)}
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return value

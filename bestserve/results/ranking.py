@@ -1,0 +1,264 @@
+"""The answer to `rank`: strategies, best first, and the sentences that say why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from bestserve.errors import InfeasibleError
+from bestserve.models.trust import Trust
+from bestserve.results.document import Document, Status, plain
+from bestserve.results.prediction import expected
+from bestserve.specs.strategy import Strategy
+from bestserve.units import milliseconds
+
+if TYPE_CHECKING:
+    from bestserve.specs.problem import Problem
+
+
+class Binding(StrEnum):
+    """What stops the goodput from being higher."""
+
+    TTFT = "TTFT objective"
+    TPOT = "TPOT objective"
+    E2EL = "E2EL objective"
+    JOINT = "joint attainment"
+    STABILITY = "capacity: the queue would become unstable"
+    NONE = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class RankedStrategy(Document):
+    """One strategy with its goodput and where it stands at that rate.
+
+    goodput, low, high : [requests/s], the interval of the estimate
+    goodput_per_dollar : requests per dollar, if the hardware record has a price
+    ttft, tpot : at the percentile of the objective, at the goodput [s]
+    """
+
+    strategy: str
+    gpus: int
+    goodput: float
+    low: float
+    high: float
+    goodput_per_gpu: float
+    goodput_per_dollar: float | None
+    ttft: float
+    tpot: float
+    utilisation: float
+    binding: Binding
+    trust: Trust
+    method: str
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the one row, latencies in milliseconds."""
+        return [
+            {
+                "strategy": self.strategy,
+                "gpus": self.gpus,
+                "goodput": self.goodput,
+                "goodput_low": self.low,
+                "goodput_high": self.high,
+                "goodput_per_gpu": self.goodput_per_gpu,
+                "goodput_per_dollar": self.goodput_per_dollar,
+                "ttft_ms": milliseconds(self.ttft),
+                "tpot_ms": milliseconds(self.tpot),
+                "utilisation": self.utilisation,
+                "binding": self.binding.value,
+                "trust": self.trust.level,
+                "method": self.method,
+            }
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A strategy, or a family of them, that was not ranked, and why."""
+
+    strategy: str
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Document):
+    """All strategies that fit, best goodput first, with the rejected ones and their reasons.
+
+    `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
+    in `Prediction`.
+    """
+
+    problem: Problem
+    table: tuple[RankedStrategy, ...]
+    rejected: tuple[Rejected, ...]
+    considered: int
+    seconds: float
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """Return problem, strategies (best first) and the rejected ones as plain data."""
+        return {
+            "problem": plain(self.problem),
+            "strategies": plain(self.table),
+            "rejected": plain(self.rejected),
+            "considered": self.considered,
+            "seconds": self.seconds,
+            "intervals": plain(dict(self.intervals)),
+        }
+
+    @property
+    def best(self) -> RankedStrategy:
+        """The strategy with the highest goodput. InfeasibleError if none is feasible."""
+        if not self.table:
+            raise InfeasibleError(self.why_nothing())
+        return self.table[0]
+
+    def why_nothing(self) -> str:
+        """Return, in one line, why no strategy is feasible and what to try."""
+        # Of each status the last one: the largest instances come closest.
+        nearest = {r.status: r.reason for r in self.rejected}
+        said = [f"{s.value} ({why})" if why != s.value else why for s, why in nearest.items()]
+        shown = "; ".join(said) or "no strategy fits the GPU budget"
+        count = self.problem.gpus
+        return f"no strategy is feasible on {count} GPU{'s' if count > 1 else ''}: {shown}"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one row per ranked strategy."""
+        return [
+            {"rank": rank, **row}
+            for rank, strategy in enumerate(self.table, start=1)
+            for row in strategy.records()
+        ]
+
+    def explain(self, losers: int = 4) -> str:
+        """Return why the winner wins, why the next ones lose, and what was rejected."""
+        return explain_ranking(self, losers)
+
+    def pareto(self, metric: str = "ttft") -> tuple[RankedStrategy, ...]:
+        """Return the strategies no other beats in both goodput per GPU and `metric` [s]."""
+        points = [(s.goodput_per_gpu, -float(getattr(s, metric))) for s in self.table]
+        return tuple(self.table[i] for i in pareto_front(points))
+
+    def cite(self) -> str:
+        """Return the sources of the methods this ranking used, as BibTeX."""
+        from bestserve.results.citations import bibtex
+
+        return bibtex("ranking", *{s.method for s in self.table})
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of points that no other point beats in one coordinate at no loss.
+
+    Larger is better in both. Order: falling first coordinate. Of equal points the first stays.
+
+    >>> pareto_front([(3, 1), (2, 2), (1, 1), (3, 1)])
+    [0, 1]
+    """
+    order = sorted(range(len(points)), key=lambda i: (-points[i][0], -points[i][1], i))
+    front: list[int] = []
+    best = float("-inf")
+    for i in order:
+        if points[i][1] > best:
+            front.append(i)
+            best = points[i][1]
+    return front
+
+
+def explain_ranking(ranking: Ranking, losers: int) -> str:
+    """Return the explanation of a ranking, one fact a line."""
+    if not ranking.table:
+        return ranking.why_nothing() + "\n" + "\n".join(_rejections(ranking))
+    best = ranking.best
+    lines = [f"{best.strategy} wins with {best.goodput:.3g} req/s ({_interval(best)})."]
+    lines.append(f"  It stops at its {_stop(best, ranking)}; trust {best.trust}.")
+    if ranking.intervals:
+        lines.append(f"  At this rate {expected(ranking.intervals)}.")
+    rivals = _rivals(ranking)
+    for title, rival in rivals:
+        lines.append(f"  {title}: {_against(rival, best, ranking)}")
+    others = _families(ranking, [best, *(r for _, r in rivals)])
+    if others and losers:
+        lines.append("Why others lose:")
+        lines += [f"  {_against(s, best, ranking)}" for s in others[:losers]]
+    rejected = _rejections(ranking)
+    if rejected:
+        lines.append("Rejected:")
+        lines += rejected
+    return "\n".join(lines)
+
+
+def _interval(s: RankedStrategy) -> str:
+    per_gpu = f"{s.goodput_per_gpu:.3g} per GPU"
+    if s.high - s.low > 0.02 * s.goodput:
+        return f"{s.low:.3g} to {s.high:.3g}, {per_gpu}"
+    return per_gpu
+
+
+def _stop(s: RankedStrategy, ranking: Ranking) -> str:
+    slo = ranking.problem.slo
+    assert slo is not None
+    at = f"utilisation {s.utilisation:.0%}"
+    if s.binding is Binding.TTFT and slo.ttft is not None:
+        spare = "" if slo.tpot is None else f", TPOT {s.tpot * 1e3:.0f} of {slo.tpot * 1e3:.0f} ms"
+        return f"TTFT objective ({slo.ttft * 1e3:.0f} ms; {at}{spare})"
+    if s.binding is Binding.TPOT and slo.tpot is not None:
+        spare = "" if slo.ttft is None else f", TTFT {s.ttft * 1e3:.0f} of {slo.ttft * 1e3:.0f} ms"
+        return f"TPOT objective ({slo.tpot * 1e3:.0f} ms; {at}{spare})"
+    return f"{s.binding.value} ({at})"
+
+
+def _against(s: RankedStrategy, best: RankedStrategy, ranking: Ranking) -> str:
+    less = round(100 * (1 - s.goodput / best.goodput))
+    fewer = f"{less}% less" if less else "as much"
+    idle = ranking.problem.gpus - s.gpus
+    left = f", {idle} GPUs idle" if idle else ""
+    return f"{s.strategy} carries {s.goodput:.3g} req/s ({fewer}{left}): {_stop(s, ranking)}"
+
+
+def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:
+    """The best strategy of the other layout, and the best with another parallelism."""
+    best = ranking.best
+    mine = Strategy.parse(best.strategy)
+    found: list[tuple[str, RankedStrategy]] = []
+    for s in ranking.table[1:]:
+        if Strategy.parse(s.strategy).disaggregated != mine.disaggregated:
+            layout = "collocated" if mine.disaggregated else "disaggregated"
+            found.append((f"Best {layout}", s))
+            break
+    for s in ranking.table[1:]:
+        other = Strategy.parse(s.strategy)
+        same = other.disaggregated == mine.disaggregated
+        if same and [p.parallelism for p in other.pools] != [p.parallelism for p in mine.pools]:
+            found.append(("Best with other parallelism", s))
+            break
+    return found
+
+
+def _families(ranking: Ranking, told: list[RankedStrategy]) -> list[RankedStrategy]:
+    """The best strategy of each family (pools up to their batch limits) not told of yet."""
+    seen = {_family(s) for s in told}
+    found = []
+    for s in ranking.table:
+        if _family(s) not in seen:
+            seen.add(_family(s))
+            found.append(s)
+    return found
+
+
+def _family(s: RankedStrategy) -> tuple[object, ...]:
+    return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(s.strategy).pools)
+
+
+def _rejections(ranking: Ranking) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for r in ranking.rejected:
+        by_reason.setdefault(r.reason, []).append(r.strategy)
+    lines = []
+    for reason, names in list(by_reason.items())[:6]:
+        shown = ", ".join(dict.fromkeys(names[:4])) + (", …" if len(names) > 4 else "")
+        lines.append(f"  {shown}: {reason}")
+    if len(by_reason) > 6:
+        lines.append(f"  … and {len(by_reason) - 6} more reasons (see .rejected)")
+    return lines
