@@ -4,7 +4,10 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: rank test check format bench accuracy docs clean
+MINUTES ?= 60
+SEED ?= 1
+
+.PHONY: rank test properties check format bench accuracy docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
@@ -13,6 +16,9 @@ rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for
 
 test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+properties: $(VENV)/.tests ## ask random questions for MINUTES (60) and count what must not be
+	$(BIN)/python validation/properties.py --seed $(SEED) --minutes $(MINUTES)
 
 check: $(VENV)/.dev ## lint, types, import contracts
 	$(BIN)/ruff check .
