@@ -46,8 +46,8 @@ class Requests:
     response : Fourier transforms of E[1{D ≥ j}] and E[(l + j) 1{D ≥ j}] per bin: real and
         imaginary part of the first, then of the second [4, f]
     power : spectra of their autocovariances: first, both, second (see `noise`) [3, f]
-    peak_context : E[(kv + output)·D] / E[D], mean final footprint of a running sequence
-    reserve2 : E[R²] / E[R] with R = kv + output
+    steps, steps_weight, steps_kv : decode steps, their shares and E[(prompt + cached)^i] of the
+        requests with them, i = 1, 2, 3 [q], [q], [3, q]
     independent : whether prompt and output lengths are drawn independently
     """
 
@@ -71,10 +71,10 @@ class Requests:
     overlap: Floats
     response: Floats
     power: Floats
-    peak_context: float
-    reserve2: float
+    steps: Floats
+    steps_weight: Floats
+    steps_kv: Floats
     independent: bool
-    smallest_kv: float
 
     @property
     def fixed_prompt(self) -> bool:
@@ -104,18 +104,18 @@ def _prepare(lengths: Lengths) -> Requests:
     prompt = np.maximum(total - cached, 1.0)
     decode = np.maximum(np.asarray(lengths.outputs, dtype=np.float64) - 1.0, 0.0)
     p_out = np.asarray(lengths.output_weights, dtype=np.float64)
-    mean_kv, square_kv = float(p_in @ total), float(p_in @ total**2)
+    powers = np.stack((total, total**2, total**3))
+    mean_kv, square_kv = float(p_in @ powers[0]), float(p_in @ powers[1])
     if lengths.joint:
-        p_out, kv1, kv2 = p_in, total, total**2
+        p_out, kv = p_in, powers
     else:
-        kv1 = np.full_like(decode, mean_kv)
-        kv2 = np.full_like(decode, square_kv)
-    decode, p_out, kv1, kv2 = _whole_steps(decode, p_out, kv1, kv2)
+        kv = np.repeat((powers @ p_in)[:, None], decode.size, axis=1)
+    decode, p_out, kv = _whole_steps(decode, p_out, kv)
+    kv1, kv2 = kv[0], kv[1]
 
     d1, d2 = float(p_out @ decode), float(p_out @ decode**2)
     busy = max(d1, 1e-12)
     context = float(p_out @ (kv1 * decode + decode * (decode + 1) / 2)) / busy
-    reserve = float(p_out @ (kv1 + decode + 1))
     classes, class_weight, class_prompt = _classes(decode, p_out, kv1)
     tables = _survival_tables(decode, p_out, kv1, kv2)
     alone, prompt_weight = _distinct(prompt, cached, p_in)
@@ -144,32 +144,29 @@ def _prepare(lengths: Lengths) -> Requests:
         ),
         response=tables["response"],
         power=tables["power"],
-        peak_context=float(p_out @ ((kv1 + decode + 1) * decode)) / busy,
-        reserve2=float(p_out @ (kv2 + 2 * kv1 * (decode + 1) + (decode + 1) ** 2)) / reserve,
+        steps=decode,
+        steps_weight=p_out,
+        steps_kv=kv,
         independent=not lengths.joint,
-        smallest_kv=float(total.min() + decode.min() + 1),
     )
 
 
-def _whole_steps(
-    decode: Floats, weight: Floats, kv1: Floats, kv2: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
+def _whole_steps(decode: Floats, weight: Floats, kv: Floats) -> tuple[Floats, Floats, Floats]:
     """Return atoms whose short outputs are whole numbers of steps, the mean kept.
 
     An atom between two whole numbers stands for requests of both; with few steps, where TPOT
-    depends on their number most, that makes a difference.
+    depends on their number most, that makes a difference. kv : one column an atom [i, q]
     """
     part = decode - np.floor(decode)
     cut = (part > 1e-9) & (decode < SHORT)
     if not cut.any():
-        return decode, weight, kv1, kv2
+        return decode, weight, kv
     low = np.where(cut, np.floor(decode), decode)
     share = np.where(cut, 1.0 - part, 1.0)
     return (
         np.concatenate((low, low[cut] + 1.0)),
         np.concatenate((weight * share, (weight * part)[cut])),
-        np.concatenate((kv1, kv1[cut])),
-        np.concatenate((kv2, kv2[cut])),
+        np.concatenate((kv, kv[:, cut]), axis=1),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
 from bestserve.models.system import Lane
 
@@ -16,21 +17,10 @@ _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()
 
 
 def running_limit(lane: Lane, requests: Requests) -> float:
-    """Return how many sequences run at once when requests always wait [sequences].
-
-    The KV cache of K tokens holds (K − E[R²]/2E[R]) / E[R D]·E[D] sequences that reserve R: mean
-    footprint in use, less half of the next request's that does not fit yet. What is reserved
-    beyond the prompt is `kv_reserve` of the output, the rest is occupied as it is generated.
-    """
-    capacity = lane.kv_capacity_tokens
-    if not np.isfinite(capacity):
+    """Return how many sequences run at once when requests always wait [sequences]."""
+    if not np.isfinite(lane.kv_capacity_tokens):
         return float(lane.max_num_seqs)
-    pad = (lane.kv_block - 1) / 2
-    reserve = lane.kv_reserve
-    footprint = reserve * requests.peak_context + (1 - reserve) * requests.context + pad
-    admitted = reserve * requests.reserve2 + (1 - reserve) * requests.kv1
-    fits = (capacity - admitted / 2) / max(footprint, 1.0)
-    return float(min(lane.max_num_seqs, max(fits, 0.0)))
+    return float(min(lane.max_num_seqs, HeldTokens.of(lane, requests).full_number))
 
 
 def with_wait(law: Distribution, probability: float, mean: float) -> Distribution:
