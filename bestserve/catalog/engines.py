@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, get_args
 
 from bestserve.catalog.folders import data_folders
 from bestserve.errors import DataError, InputError, UnknownNameError, nearest_names
+from bestserve.models.policies import policies
 from bestserve.models.step.device import Generation, Precision
 from bestserve.models.step.engine import EngineConstants, MemoryRule, MoeKernelChoice
 from bestserve.models.step.moe import MoeKernel, MoePath
-from bestserve.models.system import Policy
 from bestserve.readers.records import looks_like_path, read_toml, user_path
 from bestserve.specs.figure import Figure
 
@@ -58,7 +58,7 @@ the host nothing."""
 OPTIONAL = ("allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
 KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "policy": get_args(Policy),
+    "policy": tuple(policies()),
     "memory_rule": get_args(MemoryRule),
     "moe_path": get_args(MoePath),
     "cuda_graphs": (True, False),

@@ -23,11 +23,10 @@ from bestserve.models.non_poisson import correction as uneven
 from bestserve.models.non_poisson import mmpp as slow_rates
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.schedulers import (
-    chunked,
     decode_pool,
-    mixed,
     prefill_pool,
     prefill_priority,
+    shared_steps,
     tandem,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
@@ -59,14 +58,6 @@ Floats = NDArray[np.float64]
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
 
-POLICIES: dict[
-    str, tuple[Callable[[Engine], float], Callable[[Engine, float], LaneLatency | None]]
-] = {
-    "chunked": (chunked.capacity, chunked.evaluate),
-    "prefill_priority": (prefill_priority.capacity, prefill_priority.evaluate),
-    "mixed": (mixed.capacity, mixed.evaluate),
-}
-
 
 def latency(system: System, rate: float) -> Latencies:
     """Return the stationary latencies of `system` at `rate` requests per second.
@@ -89,12 +80,20 @@ def stability_rate(system: System) -> float:
     requests = prepare(system.lengths)
     if isinstance(system, Collocated):
         engine = engine_of(system.lane, requests)
-        return system.replicas * POLICIES[system.lane.policy][0](engine)
+        return system.replicas * capacity(engine)
     return min(
         system.prefill_replicas * prefill_pool.capacity(engine_of(system.prefill, requests)),
         system.decode_replicas * decode_pool.capacity(engine_of(system.decode, requests)),
         system.prefill_replicas * tandem.link_limit(system.transfer, requests),
     )
+
+
+def capacity(engine: Engine) -> float:
+    """Return the saturated rate of one lane that processes prompts and decodes [1/s]."""
+    policy = engine.lane.scheduling
+    if policy.rides:
+        return shared_steps.capacity(engine, policy.splits)
+    return prefill_priority.capacity(engine)
 
 
 def evaluator(system: System) -> Callable[[float], Latencies]:
@@ -141,9 +140,9 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
     scv = lane_scv(system.arrivals, system.routing, system.replicas)
     met = _lane(system, engine, share, scv)
     if met is None:
-        limit = POLICIES[system.lane.policy][0](engine) * system.replicas
+        limit = capacity(engine) * system.replicas
         return unstable(rate, limit, Status.UNSTABLE)
-    long = _prompt_reason(engine, met)
+    doubts = (_prompt_reason(engine, met), *policy_doubts(system))
     arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, scv))
     return compose(
         requests,
@@ -153,8 +152,8 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(*met.reasons, long) & arrivals,
-        firm=Trust.of(*met.firm, long),
+        trust=Trust.of(*met.reasons, *doubts) & arrivals,
+        firm=Trust.of(*met.firm, *doubts),
         arrivals=arrivals,
         situation=Situation(
             decodes_apart=False,
@@ -169,27 +168,35 @@ def _lane(system: Collocated, engine: Engine, rate: float, scv: float) -> LaneLa
 
     scv : squared CV of its gaps
     """
-    policy, arrivals = system.lane.policy, system.arrivals
-    if policy == "prefill_priority":
+    policy, arrivals = system.lane.scheduling, system.arrivals
+    if not policy.rides:
         met = prefill_priority.evaluate(engine, rate, scv)
         if met is None or scv == 1.0:
             return met
         gaps = decoding_gaps(arrivals, system.routing, system.replicas)
         found = uneven.priority_latency(engine, met, rate, gaps)
         return met if found is None else found
-    capacity, evaluate = POLICIES[policy]
-    split = policy == "chunked"
+    split = policy.splits
     if arrivals.kind == "mmpp":
         phases = slow_rates.Phases(arrivals.rates, arrivals.stays)
         limit = capacity(engine)
         return slow_rates.slow_latency(
-            engine, rate, phases, limit, split, lambda at: evaluate(engine, at)
+            engine, rate, phases, limit, split, lambda at: shared_steps.evaluate(engine, at, split)
         )
-    met = evaluate(engine, rate)
+    met = shared_steps.evaluate(engine, rate, split)
     gaps = decoding_gaps(arrivals, system.routing, system.replicas)
     if met is None or gaps.poisson:
         return met
     return uneven.shared_latency(engine, met, rate, gaps, split)
+
+
+def policy_doubts(system: System) -> tuple[str, ...]:
+    """Return why the formulas only come near the policies of a system; empty where they hold."""
+    if isinstance(system, Collocated):
+        names = [system.lane.scheduling.no_formula]
+    else:
+        names = [system.prefill.scheduling.no_formula, system.decode.scheduling.no_formula]
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
@@ -239,6 +246,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
             lane, first, limit, a.concurrency, system.decode_replicas, moved, a.think
         )
         reasons, rate, busy = found.reasons, found.rate, found.rate / limit
+    doubts = policy_doubts(system)
     met = LaneLatency(
         ttft=found.ttft,
         mean=found.mean,
@@ -264,7 +272,7 @@ def _closed(system: System, requests: Requests) -> Latencies:
         rate=rate,
         limit=stability_rate(system),
         utilisation=busy,
-        trust=Trust.of(*reasons),
+        trust=Trust.of(*reasons, *doubts),
     )
 
 
@@ -285,6 +293,7 @@ def _disaggregated(
     if first is None or rest is None:
         return unstable(rate, limit, Status.UNSTABLE)
     arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, gaps.at_lane))
+    doubts = policy_doubts(system)
     return compose(
         requests,
         system.decode,
@@ -293,8 +302,8 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        trust=Trust.of(*rest.reasons, *first.reasons) & arrivals,
-        firm=Trust.of(*rest.reasons),
+        trust=Trust.of(*rest.reasons, *first.reasons, *doubts) & arrivals,
+        firm=Trust.of(*rest.reasons, *doubts),
         arrivals=arrivals,
         situation=Situation(decodes_apart=True),
     )
@@ -332,7 +341,7 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*found.reasons, *gap_reasons(scv)),
+        trust=Trust.of(*found.reasons, engine.lane.scheduling.no_formula, *gap_reasons(scv)),
         arrivals=Trust.of(*gap_reasons(scv)),
         situation=Situation(decodes_apart=True),
         status=Status.OK,

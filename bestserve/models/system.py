@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.policies import Policy, find_policy
 from bestserve.models.step.step_time import StepTime
 
-Policy = Literal["chunked", "prefill_priority", "mixed"]
 Role = Literal["m", "p", "d"]
 """Of an instance: mixed (collocated), prefill or decode."""
 
@@ -27,9 +27,9 @@ Floats = NDArray[np.float64]
 class Lane:
     """One engine instance as a queue sees it (one pipeline lane of it, if pp > 1).
 
-    policy : "chunked" (decodes first, prompts fill the budget; vLLM V1), "prefill_priority"
-        (prompt-only steps first; vLLM V0, SGLang) or "mixed" (decodes plus whole prompts up to
-        the budget; TensorRT-LLM)
+    policy : name of one of `bestserve.models.policies`: "chunked" (decodes first, prompts fill the
+        budget; vLLM V1), "prefill_priority" (prompt-only steps first; vLLM V0, SGLang), "mixed"
+        (decodes plus whole prompts up to the budget; TensorRT-LLM), …
     max_num_seqs : running sequences at most
     max_num_batched_tokens : tokens per step at most
     kv_capacity_tokens : tokens that the KV cache holds (inf: never binding)
@@ -43,7 +43,7 @@ class Lane:
     """
 
     step: StepTime
-    policy: Policy = "chunked"
+    policy: str = "chunked"
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     kv_capacity_tokens: float = float("inf")
@@ -52,6 +52,11 @@ class Lane:
     t_req: float = 0.0
     t_req_token: float = 0.0
     stream_interval: int = 1
+
+    @property
+    def scheduling(self) -> Policy:
+        """What the policy does. Raises UnknownNameError."""
+        return find_policy(self.policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ import math
 
 from numba import njit
 
-from bestserve.models.policies import PREFILL_PRIORITY, tokens_taken
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.heap import (
     FINISH,
@@ -66,19 +65,21 @@ from bestserve.simulator.layout import (
     JOURNAL_STEPS,
     KV,
     LAST,
+    MOST_PROMPTS,
     NEXT,
     NOW,
     OUTPUT,
     OUTSTANDING,
     PEAK,
-    POLICY,
     PREFILL,
     PROMPT,
     PROMPT_TOKENS,
     QUEUED_TOKENS,
     READY,
     RESERVE,
+    RIDES,
     RIDING,
+    ROOM,
     SAMPLES,
     SEEN,
     SERIES_BATCH,
@@ -88,6 +89,7 @@ from bestserve.simulator.layout import (
     SLOTS,
     SPLIT,
     SPLIT_DONE,
+    SPLITS,
     START,
     STEPPING,
     STEPS,
@@ -113,6 +115,17 @@ def reserved_tokens(prompt: int, output: int, generated: int, reserve: float) ->
 def in_blocks(tokens: int, block: int) -> int:
     """Return tokens rounded up to whole blocks [blocks]."""
     return (tokens + block - 1) // block
+
+
+@njit(cache=True)
+def tokens_taken(splits: bool, remaining: int, room: int, prompts: int) -> int:
+    """Return how many of a prompt's `remaining` tokens a step with this room takes [tokens].
+
+    prompts : already in the step; the first whole one goes whatever its length
+    """
+    if splits:
+        return min(remaining, room)
+    return remaining if remaining <= room or prompts == 0 else 0
 
 
 @njit(cache=True)
@@ -207,10 +220,10 @@ def advance(
     non-empty `done`, it returns after the first boundary at which requests ended and lists them
     there. Whatever has not ended stays as it is, to be continued by the next call.
     """
-    policy, slots, budget = limits[POLICY], limits[SLOTS], limits[BUDGET]
+    slots, budget, room = limits[SLOTS], limits[BUDGET], limits[ROOM]
+    splits, rides, most_prompts = limits[SPLITS] != 0, limits[RIDES] != 0, limits[MOST_PROMPTS]
     block, blocks, stream = limits[BLOCK], limits[BLOCKS], limits[STREAM]
     k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
-    rides = policy != PREFILL_PRIORITY
     finite = blocks < UNLIMITED
     grows = finite and reserve < 1.0
 
@@ -329,7 +342,7 @@ def advance(
                 left = budget - decoding if rides else budget
                 if split >= 0:
                     whole = facts[split, PROMPT] + facts[split, GENERATED]
-                    take = min(whole - split_done, left)
+                    take = min(whole - split_done, left, room)
                     if take > 0:
                         pairs += take * (split_done + 0.5 * take)
                         tokens_in += take
@@ -356,8 +369,8 @@ def advance(
                             break
                     else:
                         remaining = whole - facts[r, CACHED]
-                        take = tokens_taken(policy, remaining, left, prompts)
-                        if take == 0:
+                        take = tokens_taken(splits, remaining, min(left, room - tokens_in), prompts)
+                        if take == 0 or prompts >= most_prompts:
                             break
                     kept = 0
                     need = 0
@@ -447,8 +460,8 @@ def advance(
 
             n = (heaps[lane, 0] >> ITERATION_SHIFT) - iteration
             if growing > 0:
-                room = (blocks - held) * block - growing_context - growing * (block - 1)
-                n = min(n, max(room // growing + 1, 1))
+                free = (blocks - held) * block - growing_context - growing * (block - 1)
+                n = min(n, max(free // growing + 1, 1))
             t0 = a_step + a_seq * decoding + tokens_cost(decoding, table, costs, moe) + k * context
             slope = k * decoding
             duration = n * t0 + slope * (0.5 * n * (n - 1))

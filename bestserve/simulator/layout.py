@@ -73,7 +73,7 @@ prompts under way. PEAK: most KV tokens seen."""
 STATE_WIDTH = 24
 
 # limits[i], int64
-POLICY, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM = range(6)
+SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM = range(9)
 """BLOCKS: KV capacity in blocks, UNLIMITED if it never binds."""
 UNLIMITED = 1 << 60
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from bestserve.models import policies
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
@@ -93,9 +92,13 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
     """
     slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
     blocks = kv_blocks(lane)
+    policy = lane.scheduling
     limits = np.array(
         [
-            policies.CODES[lane.policy],
+            policy.splits,
+            policy.rides,
+            policy.most_prompts or slots,
+            policy.room(lane.max_num_batched_tokens),
             slots,
             lane.max_num_batched_tokens,
             lane.kv_block,

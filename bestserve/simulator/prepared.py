@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.errors import InputError
-from bestserve.models import policies
+from bestserve.models.policies import find_policy
 from bestserve.models.system import Disaggregated, Lane, System
 from bestserve.simulator import routing as routes
 from bestserve.simulator.coupled import run_coupled
@@ -91,8 +91,7 @@ def check(system: System) -> None:
     for lane, count in _lanes(system):
         if count < 1:
             raise InputError(f"replicas = {count} must be ≥ 1")
-        if lane.policy not in policies.CODES:
-            raise InputError(f"policy {lane.policy!r}: known are {', '.join(policies.CODES)}")
+        find_policy(lane.policy)
         for name in ("max_num_seqs", "max_num_batched_tokens", "kv_block", "stream_interval"):
             if getattr(lane, name) < 1:
                 raise InputError(f"{name} = {getattr(lane, name)} must be ≥ 1")

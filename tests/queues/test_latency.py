@@ -17,11 +17,12 @@ from bestserve.models.goodput import (
     prefill_goodput,
 )
 from bestserve.models.latency import lane_scv, latency, latency_curve, stability_rate
+from bestserve.models.policies import policies
 from bestserve.models.queues.tpot.compound_poisson import lump_mixture
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lengths, Target, Transfer
 
-POLICIES = ("chunked", "prefill_priority", "mixed")
+POLICIES = tuple(policies())
 
 
 @pytest.mark.parametrize("policy", POLICIES)

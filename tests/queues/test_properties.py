@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
+from bestserve.models.policies import policies
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Target
 
 NOISE = 0.03
 """Grids change with the rate, so percentiles move by up to this between neighbouring systems."""
 
-policies = st.sampled_from(["chunked", "prefill_priority", "mixed"])
+names = st.sampled_from(sorted(policies()))
 prompts = st.sampled_from([200, 700, 2000])
 outputs = st.sampled_from([30, 150, 500])
 spreads = st.sampled_from([0.0, 0.6])
@@ -25,7 +26,7 @@ factors = st.floats(1.1, 3.0)
 
 
 @settings(max_examples=25)
-@given(policies, prompts, outputs, spreads, factors)
+@given(names, prompts, outputs, spreads, factors)
 def test_looser_thresholds_never_lower_goodput(
     cases: ModuleType, policy: str, prompt: int, output: int, cv: float, factor: float
 ) -> None:
@@ -36,7 +37,7 @@ def test_looser_thresholds_never_lower_goodput(
 
 
 @settings(max_examples=25)
-@given(policies, prompts, outputs, st.sampled_from(["w", "c", "k", "a_step", "a_seq"]))
+@given(names, prompts, outputs, st.sampled_from(["w", "c", "k", "a_step", "a_seq"]))
 def test_faster_steps_never_lower_goodput(
     cases: ModuleType, policy: str, prompt: int, output: int, name: str
 ) -> None:
@@ -50,7 +51,7 @@ def test_faster_steps_never_lower_goodput(
 
 
 @settings(max_examples=15)
-@given(policies, prompts, spreads, st.floats(0.2, 5.0))
+@given(names, prompts, spreads, st.floats(0.2, 5.0))
 def test_time_has_no_scale(
     cases: ModuleType, policy: str, prompt: int, cv: float, factor: float
 ) -> None:
@@ -70,7 +71,7 @@ def test_time_has_no_scale(
 
 
 @settings(max_examples=10)
-@given(policies, st.integers(2, 9))
+@given(names, st.integers(2, 9))
 def test_random_routing_is_linear_in_replicas(
     cases: ModuleType, policy: str, replicas: int
 ) -> None:
@@ -81,7 +82,7 @@ def test_random_routing_is_linear_in_replicas(
 
 
 @settings(max_examples=20)
-@given(policies, prompts, outputs, spreads, st.floats(0.05, 0.93))
+@given(names, prompts, outputs, spreads, st.floats(0.05, 0.93))
 def test_laws_are_laws(
     cases: ModuleType, policy: str, prompt: int, output: int, cv: float, load: float
 ) -> None:

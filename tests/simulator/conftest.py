@@ -21,7 +21,6 @@ def forget_stale_code() -> None:
     package = Path(bestserve.models.__file__).parents[1]
     sources = [
         *(package / "simulator").rglob("*.py"),
-        *(package / "models" / "policies").rglob("*.py"),
         package / "models" / "step" / "step_time_jit.py",
     ]
     newest = max(source.stat().st_mtime for source in sources)

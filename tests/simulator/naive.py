@@ -87,7 +87,8 @@ class Server:
         self.now = now
         evicted = False
         slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
-        rides = lane.policy != "prefill_priority"
+        policy = lane.scheduling
+        rides = policy.rides
         while sum(self.blocks(r) for r in self.running) > self.capacity():
             youngest = self.running.pop()
             youngest.decoding = False
@@ -100,9 +101,10 @@ class Server:
         parts: list[tuple[Request, int]] = []
         if not evicted:
             left = lane.max_num_batched_tokens - (len(self.decodes()) if rides else 0)
+            own = policy.prompt_budget or lane.max_num_batched_tokens
             for r in self.running:
                 if not r.decoding:  # a prompt that an earlier step has split
-                    take = min(left, r.prompt + r.before - r.processed)
+                    take = min(left, r.prompt + r.before - r.processed, own)
                     if take > 0:
                         parts.append((r, take))
                         left -= take
@@ -128,11 +130,12 @@ class Server:
                     r.processed = r.prompt
                 else:
                     remaining = r.prompt + r.before - r.cached
-                    if lane.policy == "chunked":
-                        take = min(left, remaining)
+                    room = min(left, own - sum(t for _, t in parts))
+                    if policy.splits:
+                        take = min(room, remaining)
                     else:
-                        take = remaining if remaining <= left or not parts else 0
-                    if take <= 0:
+                        take = remaining if remaining <= room or not parts else 0
+                    if take <= 0 or 0 < policy.most_prompts <= len(parts):
                         break
                     if sum(self.blocks(q) for q in [*self.running, r]) > self.capacity():
                         break

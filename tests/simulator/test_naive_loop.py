@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bestserve.models.policies import policies
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
@@ -40,7 +41,7 @@ def _load(name: str) -> Any:
 naive = _load("naive")
 
 ROUNDING = 1e-9  # [s]
-POLICIES = ("chunked", "prefill_priority", "mixed")
+POLICIES = tuple(policies())
 ROUTINGS = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
 
 ONE = np.ones(1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bestserve.errors import InputError
+from bestserve.models.policies import policies
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
@@ -63,7 +64,7 @@ def tandem(lane: Lane, chat_lengths: Lengths) -> Disaggregated:
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-@pytest.mark.parametrize("policy", ["chunked", "prefill_priority", "mixed"])
+@pytest.mark.parametrize("policy", policies())
 @pytest.mark.parametrize("kv", [float("inf"), 20_000.0])
 def test_every_request_ends_once(system: Collocated, routing: str, policy: str, kv: float) -> None:
     lane = dataclasses.replace(system.lane, policy=policy, kv_capacity_tokens=kv, kv_block=16)

@@ -95,8 +95,8 @@ def closed_lane(engine: Engine, clients: float, prompts: float, think: float) ->
 
 def _steady(engine: Engine, clients: float, think: float) -> _Steady:
     """Return the stationary closed loop: fixed point in the number of running sequences."""
-    r, policy = engine.requests, engine.lane.policy
-    split, shared = policy == "chunked", policy != "prefill_priority"
+    r, policy = engine.requests, engine.lane.scheduling
+    split, shared = policy.splits, policy.rides
     pause = think + engine.front_end()
     steps = max(r.d1, 1e-9)
     slots = min(float(engine.slots), engine.budget - 1 if shared else np.inf)
@@ -154,8 +154,8 @@ def _burst(engine: Engine, clients: float, steady: _Steady) -> tuple[Distributio
     The second is the mean time that the burst's steps take beyond steady ones after a first token,
     which this request's own tokens then wait for [s].
     """
-    r, policy = engine.requests, engine.lane.policy
-    split, shared = policy == "chunked", policy != "prefill_priority"
+    r, policy = engine.requests, engine.lane.scheduling
+    split, shared = policy.splits, policy.rides
     admitted = min(clients, float(engine.slots))
     fill = engine.budget if split else packed_tokens(r.prompt, r.weight, engine.budget)
     count = int(min(np.ceil(admitted * r.p1 / fill * 1.5) + 4, 20_000))

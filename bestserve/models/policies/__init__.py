@@ -1,31 +1,82 @@
 """Scheduling policies, one a file: what a step takes from the waiting prompts.
 
-A policy is two things: `DECODES_RIDE`, whether decodes take part in steps with prompt tokens,
-and `tokens_taken(remaining, left, taken)`, how much of the next prompt the step takes. The event
-loop, the KV cache and the routing know nothing else about it. To add one: a file here, a line in
-`CODES` and a branch in `tokens_taken` (compiled code needs the names at compile time).
+A policy is data: queueing models, compiled simulator and the naive loop of the tests read the same
+facts, and none of them knows its name. To add one, put a module here that holds
+
+    POLICY = Policy(name="…", splits=…, rides=…)
+
+or name such an object in the entry-point group `bestserve.policies` of another package. The
+conformance tests run over whatever is found.
 """
 
 from __future__ import annotations
 
-from numba import njit
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 
-from bestserve.models.policies import chunked, mixed, prefill_priority
+from bestserve.errors import UnknownNameError
 
-CHUNKED, PREFILL_PRIORITY, MIXED = range(3)
-CODES = {"chunked": CHUNKED, "prefill_priority": PREFILL_PRIORITY, "mixed": MIXED}
-RIDES = (chunked.DECODES_RIDE, prefill_priority.DECODES_RIDE, mixed.DECODES_RIDE)
-
-_chunked = chunked.tokens_taken
-_prefill_priority = prefill_priority.tokens_taken
-_mixed = mixed.tokens_taken
+ENTRY_POINTS = "bestserve.policies"
 
 
-@njit(cache=True)
-def tokens_taken(policy: int, remaining: int, left: int, taken: int) -> int:
-    """Return how many of a prompt's `remaining` tokens a step of `policy` takes [tokens]."""
-    if policy == CHUNKED:
-        return _chunked(remaining, left, taken)
-    if policy == MIXED:
-        return _mixed(remaining, left, taken)
-    return _prefill_priority(remaining, left, taken)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How an engine fills its steps; the queue is first come first served.
+
+    name : as engine records write it
+    splits : whether a prompt may be cut where the step's room ends; otherwise whole prompts go as
+        long as there is room for them, the first of a step in any case
+    rides : whether decodes take part in steps with prompt tokens, each for one token of
+        `max_num_batched_tokens`; otherwise they wait while prompts are processed
+    most_prompts : prompts that a step works on at most; 0: any number
+    prompt_budget : prompt tokens that a step takes at most; 0: `max_num_batched_tokens` decides
+
+    >>> find_policy("chunked").splits, find_policy("prefill_priority").rides
+    (True, False)
+    """
+
+    name: str
+    splits: bool
+    rides: bool
+    most_prompts: int = 0
+    prompt_budget: int = 0
+
+    def room(self, max_num_batched_tokens: int) -> int:
+        """Return how many prompt tokens a step without decodes takes at most [tokens]."""
+        return min(self.prompt_budget or max_num_batched_tokens, max_num_batched_tokens)
+
+    @property
+    def no_formula(self) -> str | None:
+        """Why the queueing models only come near, so that answers are simulated; None: they do."""
+        if self.most_prompts or self.prompt_budget:
+            limited = "steps with limits of their own on prompts"
+        elif self.splits and not self.rides:
+            limited = "split prompts in steps of their own"
+        else:
+            return None
+        return f"policy {self.name} has no formula: {limited}"
+
+
+@cache
+def policies() -> Mapping[str, Policy]:
+    """Return all policies by name: this folder's modules, then other packages' entry points."""
+    found: dict[str, Policy] = {}
+    for info in pkgutil.iter_modules(__path__):
+        policy: Policy = importlib.import_module(f"{__name__}.{info.name}").POLICY
+        found[policy.name] = policy
+    for entry in entry_points(group=ENTRY_POINTS):
+        policy = entry.load()
+        found.setdefault(policy.name, policy)
+    return found
+
+
+def find_policy(name: str) -> Policy:
+    """Return the policy of a name. Raises UnknownNameError."""
+    known = policies()
+    if name not in known:
+        raise UnknownNameError("policy", name, known, f"known are {', '.join(known)}")
+    return known[name]

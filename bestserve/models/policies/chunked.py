@@ -7,16 +7,6 @@ Inference with Sarathi-Serve", OSDI 2024, §4.
 
 from __future__ import annotations
 
-from numba import njit
+from bestserve.models.policies import Policy
 
-DECODES_RIDE = True
-"""Decodes take part in steps that contain prompt tokens."""
-
-
-@njit(cache=True)
-def tokens_taken(remaining: int, left: int, taken: int) -> int:
-    """Return how many of a prompt's `remaining` tokens this step takes [tokens].
-
-    left : tokens of the budget not given away yet; taken : prompts already in the step
-    """
-    return min(remaining, left)
+POLICY = Policy(name="chunked", splits=True, rides=True)

@@ -7,16 +7,6 @@ the longest prompt plus the batch size, where both rules agree.
 
 from __future__ import annotations
 
-from numba import njit
+from bestserve.models.policies import Policy
 
-DECODES_RIDE = True
-"""Decodes take part in steps that contain prompt tokens."""
-
-
-@njit(cache=True)
-def tokens_taken(remaining: int, left: int, taken: int) -> int:
-    """Return `remaining` if the whole prompt goes into this step, else 0 [tokens].
-
-    left : tokens of the budget not given away yet; taken : prompts already in the step
-    """
-    return remaining if remaining <= left or taken == 0 else 0
+POLICY = Policy(name="mixed", splits=False, rides=True)

@@ -6,16 +6,6 @@ one, and decodes wait. Yu et al., "Orca", OSDI 2022, §4; SGLang's default sched
 
 from __future__ import annotations
 
-from numba import njit
+from bestserve.models.policies import Policy
 
-DECODES_RIDE = False
-"""Decodes wait through steps that contain prompt tokens."""
-
-
-@njit(cache=True)
-def tokens_taken(remaining: int, left: int, taken: int) -> int:
-    """Return `remaining` if the whole prompt goes into this step, else 0 [tokens].
-
-    left : tokens of the budget not given away yet; taken : prompts already in the step
-    """
-    return remaining if remaining <= left or taken == 0 else 0
+POLICY = Policy(name="prefill_priority", splits=False, rides=False)

@@ -121,14 +121,14 @@ class Engine:
     def large_share(self) -> float:
         """Return the share of whole prompts, of random length, above half the budget [1]."""
         r = self.requests
-        if r.fixed_prompt or self.lane.policy == "chunked":
+        if r.fixed_prompt or self.lane.scheduling.splits:
             return 0.0
         return float(r.weight[r.prompt > self.budget / 2].sum())
 
     def prompt_scv(self) -> float:
         """Return the squared CV of the time that prompts take by themselves [1]."""
         r = self.requests
-        alone = self.prompt_times(0.0, self.lane.policy == "chunked", self.budget)
+        alone = self.prompt_times(0.0, self.lane.scheduling.splits, self.budget)
         return float(r.weight @ alone**2) / float(r.weight @ alone) ** 2 - 1.0
 
     def large_prompts(self) -> tuple[str, ...]:

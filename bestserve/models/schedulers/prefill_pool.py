@@ -40,8 +40,8 @@ class PrefillTables:
 @lru_cache(maxsize=512)
 def tables(engine: Engine) -> PrefillTables:
     """Return the rate-independent tables of an engine; chunked lanes split prompts."""
-    split = engine.lane.policy == "chunked"
-    r, budget = engine.requests, engine.budget
+    policy, r = engine.lane.scheduling, engine.requests
+    split, budget = policy.splits, float(policy.room(engine.lane.max_num_batched_tokens))
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
     alone = engine.prompt_times(0.0, split, budget)
     server = BulkServer(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bestserve.models.step.device import Device, Generation, Precision
 from bestserve.models.step.moe import MoeKernel, MoePath
-from bestserve.models.system import Policy, Role
+from bestserve.models.system import Role
 
 MemoryRule = Literal["total", "static", "free"]
 
@@ -58,7 +58,7 @@ class EngineConstants:
     """
 
     name: str
-    policy: Policy
+    policy: str
     a_step: float
     a_seq: float
     a_step_moe: float
