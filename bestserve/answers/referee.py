@@ -9,7 +9,7 @@ import numpy as np
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import Binding, Goodput
-from bestserve.models.latency import Latencies
+from bestserve.models.latencies import Latencies, Observed
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Collocated, System, Target
 from bestserve.models.trust import Trust
@@ -27,8 +27,12 @@ REPLICATIONS = 3
 ALIKE = 4
 """Lanes a pool keeps where splitting at random is only nearly exact (`shrunk`)."""
 
+TURNS = 2
+"""Lanes a pool keeps where they take turns: prefill lanes keep their gaps exactly."""
+
 POOLED = 16
-"""Lanes a pool keeps where a router looks at them or takes turns: more of them gain little."""
+"""Lanes a pool keeps where a router looks at them: P90 TTFT 10 % lower, P90 TPOT 10 % higher than
+with 64 of them at worst, in a dozen settings."""
 
 FEW = 2000
 """Requests a lane below which filling and draining weigh too much in a run."""
@@ -41,16 +45,21 @@ def shrunk(system: System) -> tuple[System, float]:
 
     A run of a large fleet gives each replica too few requests to fill it. Routing at random
     splits a Poisson stream into Poisson streams, so one replica stands for all of them; bursty
-    gaps, thinned at random, keep (scv − 1)/replicas. A prefill and a decode pool shrink by a
-    common factor. Everything else is returned as it is, with 1.
+    gaps, thinned at random, keep (scv − 1)/replicas. Taking turns gives a replica every k-th
+    request, whose gaps are gamma with k times the shape: one replica stands for all of them again.
+    A prefill and a decode pool shrink by a common factor. Everything else is returned as it is,
+    with 1: least KV too, which sends more requests to one replica before their KV shows there the
+    more replicas there are.
     """
     arrivals = system.arrivals
-    if arrivals.kind != "gamma" or arrivals.cap:
+    if arrivals.kind != "gamma" or arrivals.cap or system.routing == "least_kv":
         return system, 1.0
-    random = system.routing == "random"
-    keep = ALIKE if random else POOLED
+    keep = {"random": ALIKE, "round_robin": TURNS}.get(system.routing, POOLED)
     if isinstance(system, Collocated):
-        keep = 1 if random and arrivals.burstiness == 1 else min(keep, system.replicas)
+        exact = system.routing == "round_robin" or (
+            system.routing == "random" and arrivals.burstiness == 1
+        )
+        keep = 1 if exact else min(keep, system.replicas)
         factor = system.replicas / keep
         smaller: System = replace(system, replicas=keep)
     else:
@@ -60,7 +69,11 @@ def shrunk(system: System) -> tuple[System, float]:
         smaller = replace(
             system, prefill_replicas=round(x / factor), decode_replicas=round(y / factor)
         )
-    return (replace(smaller, arrivals=_thinned(arrivals, factor)) if random else smaller), factor
+    if system.routing == "round_robin":
+        arrivals = replace(arrivals, burstiness=arrivals.burstiness * factor)
+    elif system.routing == "random":
+        arrivals = _thinned(arrivals, factor)
+    return replace(smaller, arrivals=arrivals), factor
 
 
 def _divides(n: int, x: int, y: int, keep: int) -> bool:
@@ -113,20 +126,23 @@ def saturation(system: System, given: Requests | None) -> float:
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:
     """Return a run's latencies; `limit` is the stability limit of the system [requests/s]."""
-    kept = result.kept
-    found = Latencies(
-        ttft=_empirical(result.ttft[kept]),
-        tpot=_empirical(result.tpot[kept]),
+    kept, counted = result.kept, slice(*result.window)
+    lost = np.where(result.refused[counted], math.inf, 0.0)
+    return Latencies(
+        ttft=Distribution.empirical(result.ttft[kept]),
+        tpot=Distribution.empirical(result.tpot[kept]),
         rate=rate,
         utilisation=busiest(result),
         stability_rate=limit,
         mean_batch=mean_batch(result),
         trust=Trust(True),
         status=Status.OK if bool(kept.any()) else Status.NO_SLOT,
+        observed=Observed(
+            ttft=np.nan_to_num(result.ttft[counted]) + lost,
+            tpot=np.nan_to_num(result.tpot[counted]) + lost,
+            e2el=np.nan_to_num(result.e2el[counted]) + lost,
+        ),
     )
-    # The simulated law takes the place of the one that the property would compose.
-    vars(found)["e2el"] = _empirical(result.e2el[kept])
-    return found
 
 
 def busiest(result: SimulationResult) -> float:
@@ -137,15 +153,6 @@ def busiest(result: SimulationResult) -> float:
 def mean_batch(result: SimulationResult) -> float:
     """Return the mean sequences per step of the (decode) pool."""
     return float(np.mean(result.pools[-1].batch))
-
-
-def _empirical(values: np.ndarray) -> Distribution:
-    """Return the empirical law of the finite values [s]; of none, an infinite one."""
-    finite = np.sort(values[np.isfinite(values)])
-    if not finite.size:
-        return Distribution.point(float("inf"))
-    share = (np.arange(finite.size) + 1.0) / finite.size
-    return Distribution(finite, share, float(finite.mean()))
 
 
 def simulated_goodput(

@@ -36,6 +36,18 @@ class Distribution:
         return cls(np.array([value]), np.array([1.0]), value)
 
     @classmethod
+    def empirical(cls, values: Floats) -> Distribution:
+        """Return the law of the finite ones of observed values [n, s]; of none, an infinite one.
+
+        >>> Distribution.empirical(np.array([3.0, 1.0, np.inf, 2.0])).quantile(0.5)
+        1.5
+        """
+        finite = np.sort(values[np.isfinite(values)])
+        if not finite.size:
+            return cls.point(float("inf"))
+        return cls(finite, (np.arange(finite.size) + 1.0) / finite.size, float(finite.mean()))
+
+    @classmethod
     def from_cdf(cls, x: Floats, F: Floats, mean: float | None = None) -> Distribution:
         """Return the law with cdf values `F` at `x`, made monotone and complete."""
         F = np.maximum.accumulate(np.minimum(np.maximum(F, 0.0), 1.0))

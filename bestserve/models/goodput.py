@@ -69,10 +69,13 @@ class Goodput:
 def attainment(latencies: Latencies, target: Target) -> float:
     """Return the share of requests that meet all thresholds of `target` together [1].
 
-    TTFT and the decode phase are taken as independent given the output length.
+    Counted where requests were observed; else TTFT and the decode phase are taken as independent
+    given the output length.
     """
     if latencies.status is not Status.OK:
         return 0.0
+    if latencies.observed is not None:
+        return latencies.observed.meeting(target)
     ttft = math.inf if target.ttft is None else target.ttft
     e2el = math.inf if target.e2el is None else target.e2el
     first = float(latencies.ttft.cdf(min(ttft, e2el)))

@@ -13,7 +13,7 @@ from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.mixture import Components, cut, mixture
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import Status
-from bestserve.models.system import Lane
+from bestserve.models.system import Lane, Target
 from bestserve.models.tpot_law import TpotLaw
 from bestserve.models.trust import TRUSTED, Situation, Trust
 
@@ -49,6 +49,27 @@ class OutputClasses:
         return F
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What single requests met in a run [n, s]: their latencies as they belong together.
+
+    Infinite for requests that were refused; tpot is 0 for answers of one token.
+    """
+
+    ttft: Floats
+    tpot: Floats
+    e2el: Floats
+
+    def meeting(self, target: Target) -> float:
+        """Return the share of requests that meet all thresholds of `target` together [1]."""
+        met = np.isfinite(self.ttft)
+        for name in ("ttft", "tpot", "e2el"):
+            threshold = getattr(target, name)
+            if threshold is not None:
+                met &= getattr(self, name) <= threshold
+        return float(met.mean()) if met.size else 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latencies:
     """What requests meet at one rate.
@@ -60,7 +81,7 @@ class Latencies:
     mean_batch : running sequences per (decode) lane
     trust : may this be used without simulating; firm : its part that holds for a goodput at this
     rate whatever limits it, arrivals : where TTFT matters; situation, reading : what else a goodput
-    needs to be judged
+    needs to be judged; observed : the requests themselves, where a run and no formula is the source
     """
 
     ttft: Distribution
@@ -76,10 +97,13 @@ class Latencies:
     arrivals: Trust = TRUSTED
     situation: Situation | None = None
     reading: TpotLaw | None = None
+    observed: Observed | None = None
 
     @cached_property
     def e2el(self) -> Distribution:
-        """End-to-end latency, TTFT + D·TPOT: TTFT independent of the decode phase given D [s]."""
+        """End-to-end latency [s]: as observed, or TTFT + D·TPOT, both independent given D."""
+        if self.observed is not None:
+            return Distribution.empirical(self.observed.e2el)
         return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 

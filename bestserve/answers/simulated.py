@@ -1,0 +1,272 @@
+"""A system for which no formula is: the same requests run at any rate.
+
+`Simulated` is to the simulator what `models.latency.evaluator` is to the formulas, a function
+rate → latencies, smooth enough to search along: every rate sees the same requests, gaps and routing
+draws. `goodput` searches on a few of them, from a guess that others get for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from bestserve.answers.referee import (
+    REPLICATIONS,
+    as_latencies,
+    run_size,
+    shrunk,
+)
+from bestserve.errors import InputError
+from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
+from bestserve.models.latencies import Latencies
+from bestserve.models.status import Status
+from bestserve.models.system import Collocated, System, Target
+from bestserve.models.trust import Trust
+from bestserve.simulator import Limit, Requests, SimulationResult, saturation_rate
+from bestserve.simulator.prepared import Prepared, prepare
+from bestserve.simulator.replicate import estimate, replication_seeds
+from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
+
+LEAST = 1e-3
+"""Share of saturation that stands for no load: objectives missed there are infeasible."""
+
+CLOSE = 0.015
+"""Width of a bracket at which the crossing is interpolated: runs are less exact [ln]."""
+
+OUTWARD = (0.04, 0.12, 0.35, 1.0, 2.0, 4.0, 8.0)
+"""Steps from a guess until the crossing is passed [ln]."""
+
+LOOKS = 20
+"""Runs inside a bracket at most."""
+
+LOWER = (0.85, 0.6, 0.35)
+"""Shares of a goodput at which objectives are looked at again: they may hold beyond a gap."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one run says: log of threshold over percentile (joint: attainment less target)."""
+
+    rate: float
+    room: float
+    binding: Binding
+    result: SimulationResult | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulated:
+    """Runs of one system that share their random numbers, of whatever rate.
+
+    requests : of a run; None: as many as the system's arrivals need
+    given : the requests to run instead of sampling the workload
+    """
+
+    system: System
+    requests: int | None = None
+    seed: int = 0
+    given: Requests | None = None
+
+    @cached_property
+    def smaller(self) -> tuple[System, float]:
+        """A smaller system whose requests fare alike, and how many times smaller it is."""
+        return (self.system, 1.0) if self.given is not None else shrunk(self.system)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """What all runs share."""
+        system = self.smaller[0]
+        return prepare(system, self.requests or run_size(system), self.seed, self.given)
+
+    @cached_property
+    def limit(self) -> float:
+        """The saturated rate [req/s]; neither gaps nor routing change it."""
+        system, factor = self.smaller
+        if isinstance(system, Collocated):
+            one = saturation_rate(_alone(system), seed=self.seed, given=self.given)
+            return one * system.replicas * factor
+        return saturation_rate(system, seed=self.seed, given=self.given) * factor
+
+    def run(self, rate: float) -> SimulationResult:
+        """Run at a rate of the whole system [req/s]; a closed loop sets its own."""
+        closed = self.system.arrivals.kind == "closed"
+        trim = (0.0, 0.0) if closed else (OPEN_WARMUP, OPEN_COOLDOWN)
+        asked = math.nan if closed else rate / self.smaller[1]
+        return run_prepared(self.prepared, asked, trim)
+
+    def __call__(self, rate: float) -> Latencies:
+        """Return the latencies at a rate of the whole system [req/s]."""
+        closed = self.system.arrivals.kind == "closed"
+        return as_latencies(self.run(rate), rate, math.nan if closed else self.limit)
+
+    def look(self, rate: float, target: Target) -> Look:
+        """Return how far a target is met at a rate [req/s]; not at all beyond saturation."""
+        if rate > self.limit:
+            return Look(rate, -math.inf, "stability", None)
+        result = self.run(rate)
+        room, binding = _room(result, target)
+        return Look(rate, room, binding, result)
+
+    def highest(self, target: Target, near: float | None = None) -> tuple[Look, Look] | None:
+        """Return the runs just below and above the rate up to which a target holds; None: never.
+
+        near : a guess [req/s]. Above may be beyond saturation.
+        """
+        if not self.limit > 0:
+            return None
+        top = NEARLY_SATURATED * self.limit
+        start = min(near or 0.6 * self.limit, top)
+        found = _bracket(lambda rate: self.look(rate, target), start, top)
+        return None if found is None else _closed_in(lambda r: self.look(r, target), *found)
+
+
+def goodput(
+    system: System,
+    target: Target,
+    *,
+    near: float | None = None,
+    given: Requests | None = None,
+    replications: int = REPLICATIONS,
+) -> Goodput:
+    """Return the highest rate up to which a target holds, from runs on common random numbers.
+
+    near : a guess [req/s], which saves runs. The interval is over replications. Where objectives
+    are met again beyond rates that miss them, the lower rate counts, and the reasons say so.
+
+    Raises InputError for closed loops, which set their own rate.
+    """
+    if system.arrivals.kind == "closed":
+        raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
+    runs = [
+        Simulated(system=system, seed=s, given=given) for s in replication_seeds(0, replications)
+    ]
+    first = runs[0]
+    found = first.highest(target, near)
+    if found is None:
+        return _none(first, target)
+    found, again = _lowest(first, target, found)
+    rates = [_crossing(*found)]
+    for other in runs[1:]:
+        also = other.highest(target, rates[0])
+        rates.append(0.0 if also is None else _crossing(*also))
+    measured = estimate(rates)
+    rate = measured.value
+    reasons = [f"the objectives hold again at {again:.4g} req/s"] if again else []
+    return Goodput(
+        rate=rate,
+        low=max(measured.low, 0.0) if len(rates) > 1 else rate,
+        high=measured.high if len(rates) > 1 else rate,
+        binding=found[1].binding,
+        at=first(rate),
+        trust=Trust.of(*reasons),
+        status=Status.OK,
+    )
+
+
+def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
+    """Return the least log of threshold over percentile, and which one it is.
+
+    Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets: attainment
+    less what is asked for.
+    """
+    if target.joint:
+        return result.attainment(target) - target.attainment, "joint"
+    counted = slice(*result.window)
+    best: tuple[float, Binding] = (math.inf, "stability")
+    names: tuple[Binding, ...] = ("ttft", "tpot", "e2el")
+    for name in names:
+        threshold = getattr(target, name)
+        if threshold is None:
+            continue
+        values = np.nan_to_num(getattr(result, name)[counted], nan=0.0)
+        values[result.refused[counted]] = math.inf
+        last = math.ceil(getattr(target, f"{name}_percentile") * values.size) - 1
+        value = float(np.partition(values, last)[last])
+        best = min(best, (math.log(threshold / value) if value > 0 else math.inf, name))
+    return best
+
+
+def _bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[Look, Look] | None:
+    """Return looks below and above the crossing, in growing steps from a guess; None: none below.
+
+    A target that holds at `top` is bounded by saturation.
+    """
+    last = look(start)
+    met = last.room >= 0
+    for step in OUTWARD:
+        if met and last.rate >= top:
+            return last, Look(last.rate, -math.inf, "stability", None)
+        rate = min(start * math.exp(step), top) if met else start * math.exp(-step)
+        found = look(rate)
+        if (found.room >= 0) != met:
+            return (last, found) if met else (found, last)
+        last = found
+    return None
+
+
+def _crossing(below: Look, above: Look) -> float:
+    """Return where the room is zero between two looks, linear in ln(rate) [req/s]."""
+    if not math.isfinite(above.room - below.room):
+        return below.rate
+    part = below.room / max(below.room - above.room, 1e-12)
+    return below.rate * (above.rate / below.rate) ** part
+
+
+def _closed_in(look: Callable[[float], Look], below: Look, above: Look) -> tuple[Look, Look]:
+    """Return the bracket made narrow: secants, kept inside it, halves where one end stays."""
+    stayed = 0
+    for _ in range(LOOKS):
+        width = math.log(above.rate / below.rate)
+        if width <= CLOSE:
+            break
+        finite = math.isfinite(above.room - below.room)
+        part = below.room / max(below.room - above.room, 1e-12) if finite and stayed < 2 else 0.5
+        margin = 0.4 * CLOSE / width
+        found = look(below.rate * math.exp(width * min(max(part, margin), 1 - margin)))
+        if found.room >= 0:
+            below, stayed = found, max(stayed, 0) + 1
+        else:
+            above, stayed = found, min(stayed, 0) - 1
+        stayed = stayed if abs(stayed) < 3 else 0
+    return below, above
+
+
+def _alone(system: Collocated) -> Collocated:
+    """Return one lane of a collocated system."""
+    return replace(system, replicas=1)
+
+
+def _lowest(
+    runs: Simulated, target: Target, found: tuple[Look, Look]
+) -> tuple[tuple[Look, Look], float]:
+    """Return the bracket of the lowest crossing seen, and the rate of the one given if higher."""
+    below = found[0]
+    seen = [runs.look(share * below.rate, target) for share in LOWER]
+    missed = [look for look in seen if look.room < 0]
+    if not missed:
+        return found, 0.0
+    above = min(missed, key=lambda look: look.rate)
+    lower = [look for look in seen if look.rate < above.rate]
+    first = lower[0] if lower else runs.look(LEAST * runs.limit, target)
+    if first.room < 0:
+        return (first, above), below.rate
+    return _closed_in(lambda rate: runs.look(rate, target), first, above), below.rate
+
+
+def _none(runs: Simulated, target: Target) -> Goodput:
+    """Return the verdict that the target is missed at any load, or that nothing fits."""
+    light = runs(LEAST * runs.limit if runs.limit > 0 else 1.0)
+    status = Status.INFEASIBLE if runs.limit > 0 else Status.NO_SLOT
+    return Goodput(
+        rate=0.0,
+        low=0.0,
+        high=0.0,
+        binding="infeasible",
+        at=light,
+        trust=Trust(True),
+        status=status,
+        detail=(Limit.INFEASIBLE if runs.limit > 0 else Limit.REFUSED).value,
+    )

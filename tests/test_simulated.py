@@ -1,0 +1,110 @@
+"""Runs of the same requests at any rate, and smaller systems whose requests fare alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bestserve as bs
+from bestserve.answers.referee import shrunk
+from bestserve.answers.simulated import Simulated, goodput
+from bestserve.errors import InputError
+from bestserve.lowering import lower
+from bestserve.models.goodput import attainment, margin
+from bestserve.models.latency import latency, stability_rate
+from bestserve.models.system import Arrivals, System, Target
+from bestserve.simulator import SimulationResult, simulate
+
+
+def system(strategy: str = "8m-tp1", burstiness: float = 1.0, **changes) -> System:
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="h100-sxm",
+        gpus=64,
+        workload=bs.Workload(
+            input_len="lognormal(800, cv=1)", output_len="geometric(150)", burstiness=burstiness
+        ),
+        **changes,
+    )
+    return lower(problem).system(strategy)
+
+
+def p90(result: SimulationResult) -> list[float]:
+    return [
+        float(np.nanquantile(getattr(result, name)[result.kept], 0.9)) for name in ("ttft", "tpot")
+    ]
+
+
+@pytest.mark.parametrize(("strategy", "kept"), [("32m-tp1", 1), ("32p16d-tp1", 3)])
+@pytest.mark.parametrize("burstiness", [1.0, 0.5])
+def test_lanes_that_take_turns_are_told_by_few(strategy, kept, burstiness):
+    whole = system(strategy, burstiness, routing="round_robin")
+    smaller, factor = shrunk(whole)
+    lanes = getattr(smaller, "replicas", 0) or smaller.prefill_replicas + smaller.decode_replicas
+    assert lanes <= 2 * kept
+    rate = 0.7 * stability_rate(whole)
+    all_of_them = p90(simulate(whole, rate, requests=100_000, seed=1))
+    assert p90(simulate(smaller, rate / factor, requests=60_000, seed=2)) == pytest.approx(
+        all_of_them, rel=0.03
+    )
+
+
+def test_lanes_chosen_by_their_kv_are_all_looked_at():
+    whole = system("64m-tp1", routing="least_kv")
+    assert shrunk(whole) == (whole, 1.0)
+
+
+def test_of_poisson_arrivals_runs_say_what_the_formulas_say():
+    whole = system("4m-tp1")
+    rate = 0.6 * stability_rate(whole)
+    run, formula = Simulated(system=whole)(rate), latency(whole, rate)
+    for name in ("ttft", "tpot", "e2el"):
+        found, known = getattr(run, name), getattr(formula, name)
+        assert found.quantile(0.9) == pytest.approx(known.quantile(0.9), rel=0.04)
+    assert run.stability_rate == pytest.approx(formula.stability_rate, rel=0.04)
+
+
+def test_latencies_belong_together_where_requests_were_observed():
+    run = Simulated(system=system("2m-tp1"))(20.0)
+    target = Target(ttft=run.ttft.quantile(0.8), tpot=run.tpot.quantile(0.8), joint=True)
+    result = Simulated(system=system("2m-tp1")).run(20.0)
+    assert attainment(run, target) == pytest.approx(result.attainment(target))
+    assert 0.6 < attainment(run, target) < 0.8
+
+
+@pytest.mark.parametrize("routing", ["round_robin", "least_outstanding", "power_of_two"])
+def test_runs_that_share_their_numbers_are_smooth_in_the_rate(routing):
+    runs = Simulated(system=system("8m-tp1", routing=routing))
+    rates = runs.limit * np.linspace(0.5, 0.9, 9)
+    for name in ("ttft", "tpot"):
+        values = [getattr(runs(rate), name).quantile(0.9) for rate in rates]
+        assert np.all(np.diff(values) > -0.02 * np.array(values[:-1])), values
+
+
+@pytest.mark.parametrize("burstiness", [1.0, 0.25])
+def test_the_goodput_of_runs_meets_its_target_and_no_more(burstiness):
+    whole = system("4m-tp1", burstiness, routing="round_robin")
+    target = Target(ttft=0.5, tpot=0.02)
+    found = goodput(whole, target)
+    runs = Simulated(system=whole, seed=77)
+    assert margin(runs(0.95 * found.rate), target)[0] > 0
+    assert margin(runs(1.05 * found.rate), target)[0] < 0
+    assert found.low <= found.rate <= found.high
+
+
+def test_guesses_move_no_goodput():
+    whole = system("4m-tp1", routing="least_outstanding")
+    target = Target(ttft=0.5, tpot=0.02)
+    rates = [goodput(whole, target, near=near).rate for near in (None, 1.0, 50.0, 1e6)]
+    assert rates == pytest.approx([rates[0]] * 4, rel=0.01)
+
+
+def test_objectives_that_a_lone_request_misses_are_infeasible():
+    found = goodput(system("2m-tp1", burstiness=0.5), Target(ttft=1e-3))
+    assert (found.rate, found.binding) == (0.0, "infeasible")
+    assert found.detail
+    closed = Arrivals(kind="closed", concurrency=4, num_prompts=8)
+    with pytest.raises(InputError, match="closed loop"):
+        goodput(replace(system("2m-tp1"), arrivals=closed), Target(ttft=1.0))
