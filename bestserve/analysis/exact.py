@@ -51,7 +51,7 @@ def chained_elasticities(operating: Operating, steepness: float) -> dict[str, fl
 def _known(operating: Operating) -> list[str]:
     formats = operating.lowered.formats
     known = ["memory_bandwidth"]
-    if formats.weights == "bf16":
+    if {formats.parts.attention.precision, formats.parts.ffn.precision} == {"bf16"}:
         known.append("flops_bf16")
     pools = operating.strategy.pools
     sharded = any(p.tp > 1 for p in pools)

@@ -14,8 +14,8 @@ from typing import Any, get_args
 
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
-from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.quantization import read_quantisation
+from bestserve.catalog.hf.config import QUANTISATION, Config
+from bestserve.catalog.hf.formats.quantisation import read_quantisation
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.step.device import Precision
@@ -70,9 +70,11 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     Raises DataError naming file and key: unknown architecture, missing key, unusable value.
     """
     config = text_part(values, where)
-    formats = read_quantisation(config)
+    architecture = read_architecture(config)
+    formats = read_quantisation(config, architecture)
+    stored = formats.stored
     about = Config(values, where).part("_bestserve")
-    notes = list(about.strings("notes"))
+    notes = [*about.strings("notes"), *formats.notes]
     if config.prefix:
         notes.append("text part only: vision and audio towers are not counted")
     mtp = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
@@ -80,12 +82,13 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
         notes.append("layers for multi-token prediction are not counted")
     return Model(
         name=name,
-        architecture=read_architecture(config),
-        weights=formats.weights,
-        experts=formats.experts,
-        attention=formats.attention if formats.attention != formats.weights else None,
+        architecture=architecture,
+        weights=stored.ffn.precision if stored else "bf16",
+        experts=stored.experts.precision if stored else "bf16",
+        attention=stored.attention.precision if stored else None,
+        stored=stored,
         quantisation=formats.method,
-        kv_cache_dtype="fp8" if formats.kv_fp8 else "auto",
+        kv_cache_dtype=formats.kv_cache_dtype,
         max_position_embeddings=config.integer(
             "max_position_embeddings", default=0, minimum=0, maximum=10**9
         ),
@@ -224,6 +227,7 @@ def _variant(base: Model, variant: str, spelling: str) -> Model:
         name=spelling,
         aliases=(),
         weights=weights,
+        stored=None,
         attention=attention if attention != weights else None,
         experts=precision("experts", "bf16"),
         quantisation=stated.text("quantisation", ""),
@@ -241,6 +245,7 @@ def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
         name=name,
         aliases=(),
         weights=suffix.precision,
+        stored=None,
         attention=None,
         experts=suffix.precision if base.architecture.is_moe else "bf16",
         quantisation=suffix.word if suffix.precision != "bf16" else "",
@@ -261,13 +266,29 @@ def _from_path(path: Path) -> Model:
             f"{WHAT} {shown(path)}: no config.json in this folder; give the file's path"
         )
     values = read_json(file, WHAT)
-    beside = file.with_name("hf_quant_config.json")
-    if "quantization_config" not in values and beside.is_file():
-        extra = (
-            Config(read_json(beside, WHAT), f"{WHAT} {shown(beside)}").part("quantization").values
-        )
-        values = {**values, "quantization_config": {"quant_method": "modelopt", **extra}}
+    values = {**values, **_quantisation_beside(file, values)}
     return model_from_config(values, name=shown(path), where=f"{WHAT} {shown(file)}")
+
+
+_BESIDE = {
+    "hf_quant_config.json": "modelopt",
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+}
+"""Files in which tools leave the quantisation section when config.json has none -> their method."""
+
+
+def _quantisation_beside(file: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    if any(values.get(key) for key in QUANTISATION):
+        return {}
+    for name, method in _BESIDE.items():
+        beside = file.with_name(name)
+        if beside.is_file():
+            found = Config(read_json(beside, WHAT), f"{WHAT} {shown(beside)}")
+            own = {**found.values, **found.part("quantization").values}
+            own.pop("quantization", None)
+            return {"quantization_config": {"quant_method": method, **own}}
+    return {}
 
 
 def _config_file(path: Path) -> Path | None:

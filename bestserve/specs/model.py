@@ -7,11 +7,13 @@ from typing import Literal
 from pydantic import Field
 
 from bestserve.models.step.architecture import Architecture
-from bestserve.models.step.device import Formats, Precision
+from bestserve.models.step.device import Formats, Precision, StoredWeights
 from bestserve.models.step.parameters import ParameterCounts, parameter_counts
 from bestserve.specs.base import Spec
 
-KvDtype = Literal["auto", "bf16", "fp8"]
+KvDtype = Literal["auto", "bf16", "fp8", "nvfp4"]
+KV_BYTES: dict[KvDtype, float] = {"auto": 2.0, "bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5 + 1 / 16}
+"""Bytes per element of the KV cache, block scales included."""
 
 
 class PublishedCount(Spec):
@@ -37,8 +39,11 @@ class Model(Spec):
     weights : format of the linear layers outside the routed experts
     experts : format of the routed experts
     attention : format of the attention projections where it differs from `weights`
+    stored : formats by part as the checkpoint's own config states them, group sizes and single
+        layers included; they come before those three
     quantisation : the checkpoint's own word for its method ("" if none)
-    kv_cache_dtype : "fp8" if the checkpoint brings scales for an 8-bit cache, else "auto" (bf16)
+    kv_cache_dtype : "fp8" or "nvfp4" if the checkpoint brings scales for such a cache, else "auto"
+        (bf16)
     max_position_embeddings : longest context [tokens]; 0: not stated
     published : what the publisher counts, and where
     source : where the architecture figures come from
@@ -51,6 +56,7 @@ class Model(Spec):
     weights: Precision = "bf16"
     experts: Precision = "bf16"
     attention: Precision | None = None
+    stored: StoredWeights | None = None
     quantisation: str = ""
     kv_cache_dtype: KvDtype = "auto"
     max_position_embeddings: int = Field(default=0, ge=0)
@@ -78,18 +84,12 @@ class Model(Spec):
 
         precision : quantise all linear layers to this instead of the checkpoint's formats
         kv_cache_dtype : None or "auto" takes the checkpoint's
-
-        Where attention and feed-forward layers differ, the format that holds more of the dense
-        parameters stands for both (`Formats` has one for all dense weights).
         """
         kv = self.kv_cache_dtype if kv_cache_dtype in (None, "auto") else kv_cache_dtype
-        weights = self.weights
-        if self.attention is not None and self.attention != self.weights:
-            counts = self.parameters()
-            if counts.attention > counts.dense_ffn + counts.shared_experts:
-                weights = self.attention
         return Formats(
-            weights=precision or weights,
+            weights=precision or self.weights,
             experts=precision or self.experts,
-            kv_bytes=1.0 if kv == "fp8" else 2.0,
+            attention=precision or self.attention,
+            stored=None if precision else self.stored,
+            kv_bytes=KV_BYTES[kv],
         )

@@ -14,7 +14,7 @@ from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
-from bestserve.specs.model import Model
+from bestserve.specs.model import KvDtype, Model
 from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
@@ -30,7 +30,7 @@ class Problem(Spec):
     gpus : GPUs that may be used
     engine : preset ("vllm", "sglang", "tensorrt-llm", …), path, or `EngineConstants`
     precision : weight format; default: the model's own
-    kv_cache_dtype : "auto" (bf16) or "fp8", as vLLM
+    kv_cache_dtype : "auto" (the checkpoint's, else bf16), "bf16", "fp8" or "nvfp4", as vLLM
     max_num_seqs, max_num_batched_tokens, gpu_memory_utilization : vLLM's; default: the engine's
     enable_chunked_prefill : None keeps the engine's policy
     routing : how a request finds its replica
@@ -51,7 +51,7 @@ class Problem(Spec):
     workload: Workload
     slo: SLO | None = None
     precision: Precision | None = None
-    kv_cache_dtype: Literal["auto", "bf16", "fp8"] = "auto"
+    kv_cache_dtype: KvDtype = "auto"
     max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)

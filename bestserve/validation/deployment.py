@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from bestserve.catalog import load_engine, load_model
 from bestserve.errors import BestserveError, UnknownNameError
-from bestserve.models.step.device import WEIGHT_BYTES, Parallelism, Precision
+from bestserve.models.step.device import Parallelism, Precision
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.parameters import parameter_counts
 from bestserve.models.system import Role
@@ -360,8 +360,8 @@ def _smallest_tp(
     formats = model.formats(precision=precision)
     counts = parameter_counts(model.architecture)
     experts = counts.experts
-    size = experts * WEIGHT_BYTES[formats.experts]
-    size += (counts.total - experts) * WEIGHT_BYTES[formats.weights]
+    size = experts * formats.parts.experts.bytes
+    size += (counts.total - experts) * formats.parts.ffn.bytes
     share = size / hardware.memory_bytes.value / FITTING_SHARE
     tp = 1 << max(0, math.ceil(math.log2(share)))
     tp = min(tp, row.num_gpus)

@@ -11,8 +11,6 @@ import pytest
 from bestserve.catalog import list_models, model_from_config
 from bestserve.catalog.folders import package_folder
 from bestserve.catalog.hf import families
-from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.quantization import read_quantisation
 from bestserve.errors import BestserveError, DataError
 from bestserve.specs.model import Model
 
@@ -178,112 +176,6 @@ def test_text_part_of_a_multimodal_config() -> None:
     del inner["hidden_size"]
     with pytest.raises(DataError, match=r"key 'text_config.hidden_size' is missing"):
         read(outer)
-
-
-def quantised(block: dict[str, Any], layers: int = 32) -> tuple[str, str, str, bool]:
-    config = Config({"num_hidden_layers": layers, "quantization_config": block}, "q.json")
-    found = read_quantisation(config)
-    return found.attention, found.weights, found.experts, found.kv_fp8
-
-
-def group(bits: int, kind: str, **more: Any) -> dict[str, Any]:
-    return {"weights": {"num_bits": bits, "type": kind}, "targets": ["Linear"], **more}
-
-
-ACTIVATIONS = {"input_activations": {"num_bits": 8, "type": "int"}}
-
-
-@pytest.mark.parametrize(
-    ("block", "expected"),
-    [
-        ({"quant_method": "fp8"}, "fp8"),
-        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block"),
-        ({"quant_method": "fbgemm_fp8"}, "fp8"),
-        ({"quant_method": "awq", "bits": 4}, "int4"),
-        ({"quant_method": "gptq", "bits": 8}, "w8a16"),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
-        ({"quant_method": "modelopt", "quant_algo": "FP8"}, "fp8"),
-        (
-            {"quant_method": "compressed-tensors", "config_groups": {"g": group(8, "float")}},
-            "fp8",
-        ),
-        (
-            {
-                "quant_method": "compressed-tensors",
-                "config_groups": {"g": group(8, "int", **ACTIVATIONS)},
-            },
-            "int8",
-        ),
-        ({"quant_method": "compressed-tensors", "config_groups": {"g": group(8, "int")}}, "w8a16"),
-        ({"quant_method": "compressed-tensors", "config_groups": {"g": group(4, "int")}}, "int4"),
-        (
-            {"quant_method": "compressed-tensors", "config_groups": {"g": group(4, "float")}},
-            "nvfp4",
-        ),
-    ],
-)
-def test_methods(block: dict[str, Any], expected: str) -> None:
-    assert quantised(block)[:3] == (expected,) * 3
-
-
-def test_mxfp4_is_of_the_experts_alone() -> None:
-    assert quantised({"quant_method": "mxfp4"}) == ("bf16", "bf16", "mxfp4", False)
-
-
-@pytest.mark.parametrize(
-    ("kept", "expected"),
-    [
-        ([], ("nvfp4", "nvfp4", "nvfp4")),
-        (["lm_head", "model.layers.0.self_attn*"], ("nvfp4", "nvfp4", "nvfp4")),
-        ([f"model.layers.{i}.self_attn*" for i in range(32)], ("bf16", "nvfp4", "nvfp4")),
-        (["re:.*self_attn.*"], ("bf16", "nvfp4", "nvfp4")),
-        (
-            ["re:.*self_attn.*", r"re:.*mlp\.(gate|up|gate_up|down)_proj.*"],
-            ("bf16", "bf16", "nvfp4"),
-        ),
-        ([r"re:model\.layers\.\d+\.mlp\.experts\..*"], ("nvfp4", "nvfp4", "bf16")),
-    ],
-)
-def test_exceptions(kept: list[str], expected: tuple[str, str, str]) -> None:
-    block = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": kept}
-    assert quantised(block)[:3] == expected
-
-
-def test_mixed_formats_by_target() -> None:
-    block = {
-        "quant_method": "modelopt",
-        "quant_algo": "MIXED_PRECISION",
-        "config_groups": {
-            "a": {**group(8, "float"), "targets": ["re:.*self_attn.q_proj"]},
-            "b": {**group(4, "float"), "targets": ["model.layers.*.mlp.experts"]},
-        },
-        "kv_cache_scheme": {"num_bits": 8, "type": "float"},
-    }
-    assert quantised(block) == ("fp8", "bf16", "nvfp4", True)
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        {"quant_method": "magic"},
-        {"quant_method": "awq", "bits": 3},
-        {"quant_method": "x", "config_groups": {"g": group(2, "int")}},
-        {"quant_method": "x", "config_groups": {"g": "all"}},
-        {"quant_method": 7},
-        {"quant_method": "fp8", "ignore": "everything"},
-        {"quant_method": "fp8", "ignore": ["x"] * 20_001},
-    ],
-)
-def test_unknown_quantisation_is_refused(block: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"^q.json: key '?quantization_config"):
-        quantised(block)
-
-
-def test_a_strangers_regular_expression_is_not_run() -> None:
-    """(a+)+$ on a long name would take exponential time."""
-    evil = ["re:(m+)+(o+)+(.*)+x$", "re:" + "(a|aa)+" * 25, "re:((((", "re:[", "*" * 5000]
-    block = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": evil}
-    assert quantised(block)[:3] == ("nvfp4",) * 3
 
 
 def test_families_are_found_by_being_there() -> None:

@@ -124,14 +124,14 @@ def test_native_formats(name: str) -> None:
     assert model.formats(precision="fp8").experts == "fp8"
 
 
-def test_the_format_of_most_dense_weights_stands_for_all() -> None:
+def test_attention_has_a_format_of_its_own() -> None:
     """Kimi K2.5 in NVFP4 keeps attention, most of its dense weights, in bf16."""
     kimi = load_model("nvidia/Kimi-K2.5-NVFP4")
     assert (kimi.attention, kimi.weights, kimi.experts) == ("bf16", "nvfp4", "nvfp4")
-    assert kimi.formats().weights == "bf16"
+    assert kimi.formats().parts.attention.precision == "bf16"
+    assert kimi.formats().parts.ffn.precision == "nvfp4"
     gemma = load_model("nvidia/Gemma-4-31B-IT-NVFP4")
     assert (gemma.attention, gemma.weights) == ("bf16", "nvfp4")
-    assert gemma.formats().weights == "nvfp4"
     assert gemma.formats().kv_bytes == 1.0
 
 

@@ -14,12 +14,12 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
-from bestserve.catalog.hf.config import Config
+from bestserve.catalog.hf.config import QUANTISATION, Config
 from bestserve.errors import DataError, nearest_names
 from bestserve.models.step.architecture import Architecture
 
 ENTRY_POINTS = "bestserve.architectures"
-_HELPERS = {"config", "layers", "quantization"}
+_HELPERS = {"config", "layers", "formats"}
 
 
 class Family(Protocol):
@@ -62,7 +62,7 @@ def text_part(values: Mapping[str, Any], where: str) -> Config:
             inner = outer.part(key)
             shared = {
                 name: values[name]
-                for name in ("tie_word_embeddings", "quantization_config")
+                for name in ("tie_word_embeddings", *QUANTISATION)
                 if name in values and inner.values.get(name) is None
             }
             return Config({**shared, **inner.values}, where, f"{key}.")

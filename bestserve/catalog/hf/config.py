@@ -10,6 +10,8 @@ from bestserve.errors import DataError
 LARGEST = 10_000_000
 """Above any width, vocabulary or head count in use; larger numbers are a broken or hostile file."""
 MOST_LAYERS = 2000
+QUANTISATION = ("quantization_config", "compression_config", "quantization", "quant_config")
+"""Keys under which files keep the quantisation; the last two are MLX's and of older tools."""
 
 
 class Config:

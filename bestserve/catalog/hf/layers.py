@@ -16,12 +16,18 @@ from bestserve.models.step.architecture import (
 Layer = tuple[Attention, Ffn]
 
 
-def group(layers: Iterable[Layer]) -> tuple[LayerGroup, ...]:
-    """Count equal layers; groups come in the order of their first layer."""
+def group(layers: Iterable[Layer]) -> tuple[tuple[LayerGroup, ...], tuple[int, ...]]:
+    """Count equal layers; groups come in the order of their first layer.
+
+    Returns the groups and, per layer, the index of its group.
+    """
     counts: dict[Layer, int] = {}
+    order = []
     for layer in layers:
         counts[layer] = counts.get(layer, 0) + 1
-    return tuple(LayerGroup(count=n, attention=a, ffn=f) for (a, f), n in counts.items())
+        order.append(list(counts).index(layer))
+    groups = tuple(LayerGroup(count=n, attention=a, ffn=f) for (a, f), n in counts.items())
+    return groups, tuple(order)
 
 
 def head_dim(config: Config) -> int:
@@ -83,10 +89,12 @@ def assemble(
     extra: int = 0,
 ) -> Architecture:
     """Return the architecture; `tied` is the family's default for tied embeddings."""
+    groups, order = group(layers)
     return Architecture(
         hidden_size=config.integer("hidden_size"),
         vocab_size=config.integer("vocab_size"),
-        groups=group(layers),
+        groups=groups,
+        order=order if len(groups) > 1 else (),
         tie_word_embeddings=config.flag("tie_word_embeddings", tied),
         norms_per_layer=norms_per_layer,
         norm_bias=norm_bias,

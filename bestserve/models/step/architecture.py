@@ -96,6 +96,7 @@ class Architecture:
     extra_parameters : learned parameters that no group explains (learned positions, norms with
         bias, hyper-connections), so that totals match the published count
     norms_per_layer : RMSNorm/LayerNorm weights of hidden size per layer
+    order : for each decoder layer the index of its group; () where the groups follow each other
     """
 
     hidden_size: int
@@ -105,6 +106,14 @@ class Architecture:
     norms_per_layer: int = 2
     norm_bias: bool = False
     extra_parameters: int = 0
+    order: tuple[int, ...] = ()
+
+    @property
+    def layers(self) -> tuple[LayerGroup, ...]:
+        """The group of each decoder layer, in order."""
+        if self.order:
+            return tuple(self.groups[index] for index in self.order)
+        return tuple(group for group in self.groups for _ in range(group.count))
 
     @property
     def is_moe(self) -> bool:

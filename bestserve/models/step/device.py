@@ -24,6 +24,31 @@ WEIGHT_BYTES: dict[Precision, float] = {
 """Bytes per weight including block scales (formats' own definitions)."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightFormat:
+    """How the weights of one part are multiplied and stored.
+
+    precision : decides the kernel; bytes : per weight, scales included [B]
+    """
+
+    precision: Precision
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredWeights:
+    """Formats of a checkpoint by part; where its layers differ, their mean size and main kernel.
+
+    ffn : dense feed-forward layers and shared experts; experts : routed experts
+    """
+
+    attention: WeightFormat
+    ffn: WeightFormat
+    experts: WeightFormat
+    embedding: WeightFormat = WeightFormat("bf16", 2.0)
+    head: WeightFormat = WeightFormat("bf16", 2.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One GPU type with its links.
@@ -71,9 +96,28 @@ class Parallelism:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formats:
-    """Number formats of a deployment: dense weights, routed experts, KV cache bytes per element."""
+    """Number formats of a deployment.
+
+    weights, experts, attention : by their own definitions: dense layers and shared experts, routed
+        experts, attention projections (None: as `weights`)
+    stored : a checkpoint's own formats, which come before those three
+    kv_bytes : per element of the KV cache [B]
+    """
 
     weights: Precision = "bf16"
     experts: Precision = "bf16"
-    embedding_bytes: float = 2.0
+    attention: Precision | None = None
+    stored: StoredWeights | None = None
     kv_bytes: float = 2.0
+
+    @property
+    def parts(self) -> StoredWeights:
+        """The formats by part."""
+        if self.stored is not None:
+            return self.stored
+        attention = self.attention or self.weights
+        return StoredWeights(
+            attention=WeightFormat(attention, WEIGHT_BYTES[attention]),
+            ffn=WeightFormat(self.weights, WEIGHT_BYTES[self.weights]),
+            experts=WeightFormat(self.experts, WEIGHT_BYTES[self.experts]),
+        )

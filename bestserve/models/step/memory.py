@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bestserve.models.step.architecture import Architecture, Attention, LayerGroup
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
-from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism
+from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants, MemoryRule
 from bestserve.models.step.parameters import ParameterCounts, parameter_counts
 from bestserve.models.step.sharding import (
@@ -222,21 +222,22 @@ def _weights(
     formats: Formats,
 ) -> tuple[float, float, float, float, float]:
     """Return weights of the fullest stage by component: what `MemoryPlan.weights_*` hold [B]."""
-    dense, experts = WEIGHT_BYTES[formats.weights], WEIGHT_BYTES[formats.experts]
+    stored = formats.parts
     attention = ffn = routed = other = 0.0
     for (group, layers), layer in zip(stage, counts.groups, strict=True):
         share = _attention_share(group.attention, arch.hidden_size, parallel.tp)
-        attention += layers * layer.attention * share * dense
-        ffn += layers * (layer.dense_ffn + layer.shared_experts) / parallel.tp * dense
-        routed += layers * layer.experts / (parallel.tp * parallel.dp) * experts
+        attention += layers * layer.attention * share * stored.attention.bytes
+        dense = layer.dense_ffn + layer.shared_experts
+        ffn += layers * dense / parallel.tp * stored.ffn.bytes
+        routed += layers * layer.experts / (parallel.tp * parallel.dp) * stored.experts.bytes
         other += layers * (layer.router + layer.norms) * 2.0
     final_norm = counts.norms - sum(g.count * g.norms for g in counts.groups)
     other += (final_norm + counts.extra / parallel.pp) * 2.0
     # Tied weights are still needed by the first and by the last stage.
-    ends = counts.embedding + counts.lm_head
-    if parallel.pp > 1:
-        ends = max(counts.embedding, counts.lm_head)
-    return attention, ffn, routed, ends / parallel.tp * formats.embedding_bytes, other
+    embedding = counts.embedding * stored.embedding.bytes
+    head = counts.lm_head * stored.head.bytes
+    ends = max(embedding, head) if parallel.pp > 1 else embedding + head
+    return attention, ffn, routed, ends / parallel.tp, other
 
 
 def _attention_share(attention: Attention, hidden: int, tp: int) -> float:

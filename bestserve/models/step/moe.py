@@ -109,6 +109,7 @@ def grouped_experts(
     gated: bool = True,
     gamma: float = 1.0,
     skew: Number | None = None,
+    weight_bytes: float | None = None,
 ) -> Cost:
     """Return the routed experts of one layer on the most loaded of `ranks` expert ranks.
 
@@ -116,6 +117,7 @@ def grouped_experts(
     intermediate : width of an expert on this rank (I / moe_tp)
     gamma : factor on the fixed time: CUDA graphs hide part of it [1]
     skew : most-loaded factor; default `imbalance`
+    weight_bytes : per weight where a checkpoint's differ from the format's definition [B]
     """
     c = constants.moe
     used = MoeKernel() if kernel is None else kernel
@@ -133,7 +135,8 @@ def grouped_experts(
         else (c.rate_local if used.path == "L" else c.rate_global)
     )
     passed = (own if used.path == "L" else rows) * (8.0 * hidden + 2.0 * matrices * intermediate)
-    weights = matrices * hidden * intermediate * WEIGHT_BYTES[precision] * active
+    stored = WEIGHT_BYTES[precision] if weight_bytes is None else weight_bytes
+    weights = matrices * hidden * intermediate * stored * active
     per_row = 2.0 * matrices * hidden * intermediate
     launch = c.launch if used.launch is None else used.launch
     return Cost(

@@ -28,7 +28,7 @@ from bestserve.models.step.attention import (
 )
 from bestserve.models.step.collectives import all_reduce, all_to_all, point_to_point
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
-from bestserve.models.step.device import Device, Formats, Parallelism, Precision
+from bestserve.models.step.device import Device, Formats, Parallelism, WeightFormat
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.moe import grouped_experts
 from bestserve.models.step.roofline import Cost, Floats, Number, elementwise, gemm, present
@@ -126,6 +126,7 @@ class _Context:
         constants: OperatorConstants,
     ) -> None:
         self.arch, self.device, self.parallel, self.formats = arch, device, parallel, formats
+        self.parts = formats.parts
         self.engine, self.constants = engine, constants
         self.hidden = arch.hidden_size
         self.all_tokens = work.tokens
@@ -144,8 +145,9 @@ class _Context:
         if attention in self.seen:
             return self.seen[attention]
         matrices = attention_matrices(attention, self.hidden, self.parallel.tp)
-        before = [self._matrix("attention", m) for m in matrices if m.name != "out"]
-        after = [self._matrix("attention", m) for m in matrices if m.name == "out"]
+        own = self.parts.attention
+        before = [self._matrix("attention", m, own) for m in matrices if m.name != "out"]
+        after = [self._matrix("attention", m, own) for m in matrices if m.name == "out"]
         parts = [
             *before,
             *self._kernels(attention),
@@ -176,7 +178,7 @@ class _Context:
         if width:
             prefix = "shared" if moe else "ffn"
             matrices = ffn_matrices(width, ffn.gated, self.hidden, self.parallel.tp)
-            parts += [self._matrix(prefix, m) for m in matrices]
+            parts += [self._matrix(prefix, m, self.parts.ffn) for m in matrices]
         parts += self._combine(ffn)
         self.seen[ffn] = parts
         return parts
@@ -184,14 +186,15 @@ class _Context:
     def outside(self) -> list[tuple[str, OperatorKind, int, Cost]]:
         """Return the LM head (vocabulary-parallel, emitting sequences only) and pipeline sends."""
         tp, pp = self.parallel.tp, self.parallel.pp
-        precision: Precision = "bf16" if self.formats.embedding_bytes >= 2 else "fp8"
+        form = self.parts.head
         head = gemm(
             self.work.emitting,
             self.arch.vocab_size / tp,
             self.hidden,
             self.device,
-            precision,
+            form.precision,
             self.constants,
+            weight_bytes=form.bytes,
         )
         rest: list[tuple[str, OperatorKind, int, Cost]] = [("lm_head", "gemm", 1, head)]
         if pp > 1:
@@ -202,14 +205,15 @@ class _Context:
             rest.append(("pipeline.send", "communication", pp - 1, send))
         return rest
 
-    def _matrix(self, prefix: str, matrix: Matrix) -> Part:
+    def _matrix(self, prefix: str, matrix: Matrix, form: WeightFormat) -> Part:
         cost = gemm(
             self.rows[matrix.rows],
             matrix.n,
             matrix.k,
             self.device,
-            self.formats.weights if matrix.stored else "bf16",
+            form.precision if matrix.stored else "bf16",
             self.constants,
+            weight_bytes=form.bytes if matrix.stored else None,
         )
         return f"{prefix}.{matrix.name}", "gemm", 1.0, cost
 
@@ -305,6 +309,7 @@ class _Context:
             self.tokens, ffn.num_experts, self.hidden, self.device, "bf16", self.constants
         )
         generation = self.device.generation
+        form = self.parts.experts
         experts = grouped_experts(
             self.all_tokens,
             self.hidden,
@@ -313,11 +318,12 @@ class _Context:
             ffn.top_k,
             self.parallel.ep,
             self.device,
-            self.formats.experts,
-            self.engine.moe_kernel(self.formats.experts, generation),
+            form.precision,
+            self.engine.moe_kernel(form.precision, generation),
             self.constants,
             gated=ffn.gated,
             gamma=self.engine.gamma,
+            weight_bytes=form.bytes,
         )
         launches = self.constants.dispatch.moe_launches
         parts: list[Part] = [
@@ -325,7 +331,7 @@ class _Context:
             ("experts.grouped", "experts", launches, experts),
         ]
         if self._uses_all_to_all:
-            fp8 = self.formats.experts in ("fp8", "fp8_block", "nvfp4")
+            fp8 = form.precision in ("fp8", "fp8_block", "nvfp4")
             sent = self._exchange(ffn, 1.0 if fp8 else ACTIVATION_BYTES)
             parts.insert(1, ("experts.dispatch", "communication", 1.0, sent))
         return parts

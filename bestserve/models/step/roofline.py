@@ -144,20 +144,23 @@ def gemm(
     device: Device,
     precision: Precision = "bf16",
     constants: OperatorConstants = DEFAULT,
+    *,
+    weight_bytes: float | None = None,
 ) -> Cost:
     """Return the cost of an (m×k)·(k×n) product with stored n×k weights; no cost where m = 0.
 
     t = t0 + ‖2k(mn + A·S)/(e_c·P), (w·nk + x·mk + 2mn)/(e_m·W)‖_p with S multiprocessors, w and x
     bytes per weight and activation: A·S output elements are lost to half-filled multiprocessors.
+
+    weight_bytes : w where a checkpoint's differs from the format's own definition [B]
     """
     g = constants.gemm
     e_c, e_m = gemm_efficiency(device, precision, constants)
     rows = np.asarray(m, dtype=np.float64)
     launched = present(rows)
     area = rows * n + g.area_per_sm * device.sms
-    traffic = WEIGHT_BYTES[precision] * n * k + rows * (
-        activation_bytes(device, precision) * k + 2.0 * n
-    )
+    stored = WEIGHT_BYTES[precision] if weight_bytes is None else weight_bytes
+    traffic = stored * n * k + rows * (activation_bytes(device, precision) * k + 2.0 * n)
     return Cost(
         fixed=g.launch * launched,
         compute=launched * (2.0 * k * area) / (e_c * peak(device, precision)),

@@ -1,0 +1,1 @@
+"""Number formats of a checkpoint: what its quantisation section says of which module."""
