@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from accuracy_report import headline, report
 
-from bestserve.answers.factors import FACTORS, apply_factors
+from bestserve.answers.factors import FACTORS, apply_factors, factors_for
 from bestserve.answers.intervals import FAMILIES, KINDS, Z90, family_of
 from bestserve.answers.residuals import RESIDUAL
 from bestserve.catalog import load_engine
@@ -250,7 +250,7 @@ def _few_shot_group(members: list[Prepared], size: int) -> tuple[float, ...] | N
     own = [r for i, r in enumerate(ordered) if i in take]
     rest = [r for i, r in enumerate(ordered) if i not in take][:30]
     moe = own[0].deployment.moe
-    factors = [f for f in FACTORS if moe or not f.moe]
+    factors = list(factors_for(moe))
     values, _ = fit_factors(own, factors)
     named = {f.name: float(v) for f, v in zip(factors, values, strict=True)}
     out = []

@@ -1,7 +1,7 @@
 """How sure a ranking is: goodput under uncertain calibration, and the measurement worth making.
 
-Uncertain factors are lognormal with a stated standard deviation of the logarithm: priors from
-fits of the models to public serving results, or the standard errors of a calibration record.
+Uncertain factors are lognormal, as wide as those behind the intervals of `predict` and `rank`
+(`answers.factors`): as deployments of one engine differ, or as a calibration record says.
 Goodput of each candidate is computed on Latin-hypercube samples that all candidates share, and
 expanded in Hermite polynomials of the normal factors; variances, Sobol indices and conditional
 means then follow in closed form from the coefficients (Sudret 2008), and bootstrap over the samples
@@ -12,16 +12,17 @@ left out; where that is poor, so are the indices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bestserve.analysis.expansion import Expansion, fit
-from bestserve.analysis.factors import Factor, default_factors, scaled
 from bestserve.analysis.operating import goodput_near, operate
+from bestserve.analysis.parameters import at_value, parameter
 from bestserve.analysis.sweep import leaders
+from bestserve.answers.factors import BY_NAME, Factor, apply_factors, spreads_of, varied
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.step.constants import OperatorConstants
@@ -41,11 +42,13 @@ BOOTSTRAP = 200
 class Index:
     """Sobol indices of goodput by one factor, with 95 % intervals, and what knowing it is worth.
 
+    sd : standard deviation of the factor's logarithm
     first : share of the variance that knowing the factor removes; total : share it takes part in
     worth : expected goodput gained by choosing the strategy after learning the factor [req/s]
     """
 
     factor: Factor
+    sd: float
     first: float
     first_low: float
     first_high: float
@@ -102,7 +105,7 @@ class Uncertainty(Document):
         return [
             {
                 "factor": i.factor.name,
-                "sd": i.factor.sd,
+                "sd": i.sd,
                 "first": i.first,
                 "first_low": i.first_low,
                 "first_high": i.first_high,
@@ -110,7 +113,7 @@ class Uncertainty(Document):
                 "total_low": i.total_low,
                 "total_high": i.total_high,
                 "worth": i.worth,
-                "source": i.factor.source,
+                "needs": i.factor.needs,
             }
             for i in self.indices
         ]
@@ -130,7 +133,7 @@ class Uncertainty(Document):
         lines.append(
             f"  Measure {m.factor.name} first: it causes {m.first:.0%} "
             f"({m.first_low:.0%} to {m.first_high:.0%}) of the variance. How: "
-            f"{m.factor.measurement}."
+            f"{m.factor.needs}."
         )
         if self.explained < GOOD:
             lines.append(
@@ -162,7 +165,9 @@ def uncertainty(
     """Return how sure the winner is under uncertain calibration.
 
     strategies : candidates, default the best of the first three families of the ranking
-    factors : what is uncertain; default: the record's standard errors, or priors without a record
+    factors : what is uncertain; default: the table's, with the standard errors of the problem's
+        calibration record. Others are as wide as their `between` and scale figures of the problem
+        ("step_time.w")
     samples : shared by all candidates, ≥ 16; jobs : joblib workers
 
     Raises InputError for problems that bring their own step time without `factors`.
@@ -170,7 +175,9 @@ def uncertainty(
     if samples < 16:
         raise InputError(f"samples = {samples}: at least 16 are needed to fit an expansion")
     lowered = lower(checked_problem(problem))
-    chosen = tuple(factors) if factors is not None else default_factors(lowered)
+    chosen = tuple(factors) if factors is not None else _default(lowered)
+    known = spreads_of(lowered)
+    spread = np.array([known.get(f.name, f.between) for f in chosen])
     names = list(strategies or leaders(problem, progress=progress, each=CANDIDATES))
     if not names:
         raise InfeasibleError(rank_strategies(problem).why_nothing())
@@ -178,18 +185,41 @@ def uncertainty(
     order = sorted(range(len(names)), key=lambda i: -stands[i])
     names, stands = [names[i] for i in order], [stands[i] for i in order]
     normal = _samples(len(chosen), samples, seed)
+    moves = np.exp(spread * normal)
     if progress is not None:
         progress(f"{samples} samples of {len(names)} strategies")
     from joblib import Parallel, delayed
 
     block = max(1, math.ceil(samples / 8))
-    blocks = [normal[i : i + block] for i in range(0, samples, block)]
+    blocks = [moves[i : i + block] for i in range(0, samples, block)]
     parts = Parallel(n_jobs=jobs)(
         delayed(_evaluate)(lowered.problem, lowered.constants, chosen, part, names, stands)
         for part in blocks
     )
     found = np.concatenate(parts)
-    return summarise(problem, chosen, normal, names, stands, found, seed)
+    return summarise(
+        problem, dict(zip(chosen, spread.tolist(), strict=True)), normal, names, stands, found, seed
+    )
+
+
+def _default(lowered: Lowered) -> tuple[Factor, ...]:
+    if lowered.problem.step_time is not None:
+        raise InputError(
+            "a problem with its own step_time says nothing about its uncertainty; give factors "
+            "that scale step_time.w, step_time.a_step, … (bestserve.answers.factors.Factor)"
+        )
+    return varied(lowered, "disaggregated" in lowered.problem.layouts)
+
+
+def moved(lowered: Lowered, factors: Sequence[Factor], scales: Sequence[float]) -> Lowered:
+    """Return a lowered problem with what each factor scales multiplied."""
+    named = dict(zip((f.name for f in factors), map(float, scales), strict=True))
+    lowered = apply_factors(lowered, {n: s for n, s in named.items() if n in BY_NAME})
+    for factor in factors:
+        for figure in () if factor.name in BY_NAME else factor.constants:
+            value = parameter(lowered, figure).value * named[factor.name]
+            lowered = at_value(lowered, figure, value)
+    return lowered
 
 
 def _samples(factors: int, count: int, seed: int) -> Floats:
@@ -205,22 +235,21 @@ def _evaluate(
     problem: Problem,
     constants: OperatorConstants,
     factors: Sequence[Factor],
-    normal: Floats,
+    moves: Floats,
     names: Sequence[str],
     stands: Sequence[float],
 ) -> Floats:
-    """Return goodputs [samples, candidates] [req/s]."""
+    """Return goodputs [samples, candidates] [req/s], factors at `moves` [samples, factors]."""
     from threadpoolctl import threadpool_limits
 
     base = Lowered(problem, constants)
     slo = problem.slo
     assert slo is not None
     target = slo.target()
-    rows = np.zeros((len(normal), len(names)))
+    rows = np.zeros((len(moves), len(names)))
     with threadpool_limits(limits=1, user_api="blas"):
-        for i, point in enumerate(normal):
-            scales = {f.name: math.exp(f.sd * z) for f, z in zip(factors, point, strict=True)}
-            lowered = scaled(base, scales)
+        for i, point in enumerate(moves):
+            lowered = moved(base, factors, point)
             # All candidates move together: what the first one loses, the others nearly lose too.
             guess = 1.0
             for j, name in enumerate(names):
@@ -236,30 +265,34 @@ def _evaluate(
 
 def summarise(
     problem: Problem,
-    factors: Sequence[Factor],
+    spread: Mapping[Factor, float],
     normal: Floats,
     names: Sequence[str],
     stands: Sequence[float],
     found: Floats,
     seed: int = 0,
 ) -> Uncertainty:
-    """Return the answer from sampled goodputs [samples, candidates] of normal factors."""
+    """Return the answer from sampled goodputs [samples, candidates] of normal factors.
+
+    spread : each factor with the standard deviation of its logarithm [1]
+    """
     expansions = [fit(normal, column) for column in found.T]
-    spread = _bootstrap(normal, found[:, 0], seed)
-    worths = _worths(expansions, len(factors), seed)
+    resampled = _bootstrap(normal, found[:, 0], seed)
+    worths = _worths(expansions, len(spread), seed)
     first, total = expansions[0].indices()
     indices = [
         Index(
             factor=f,
+            sd=sd,
             first=float(first[i]),
-            first_low=min(float(spread[0, 0, i]), float(first[i])),
-            first_high=max(float(spread[1, 0, i]), float(first[i])),
+            first_low=min(float(resampled[0, 0, i]), float(first[i])),
+            first_high=max(float(resampled[1, 0, i]), float(first[i])),
             total=float(total[i]),
-            total_low=min(float(spread[0, 1, i]), float(total[i])),
-            total_high=max(float(spread[1, 1, i]), float(total[i])),
+            total_low=min(float(resampled[0, 1, i]), float(total[i])),
+            total_high=max(float(resampled[1, 1, i]), float(total[i])),
             worth=worths[i],
         )
-        for i, f in enumerate(factors)
+        for i, (f, sd) in enumerate(spread.items())
     ]
     best = np.argmax(found, axis=1)
     regret = found.max(axis=1)[:, None] - found

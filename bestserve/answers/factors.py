@@ -1,7 +1,17 @@
-"""The few factors that calibration fits and intervals vary, and the constants each one scales.
+"""What is uncertain about the constants: one table for all commands that say how sure they are.
 
-Every factor multiplies its constants: 1 is the preset. Their priors are log-normal about 1, with
-the spread that presets showed over groups of measurements that they had not been fitted to.
+A factor multiplies its constants: 1 is the preset. Its logarithm is normal about 0, with one of
+three standard deviations:
+
+prior
+    A preset against a group of measurements that nothing was fitted to, its engine's version
+    unknown. `calibrate` starts from it.
+between
+    Deployments of an engine and version that the preset was fitted to. `predict`, `rank`,
+    `validate` and `uncertainty` vary constants by it.
+after a fit
+    The standard errors of a calibration record, where it states them and they are smaller than
+    `between` (`spreads`); the same commands take them with `--calibration`.
 """
 
 from __future__ import annotations
@@ -13,6 +23,7 @@ from dataclasses import dataclass
 from bestserve.lowering import Lowered
 from bestserve.models.step.constants import OperatorConstants
 from bestserve.models.step.engine import EngineConstants
+from bestserve.specs.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,24 +31,28 @@ class Factor:
     """One factor.
 
     constants : full names of what it scales ("gemm.compute_bf16", "engine.a_step")
-    sd : prior standard deviation of its logarithm [1]; low, high : bounds
-    needs : the measurement that identifies it, in words; moe : only for mixtures of experts
+    prior, between : standard deviations of its logarithm [1]
+    low, high : bounds of a fit; needs : the measurement that identifies it, in words
+    moe : only for mixtures of experts; split : only where prefill and decode are apart
     """
 
     name: str
     constants: tuple[str, ...]
-    sd: float
-    low: float
-    high: float
+    prior: float
+    between: float
+    low: float = 0.02
+    high: float = 50.0
     needs: str
     moe: bool = False
+    split: bool = False
 
 
 FACTORS: tuple[Factor, ...] = (
     Factor(
         name="a_step",
         constants=("engine.a_step", "engine.a_step_moe"),
-        sd=0.6,
+        prior=0.6,
+        between=0.35,
         low=0.05,
         high=20.0,
         needs="TPOT at one or two requests in flight",
@@ -45,7 +60,8 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         name="a_seq",
         constants=("engine.a_seq", "engine.a_seq_moe"),
-        sd=0.6,
+        prior=0.6,
+        between=0.35,
         low=0.05,
         high=20.0,
         needs="TPOT at 64 or more requests in flight",
@@ -53,7 +69,8 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         name="t_req",
         constants=("engine.t_req", "engine.t_req_moe"),
-        sd=0.7,
+        prior=0.7,
+        between=0.5,
         low=0.02,
         high=30.0,
         needs="TTFT of short prompts at one or two requests in flight",
@@ -74,7 +91,8 @@ FACTORS: tuple[Factor, ...] = (
             "moe.compute_weight_only",
             "moe.compute_listed",
         ),
-        sd=0.2,
+        prior=0.2,
+        between=0.1,
         low=0.3,
         high=2.0,
         needs="TTFT of prompts of 4,000 tokens or more",
@@ -91,7 +109,8 @@ FACTORS: tuple[Factor, ...] = (
             "moe.memory",
             "moe.memory_listed",
         ),
-        sd=0.1,
+        prior=0.1,
+        between=0.06,
         low=0.5,
         high=1.3,
         needs="TPOT of long contexts or of a model that fills the GPU",
@@ -99,7 +118,8 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         name="gamma",
         constants=("engine.gamma",),
-        sd=0.35,
+        prior=0.35,
+        between=0.25,
         low=0.1,
         high=5.0,
         needs="TPOT of a mixture of experts at two loads",
@@ -117,7 +137,8 @@ FACTORS: tuple[Factor, ...] = (
             "moe.rate_global",
             "moe.rate_listed",
         ),
-        sd=0.35,
+        prior=0.35,
+        between=0.2,
         low=0.1,
         high=5.0,
         needs="TTFT of prompts of 4,000 tokens and TPOT at 64 or more requests in flight, of a "
@@ -127,11 +148,23 @@ FACTORS: tuple[Factor, ...] = (
     Factor(
         name="phi",
         constants=("engine.phi_moe",),
-        sd=0.25,
+        prior=0.25,
+        between=0.15,
         low=0.5,
         high=3.0,
         needs="TTFT of a mixture of experts at two prompt lengths",
         moe=True,
+    ),
+    # One split SGLang service spent 10 ms a request, the log of another allows 2 ms at most.
+    Factor(
+        name="prefill_host",
+        constants=("engine.prefill_host",),
+        prior=0.8,
+        between=0.8,
+        low=0.02,
+        high=30.0,
+        needs="TTFT of 32 short prompts sent at once to one prefill instance",
+        split=True,
     ),
 )
 """In the order of the parameter vector."""
@@ -140,8 +173,40 @@ BY_NAME: dict[str, Factor] = {f.name: f for f in FACTORS}
 
 
 def factors_for(moe: bool) -> tuple[Factor, ...]:
-    """Return the factors that matter for a dense model or a mixture of experts."""
-    return tuple(f for f in FACTORS if moe or not f.moe)
+    """Return the factors that a calibration of a dense model or a mixture of experts fits."""
+    return tuple(f for f in FACTORS if (moe or not f.moe) and not f.split)
+
+
+def varied(lowered: Lowered, split: bool) -> tuple[Factor, ...]:
+    """Return the factors that matter for a problem; split : prefill and decode are apart."""
+    apart = split and lowered.engine.prefill_host > 0
+    moe = lowered.model.architecture.is_moe
+    return tuple(f for f in FACTORS if (moe or not f.moe) and (apart or not f.split))
+
+
+def spreads(calibration: Calibration | None) -> dict[str, float]:
+    """Return the standard deviation of each factor's logarithm: `between`, or a record's own [1].
+
+    A factor counts as fitted if the record states a standard error of all constants it scales.
+    """
+    out = {f.name: f.between for f in FACTORS}
+    for factor in FACTORS if calibration is not None else ():
+        assert calibration is not None
+        own = [calibration.constants.get(name) for name in factor.constants]
+        relative = [c.sd / c.value for c in own if c is not None and c.value > 0 and c.sd > 0]
+        if len(relative) == len(factor.constants):
+            out[factor.name] = min(max(relative), out[factor.name])
+    return out
+
+
+def spreads_of(lowered: Lowered) -> dict[str, float]:
+    """Return `spreads` under a problem's own calibration record, if it has one."""
+    path = lowered.problem.calibration
+    if path is None:
+        return spreads(None)
+    from bestserve.catalog.calibration import load_calibration
+
+    return spreads(load_calibration(path))
 
 
 def scaled_values(

@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from bestserve.answers.factors import FACTORS, apply_factors
-from bestserve.answers.intervals import SPREAD, intervals, propagated
+from bestserve.answers.factors import apply_factors, spreads_of, varied
+from bestserve.answers.intervals import intervals, propagated
 from bestserve.answers.predict import predict_strategy
 from bestserve.lowering import Lowered
 from bestserve.models.latency import latency
 from bestserve.models.status import Status
 from bestserve.results.document import Summary
 from bestserve.results.prediction import Prediction
-from bestserve.specs.calibration import Calibration
 from bestserve.specs.strategy import Strategy
 
 STATISTICS = ("mean", "p50", "p90", "p99")
@@ -60,38 +59,14 @@ def prediction_intervals(
     # The formulas tell how far constants move a simulated answer, too, and take a hundredth of the
     # time.
     base = values if closed else run({})
-    spread = spreads(_calibration(lowered))
-    variance = propagated(base, run, moe, spread)
+    factors = varied(lowered, strategy.disaggregated)
+    variance = propagated(base, run, factors, spreads_of(lowered))
     kind = "disaggregated" if strategy.disaggregated else _kind(lowered)
     found_at = intervals(values, variance, kind, moe)
     return {
         name.removesuffix("_ms"): (1e-3 * float(low), 1e-3 * float(high))
         for name, (low, high) in found_at.items()
     }
-
-
-def spreads(calibration: Calibration | None) -> dict[str, float]:
-    """Return the standard deviation of each factor's logarithm, a record's own where it has it.
-
-    A factor counts as fitted if the record states a standard error of all constants it scales.
-    """
-    out = dict(SPREAD)
-    for factor in FACTORS if calibration is not None else ():
-        assert calibration is not None
-        own = [calibration.constants.get(name) for name in factor.constants]
-        relative = [c.sd / c.value for c in own if c is not None and c.value > 0 and c.sd > 0]
-        if len(relative) == len(factor.constants):
-            out[factor.name] = min(max(relative), out[factor.name])
-    return out
-
-
-def _calibration(lowered: Lowered) -> Calibration | None:
-    path = lowered.problem.calibration
-    if path is None:
-        return None
-    from bestserve.catalog.calibration import load_calibration
-
-    return load_calibration(path)
 
 
 def _kind(lowered: Lowered) -> str:

@@ -327,7 +327,7 @@ def sobol_chart(found: Uncertainty) -> Chart:
                 "total index",
                 x=tuple(i.total for i in found.indices),
                 y=tuple(i.factor.name for i in found.indices),
-                text=tuple(f"sd of the logarithm {i.factor.sd:g}" for i in found.indices),
+                text=tuple(f"sd of the logarithm {i.sd:g}" for i in found.indices),
                 low=tuple(i.total_low for i in found.indices),
                 high=tuple(i.total_high for i in found.indices),
             ),

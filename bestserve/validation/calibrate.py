@@ -180,7 +180,7 @@ def calibrate_rows(
     moe = any(p.deployment.moe for p in prepared)
     tried = tuple(f for f in factors_for(moe) if not only or f.name in only)
     values, deviations = fit_factors(prepared, tried)
-    kept = tuple(f for f, sd in zip(tried, deviations, strict=True) if sd <= IDENTIFIED * f.sd)
+    kept = tuple(f for f, sd in zip(tried, deviations, strict=True) if sd <= IDENTIFIED * f.prior)
     if not kept:
         needs = "; ".join(f.needs for f in tried)
         raise DataError(f"these {len(prepared)} runs identify no constant; helpful: {needs}")
@@ -191,7 +191,7 @@ def calibrate_rows(
         FittedFactor(
             name=f.name,
             value=float(found.get(f.name, 1.0)),
-            prior_sd=f.sd,
+            prior_sd=f.prior,
             posterior_sd=float(spread.get(f.name, sd)),
             identified=f.name in found,
             needs=f.needs,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bestserve.answers.factors import apply_factors
+from bestserve.answers.factors import apply_factors, varied
 from bestserve.answers.intervals import intervals, propagated
 from bestserve.catalog.calibration import load_calibration
 from bestserve.errors import BestserveError, DataError, InputError
@@ -235,6 +235,7 @@ def _intervals(
         except UnpredictableError:  # the move tips a row over an edge: no derivative there
             return predicted
 
+    factors = varied(prepared.lowered, prepared.deployment.disaggregated)
     # At the knee the rate fixes the capacity, so the constants' uncertainty cancels.
-    variance = {} if kind == "knee" else propagated(predicted, run, moe)
+    variance = {} if kind == "knee" else propagated(predicted, run, factors)
     return intervals(predicted, variance, kind, moe)

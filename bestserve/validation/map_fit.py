@@ -100,7 +100,7 @@ def fit_factors(
 
     The deviations are those of the linearised posterior: (JᵀJ + prior)⁻¹.
     """
-    prior = np.array([f.sd for f in factors])
+    prior = np.array([f.prior for f in factors])
     low, high = np.log([f.low for f in factors]), np.log([f.high for f in factors])
 
     def residuals(x: Floats) -> Floats:

@@ -11,18 +11,20 @@ from scipy.stats import norm, sobol_indices
 
 import bestserve as bs
 from bestserve.analysis.expansion import fit, multi_indices
-from bestserve.analysis.factors import DENSE, EXPERTS, PREFILL_HOST, Factor, default_factors, scaled
-from bestserve.analysis.uncertainty import _samples, summarise, uncertainty
+from bestserve.analysis.uncertainty import _samples, moved, summarise, uncertainty
+from bestserve.answers.factors import FACTORS as TABLE
+from bestserve.answers.factors import Factor, apply_factors, spreads_of, varied
+from bestserve.answers.intervals import Z90, propagated
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
 from bestserve.lowering import lower
+from bestserve.models.goodput import goodput
 from bestserve.models.latency import stability_rate
 from bestserve.specs.calibration import Calibration, Constant, Provenance
 
-FACTORS = (
-    Factor("step_time.w", 0.15, "test", "time decode steps"),
-    Factor("step_time.c", 0.25, "test", "time prompts"),
-    Factor("step_time.a_step", 0.5, "test", "trace the host"),
+FACTORS = tuple(
+    Factor(name=name, constants=(name,), prior=sd, between=sd, needs="more steps")
+    for name, sd in (("step_time.w", 0.15), ("step_time.c", 0.25), ("step_time.a_step", 0.5))
 )
 
 
@@ -60,8 +62,8 @@ def test_indices_agree_with_saltelli_sampling(own):
     def exact(points):
         values = []
         for point in np.asarray(points).T:
-            scales = {f.name: math.exp(f.sd * z) for f, z in zip(FACTORS, point, strict=True)}
-            values.append(stability_rate(scaled(lowered, scales).system("4m-tp1")))
+            scales = [math.exp(f.between * z) for f, z in zip(FACTORS, point, strict=True)]
+            values.append(stability_rate(moved(lowered, FACTORS, scales).system("4m-tp1")))
         return np.array(values)
 
     z = _samples(3, 64, 0)
@@ -83,7 +85,7 @@ def test_winner_probability_regret_and_worth_of_knowing():
         step_time=bs.StepTime(w=1e-3, c=1e-6, e=0, a=0, k=0),
         workload=bs.Workload(input_len=10, output_len=10),
     )
-    found = summarise(problem, FACTORS[:1], z, ["a", "b"], [10.0, 9.5], values)
+    found = summarise(problem, {FACTORS[0]: 0.15}, z, ["a", "b"], [10.0, 9.5], values)
     exact = norm.cdf(0.25)
     assert found.probability == pytest.approx(exact, abs=0.01)
     assert found.probability_low < exact < found.probability_high
@@ -105,52 +107,63 @@ def test_uncertainty_of_a_real_problem_is_told(real):
         assert 0 <= i.first_low <= i.first <= i.first_high
         assert i.total >= i.first
     text = found.explain()
-    assert "Measure device_time first" in text or "Measure compute_time first" in text
+    assert f"Measure {found.measurement.factor.name} first" in text
     assert "with probability" in text
     assert "saltelli" in found.cite()
     again = uncertainty(real, strategies=["2m-tp4", "1m-tp8"], samples=16)
     assert again.to_json() == found.to_json()
 
 
-def test_device_time_slows_every_step_and_compute_time_the_prompts(real):
+def test_every_command_reads_one_table(real, tmp_path):
+    """`calibrate` starts wider than deployments differ; a record narrows what it states alone."""
+    assert all(f.prior >= f.between > 0 for f in TABLE)
     lowered = lower(real)
-    base = lowered.system("2m-tp4").lane.step
-    slower = scaled(lowered, {"device_time": 1.25}).system("2m-tp4").lane.step
-    for name in ("w", "c", "e", "a", "k"):
-        assert getattr(slower, name) == pytest.approx(1.25 * getattr(base, name), rel=1e-3)
-    computing = scaled(lowered, {"compute_time": 1.5}).system("2m-tp4").lane.step
-    assert computing.c == pytest.approx(1.5 * base.c, rel=0.05)
-    # Polishing the fit hands a little of the change to the other coefficients.
-    assert computing.k == pytest.approx(base.k, rel=0.05)
-    hosted = scaled(lowered, {"a_step": 2.0}).system("2m-tp4").lane.step
-    assert hosted.a_step - base.a_step == pytest.approx(lowered.engine.a_step)
-
-
-def test_priors_follow_the_model_and_give_way_to_a_record(real, tmp_path):
-    assert default_factors(lower(real)) == DENSE
-    experts = real.replaced(model="openai/gpt-oss-120b")
-    assert default_factors(lower(experts)) == EXPERTS
-    split = lower(real.replaced(engine="sglang"))
-    assert default_factors(split) == (*DENSE, PREFILL_HOST)
-    assert scaled(split, {"prefill_host": 0.2}).engine.prefill_host == pytest.approx(2e-3)
-    alone = real.replaced(engine="sglang", layouts=("collocated",))
-    assert default_factors(lower(alone)) == DENSE
+    assert {f.name for f in varied(lowered, split=True)} == {
+        "a_step", "a_seq", "t_req", "compute", "memory",
+    }  # fmt: skip
+    experts = lower(real.replaced(model="openai/gpt-oss-120b", engine="sglang"))
+    assert varied(experts, split=True) == TABLE
+    assert "prefill_host" not in {f.name for f in varied(experts, split=False)}
+    engine = lowered.engine
+    names = ("a_step", "a_step_moe")
     record = Calibration(
         provenance=Provenance(device="H100", date="2025-01-01"),
         constants={
-            "gemm.memory": Constant(value=0.8, unit="1", kind="measured", source="own", sd=0.04),
-            "engine.a_step": Constant(value=2e-3, unit="s", kind="measured", source="own", sd=2e-4),
+            f"engine.{n}": Constant(
+                value=getattr(engine, n), unit="s", kind="measured", source="own",
+                sd=0.1 * getattr(engine, n),
+            )
+            for n in names
         },
-    )
+    )  # fmt: skip
     path = save_calibration(record, tmp_path / "own.toml")
-    found = {f.name: f for f in default_factors(lower(real.replaced(calibration=str(path))))}
-    assert found["gemm.memory"].sd == pytest.approx(0.05)
-    assert found["engine.a_step"].sd == pytest.approx(0.1)
-    assert not {"device_time", "compute_time", "a_step"} & found.keys()
-    assert {"a_seq", "t_req"} <= found.keys()
-    moved = scaled(lower(real), {"gemm.memory": 1.1, "engine.a_step": 3.0})
-    assert moved.constants.gemm.memory == pytest.approx(0.84 * 1.1)
-    assert moved.engine.a_step == pytest.approx(3 * lower(real).engine.a_step)
+    own = real.replaced(calibration=str(path))
+    before, after = spreads_of(lowered), spreads_of(lower(own))
+    assert after["a_step"] == pytest.approx(0.1) != before["a_step"]
+    assert {n: v for n, v in after.items() if n != "a_step"} == {
+        n: v for n, v in before.items() if n != "a_step"
+    }
+    found = uncertainty(own, strategies=["2m-tp4"], samples=16)
+    assert {i.factor.name: i.sd for i in found.indices}["a_step"] == pytest.approx(0.1)
+
+
+def test_uncertainty_is_as_wide_as_what_the_intervals_propagate(real):
+    """First-order propagation of the same factors through goodput against the samples' spread."""
+    found = uncertainty(real, strategies=["2m-tp4"], samples=48)
+    lowered, factors = lower(real), varied(lower(real), split=False)
+    assert {i.factor.name: i.sd for i in found.indices} == {
+        f.name: spreads_of(lowered)[f.name] for f in factors
+    }
+
+    def run(moves):
+        at = goodput(apply_factors(lowered, moves).system("2m-tp4"), real.slo.target())
+        return {"req_throughput": at.rate}
+
+    variance = propagated(run({}), run, factors, spreads_of(lowered))["req_throughput"]
+    winner = found.winner
+    assert math.log(winner.high / winner.low) == pytest.approx(
+        2 * Z90 * math.sqrt(variance), rel=0.25
+    )
 
 
 def test_latin_hypercube_is_standard_normal_and_repeatable():

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import bestserve.models
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Lengths
-
-
-def forget_stale_code() -> None:
-    """Delete compiled loops older than any source they may contain.
-
-    numba looks only at the file of the outermost function, so after an edit to a function that it
-    calls from another file it would run the old one.
-    """
-    package = Path(bestserve.models.__file__).parents[1]
-    sources = [
-        *(package / "simulator").rglob("*.py"),
-        package / "models" / "step" / "step_time_jit.py",
-    ]
-    newest = max(source.stat().st_mtime for source in sources)
-    for compiled in (package / "simulator").rglob("*.nb[ic]"):
-        if compiled.stat().st_mtime < newest:
-            compiled.unlink(missing_ok=True)
-
-
-forget_stale_code()
 
 
 @pytest.fixture

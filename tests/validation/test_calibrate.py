@@ -89,7 +89,7 @@ def test_priors_hold_without_information(make: Make) -> None:
     factor = BY_NAME["t_req"]
     values, deviations = fit_factors(prepared, [factor])
     assert values[0] == pytest.approx(1.0)
-    assert deviations[0] == pytest.approx(factor.sd, rel=0.02)
+    assert deviations[0] == pytest.approx(factor.prior, rel=0.02)
 
 
 def test_nothing_to_fit_is_an_error_that_says_what_would_help(make: Make) -> None:

@@ -7,11 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from bestserve.answers.factors import FACTORS, factors_for
+from bestserve.answers.factors import BY_NAME, factors_for
 from bestserve.answers.intervals import (
     FAMILIES,
     KINDS,
-    SPREAD,
     Z90,
     family_of,
     intervals,
@@ -28,7 +27,6 @@ def test_every_figure_has_a_family_and_every_kind_its_residuals() -> None:
     assert {family_of(name) for name in METRICS} == set(FAMILIES)
     assert set(RESIDUAL) == {(kind, sort) for kind in KINDS for sort in ("dense", "moe")}
     assert all(len(v) == len(FAMILIES) and min(v) > 0 for v in RESIDUAL.values())
-    assert set(SPREAD) == {f.name for f in FACTORS}
 
 
 def test_variance_of_a_power_law_is_exact() -> None:
@@ -37,8 +35,8 @@ def test_variance_of_a_power_law_is_exact() -> None:
     def run(factors: dict[str, float]) -> dict[str, float]:
         return {"tpot_mean_ms": 10.0 * factors.get("a_step", 1.0) ** 2}
 
-    found = propagated({"tpot_mean_ms": 10.0}, run, moe=False)  # type: ignore[arg-type]
-    assert found["tpot_mean_ms"] == pytest.approx((2 * SPREAD["a_step"]) ** 2)
+    found = propagated({"tpot_mean_ms": 10.0}, run, factors_for(moe=False))  # type: ignore[arg-type]
+    assert found["tpot_mean_ms"] == pytest.approx((2 * BY_NAME["a_step"].between) ** 2)
 
 
 def test_width_adds_variances() -> None:

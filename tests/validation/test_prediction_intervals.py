@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import bestserve as bs
-from bestserve.answers.intervals import FAMILIES, SPREAD, Z90
-from bestserve.answers.prediction_intervals import spreads
+from bestserve.answers.factors import BY_NAME, spreads
+from bestserve.answers.intervals import FAMILIES, Z90
 from bestserve.answers.residuals import RESIDUAL
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
@@ -95,8 +95,9 @@ def test_a_calibration_record_narrows_the_intervals(problem: bs.Problem, tmp_pat
     own = record(problem, 0.02, "a_step", "a_step_moe", "t_req", "t_req_moe")
     path = save_calibration(own, tmp_path / "own.toml")
     assert spreads(own)["a_step"] == pytest.approx(0.02)
-    assert spreads(own)["a_seq"] == SPREAD["a_seq"]
-    assert spreads(record(problem, 0.02, "a_step"))["a_step"] == SPREAD["a_step"]  # half of it
+    assert spreads(own)["a_seq"] == BY_NAME["a_seq"].between
+    half_of_it = record(problem, 0.02, "a_step")
+    assert spreads(half_of_it)["a_step"] == BY_NAME["a_step"].between
     wide = bs.predict(problem, "1m-tp1", 2.0).intervals
     narrow = bs.predict(problem.replaced(calibration=str(path)), "1m-tp1", 2.0).intervals
     for name in ("ttft_mean", "tpot_mean"):
