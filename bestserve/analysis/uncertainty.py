@@ -123,7 +123,7 @@ class Uncertainty(Document):
         w, m = self.winner, self.measurement
         lines = [
             f"{w.strategy}: {w.goodput:.3g} req/s with the constants as they stand, "
-            f"{w.low:.3g} to {w.high:.3g} (90 %) under their uncertainty.",
+            f"{w.low:.3g} to {w.high:.3g} (90 %) under their uncertainty alone.",
             f"  It is the best of {len(self.candidates)} candidates with probability "
             f"{self.probability:.0%} ({self.probability_low:.0%} to {self.probability_high:.0%}); "
             f"choosing it costs {w.regret:.2g} req/s on average against hindsight.",
