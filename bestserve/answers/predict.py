@@ -26,6 +26,7 @@ Method = Literal["auto", "analytic", "simulated"]
 STATUS = {
     analytic.Status.OK: Status.OK,
     analytic.Status.UNSTABLE: Status.UNSTABLE,
+    analytic.Status.NO_LAW: Status.NO_LAW,
     analytic.Status.NO_SLOT: Status.NO_CAPACITY,
 }
 """Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
@@ -68,7 +69,7 @@ class Service:
         rate = checked_rate(self.lowered.problem, request_rate)
         if method != "simulated" and self.system.arrivals.kind != "closed":
             found = latency(self.system, rate)
-            if method == "analytic" or found.trust.high or found.status is not analytic.Status.OK:
+            if method == "analytic" or found.trust.high:
                 return _analytic(self.lowered, self.strategy, rate, found)
         elif method == "analytic":
             raise InputError("closed loops are simulated; leave method at auto")

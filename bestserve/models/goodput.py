@@ -240,9 +240,12 @@ def _search(
         binding = tried[high][1] if high in tried else binding
     else:
         binding = "stability"
+    above = tried.get(high)
     down, up = _interval(tried, low, _slack(found, target, binding))
     apart = math.log(max(low / down, up / low))
     trust = _verdict(found, target, binding, apart)
+    if above is not None and above[2].status is Status.NO_LAW:
+        trust = trust & above[2].trust
     return Goodput(
         rate=low * limit,
         low=down * limit,

@@ -107,8 +107,12 @@ class Latencies:
         return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 
-def unstable(rate: float, limit: float, status: Status) -> Latencies:
-    """Return the latencies of a system that never settles: infinite laws."""
+def unstable(rate: float, limit: float, status: Status | None = None) -> Latencies:
+    """Return infinite laws: of a system that never settles, or whose law is not to be had.
+
+    status : why, when the rate has nothing to do with it; else it is above `limit` or not [1/s]
+    """
+    status = status or (Status.UNSTABLE if rate >= limit else Status.NO_LAW)
     never = Distribution.point(float("inf"))
     return Latencies(
         ttft=never,
@@ -117,7 +121,7 @@ def unstable(rate: float, limit: float, status: Status) -> Latencies:
         utilisation=1.0,
         stability_rate=limit,
         mean_batch=float("nan"),
-        trust=TRUSTED,
+        trust=Trust.of(status.value if status is Status.NO_LAW else None),
         status=status,
     )
 

@@ -55,6 +55,9 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+ALONE = 1e-6
+"""Share of the stability limit below which next to no request meets another one."""
+
 LONG_PROMPT = 0.5
 """Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
 
@@ -62,7 +65,8 @@ LONG_PROMPT = 0.5
 def latency(system: System, rate: float) -> Latencies:
     """Return the stationary latencies of `system` at `rate` requests per second.
 
-    A rate at or above the stability limit gives `Status.UNSTABLE` and infinite laws.
+    A rate at or above the stability limit gives `Status.UNSTABLE` and infinite laws; where the
+    formulas have none below it, it is `Status.NO_LAW`.
     """
     if not rate > 0:
         raise ValueError(f"rate = {rate} must be positive [1/s]")
@@ -138,10 +142,10 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         return unstable(rate, 0.0, Status.NO_SLOT)
     share = rate / system.replicas
     scv = lane_scv(system.arrivals, system.routing, system.replicas)
-    met = _lane(system, engine, share, scv)
+    limit = capacity(engine) * system.replicas
+    met = _lane(system, engine, _felt(share, limit / system.replicas), scv)
     if met is None:
-        limit = capacity(engine) * system.replicas
-        return unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit)
     doubts = (_prompt_reason(engine, met), *policy_doubts(system))
     arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, scv))
     return compose(
@@ -161,6 +165,11 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
             scv=_prompts_alone(engine)[1],
         ),
     )
+
+
+def _felt(rate: float, limit: float) -> float:
+    """Return the rate, or what is as good as none of a stability limit where it is less [1/s]."""
+    return max(rate, ALONE * limit) if np.isfinite(limit) else rate
 
 
 def _lane(system: Collocated, engine: Engine, rate: float, scv: float) -> LaneLatency | None:
@@ -284,14 +293,15 @@ def _disaggregated(
     if decode.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
+    lone = _felt(rate, limit)
     gaps = prefill_gaps(system.arrivals, system.routing, k_p)
     scv_d = lane_scv(system.arrivals, system.routing, k_d)
-    moved = tandem.transfer_moments(system.transfer, requests, rate / k_p)
+    moved = tandem.transfer_moments(system.transfer, requests, lone / k_p)
     balanced = system.routing == "least_outstanding" and system.arrivals.scv == 1.0
-    first = _prefill(prefill, rate / k_p, gaps, k_p if balanced else 1)
-    rest = decode_pool.evaluate(decode, rate / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
+    first = _prefill(prefill, lone / k_p, gaps, k_p if balanced else 1)
+    rest = decode_pool.evaluate(decode, lone / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
-        return unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit)
     arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, gaps.at_lane))
     doubts = policy_doubts(system)
     return compose(
@@ -329,10 +339,10 @@ def _prefill(
 
 def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
     """Return the latencies of one prefill lane by itself: TTFT only, TPOT 0."""
-    found = _prefill(engine, rate, uneven.Gaps(scv=scv, lanes=1))
     limit = prefill_pool.capacity(engine)
+    found = _prefill(engine, _felt(rate, limit), uneven.Gaps(scv=scv, lanes=1))
     if found is None:
-        return unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit)
     ttft = found.ttft.shift(engine.front_end())
     return Latencies(
         ttft=ttft,
@@ -353,10 +363,10 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
     if engine.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     moved = tandem.transfer_moments(transfer, engine.requests, rate)
-    found = decode_pool.evaluate(engine, rate, scv, moved)
     limit = decode_pool.capacity(engine)
+    found = decode_pool.evaluate(engine, _felt(rate, limit), scv, moved)
     if found is None:
-        return unstable(rate, limit, Status.UNSTABLE)
+        return unstable(rate, limit)
     return compose(
         engine.requests,
         engine.lane,

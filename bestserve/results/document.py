@@ -27,6 +27,7 @@ class Status(StrEnum):
     INFEASIBLE_SLO = "a lone request already misses the objective: no rate can meet it"
     INFEASIBLE_MEMORY = "the model does not fit: raise tp or pp, quantise, or take larger GPUs"
     INFEASIBLE_SHAPE = "this parallelism cannot be built"
+    NO_LAW = "the formulas have no answer at this rate, only a simulation has (method auto)"
     NO_CAPACITY = "the KV cache holds no single request of this workload"
 
 

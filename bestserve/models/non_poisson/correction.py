@@ -190,7 +190,7 @@ class _Side:
         wait = phase_wait(server, rate, lane.work, stream, level)
 
         steps, tau = wait.steps, wait.steps.mean
-        times = lane.stretched(sigma, decodes)
+        times = lane.stretched(rate, sigma, decodes)
         own = (1 - sigma) * slope_of(times, met.running, max(met.running, 1.0) ** 0.5)
         alpha = max(own - k * r.context, 0.0)
         feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)

@@ -87,9 +87,10 @@ def gig1_wait(service: Floats, weight: Floats, rate: float, scv: float = 1.0) ->
     if load >= 1.0 or rate <= 0:
         return None
     h = s1 / CELLS_PER_SERVICE
-    guess = rate * (scv / rate**2 + s2 - s1**2) / (2 * (1 - load))
-    gaps = 0.0 if scv == 1.0 else (1 + 5 * scv**0.5) / rate
-    need = 1.5 * (16 * (guess + s1) + 8 * s1 + service.max() + gaps) / h
+    # Daley's bound of the mean wait; P-K's for Poisson arrivals
+    spread = s2 if scv == 1.0 else s2 - s1**2 + s1 * scv * (2 - load) / rate
+    guess = rate * spread / (2 * (1 - load))
+    need = 1.5 * (16 * (guess + s1) + 8 * s1 + service.max()) / h
     size = 1 << int(np.ceil(np.log2(min(need, MAX_CELLS))))
     h = max(h, need * h / size)
     s = split(service / h, weight, size)
@@ -145,7 +146,10 @@ def _tilt(s: Floats, gaps: Floats) -> float:
 
 
 def _gamma_gaps(rate: float, scv: float, h: float, size: int) -> Floats:
-    """Return masses of gamma gaps on the grid, mean kept: second differences of ∫F [size]."""
+    """Return masses of gamma gaps on the grid, mean kept: second differences of ∫F [size].
+
+    The last one stands for all longer gaps: nothing waits behind those.
+    """
     from scipy.special import gammainc
 
     shape = 1.0 / scv
@@ -153,7 +157,9 @@ def _gamma_gaps(rate: float, scv: float, h: float, size: int) -> Floats:
     x = h * np.arange(size + 1) / scale
     integral = x * gammainc(shape, x) - shape * gammainc(shape + 1, x)
     integral = np.concatenate(([0.0], integral)) * scale / h
-    return np.maximum(np.diff(integral, 2), 0.0)
+    masses = np.maximum(np.diff(integral, 2), 0.0)
+    masses[-1] += max(1.0 - float(masses.sum()), 0.0)
+    return masses
 
 
 def _uniform(width: float, size: int) -> Floats:

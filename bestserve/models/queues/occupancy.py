@@ -9,6 +9,7 @@ rate n/t(n). Beyond the slot limit B requests wait and the occupancy has a geome
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+RARELY = 1e-3
+"""How much rarer than the first mode a minimum of π must be for the process to stay before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Occupancy:
     tpot : mean step time that an arriving request will see [s]
     wait : share of arrivals that find every slot taken
     load : λ E[D] t(B) / B, below 1 when stable
+    second : share of π in a second mode, whether cut off or not [1]
     """
 
     probability: Floats
@@ -35,6 +41,7 @@ class Occupancy:
     tpot: float
     wait: float
     load: float
+    second: float = 0.0
 
     @property
     def idle(self) -> float:
@@ -45,6 +52,8 @@ class Occupancy:
 def occupancy(rate: float, steps: float, step_times: Floats) -> Occupancy:
     """Return the occupancy under Poisson arrivals.
 
+    Where λ E[D] t(n)/n crosses 1 more than once π has a second mode, at more sequences. A process
+    that begins empty hardly ever gets there past a deep minimum: π is then cut at it.
     rate : λ [1/s]; steps : E[D] [1]; step_times : t(1 … B) [B, s]
 
     >>> o = occupancy(2.0, 10.0, np.full(400, 0.05))   # constant step time: M/G/∞, λE[D]t = 1
@@ -57,33 +66,48 @@ def occupancy(rate: float, steps: float, step_times: Floats) -> Occupancy:
         full = np.zeros(slots + 1)
         full[-1] = 1.0
         return Occupancy(full, float(slots), 0.0, float(step_times[-1]), 1.0, load)
-    p, mean, variance, seen = _birth_death(rate, steps, step_times)
-    return Occupancy(p, mean, variance, seen, float(p[-1]), load)
+    p, mean, variance, seen, second = _birth_death(rate, steps, step_times)
+    return Occupancy(p, mean, variance, seen, float(p[-1]), load, second)
 
 
 @njit(cache=True)
-def _birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, float, float, float]:
-    """Return π(0 … B) ∝ ∏ λ E[D] t(i)/i, tail beyond B folded into it, with mean, variance, tpot.
+def _birth_death(
+    rate: float, steps: float, times: Floats
+) -> tuple[Floats, float, float, float, float]:
+    """Return π(0 … B) ∝ ∏ λ E[D] t(i)/i, tail beyond B folded in, mean, variance, tpot, `second`.
 
-    Products run away from the largest term, so that nothing overflows. rate : λ [1/s]; steps :
-    E[D]; times : t(1 … B) [s]; the load λ E[D] t(B)/B must be below 1.
+    Products are sums of logarithms, so that nothing overflows. rate : λ [1/s]; steps : E[D];
+    times : t(1 … B) [s]; the load λ E[D] t(B)/B must be below 1.
     """
     slots = times.size
     offered = rate * steps
     p = np.zeros(slots + 1)
-    top = 0
+    first, low, last = 0, -1, slots
+    highest = 0.0
     for n in range(1, slots + 1):
-        if offered * times[n - 1] < n:
-            break
-        top = n
-    p[top] = 1.0
-    for n in range(top + 1, slots + 1):
-        p[n] = p[n - 1] * offered * times[n - 1] / n
-    for n in range(top, 0, -1):
-        p[n - 1] = p[n] * n / (offered * times[n - 1])
-    p[slots] /= 1.0 - offered * times[slots - 1] / slots
+        ratio = offered * times[n - 1] / n
+        p[n] = p[n - 1] + (math.log(ratio) if ratio > 0.0 else -math.inf)
+        if low < 0 and p[n] > p[first]:
+            first = n
+        if ratio > 1.0 and n - 1 > first and low < 0:
+            low = n - 1
+        highest = max(highest, p[n])
+    beyond = -math.log1p(-offered * times[slots - 1] / slots)
+    p[slots] += beyond
+    highest = max(highest, p[slots])
+    total = 0.0
+    kept = 0.0
+    for n in range(slots + 1):
+        mass = math.exp(p[n] - highest)
+        total += mass
+        if low < 0 or n <= low:
+            kept += mass
+    second = 1.0 - kept / total
+    if low >= 0 and p[low] - p[first] < math.log(RARELY):
+        last, highest = low, p[first]
     total = 0.0
     for n in range(slots + 1):
+        p[n] = math.exp(p[n] - highest) if n <= last else 0.0
         total += p[n]
     mean = 0.0
     square = 0.0
@@ -93,4 +117,4 @@ def _birth_death(rate: float, steps: float, times: Floats) -> tuple[Floats, floa
         mean += n * p[n]
         square += n * n * p[n]
         seen += p[n] * times[min(n, slots - 1)]
-    return p, mean, square - mean * mean, seen
+    return p, mean, square - mean * mean, seen, second

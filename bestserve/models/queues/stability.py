@@ -29,21 +29,23 @@ def shared_limit(
     steps: float,
     packed: Callable[[float], float],
     step: Callable[[float, float], float],
-) -> float:
-    """Return λ* of steps that hold decodes and prompts [1/s].
+) -> tuple[float, float]:
+    """Return λ* of steps that hold decodes and prompts, and the decodes they then hold [1/s, 1].
 
     budget : M [tokens]; slots : B; prompt : E[l] [tokens]; steps : E[D]
     packed : room → prompt tokens that fill it; step : (prompt tokens, decodes) → time [s]
     """
-    decodes = budget * steps / (prompt + steps)
-    if decodes < slots:
-        taken = packed(budget - decodes)
-        for _ in range(8):
-            # decodes in step with what is really packed: b = taken/E[l] · E[D]
-            decodes = min(taken / prompt * steps, slots)
-            taken = packed(budget - decodes)
-        if decodes < slots:
-            return taken / (prompt * step(taken, decodes))
+    # decodes in step with what is packed beside them: b = taken/E[l] · E[D], which falls with b
+    low, high = 0.0, slots
+    for _ in range(40):
+        decodes = (low + high) / 2
+        if packed(max(budget - decodes, 1.0)) / prompt * steps > decodes:
+            low = decodes
+        else:
+            high = decodes
+    if high < slots:
+        taken = packed(max(budget - decodes, 1.0))
+        return taken / (prompt * step(taken, decodes)), decodes
     tokens = slots / max(steps, 1e-9) * prompt
     rate = slots / (steps * step(tokens, slots))
     room = packed(max(budget - slots, 1.0))
@@ -61,4 +63,4 @@ def shared_limit(
             high = rate
         else:
             low = rate
-    return rate
+    return rate, slots

@@ -11,7 +11,7 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.slots import running_limit
 from bestserve.models.queues.tpot.noise import Response
-from bestserve.models.schedulers.steps import decode_steps, prompt_steps
+from bestserve.models.schedulers.steps import decode_steps, mean_steps, prompt_steps
 from bestserve.models.system import Lane
 from bestserve.models.trust import LARGE_PROMPTS
 
@@ -82,6 +82,28 @@ class Engine:
             prompt_steps(
                 tokens,
                 np.asarray(beside, dtype=np.float64),
+                split,
+                r.p1,
+                r.kv1 - r.p1,
+                r.pairs / r.p1,
+                r.context,
+                self.coef,
+                self.moe,
+            )
+        )
+
+    def mean_steps(self, rate: float, decodes: Floats, room: Floats, split: bool) -> Floats:
+        """Return mean times of steps that always hold `decodes` beside Poisson prompts [m, s].
+
+        rate : of the prompts [1/s]; room : prompt tokens of a step at most [m]
+        """
+        r = self.requests
+        return np.asarray(
+            mean_steps(
+                decodes,
+                self.decodes(decodes),
+                rate,
+                room,
                 split,
                 r.p1,
                 r.kv1 - r.p1,

@@ -41,24 +41,27 @@ from bestserve.models.trust import HIGH_LOAD
 
 Floats = NDArray[np.float64]
 
+TWO_MODES = 0.01
+"""Share of a second mode of the running sequences from which it matters."""
+
 
 @dataclass(frozen=True, slots=True)
 class SharedLane:
     """What does not depend on the rate.
 
-    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; knots : logs
-    of numbers of decodes [g] at which `table` has the moments of what a prompt adds to decode-only
-    steps and the prompt tokens of a full step [4, g; s, s², s³, tokens]; cost_beside : the mean
-    of that cost beside 1 … slots decodes [s]; alone : time of each prompt by itself [m, s];
-    work : prompts in tokens of mean cost
+    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; most :
+    decodes beside prompts then, on average; knots : logs of numbers of decodes [g] at which `table`
+    has the moments of what a prompt adds to decode-only steps and the prompt tokens of a full step
+    [4, g; s, s², s³, tokens]; alone : time of each prompt by itself [m, s]; work : prompts in
+    tokens of mean cost
     """
 
     engine: Engine
     split: bool
     capacity: float
+    most: float
     knots: tuple[float, ...]
     table: Floats
-    cost_beside: Floats
     alone: Floats
     work: Prompts
 
@@ -89,22 +92,30 @@ class SharedLane:
         room = max(self.engine.budget - n, 1.0)
         return room, room if self.split else self._beside(n)[3]
 
-    def stretched(self, sigma: float, decodes: float) -> Floats:
+    def stretched(self, rate: float, sigma: float, decodes: float) -> Floats:
         """Return mean step times with n decodes, prompts included, for n = 1 … slots [s].
 
-        The prompts' share σ(n) follows what a prompt adds to a step with n decodes, scaled to the
-        chain's `sigma` at `decodes`.
+        What prompts add follows `mean_steps`, scaled to the chain's share `sigma` at `decodes`.
         """
         plain = self.engine.decode_times
+        counts = np.exp(np.append(self.knots, math.log(decodes)))
+        added = self.engine.mean_steps(rate, counts, self.rooms(counts), self.split)
+        added = added / self.engine.decodes(counts) - 1.0
+        scale = sigma / (1.0 - sigma) / max(added[-1], 1e-300)
         n = np.arange(1, plain.size + 1)
-        cost = self.cost_beside / self.cost(decodes)[0]
-        times = plain / (1.0 - np.minimum(sigma * cost, 0.99))
-        # many prompts share what the first one costs: the full lane's step is known from capacity
+        times = plain * (1.0 + scale * np.interp(np.log(n), self.knots, added[:-1]))
+        # the full lane's step is known from capacity
         full = plain.size / (self.capacity * max(self.engine.requests.d1, 1e-12))
         if times[-1] > full:
             part = np.clip((n - decodes) / max(plain.size - decodes, 1.0), 0.0, 1.0)
+            part[-1] = 1.0
             times = times * (1.0 - part * (1.0 - full / times[-1]))
         return np.asarray(times)
+
+    def rooms(self, counts: Floats) -> Floats:
+        """Return the prompt tokens of a full step beside numbers of decodes [g, tokens]."""
+        room = np.maximum(self.engine.budget - counts, 1.0)
+        return room if self.split else np.array([self.room(float(n))[1] for n in counts])
 
 
 @lru_cache(maxsize=512)
@@ -131,14 +142,14 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
-    counts = np.log(np.arange(1, engine.decode_times.size + 1))
+    limit, most = shared_limit(budget, slots, r.p1, r.d1, packed_in, step)
     return SharedLane(
         engine=engine,
         split=split,
-        capacity=shared_limit(budget, slots, r.p1, r.d1, packed_in, step),
+        capacity=limit,
+        most=max(most, 1.0),
         knots=tuple(logs),
         table=table,
-        cost_beside=np.interp(counts, logs, table[0]),
         alone=engine.prompt_times(0.0, split, budget),
         work=Prompts.of(engine.work_tokens(packed[0]), r.weight),
     )
@@ -165,21 +176,21 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
         n = state.mean
     idle = _idle_share(lane, rate, n, sigma)
-    decodes = max(n / (1.0 - min(idle, 0.9)), 1.0)
+    decodes = min(max(n / (1.0 - min(idle, 0.9)), 1.0), lane.most)
     served = server_beside(lane, rate, decodes, idle)
     pace = bulk_pace(served, rate, lane.work)
     if pace is None:
         return None
     sigma = _share(served, pace.tau)
-    state = occupancy(rate, r.d1, lane.stretched(sigma, decodes))
+    state = occupancy(rate, r.d1, lane.stretched(rate, sigma, decodes))
     idle = _idle_share(lane, rate, max(state.mean, rate * r.d1 * state.tpot), sigma)
-    decodes = min(max(rate * r.d1 * pace.spacing, 1.0), float(engine.slots))
+    decodes = min(max(rate * r.d1 * pace.spacing, 1.0), lane.most)
     served = server_beside(lane, rate, decodes, idle)
     met = bulk_wait(served, rate, lane.work, with_steps=True)
     if met is None:
         return None
     sigma = _share(served, met.tau)
-    times = lane.stretched(sigma, decodes)
+    times = lane.stretched(rate, sigma, decodes)
     state = occupancy(rate, r.d1, times)
     if state.load >= 1.0:
         return None
@@ -194,12 +205,11 @@ def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) ->
     tokens, the mean excess over M, lasts 1/(θ M (1 − ρ)) steps.
     """
     engine, r = lane.engine, lane.engine.requests
-    full = min(engine.budget * r.d1 / (r.p1 + r.d1), float(engine.slots))
     room = lane.room(decodes)[1]
     time = float(engine.prompt_step(np.array([room]), decodes, lane.split)[0])
     load = min(rate * r.p1 / room * time, 0.999)
     steps = load * r.p2 / (r.p1 * room * (1 - load) ** 2)
-    crowded = decodes + max(full - decodes, 0.0) * -np.expm1(-steps / max(r.d1, 1.0))
+    crowded = decodes + max(lane.most - decodes, 0.0) * -np.expm1(-steps / max(r.d1, 1.0))
     budget, packed = lane.room(crowded)
 
     def step(x: Floats) -> Floats:
@@ -308,7 +318,7 @@ def _assemble(
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
         wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
-    waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
+    waits = (*slot_reason(state.wait, wait_mean, met.ttft.mean), *mode_reason(state))
     return LaneLatency(
         ttft=ttft,
         mean=np.minimum(mean, 0.98 * high + 0.02 * low),
@@ -328,6 +338,13 @@ def _assemble(
         reasons=(*waits, *engine.large_prompts(), *load_reason(rate / lane.capacity)),
         firm=waits,
     )
+
+
+def mode_reason(state: Occupancy) -> tuple[str, ...]:
+    """Return the warning for lanes that may settle at one of two numbers of sequences."""
+    if state.second > TWO_MODES:
+        return ("running sequences may settle at either of two numbers",)
+    return ()
 
 
 def load_reason(load: float) -> tuple[str, ...]:

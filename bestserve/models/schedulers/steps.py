@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -37,6 +39,45 @@ def prompt_steps(
             a = min(a, x * cached + x * x / 2)
         sequences = n + max(1.0, x / prompt)
         times[i] = step_time(x + n, a, n * context, sequences, True, coef, moe)
+    return times
+
+
+@njit(cache=True)
+def mean_steps(
+    decodes: Floats,
+    plain: Floats,
+    rate: float,
+    room: Floats,
+    split: bool,
+    prompt: float,
+    cached: float,
+    pairs: float,
+    context: float,
+    coef: Floats,
+    moe: Floats,
+) -> Floats:
+    """Return mean times of the steps that always hold `decodes` beside Poisson prompts [m, s].
+
+    A step brings a = λτ prompts on average, none with e^{−a}: τ is the least solution of
+    τ = plain + p (t(aE[l]/p) − plain), p the share of steps with prompts, more of them where
+    prompts do not fit into `room`. So several prompts of a step share what the first one costs.
+    plain : of steps without prompts [m, s]; room : prompt tokens of a step at most [m]; others as
+    in `prompt_steps`
+    """
+    times = plain.copy()
+    tokens, beside = np.empty(1), np.empty(1)
+    for i in range(decodes.size):
+        beside[0] = decodes[i]
+        for _ in range(60):
+            arrived = rate * times[i]
+            taken = min(arrived * prompt, room[i])
+            share = max(-math.expm1(-arrived), taken / room[i])
+            tokens[0] = taken / share
+            full = prompt_steps(tokens, beside, split, prompt, cached, pairs, context, coef, moe)[0]
+            found = plain[i] + share * max(full - plain[i], 0.0)
+            last, times[i] = times[i], found
+            if found - last <= 1e-4 * found:
+                break
     return times
 
 

@@ -29,6 +29,9 @@ MOST_STATES = 300
 """States of a chain that prompts of many chunks may ask for: time grows with their square, and 1200
 states are no more accurate."""
 
+RESTART = 1e-9
+"""Chance of a step to end in state 0 by force: bounds the visits between two of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
@@ -189,7 +192,8 @@ class Chain:
         sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
         sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
         factors = -matrix[1:, 1:]
-        factors.flat[:: top + 1] += 1.0
+        # state 0 is reached now and then whatever happens: else visits between could overflow
+        factors.flat[:: top + 1] += 1.0 + RESTART
         chain_loops.eliminate(factors, self.low)
         # nothing follows a vacation of no time, nor restarts where nothing decodes
         needed = np.array((float(self.collects[0]) > 0.0, True, server.shared))

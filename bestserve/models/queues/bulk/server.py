@@ -112,8 +112,8 @@ class StepLaw:
 
     @property
     def long_run(self) -> float:
-        """Variance of the sum of many steps, per step [s²]."""
-        return self.r0 + 2 * self.r1 / (1 - self.decay)
+        """Variance of the sum of many steps, per step [s²]; rounding aside not negative."""
+        return max(self.r0 + 2 * self.r1 / (1 - self.decay), 0.0)
 
     def excess_of(self, steps: Floats) -> Floats:
         """Return the part of `excess` that falls into the first steps [c, s]."""

@@ -54,7 +54,8 @@ def lump_mixture(
     s1, s2 = float(share @ stall), float(share @ stall**2)
     count = np.maximum(excess, 0.0) / s1
     spread = variance - count * (s2 - s1**2)
-    clump = np.clip(spread / np.maximum(count * s1**2, 1e-300), 1.0, MOST_CLUMPED)
+    single = np.maximum(count * s1**2, np.maximum(spread, 1e-300) / MOST_CLUMPED)
+    clump = np.maximum(spread / single, 1.0)
     r = ((clump - 1.0) / (clump + 1.0))[:, None]
     top = int(np.argmax(count))
     reach = count[top] * s1 + 6.0 * np.sqrt(count[top] * (s2 + (clump[top] - 1.0) * s1**2))
