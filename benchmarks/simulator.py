@@ -172,7 +172,7 @@ def main(requests: int) -> None:
     target = Target(ttft=0.5, tpot=0.03)
     found = simulated_goodput(one, target, requests=20_000, replications=1)
     spent = best(lambda: simulated_goodput(one, target, requests=20_000, replications=1))
-    print(f"goodput {found.rate:.2f} req/s by bisection, 20,000 requests: {1e3 * spent:.0f} ms CPU")
+    print(f"goodput {found.rate:.2f} req/s, 20,000 requests: {1e3 * spent:.0f} ms CPU")
     code = (
         "import time, numpy as np\n"
         "from bestserve.models.step.step_time import StepTime\n"

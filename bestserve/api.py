@@ -308,8 +308,8 @@ def _referee(problem: Problem) -> Referee:
 
     def ask(system: System, target: Target, start: Goodput) -> Goodput:
         from bestserve.answers.predict import recorded_requests
-        from bestserve.answers.referee import REQUESTS, simulated_goodput
+        from bestserve.answers.referee import TRACED, simulated_goodput
 
-        return simulated_goodput(system, target, start, recorded_requests(problem, REQUESTS))
+        return simulated_goodput(system, target, start, recorded_requests(problem, TRACED))
 
     return ask

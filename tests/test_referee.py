@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
-from bestserve.answers.referee import ALIKE, shrunk
+from bestserve.answers.referee import ALIKE, certainty, shrunk
 from bestserve.lowering import lower
 from bestserve.models.system import Collocated, Disaggregated
+from bestserve.simulator import Limit, SimulatedGoodput
+from bestserve.simulator.run_length import run_length
 
 
 def problem(gpus: int, burstiness: float = 1.0, **changes) -> bs.Problem:
@@ -63,3 +65,45 @@ def test_what_a_run_cannot_fill_stays_analytic_and_untrusted():
     assert found.method == "analytic"
     assert not found.trust.high
     assert any("replicas" in reason for reason in found.trust.reasons)
+
+
+def test_the_99th_percentile_gets_the_run_it_needs():
+    """40 runs of 20,000 requests and 12 of 100,000 agree on 9.28 ± 0.07."""
+    asked = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="l40s",
+        gpus=4,
+        workload=bs.Workload(input_len="lognormal:2000,0.8", output_len="lognormal:60,1"),
+        slo="ttft:1000@p99 tpot:40@p99",
+    )
+    found = bs.goodput(asked, "3p1d-tp1", method="simulated")
+    assert found.goodput == pytest.approx(9.28, rel=0.025)
+    assert found.trust.high == (found.high - found.low <= 0.1 * found.goodput)
+
+
+def test_run_length_grows_with_the_tail_the_replicas_and_what_they_hold():
+    one = lower(problem(1)).system("1m-tp1")
+    many = lower(problem(16)).system("16m-tp1")
+    asked = bs.Workload(input_len="lognormal:500,2", output_len=200)
+    spread = lower(problem(1).replaced(workload=asked)).system("1m-tp1")
+    usual = run_length(one, 0.9)
+    assert run_length(one, 0.5) == usual
+    assert 5 * usual < run_length(one, 0.99) < 10 * usual
+    assert 2 * usual < run_length(spread, 0.9) < 3 * usual
+    assert run_length(many, 0.9) == 4 * usual
+    assert run_length(one, 0.9, running=1000.0) == 20_000
+
+
+@pytest.mark.parametrize(("half", "high"), [(0.4, True), (0.6, False)])
+def test_a_simulated_goodput_is_trusted_as_far_as_its_interval(half, high):
+    found = SimulatedGoodput(
+        rate=10.0,
+        low=10.0 - half,
+        high=10.0 + half,
+        rates=(),
+        saturation=20.0,
+        limit=Limit.TARGET,
+        binding="ttft",
+    )
+    assert certainty(found).high == high
+    assert certainty(found).reasons == (() if high else ("simulated to ± 6% only",))

@@ -50,9 +50,9 @@ class Service:
     @cached_property
     def given(self) -> Requests | None:
         """What simulations run instead of sampling the workload."""
-        from bestserve.answers.referee import REQUESTS
+        from bestserve.answers.referee import TRACED
 
-        return recorded_requests(self.lowered.problem, REQUESTS)
+        return recorded_requests(self.lowered.problem, TRACED)
 
     @cached_property
     def saturated(self) -> float:

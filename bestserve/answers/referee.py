@@ -13,16 +13,25 @@ from bestserve.models.latencies import Latencies, Observed
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Collocated, System, Target
 from bestserve.models.trust import Trust
-from bestserve.simulator import Limit, Requests, SimulationResult, saturation_rate, simulate
-from bestserve.simulator import simulated_goodput as bisect
+from bestserve.simulator import (
+    Limit,
+    Requests,
+    SimulatedGoodput,
+    SimulationResult,
+    saturation_rate,
+    simulate,
+)
+from bestserve.simulator import simulated_goodput as crossing
+from bestserve.simulator.run_length import REPLICATIONS, replicas, run_length
 
-REQUESTS = 20_000
-"""Per run and four lanes: goodput to about 1.5 % (coefficient of variation over seeds)."""
+TRACED = 20_000
+"""Requests of a trace that runs take."""
 
-MOST_REQUESTS = 100_000
+SURE = 0.05
+"""Relative half-width of its interval up to which a simulated goodput is trusted."""
 
-REPLICATIONS = 3
-"""Of each goodput: enough for an interval, cheap enough to check a handful of strategies."""
+PREDICTED = 0.99
+"""The strictest percentile that a prediction states."""
 
 ALIKE = 4
 """Lanes a pool keeps where splitting at random is only nearly exact (`shrunk`)."""
@@ -86,42 +95,33 @@ def _thinned(arrivals: Arrivals, factor: float) -> Arrivals:
     return replace(arrivals, burstiness=1 / (1 + (arrivals.scv - 1) / factor))
 
 
-def lanes(system: System) -> int:
-    """Return the replicas of the larger pool."""
-    if isinstance(system, Collocated):
-        return system.replicas
-    return max(system.prefill_replicas, system.decode_replicas)
-
-
-def run_size(system: System) -> int:
-    """Return how many requests to simulate: more for more lanes, within bounds."""
-    return min(REQUESTS * math.ceil(lanes(system) / 4), MOST_REQUESTS)
-
-
-def coverage(system: System, given: Requests | None) -> Trust:
+def coverage(system: System, given: Requests | None, share: float = PREDICTED) -> Trust:
     """Return low trust if a run has too few requests for its lanes."""
     smaller = system if given is not None else shrunk(system)[0]
-    each = (run_size(smaller) if given is None else len(given)) // lanes(smaller)
-    if system.arrivals.kind == "closed" or lanes(smaller) == 1 or each >= FEW:
+    lanes = replicas(smaller)
+    each = (run_length(smaller, share) if given is None else len(given)) // lanes
+    if system.arrivals.kind == "closed" or lanes == 1 or each >= FEW:
         return Trust(True)
-    return Trust.of(f"a simulation would give each of {lanes(smaller)} replicas {each} requests")
+    return Trust.of(f"a simulation would give each of {lanes} replicas {each} requests")
 
 
-def simulated(system: System, rate: float, given: Requests | None) -> SimulationResult:
+def simulated(
+    system: System, rate: float, given: Requests | None, share: float = PREDICTED
+) -> SimulationResult:
     """Return one run of a system at a rate [requests/s]; a closed loop sets its own.
 
-    given : the requests to run instead of sampling the workload
+    given : the requests to run instead of sampling the workload; share : as in `run_length`
     """
     if system.arrivals.kind == "closed":
-        return simulate(system, None, requests=REQUESTS, given=given)
+        return simulate(system, None, given=given)
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    return simulate(smaller, rate / factor, requests=run_size(smaller), given=given)
+    return simulate(smaller, rate / factor, requests=run_length(smaller, share), given=given)
 
 
 def saturation(system: System, given: Requests | None) -> float:
     """Return the highest completion rate that a run of the system shows [requests/s]."""
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    return saturation_rate(smaller, requests=run_size(smaller), given=given) * factor
+    return saturation_rate(smaller, requests=run_length(smaller, 0.0), given=given) * factor
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:
@@ -158,19 +158,20 @@ def mean_batch(result: SimulationResult) -> float:
 def simulated_goodput(
     system: System, target: Target, start: Goodput, given: Requests | None = None
 ) -> Goodput:
-    """Return the goodput by bisection on common random numbers, near the analytic one.
+    """Return the goodput by simulation on common random numbers, near the analytic one.
 
     The interval is over replications; `at` are the latencies of one run at the goodput. Where a
     run would tell little about so many lanes, the analytic answer stays, with that reason.
     """
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    enough = coverage(system, given)
+    enough = coverage(system, given, target.strictest)
     if not enough.high:
         return replace(start, trust=start.trust & enough)
-    found = bisect(
+    running = start.at.mean_batch if start.at.status is Status.OK else 0.0
+    found = crossing(
         smaller,
         target,
-        requests=run_size(smaller),
+        requests=run_length(smaller, target.strictest, running),
         replications=REPLICATIONS,
         near=start.rate / factor or None,
         given=given,
@@ -178,13 +179,19 @@ def simulated_goodput(
     if found.rate <= 0:
         return replace(start, rate=0.0, low=0.0, high=0.0, detail=found.limit.value)
     rate = found.rate * factor
-    result = simulated(system, rate, given)
+    result = simulated(system, rate, given, target.strictest)
     return Goodput(
         rate=rate,
         low=found.low * factor,
         high=found.high * factor,
         binding="stability" if found.limit is Limit.SATURATION else _BINDING[found.binding],
         at=as_latencies(result, rate, found.saturation * factor),
-        trust=Trust(True),
+        trust=certainty(found),
         status=Status.OK,
     )
+
+
+def certainty(found: SimulatedGoodput) -> Trust:
+    """Return low trust if replications differ by too much to tell the goodput."""
+    half = (found.high - found.low) / 2 / found.rate
+    return Trust(True) if half <= SURE else Trust.of(f"simulated to ± {half:.0%} only")

@@ -153,7 +153,8 @@ class Target:
     """Latency objectives as the models see them; `None`: not asked for.
 
     ttft, tpot, e2el : thresholds [s]; percentile: share of requests that must meet each one
-    (marginal), or all of them together when `joint` (then `percentile` is the attainment).
+    (marginal), or all of them together when `joint` (then `percentile` is the attainment). TPOT is
+    one of requests with two tokens or more; where shares are joint, the others meet any.
     """
 
     ttft: float | None = None
@@ -164,3 +165,20 @@ class Target:
     e2el_percentile: float = 0.9
     joint: bool = False
     attainment: float = 0.9
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the latencies that have a threshold."""
+        return tuple(m for m in ("ttft", "tpot", "e2el") if getattr(self, m) is not None)
+
+    def required(self, name: str) -> float:
+        """Return the share of requests that must meet a latency's threshold, or "joint" all [1]."""
+        if self.joint:
+            return self.attainment
+        share: float = getattr(self, f"{name}_percentile")
+        return share
+
+    @property
+    def strictest(self) -> float:
+        """The largest share of requests that some requirement names [1]."""
+        return max((self.required(m) for m in self.asked), default=self.attainment)

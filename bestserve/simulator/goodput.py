@@ -1,10 +1,14 @@
-"""Goodput by bisection on common random numbers."""
+"""Goodput by root finding on common random numbers."""
 
 from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+
+from scipy.optimize import brentq
 
 from bestserve.errors import InputError
 from bestserve.models.system import System, Target
@@ -12,13 +16,17 @@ from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.replicate import estimate, replication_seeds
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
+from bestserve.simulator.run_length import run_length
 from bestserve.simulator.saturation import saturation_rate
 
 LEAST_LOAD = 1e-3
 """Share of the saturation rate taken as "no load": a target missed there is infeasible."""
 
 TOLERANCE = 1e-3
-"""Relative width at which bisection stops: far below the noise of any practical run length."""
+"""Relative width at which the search stops: far below the noise of any practical run length."""
+
+STRIDE = 0.02
+"""First step away from a guess, in logarithms of the rate; each next one is four times longer."""
 
 
 class Limit(enum.Enum):
@@ -54,7 +62,7 @@ def simulated_goodput(
     system: System,
     target: Target,
     *,
-    requests: int = 20000,
+    requests: int | None = None,
     replications: int = 8,
     seed: int = 0,
     near: float | None = None,
@@ -63,9 +71,11 @@ def simulated_goodput(
     """Return the goodput of a system with open arrivals.
 
     Each replication sees the same requests at every rate, so that its margin falls almost
-    monotonically and bisection finds its one crossing; the interval is over replications. Rates
+    monotonically and has one crossing; the interval is over replications. Rates
     beyond saturation are never accepted: a short run could meet a target while its queue grows.
 
+    requests : of each replication; default: what the strictest percentile and the lengths need
+        (`run_length`)
     near : a guess, e.g. the analytic goodput [req/s]; saves about half of the runs when close
 
     Raises InputError for closed loops, which set their own rate, and for targets without
@@ -73,6 +83,7 @@ def simulated_goodput(
     """
     if system.arrivals.kind == "closed":
         raise InputError("goodput needs open arrivals: a closed loop sets its own rate")
+    requests = run_length(system, target.strictest) if requests is None else requests
     rates: list[float] = []
     limits: list[Limit] = []
     bindings: list[str] = []
@@ -83,7 +94,7 @@ def simulated_goodput(
         rate, limit, binding = 0.0, Limit.REFUSED, ""
         if capacity > 0:
             prepared = prepare(system, requests, each, given)
-            rate, limit, binding = _bisect(prepared, target, capacity, guess)
+            rate, limit, binding = _crossing(prepared, target, capacity, guess)
         guess = rate if rate > 0 else guess
         rates.append(rate)
         limits.append(limit)
@@ -101,44 +112,49 @@ def simulated_goodput(
     )
 
 
-def _bisect(
+def _crossing(
     prepared: Prepared, target: Target, capacity: float, guess: float | None
 ) -> tuple[float, Limit, str]:
-    """Return the rate at which the margin crosses zero, below `capacity`, and why."""
+    """Return the rate at which the target stops being met, below `capacity`, and why."""
+    missed: dict[float, str] = {}
 
-    def missed(rate: float) -> str:
-        """The objective missed by most at a rate, or nothing."""
-        result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
-        margin, name = min((m, name) for name, m in result.margins(target).items())
-        return name if margin < 0 else ""
+    @cache
+    def room(at: float) -> float:
+        """How far the target is met at the logarithm of a rate: the least of its odds ratios."""
+        result = run_prepared(prepared, math.exp(at), (OPEN_WARMUP, OPEN_COOLDOWN))
+        margins = result.margins(target)
+        name = min(margins, key=margins.__getitem__)
+        if margins[name] < 0:
+            missed[at] = name
+        required = target.required(name)
+        least = 0.5 / len(prepared)
+        share = min(max(margins[name] + required, least), 1 - least)
+        # at the very share required the target is met
+        return math.log(share * (1 - required) / ((1 - share) * required)) + least
 
-    low, high = capacity * LEAST_LOAD, capacity
-    binding = ""
-    verified = False
-    if guess is not None and low < guess < high:
-        for span in (0.02, 0.1):
-            name = missed(guess)
-            if name:
-                high, binding = guess, name
-                guess = guess * (1 - span)
-            else:
-                low, verified = guess, True
-                guess = guess * (1 + span)
-            if not low < guess < high:
-                break
-    if not binding:
-        binding = missed(high)
-        if not binding:
-            return high, Limit.SATURATION, ""
-    if not verified:
-        name = missed(low)
-        if name:
-            return 0.0, Limit.INFEASIBLE, name
-    while high > low * (1 + TOLERANCE):
-        middle = math.sqrt(low * high)
-        name = missed(middle)
-        if name:
-            high, binding = middle, name
-        else:
-            low = middle
-    return math.sqrt(low * high), Limit.TARGET, binding
+    least, most = math.log(capacity * LEAST_LOAD), math.log(capacity)
+    low, high = least, most
+    if guess is not None and least < math.log(guess) < most:
+        low, high = _around(room, math.log(guess), least, most)
+    if high == most and room(most) >= 0:
+        return capacity, Limit.SATURATION, ""
+    if low == least and room(least) < 0:
+        return 0.0, Limit.INFEASIBLE, missed[least]
+    found = float(brentq(room, low, high, xtol=TOLERANCE))
+    return math.exp(found), Limit.TARGET, missed[min(missed)]
+
+
+def _around(
+    room: Callable[[float], float], guess: float, least: float, most: float
+) -> tuple[float, float]:
+    """Return two logarithms of rates, the target met at the lower and missed at the higher one.
+
+    They are looked for near a guess, further and further away; the ends need no look.
+    """
+    met = room(guess) >= 0
+    near, stride = guess, STRIDE if met else -STRIDE
+    while least < near + stride < most:
+        if (room(near + stride) >= 0) != met:
+            return min(near, near + stride), max(near, near + stride)
+        near, stride = near + stride, 4 * stride
+    return (near, most) if met else (least, near)
