@@ -14,12 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bestserve.answers.referee import (
-    REPLICATIONS,
-    as_latencies,
-    run_size,
-    shrunk,
-)
+from bestserve.answers.referee import PREDICTED, as_latencies, shrunk
 from bestserve.errors import InputError
 from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
 from bestserve.models.latencies import Latencies
@@ -30,6 +25,7 @@ from bestserve.simulator import Limit, Requests, SimulationResult, saturation_ra
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.replicate import estimate, replication_seeds
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
+from bestserve.simulator.run_length import REPLICATIONS, run_length
 
 LEAST = 1e-3
 """Share of saturation that stands for no load: objectives missed there are infeasible."""
@@ -61,12 +57,12 @@ class Look:
 class Simulated:
     """Runs of one system that share their random numbers, of whatever rate.
 
-    requests : of a run; None: as many as the system's arrivals need
+    share : of the requests that meet the strictest objective, as in `run_length`
     given : the requests to run instead of sampling the workload
     """
 
     system: System
-    requests: int | None = None
+    share: float = PREDICTED
     seed: int = 0
     given: Requests | None = None
 
@@ -79,7 +75,7 @@ class Simulated:
     def prepared(self) -> Prepared:
         """What all runs share."""
         system = self.smaller[0]
-        return prepare(system, self.requests or run_size(system), self.seed, self.given)
+        return prepare(system, run_length(system, self.share), self.seed, self.given)
 
     @cached_property
     def limit(self) -> float:
@@ -141,7 +137,8 @@ def goodput(
     if system.arrivals.kind == "closed":
         raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
     runs = [
-        Simulated(system=system, seed=s, given=given) for s in replication_seeds(0, replications)
+        Simulated(system=system, share=target.strictest, seed=s, given=given)
+        for s in replication_seeds(0, replications)
     ]
     first = runs[0]
     found = first.highest(target, near)
@@ -169,8 +166,8 @@ def goodput(
 def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     """Return the least log of threshold over percentile, and which one it is.
 
-    Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets: attainment
-    less what is asked for.
+    Refused requests meet nothing; a percentile of TPOT is one of answers of two tokens or more.
+    Joint targets: attainment less what is asked for.
     """
     if target.joint:
         return result.attainment(target) - target.attainment, "joint"
@@ -181,8 +178,11 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
         threshold = getattr(target, name)
         if threshold is None:
             continue
-        values = np.nan_to_num(getattr(result, name)[counted], nan=0.0)
+        values = getattr(result, name)[counted].copy()
         values[result.refused[counted]] = math.inf
+        values = values[~np.isnan(values)]
+        if not values.size:
+            continue
         last = math.ceil(getattr(target, f"{name}_percentile") * values.size) - 1
         value = float(np.partition(values, last)[last])
         best = min(best, (math.log(threshold / value) if value > 0 else math.inf, name))
