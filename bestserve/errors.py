@@ -16,13 +16,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
+
+LONGEST_MESSAGE = 500
+"""Characters of an error message."""
 
 
 class BestserveError(Exception):
-    """Base of all expected failures; `exit_code` is what the command line returns."""
+    """Base of all expected failures; `exit_code` is what the command line returns.
+
+    Messages quote files and names of strangers: whatever these hold, a message is one printable
+    line of at most `LONGEST_MESSAGE` characters.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class InputError(BestserveError, ValueError):
@@ -39,6 +49,19 @@ class UnknownNameError(InputError, LookupError):
         self.nearest = nearest_names(name, known)
         near = f"; nearest: {', '.join(self.nearest)}" if self.nearest else ""
         super().__init__(f"unknown {kind} {name[:120]!r}{near}{'; ' + hint if hint else ''}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive the way back from a worker process: the message is made, the names are known."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[BestserveError], args: tuple[Any, ...], state: dict[str, Any]
+) -> BestserveError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InfeasibleError(BestserveError):
@@ -59,10 +82,40 @@ class DataError(BestserveError, ValueError):
     exit_code = 5
 
 
+def one_line(text: str, width: int = LONGEST_MESSAGE) -> str:
+    """Return text as one printable line; where it is too long, its middle gives way.
+
+    >>> one_line("a\\x1b[31m b\\n c")
+    'a [31m b c'
+    >>> one_line("0123456789" * 3, width=20)
+    '012345678 ... 456789'
+    """
+    if len(text) > 4 * width:
+        text = text[: 2 * width] + text[-2 * width :]
+    clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(clean) <= width:
+        return clean
+    tail = width // 3
+    return f"{clean[: width - tail - 5]} ... {clean[-tail:]}"
+
+
+def shown(value: object, width: int = 60) -> str:
+    """Return `value` as one short printable piece of an error message, whatever it is."""
+    try:
+        text = ascii(value) if not isinstance(value, int) or abs(value) < 10**40 else "a huge int"
+    except (ValueError, RecursionError):
+        text = f"an unprintable {type(value).__name__}"
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+_LONGEST = 120
+"""Characters of a name that are compared; the comparison's time grows with their square."""
+
+
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ...]:
     """Return up to `count` known names closest to `name`, ignoring case."""
     by_lower = {k.lower(): k for k in known}
-    wanted = name.lower()
+    wanted = name[:_LONGEST].lower()
     tail = wanted.rsplit("/", 1)[-1]
     inside = [k for k in by_lower if tail and tail in k]
     close = difflib.get_close_matches(wanted, by_lower, n=count, cutoff=0.5)

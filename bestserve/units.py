@@ -15,11 +15,15 @@ from pydantic import Field
 from bestserve.errors import InputError
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, description="[s]")]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False, description="[s]")]
+PositiveSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, description="[s]")]
 Tokens = Annotated[int, Field(ge=1, description="[tokens]")]
-RequestRate = Annotated[float, Field(gt=0, allow_inf_nan=False, description="[requests/s]")]
+RequestRate = Annotated[
+    float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, description="[requests/s]")
+]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="[1]")]
 
+SHORTEST, LONGEST = 1e-9, 1e9
+"""Durations that are read [s]; beyond, they were written by mistake."""
 _DURATION = re.compile(r"([0-9.+\-eE]+|nan|[+-]?inf)\s*(us|µs|ms|s|min)?", re.IGNORECASE)
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 
@@ -39,7 +43,10 @@ def parse_duration(text: str, default_unit: str = "ms") -> float:
             f"duration {text[:60]!r} is not a positive number; write 500, 500ms or 0.5s"
         )
     unit = (match.group(2) if match else None) or default_unit
-    return value * _SECONDS[unit.lower()]
+    seconds = value * _SECONDS[unit.lower()]
+    if not SHORTEST <= seconds <= LONGEST:
+        raise InputError(f"duration {text[:60]!r} is below a nanosecond or above thirty years")
+    return seconds
 
 
 _FACTOR = re.compile(r"[x×*]\s*([0-9.eE+\-]+)")

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from scipy.optimize import brentq
 
+from bestserve.host.extras import require
 from bestserve.lowering import Lowered
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.derivatives import step_elasticities
@@ -240,11 +241,9 @@ def conditions() -> dict[str, str]:
     Keys T, K, q as in `balance_points`, in terms of the coefficients; T_hardware is T* with
     w = b·N/(e_m·W) and c = 2N/(e_c·P) put in, N weights of b bytes: the machine balance.
     """
-    try:
-        import sympy as sp
-    except ImportError:
-        hint = "symbolic conditions need sympy: pip install 'bestserve[symbolic]'"
-        raise ImportError(hint) from None
+    require("the symbolic form", "sympy")
+    import sympy as sp
+
     w, c, a, k, T, K, q, N, b = sp.symbols("w c a k T K q N b", positive=True)
     W, P, e_m, e_c = sp.symbols("W P e_m e_c", positive=True)
     # [w³ + (cT)³]^(1/3): its derivative by ln w and by ln c are equal where both parts are.

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from bestserve.catalog.models import load_model
 from bestserve.errors import BestserveError, DataError, InputError
-from bestserve.readers.records import read_toml, user_path
+from bestserve.host.writing import write_text
+from bestserve.readers.mappings import read_mapping
+from bestserve.readers.records import user_path
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.model import Model
 
@@ -16,9 +18,13 @@ WHAT = "calibration record"
 def load_calibration(path: str | Path) -> Calibration:
     """Return the record in a TOML file; DataError says what is wrong with it."""
     file = user_path(path)
-    tables = read_toml(file, WHAT)
+    tables = read_mapping(file, WHAT, "toml")
+    layout, end = tables.pop("layout", 1), tables.pop("end", None)
     try:
-        return Calibration(**tables)
+        record = Calibration(**tables)
+        if layout != 1 and end != _end(record):
+            raise InputError("cut off: its end does not count what stands above; write it again")
+        return record
     except InputError as error:
         reason = str(error).removeprefix("Calibration: ")
         raise DataError(f"{WHAT} {file}: {reason}") from None
@@ -32,8 +38,16 @@ def save_calibration(calibration: Calibration, path: str | Path) -> Path:
 
     file = user_path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(tomli_w.dumps(calibration.record()), encoding="utf-8")
-    return file
+    tables = {"layout": 2, **calibration.record(), "end": _end(calibration)}
+    return write_text(file, tomli_w.dumps(tables))
+
+
+def _end(record: Calibration) -> dict[str, int]:
+    """Return the last table of a file, by which one that was cut off is known.
+
+    A file of layout 2 ends with it; one written by hand states no layout and needs none.
+    """
+    return {"constants": len(record.constants), "observed": len(record.observed)}
 
 
 def name_for(record: Calibration, model: Model) -> str:

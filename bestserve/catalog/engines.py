@@ -14,7 +14,8 @@ from bestserve.models.policies import policies
 from bestserve.models.step.device import Generation, Precision
 from bestserve.models.step.engine import EngineConstants, MemoryRule, MoeKernelChoice
 from bestserve.models.step.moe import MoeKernel, MoePath
-from bestserve.readers.records import looks_like_path, read_toml, user_path
+from bestserve.readers.mappings import read_mapping
+from bestserve.readers.records import looks_like_path, user_path
 from bestserve.specs.figure import Figure
 
 WHAT = "engine record"
@@ -156,7 +157,7 @@ def _read(path: Path) -> EngineRecord:
 
 def _tables(path: Path, depth: int = 0) -> dict[str, Any]:
     """Return the tables of a file on top of those of the record that it extends."""
-    own = read_toml(path, WHAT)
+    own = read_mapping(path, WHAT, "toml")
     extends = own.pop("extends", None)
     _check_tables(own)
     sources = own.get("sources", {})

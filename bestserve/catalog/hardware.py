@@ -13,7 +13,8 @@ from bestserve.catalog import gpu_names
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.machines import machine_gpu
 from bestserve.errors import DataError, InputError, UnknownNameError
-from bestserve.readers.records import looks_like_path, read_toml, shown, user_path
+from bestserve.readers.mappings import read_mapping
+from bestserve.readers.records import looks_like_path, shown, user_path
 from bestserve.specs.hardware import Hardware, hardware_from_record
 
 WHAT = "hardware record"
@@ -133,7 +134,7 @@ def _tokens(name: str) -> gpu_names.GpuTokens:
 
 
 def _load_file(path: Path, depth: int = 0) -> Hardware:
-    record = read_toml(path, WHAT)
+    record = read_mapping(path, WHAT, "toml")
     try:
         return hardware_from_record(
             {"name": path.stem, **record},

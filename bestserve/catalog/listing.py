@@ -11,7 +11,8 @@ from bestserve.catalog.engines import EngineRecord, engine_record, list_engines
 from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import is_model_path, list_models, load_model
 from bestserve.errors import UnknownNameError
-from bestserve.readers.records import read_toml, user_path
+from bestserve.readers.mappings import read_mapping
+from bestserve.readers.records import user_path
 from bestserve.specs import hardware
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model, PublishedCount
@@ -66,7 +67,7 @@ def describe(name: str) -> list[Row]:
 
 def _describe_toml(path: Path) -> list[Row]:
     """Tell engine from hardware records by the figures they state."""
-    figures = read_toml(path, "record").get("figures")
+    figures = read_mapping(path, "record", "toml").get("figures")
     if isinstance(figures, dict) and set(figures) & set(engines.UNITS) - set(hardware.UNITS):
         return describe_engine(engine_record(path))
     return describe_hardware(load_hardware(path))

@@ -19,10 +19,13 @@ from bestserve.catalog.hf.formats.quantisation import read_quantisation
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.step.device import Precision
-from bestserve.readers.records import is_folder, looks_like_path, read_json, shown, user_path
+from bestserve.readers.mappings import read_mapping
+from bestserve.readers.records import is_folder, looks_like_path, shown, user_path
 from bestserve.specs.model import KvDtype, Model, PublishedCount
 
 WHAT = "model config"
+LARGEST_CONFIG = 10_000_000
+"""Bytes; the longest known config.json, quantisation lists included, has about 0.1 MB."""
 
 
 def list_models() -> tuple[str, ...]:
@@ -99,6 +102,10 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     )
 
 
+def _config(path: Path) -> dict[str, Any]:
+    return read_mapping(path, WHAT, "json", limit=LARGEST_CONFIG)
+
+
 def _published(about: Config) -> PublishedCount | None:
     if not about.has("published"):
         return None
@@ -128,7 +135,7 @@ def _bundled(name: str) -> Model:
     own = package_folder("models") / name.replace("/", "--", 1) / "config.json"
     path = own if own.is_file() else _files()[name]
     where = f"{WHAT} {path.parent.name}/config.json"
-    return _copy(model_from_config(read_json(path, WHAT), name=name, where=where), record=name)
+    return _copy(model_from_config(_config(path), name=name, where=where), record=name)
 
 
 @lru_cache(maxsize=1)
@@ -136,7 +143,7 @@ def _spellings() -> Mapping[str, tuple[str, str]]:
     """Every spelling that the records state -> (record, variant or "")."""
     found: dict[str, tuple[str, str]] = {}
     for name, path in _files().items():
-        about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
+        about = Config(_config(path), f"{WHAT} {path.parent.name}").part("_bestserve")
         for spelling in (name, *about.strings("aliases")):
             found[spelling] = (name, "")
         for variant in about.part("variants").values:
@@ -208,7 +215,7 @@ def _renamed(base: Model, spelling: str) -> Model:
 
 def _variant(base: Model, variant: str, spelling: str) -> Model:
     path = _files()[base.record]
-    about = Config(read_json(path, WHAT), f"{WHAT} {path.parent.name}").part("_bestserve")
+    about = Config(_config(path), f"{WHAT} {path.parent.name}").part("_bestserve")
     stated = about.part("variants").part(variant)
 
     def precision(key: str, default: Precision) -> Precision:
@@ -265,7 +272,7 @@ def _from_path(path: Path) -> Model:
         raise DataError(
             f"{WHAT} {shown(path)}: no config.json in this folder; give the file's path"
         )
-    values = read_json(file, WHAT)
+    values = _config(file)
     values = {**values, **_quantisation_beside(file, values)}
     return model_from_config(values, name=shown(path), where=f"{WHAT} {shown(file)}")
 
@@ -284,7 +291,7 @@ def _quantisation_beside(file: Path, values: Mapping[str, Any]) -> dict[str, Any
     for name, method in _BESIDE.items():
         beside = file.with_name(name)
         if beside.is_file():
-            found = Config(read_json(beside, WHAT), f"{WHAT} {shown(beside)}")
+            found = Config(_config(beside), f"{WHAT} {shown(beside)}")
             own = {**found.values, **found.part("quantization").values}
             own.pop("quantization", None)
             return {"quantization_config": {"quant_method": method, **own}}

@@ -11,7 +11,8 @@ from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
-from bestserve.errors import InputError
+from bestserve.host.extras import require
+from bestserve.host.writing import check_target, write_text
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.slo import checked_table
@@ -124,8 +125,9 @@ def plan(
     check_search(gap, seconds)
     if budgets or demands:
         check_curves(fleet, demands=bool(demands))
-    if page is not None and not page.parent.is_dir():
-        raise InputError(f"page {page}: there is no folder {page.parent}")
+    if page is not None:
+        require("a page", "plotly")
+        check_target(page, "page")
     step = None if slo_step_ms is None else slo_step_ms / 1e3
     curves: dict[str, list[dict[str, float]]] = {}
     with parallel_config(n_jobs=jobs or _workers(fleet)), progress("allocating") as say:
@@ -156,7 +158,7 @@ def plan(
     if page is not None:
         from bestserve.reporting.fleet_page import fleet_page
 
-        page.write_text(fleet_page(found, **curves), encoding="utf-8")
+        write_text(page, fleet_page(found, **curves))
         talk(f"wrote {page}")
     return 0
 

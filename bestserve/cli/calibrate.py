@@ -8,6 +8,7 @@ from bestserve.cli.flags import Count, Many
 from bestserve.cli.output import Format, emit
 from bestserve.cli.stated import StatedOptions
 from bestserve.cli.talk import progress, talk
+from bestserve.host.writing import check_target
 
 
 def calibrate(
@@ -38,6 +39,8 @@ def calibrate(
     """
     from bestserve.validation.calibrate import calibrate as fit
 
+    if output is not None:
+        check_target(output, "output")
     with progress("fitting") as tell:
         answer = fit(
             *logs,

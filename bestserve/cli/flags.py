@@ -8,6 +8,8 @@ from typing import Any
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
+MOST = 10_000
+"""Processes, samples, points, replications, rows: more were written by mistake."""
 MOST_REQUESTS = 10_000_000
 """Requests of one simulation: some gigabytes of memory."""
 
@@ -27,5 +29,5 @@ Many = Parameter(consume_multiple=True, negative="")
 Repeated = Parameter(negative="")
 Whole = Parameter(converter=whole)
 Wholes = Parameter(consume_multiple=True, negative="", converter=whole)
-Count = Parameter(converter=whole, validator=Number(gte=1))
+Count = Parameter(converter=whole, validator=Number(gte=1, lte=MOST))
 Requests = Parameter(converter=whole, validator=Number(gte=1, lte=MOST_REQUESTS))

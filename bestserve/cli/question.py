@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from bestserve.cli.flags import Count, Requests
 from bestserve.cli.talk import warn_of_foreign_calibration
-from bestserve.errors import DataError
+from bestserve.errors import DataError, shown
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import Problem
 
@@ -69,16 +69,16 @@ def question_of(answer: Mapping[str, Any]) -> Question:
     if isinstance(asked, Mapping):
         command, arguments = asked.get("command"), asked.get("arguments") or {}
         problem = asked.get("problem")
-    elif answer.get("kind") in _OF_ANSWER:
+    elif isinstance(answer.get("kind"), str) and answer["kind"] in _OF_ANSWER:
         command, names = _OF_ANSWER[answer["kind"]]
         arguments = {name: answer.get(name) for name in names}
         problem = answer.get("fleet" if command == "allocate" else "problem")
     else:
-        raise DataError(f"answers of kind {answer.get('kind')!r} do not carry their question")
+        raise DataError(f"answers of kind {shown(answer.get('kind'))} do not carry their question")
     if command not in COMMANDS or not (
         isinstance(problem, Mapping) and isinstance(arguments, Mapping)
     ):
-        raise DataError(f"no question to be repeated: command {str(command)[:40]!r}")
+        raise DataError(f"no question to be repeated: command {shown(command, 40)}")
     if command == "allocate":
         return Question(command, Fleet(**problem), arguments)
     stated = Problem(**problem)
@@ -104,6 +104,8 @@ def ask(question: Question, form: str) -> int:
     hints = get_type_hints(command, include_extras=True)
     several: list[Any] = []
     for name, value in question.arguments.items():
+        if name == "jobs":
+            continue  # how many processes run here is not for a file to say
         if name not in parameters or name in given:
             raise DataError(f"{question.command} takes no {name[:40]}")
         if name in FILES and value is not None:
@@ -126,7 +128,7 @@ def checked(name: str, hint: Any, value: Any) -> Any:
             for holds in note.validator if note in (Count, Requests) and read is not None else ():
                 holds(int, read)
     except ValidationError as error:
-        raise DataError(f"{name} = {str(value)[:40]!r}: {error.errors()[0]['msg']}") from None
+        raise DataError(f"{name} = {shown(value, 40)}: {error.errors()[0]['msg']}") from None
     except ValueError as error:
-        raise DataError(f"{name} = {str(value)[:40]!r}: {error}") from None
+        raise DataError(f"{name} = {shown(value, 40)}: {error}") from None
     return read

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from bestserve.cli.flags import Count, Repeated
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.talk import progress, talk
-from bestserve.errors import InputError
+from bestserve.host.extras import require
+from bestserve.host.writing import check_folder, check_target
 
 
 def report(
@@ -43,9 +43,11 @@ def report(
     from bestserve.cli.whatif import axis
     from bestserve.reporting.page import report as write
 
+    require("the report", "jinja2", "plotly", *(["matplotlib"] if figures else []))
+    check_target(output, "output")
+    if figures:
+        check_folder(figures, "figures")
     problem = (options or ProblemOptions()).build()
-    if Path(output).is_dir():
-        raise InputError(f"{output} is a folder; name the file to write")
     axes = dict(axis(text) for text in sweep) if sweep else None
     with progress("report") as say:
         found = write(problem, axes=axes, quick=quick, verify=verify, jobs=jobs, progress=say)

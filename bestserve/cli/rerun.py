@@ -19,7 +19,7 @@ def rerun(path: str, *, format: Format = "json") -> int:
     """
     from bestserve._version import __version__
     from bestserve.cli.question import ask, question_of
-    from bestserve.errors import DataError
+    from bestserve.errors import DataError, shown
     from bestserve.readers.mappings import read_mapping
 
     earlier = read_mapping(path)
@@ -29,7 +29,8 @@ def rerun(path: str, *, format: Format = "json") -> int:
             "write one with --format json"
         )
     if earlier.get("bestserve_version") != __version__:
-        talk(f"{path} was written by {earlier.get('bestserve_version')}, this is {__version__}")
+        other = shown(earlier.get("bestserve_version"), 40)
+        talk(f"{path} was written by {other}, this is {__version__}")
     try:
         question = question_of(earlier)
     except DataError as error:

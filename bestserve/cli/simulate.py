@@ -11,6 +11,7 @@ from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
+from bestserve.host.writing import check_target, write_text
 
 
 def simulate(
@@ -53,6 +54,10 @@ def simulate(
     from bestserve.simulator import Status, replicate, to_vllm_detailed
     from bestserve.simulator import simulate as run
 
+    if save_detailed is not None:
+        if replications > 1:
+            raise InputError("save_detailed writes one run; leave replications at 1")
+        check_target(save_detailed, "save_detailed")
     problem = (options or ProblemOptions()).build(strategy)
     rate = checked_rate(problem, request_rate) or None
     system = lower(problem).system(strategy)
@@ -69,8 +74,6 @@ def simulate(
     if given is None and prefix_cache_tokens:
         raise InputError("prefix_cache_tokens needs a trace with block hashes; give --trace")
     if replications > 1:
-        if save_detailed is not None:
-            raise InputError("save_detailed writes one run; leave replications at 1")
         with progress("simulating") as say:
             runs = replicate(
                 system,
@@ -97,7 +100,7 @@ def simulate(
 
         model = problem.model if isinstance(problem.model, str) else "simulated"
         log = to_vllm_detailed(result, model_id=model)
-        save_detailed.write_text(json.dumps(log, allow_nan=False), encoding="utf-8")
+        write_text(save_detailed, json.dumps(log, allow_nan=False))
         talk(f"wrote {save_detailed}")
     if format == "csv":
         columns = {k: v.tolist() for k, v in result.requests().items()}

@@ -79,8 +79,11 @@ def validate(
         table, json, csv, md or html
     """
     from bestserve.validation.compare import validate as compare
+    from bestserve.validation.parity import checked_parity, draw_parity
 
     limits = read_tolerance(tolerance)
+    if plot is not None:
+        checked_parity(plot)
     with progress("replaying") as tell:
         answer = compare(
             *logs,
@@ -100,8 +103,6 @@ def validate(
         talk(warning)
     talk(answer.explain())
     if plot is not None:
-        from bestserve.validation.parity import draw_parity
-
         talk(f"parity plots: {draw_parity(answer.rows, plot)}")
     return outside(answer, limits)
 

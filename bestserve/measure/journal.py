@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bestserve.errors import DataError, InputError
+from bestserve.host.writing import write_text
+from bestserve.readers.untrusted import parse_json
 
 VERSION = 1
 LIMIT = 50_000_000
@@ -43,7 +45,7 @@ class Journal:
         self.rows = {row["key"]: row for row in rows}
         # A line cut off by the interruption is rewritten whole, so that the file stays readable.
         lines = [self.header, *rows]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def add(self, row: dict[str, Any]) -> None:
         """Record a measured point."""
@@ -74,14 +76,14 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError:
+            value, _ = parse_json(line, f"line {number}")
+        except DataError:
             if number == len(lines):
                 break
             raise DataError(
                 f"journal {path}: line {number} is no JSON; restore or delete it"
             ) from None
-        if not isinstance(value, dict) or (parsed and "key" not in value):
+        if not isinstance(value, dict) or (parsed and not isinstance(value.get("key"), str)):
             raise DataError(f"journal {path}: line {number} is no measured point")
         parsed.append(value)
     if not parsed or parsed[0].get("journal") != VERSION:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bestserve.catalog import load_engine
+from bestserve.host.writing import write_text
 from bestserve.measure.device_info import SELF_TEST_BANNER
 from bestserve.measure.fit import Fit, Fitted
 from bestserve.measure.forms import (
@@ -314,8 +315,7 @@ def write_toml(tables: Mapping[str, Any], path: Path) -> Path:
     import tomli_w
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tomli_w.dumps(dict(tables)), encoding="utf-8")
-    return path
+    return write_text(path, tomli_w.dumps(dict(tables)))
 
 
 def comparison(analysis: Analysis) -> list[dict[str, Any]]:

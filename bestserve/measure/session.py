@@ -14,6 +14,7 @@ import numpy as np
 from bestserve.catalog import load_hardware, load_model, resolve_hardware
 from bestserve.catalog.calibration import save_calibration
 from bestserve.errors import InputError
+from bestserve.host.writing import write_text
 from bestserve.measure.bench_log import bench_log
 from bestserve.measure.campaign import Outcome, Say, check_memory, header, make_machine, run
 from bestserve.measure.device_info import SELF_TEST_BANNER, DeviceInfo, describe_device
@@ -277,7 +278,7 @@ def serve_loads(
         )
         paths.append(options.output / f"bench_{load.name}.json")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        paths[-1].write_text(json.dumps(log), encoding="utf-8")
+        write_text(paths[-1], json.dumps(log))
         if step is None:
             fit = fit_steps(result.steps)
             if fit is None:

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.errors import DataError, InputError
+from bestserve.errors import DataError, InputError, shown
 from bestserve.readers.traces import Trace
-from bestserve.readers.untrusted import open_source, printable, shown
+from bestserve.readers.untrusted import open_source, printable
 
 MAX_REQUESTS = 10**7
 """Most requests generated for one client."""
-_PAIR = re.compile(r"(\d{1,9}): ([0-9.]+(?:[eE]-?\d{1,3})?)")
+_PAIR = re.compile(r"(\d{1,9}): (\d+(?:\.\d*)?(?:[eE]-?\d{1,3})?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

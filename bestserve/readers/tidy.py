@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.errors import DataError
-from bestserve.readers.untrusted import shown
+from bestserve.errors import DataError, shown
 
 MAX_TEXT = 2000
 """Longest text field kept [characters]; the longest notes in the wild are about 900."""

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.errors import DataError, InputError
+from bestserve.errors import DataError, InputError, shown
+from bestserve.host.extras import require
 from bestserve.readers.untrusted import (
     MAX_BYTES,
     MAX_RECORDS,
@@ -24,7 +25,6 @@ from bestserve.readers.untrusted import (
     listed,
     open_source,
     printable,
-    shown,
 )
 
 Hashes = tuple[tuple[int, ...], ...]
@@ -262,10 +262,9 @@ def _json_records(source: Source) -> Records:
 
 def _parquet(file: Path, schema: Schema | None) -> tuple[frozenset[str], Records]:
     """Column names and records of a parquet file, reading only the columns that matter."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise DataError("parquet traces need pyarrow: pip install 'bestserve[frame]'") from None
+    require("a parquet trace", "pyarrow")
+    import pyarrow.parquet as parquet
+
     name = printable(file.name, 120)
     try:
         opened = parquet.ParquetFile(file)

@@ -27,21 +27,14 @@ MAX_CONTAINERS = 10**7
 """Most opening brackets in a document: empty ones cost 30 times their text in memory."""
 MAX_YAML = 16 * 2**20
 """Largest YAML file read [bytes]; its parser is a thousand times slower than JSON's."""
+MAX_YAML_DEPTH = 64
+"""Most lists and tables inside each other in a YAML file."""
 MAX_CELLS = 10**7
 """Most cells in a CSV file."""
 MAX_RECORDS = 10**7
 """Most lines in a JSONL file."""
 
 Kind = Literal["json", "jsonl", "csv", "yaml", "text"]
-
-
-def shown(value: object, width: int = 60) -> str:
-    """Return `value` as one short printable piece of an error message, whatever it is."""
-    try:
-        text = ascii(value) if not isinstance(value, int) or abs(value) < 10**40 else "a huge int"
-    except (ValueError, RecursionError):
-        text = f"an unprintable {type(value).__name__}"
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 @dataclass(slots=True)
@@ -212,7 +205,7 @@ def _parsed(path: Path, name: str, text: str) -> Source:
     if "," in first and not re.match(r"[\w.-]+:(\s|$)", first):
         return Source(path, "csv", table=_table(text, name))
     if re.match(r"(---|#|%|[\w\"'.-]+\s*:(\s|$))", first):
-        return Source(path, "yaml", value=_yaml(text, name))
+        return Source(path, "yaml", value=parse_yaml(text, name))
     raise DataError(f"{name}: neither JSON, JSONL, CSV, YAML nor a known text log")
 
 
@@ -232,27 +225,40 @@ def _table(text: str, name: str) -> list[list[str]]:
     return table
 
 
-def _yaml(text: str, name: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the document; DataError for aliases, deep nesting and everything that is no YAML."""
     import yaml
 
     if len(text) > MAX_YAML:
-        raise DataError(f"{name}: YAML of more than {MAX_YAML >> 20} MiB")
+        raise DataError(f"{where}: YAML of more than {MAX_YAML >> 20} MiB")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
     try:
-        # Aliases let a page of text stand for gigabytes, and no known log uses them.
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        # Aliases let a page of text stand for gigabytes; deep nesting overruns the C stack.
+        for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent):
-                raise DataError(f"{name}: YAML aliases are not accepted in logs")
-        return yaml.safe_load(text)
+                raise DataError(f"{where}: YAML aliases are not accepted")
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth > MAX_YAML_DEPTH:
+                raise DataError(f"{where}: YAML nested too deeply")
+        return yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = printable(str(getattr(error, "problem", None) or error), 100)
-        raise DataError(f"{name}{line}: not valid YAML ({problem})") from None
+        raise DataError(f"{where}{line}: not valid YAML ({problem})") from None
     except RecursionError:
-        raise DataError(f"{name}: YAML nested too deeply") from None
-    except (ValueError, TypeError, OverflowError, AttributeError) as error:
-        # impossible dates, huge integers and unhashable keys fail in the constructor
-        raise DataError(f"{name}: not valid YAML ({printable(str(error), 100)})") from None
+        raise DataError(f"{where}: YAML nested too deeply") from None
+    except MemoryError:
+        raise DataError(f"{where}: too large for memory") from None
+    except (ValueError, TypeError, OverflowError, AttributeError, LookupError) as error:
+        # impossible dates, huge integers, unhashable keys and empty tags fail in the constructor
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{where}: not valid YAML ({printable(str(error), 100)})") from None
 
 
 def keys_of(value: Any) -> frozenset[str]:

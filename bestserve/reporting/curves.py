@@ -13,6 +13,8 @@ from typing import Any
 from bestserve.answers.doubts import trust_in
 from bestserve.answers.predict import Method, Service, checked_rate
 from bestserve.errors import InputError
+from bestserve.host.extras import require
+from bestserve.host.writing import check_target, write_text
 from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
 from bestserve.reporting.chart import Chart, Series, rows
@@ -27,7 +29,13 @@ from bestserve.units import milliseconds
 
 METRICS = ("ttft", "tpot", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p99")
-PLOTS = (".html", ".png", ".svg", ".pdf", ".csv")
+PLOTS = {
+    ".html": ("plotly",),
+    ".png": ("matplotlib",),
+    ".svg": ("matplotlib",),
+    ".pdf": ("matplotlib",),
+    ".csv": (),
+}
 
 Progress = Callable[[str], None]
 
@@ -127,22 +135,21 @@ class Curves(Document):
     def figure(self, metric: str = "ttft") -> Any:
         """Return a Plotly figure of "ttft", "tpot", "e2el", "speed" or "attainment".
 
-        ImportError says what to install when Plotly is missing.
+        MissingExtraError says what to install when Plotly is missing.
         """
         charts = {chart.key.removesuffix("-curve"): chart for chart in self.charts()}
         if metric not in charts:
             raise InputError(f"no curve of {metric[:40]!r}: take one of {', '.join(charts)}")
-        try:
-            from plotly.graph_objects import Figure
-        except ImportError:
-            raise ImportError("a figure needs plotly: pip install 'bestserve[report]'") from None
+        require("a figure", "plotly")
+        from plotly.graph_objects import Figure
+
         return Figure(figure(charts[metric]))
 
     def save(self, path: str | Path) -> Path:
         """Write all plots into one .html, .png, .svg or .pdf, or the rows into a .csv."""
         target = checked_plot(path)
         if target.suffix == ".html":
-            target.write_text(page_of(self.charts()), encoding="utf-8")
+            write_text(target, page_of(self.charts()))
         elif target.suffix == ".csv":
             save_csv(self.records(), target)
         else:
@@ -151,13 +158,16 @@ class Curves(Document):
 
 
 def checked_plot(path: str | Path) -> Path:
-    """Return where plots go; InputError for an ending that no plot has, or a missing folder."""
+    """Return where plots go, before the work.
+
+    Raises InputError for an ending that no plot has and for what cannot be written,
+    MissingExtraError without the package that draws it.
+    """
     target = Path(path)
     if target.suffix not in PLOTS:
         raise InputError(f"plot {target.name!r}: end it in {', '.join(PLOTS)}")
-    if not target.parent.is_dir():
-        raise InputError(f"plot {target}: there is no folder {target.parent}")
-    return target
+    require(f"a plot in {target.suffix}", *PLOTS[target.suffix])
+    return check_target(target, "plot")
 
 
 def curves(

@@ -35,7 +35,7 @@ def fleet_page(
     """Return the page: certificate, diagram, pools, comparison, and curves where given.
 
     budgets, demands : points of `budget_curve` and `demand_curve`
-    ImportError says what to install when Plotly is missing.
+    MissingExtraError says what to install when Plotly is missing.
     """
     charts = _charts(allocation, budgets, demands)
     verdict, *rest = allocation.explain().splitlines()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bestserve.host.extras import require
+from bestserve.host.writing import write_bytes, write_text
 from bestserve.reporting.chart import PALETTE, Chart, ink, letter
 
 MARKS = "osD^xP*p"
@@ -19,7 +22,7 @@ SIZE = (6.3, 3.8)
 def save_figures(charts: tuple[Chart, ...], folder: str | Path) -> list[Path]:
     """Write `<key>.png`, `<key>.svg` and `<key>.csv` of every chart; return the paths.
 
-    ImportError says what to install when Matplotlib is missing.
+    MissingExtraError says what to install when Matplotlib is missing.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -33,13 +36,12 @@ def save_figures(charts: tuple[Chart, ...], folder: str | Path) -> list[Path]:
 def save_figure(charts: Sequence[Chart], path: Path) -> Path:
     """Draw charts side by side, two in a row, into one .png, .svg or .pdf; return the path.
 
-    ImportError says what to install when Matplotlib is missing.
+    MissingExtraError says what to install when Matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("figures need matplotlib: pip install 'bestserve[report]'") from None
+    require("a figure", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     columns = min(len(charts), 2)
     down = math.ceil(len(charts) / columns)
     figure = Figure(figsize=(columns * SIZE[0], down * SIZE[1]), layout="constrained")
@@ -48,17 +50,19 @@ def save_figure(charts: Sequence[Chart], path: Path) -> Path:
         draw(chart, figure.add_subplot(down, columns, number))
     # No date and a fixed salt: the same data give the same file.
     dated = {"svg": "Date", "pdf": "CreationDate"}.get(path.suffix.removeprefix("."))
-    figure.savefig(path, dpi=200, metadata={dated: None} if dated else None)
-    return path
+    drawn = io.BytesIO()
+    form = path.suffix.removeprefix(".")
+    figure.savefig(drawn, format=form, dpi=200, metadata={dated: None} if dated else None)
+    return write_bytes(path, drawn.getvalue())
 
 
 def save_csv(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Write rows and return the path."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(records[0]) if records else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-    return path
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return write_text(path, text.getvalue())
 
 
 def draw(chart: Chart, axes: Any) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bestserve import __version__
+from bestserve.host.extras import require
+from bestserve.host.writing import write_text
 from bestserve.reporting.content import Content, Progress, gather
 from bestserve.reporting.matplotlib_charts import save_figures
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
@@ -27,15 +29,14 @@ class Report:
     content: Content
 
     def html(self) -> str:
-        """Return the page. ImportError says what to install when Jinja or Plotly is missing."""
+        """Return the page. MissingExtraError says what to install."""
         return render(self.content)
 
     def save(self, path: str | Path) -> Path:
         """Write the page and return its path."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(self.html(), encoding="utf-8")
-        return target
+        return write_text(target, self.html())
 
     def figures(self, folder: str | Path) -> list[Path]:
         """Write all figures as PNG and SVG with their data as CSV; return the paths."""
@@ -89,10 +90,8 @@ def report(
 
 def render(content: Content) -> str:
     """Return the page of a report's content."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise ImportError("the report needs jinja2: pip install 'bestserve[report]'") from None
+    require("the report", "jinja2", "plotly")
+    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     folder = resources.files("bestserve") / "data" / "report"

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from bestserve.host.extras import require
 from bestserve.reporting.chart import DASHES, MARKERS, PALETTE, Chart, ink, letter
 
 ROW_HEIGHT = 26
 
 
 def plotly_library() -> str:
-    """Return plotly.js as the installed package has it. ImportError says what to install."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise ImportError("the report needs plotly: pip install 'bestserve[report]'") from None
+    """Return plotly.js as the installed package has it. MissingExtraError says what to install."""
+    require("the page", "plotly")
+    from plotly.offline import get_plotlyjs
+
     return str(get_plotlyjs())
 
 

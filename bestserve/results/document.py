@@ -9,6 +9,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
 from bestserve._version import __version__
+from bestserve.host.extras import require
 from bestserve.models.trust import Trust
 from bestserve.units import milliseconds
 
@@ -75,10 +76,9 @@ class Document:
 
     def to_frame(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame (needs `pip install bestserve[frame]`)."""
-        try:
-            import pandas
-        except ImportError:
-            raise ImportError("to_frame needs pandas: pip install 'bestserve[frame]'") from None
+        require("to_frame", "pandas")
+        import pandas
+
         return pandas.DataFrame(self.records())
 
     def _repr_html_(self) -> str:

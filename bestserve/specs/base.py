@@ -7,7 +7,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bestserve.errors import InputError, nearest_names
+from bestserve.errors import InputError, nearest_names, shown
+
+MOST_ITEMS = 50
+"""Complaints that are looked at; a hostile list has a hundred thousand."""
 
 
 class Spec(BaseModel):
@@ -17,7 +20,7 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -26,7 +29,7 @@ class Spec(BaseModel):
 
 def describe(error: ValidationError, spec: type[BaseModel]) -> str:
     """Put pydantic's first complaints into one line, with the nearest names for typos."""
-    items = error.errors()
+    items = error.errors()[:MOST_ITEMS]
     typos = {
         near
         for item in items
@@ -37,7 +40,7 @@ def describe(error: ValidationError, spec: type[BaseModel]) -> str:
     items.sort(key=lambda item: item["type"] != "extra_forbidden")
     parts = []
     for item in items:
-        where = ".".join(str(p) for p in item["loc"])
+        where = ".".join(str(p)[:60] for p in item["loc"])
         kind, given = item["type"], item["input"]
         if kind == "missing" and where in typos:
             continue  # the typo says it
@@ -59,7 +62,7 @@ def describe(error: ValidationError, spec: type[BaseModel]) -> str:
             near = nearest_names(given, known)
             message += f"; nearest: {', '.join(near)}" if near else ""
         if kind != "missing" and not isinstance(given, dict | list | tuple | BaseModel):
-            message += f" (given: {given!r:.60})"
+            message += f" (given: {shown(given)})"
         parts.append(f"{where}: {message}" if where else message)
     return f"{spec.__name__}: " + "; ".join(parts[:3])
 

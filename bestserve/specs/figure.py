@@ -26,7 +26,7 @@ class Figure(Spec):
     date : when it held, for what changes (prices), as YYYY-MM or YYYY-MM-DD
     """
 
-    value: float = Field(ge=0, allow_inf_nan=False, strict=True)
+    value: float = Field(ge=0, le=1e30, allow_inf_nan=False, strict=True)
     unit: str = Field(min_length=1, max_length=40)
     kind: FigureKind
     source: str = Field(min_length=1, max_length=1000)

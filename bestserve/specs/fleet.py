@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,7 +13,7 @@ from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.lengths import LengthLaw
 from bestserve.specs.model import Model
-from bestserve.specs.problem import Layout, Problem
+from bestserve.specs.problem import Layout, Problem, Sizes
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Pool, Strategy
 from bestserve.specs.workload import RequestClass, Workload
@@ -32,11 +32,11 @@ class GpuGroup(Spec):
 
     hardware: str | Hardware
     count: int = Field(ge=0, le=1_000_000)
-    name: str = ""
+    name: str = Field(default="", max_length=200)
     gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
-    network_bandwidth: float | None = Field(default=None, ge=0)
-    price_per_hour: float | None = Field(default=None, ge=0)
-    power: float | None = Field(default=None, ge=0)
+    network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)
+    price_per_hour: float | None = Field(default=None, ge=0, le=1e9)
+    power: float | None = Field(default=None, ge=0, le=1e9)
 
     @property
     def label(self) -> str:
@@ -51,7 +51,7 @@ class Link(Spec):
 
     source: str
     target: str
-    bandwidth: float = Field(ge=0)
+    bandwidth: float = Field(ge=0, le=1e18)
 
 
 class FleetClass(Spec):
@@ -61,13 +61,13 @@ class FleetClass(Spec):
     value : worth of one served request, for "max_goodput" with rates
     """
 
-    name: str
+    name: str = Field(min_length=1, max_length=200)
     input_len: LengthLaw
     output_len: LengthLaw
     slo: SLO
     rate: RequestRate | None = None
     share: float | None = Field(default=None, gt=0, le=1)
-    value: float = Field(default=1.0, gt=0)
+    value: float = Field(default=1.0, gt=0, le=1e9)
     prefix_cache_hit: Share = 0.0
 
     @field_validator("slo", mode="before")
@@ -97,16 +97,16 @@ class FleetModel(Spec):
     """
 
     model: str | Model
-    classes: tuple[FleetClass, ...] = Field(min_length=1)
-    name: str = ""
+    classes: tuple[FleetClass, ...] = Field(min_length=1, max_length=200)
+    name: str = Field(default="", max_length=200)
     engine: str | EngineConstants = "vllm"
     precision: Precision | None = None
     kv_cache_dtype: Literal["auto", "bf16", "fp8"] = "auto"
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
-    tensor_parallel_sizes: tuple[int, ...] | None = None
-    pipeline_parallel_sizes: tuple[int, ...] = (1,)
-    max_num_batched_tokens: tuple[int, ...] = ()
-    max_num_seqs: tuple[int, ...] = ()
+    tensor_parallel_sizes: Sizes | None = None
+    pipeline_parallel_sizes: Sizes = (1,)
+    max_num_batched_tokens: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = ()
+    max_num_seqs: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = ()
     layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
     min_replicas: int = Field(default=1, ge=1, le=10_000)
 
@@ -153,17 +153,17 @@ class Fleet(Spec):
     Prices are per GPU and hour, dollars unless you read them otherwise.
     """
 
-    gpus: tuple[GpuGroup, ...] = Field(min_length=1)
-    models: tuple[FleetModel, ...] = Field(min_length=1)
+    gpus: tuple[GpuGroup, ...] = Field(min_length=1, max_length=100)
+    models: tuple[FleetModel, ...] = Field(min_length=1, max_length=100)
     objective: Objective = "max_headroom"
     max_gpus: int | None = Field(default=None, ge=1)
     max_cost: float | None = Field(default=None, gt=0)
     max_power: float | None = Field(default=None, gt=0)
     max_configurations: int | None = Field(default=None, ge=1)
-    links: tuple[Link, ...] = ()
+    links: tuple[Link, ...] = Field(default=(), max_length=10_000)
     cross_type: bool = True
     network_share: float = Field(default=0.7, gt=0, le=1)
-    deployed: tuple[Deployed, ...] = ()
+    deployed: tuple[Deployed, ...] = Field(default=(), max_length=10_000)
     start_price: float = Field(default=0.0, ge=0)
     max_started_gpus: int | None = Field(default=None, ge=0)
     routing: Routing = "random"

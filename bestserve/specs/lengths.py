@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from bestserve.errors import InputError
+from bestserve.errors import InputError, shown
 from bestserve.specs.base import Spec
 
 Floats = NDArray[np.float64]
 
+MOST_TOKENS = 100_000_000
+"""Longest length [tokens]; ten times the longest context that any model takes."""
+LONGEST_LAW = 200
+"""Characters of a law as text."""
 ATOMS = 96
 """Atoms a continuous law is cut into; 64 to 96 keep goodput within 0.1 % of the limit."""
 
@@ -56,9 +60,9 @@ class Fixed(_Law):
     """
 
     kind: Literal["fixed"] = "fixed"
-    tokens: int = Field(ge=1)
+    tokens: int = Field(ge=1, le=MOST_TOKENS)
 
-    def __init__(self, tokens: int | None = None, **values: Any) -> None:
+    def __init__(self, tokens: int | None = None, /, **values: Any) -> None:
         super().__init__(**_positional("tokens", tokens, values))
 
     def quantile(self, u: Floats) -> Floats:
@@ -84,10 +88,10 @@ class Uniform(_Law):
     """Uniform on the integers `low` … `high`, as the random data sets of benchmark clients."""
 
     kind: Literal["uniform"] = "uniform"
-    low: int = Field(ge=1)
-    high: int = Field(ge=1)
+    low: int = Field(ge=1, le=MOST_TOKENS)
+    high: int = Field(ge=1, le=MOST_TOKENS)
 
-    def __init__(self, low: int | None = None, high: int | None = None, **values: Any) -> None:
+    def __init__(self, low: int | None = None, high: int | None = None, /, **values: Any) -> None:
         super().__init__(**_positional("high", high, _positional("low", low, values)))
 
     @model_validator(mode="after")
@@ -127,10 +131,12 @@ class LogNormal(_Law):
     """
 
     kind: Literal["lognormal"] = "lognormal"
-    mean: float = Field(ge=1)
+    mean: float = Field(ge=1, le=MOST_TOKENS)
     cv: float = Field(gt=0, le=20)
 
-    def __init__(self, mean: float | None = None, cv: float | None = None, **values: Any) -> None:
+    def __init__(
+        self, mean: float | None = None, cv: float | None = None, /, **values: Any
+    ) -> None:
         super().__init__(**_positional("cv", cv, _positional("mean", mean, values)))
 
     @property
@@ -167,9 +173,9 @@ class Geometric(_Law):
     """Geometric on 1, 2, …: each token is the last with probability 1/mean."""
 
     kind: Literal["geometric"] = "geometric"
-    mean: float = Field(gt=1)
+    mean: float = Field(gt=1, le=MOST_TOKENS)
 
-    def __init__(self, mean: float | None = None, **values: Any) -> None:
+    def __init__(self, mean: float | None = None, /, **values: Any) -> None:
         super().__init__(**_positional("mean", mean, values))
 
     def quantile(self, u: Floats) -> Floats:
@@ -194,13 +200,13 @@ class Empirical(_Law):
     kind: Literal["empirical"] = "empirical"
     values: tuple[int, ...] = Field(min_length=1, max_length=10_000_000)
 
-    def __init__(self, values: Any = None, **rest: Any) -> None:
+    def __init__(self, values: Any = None, /, **rest: Any) -> None:
         super().__init__(**_positional("values", values, rest))
 
     @model_validator(mode="after")
     def _positive(self) -> Empirical:
-        if min(self.values) < 1:
-            raise ValueError("lengths must be ≥ 1 token")
+        if min(self.values) < 1 or max(self.values) > MOST_TOKENS:
+            raise ValueError(f"lengths must be from 1 to {MOST_TOKENS:,} tokens")
         return self
 
     def quantile(self, u: Floats) -> Floats:
@@ -251,15 +257,17 @@ def parse_law(text: object) -> object:
     Objects that are laws, or dictionaries with `kind`, pass through. Raises InputError.
     """
     if isinstance(text, bool):
-        raise InputError(f"length {text!r} is not a number of tokens")
+        raise InputError(f"length {text} is not a number of tokens")
     if isinstance(text, int | float) or (isinstance(text, str) and _is_number(text)):
-        value = float(text)
-        if not (value >= 1 and value.is_integer()):
-            raise InputError(f"length {text!r} is not a whole number of tokens ≥ 1")
+        value = _number(text)
+        if not (1 <= value <= MOST_TOKENS and value.is_integer()):
+            raise InputError(
+                f"length {shown(text)} is not a whole number of tokens from 1 to {MOST_TOKENS:,}"
+            )
         return Fixed(int(value))
     if not isinstance(text, str):
         return text
-    match = _CALL.fullmatch(text)
+    match = _CALL.fullmatch(text) if len(text) <= LONGEST_LAW else None
     law = _LAWS.get(match.group(1).lower()) if match else None
     if match is None or law is None:
         raise InputError(
@@ -273,9 +281,19 @@ def parse_law(text: object) -> object:
         key, _, number = part.rpartition("=")
         name = key.strip() or (names[position] if position < len(names) else "")
         if name not in names or not _is_number(number):
-            raise InputError(f"length law {text[:60]!r}: {part.strip()!r} is not one of {names}")
+            raise InputError(
+                f"length law {text[:60]!r}: {part.strip()[:60]!r} is not one of {names}"
+            )
         values[name] = float(number)
     return law(**values)
+
+
+def _number(value: float | str) -> float:
+    """Return the number; infinity for whole numbers that have no float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bestserve.errors import nearest_names
+from bestserve.errors import nearest_names, shown
 from bestserve.models.step.device import Precision
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.step_time import StepTime
@@ -19,7 +19,7 @@ from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
 Layout = Literal["collocated", "disaggregated"]
-Sizes = tuple[Annotated[int, Field(ge=1, le=1024)], ...]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=64)]
 
 
 class Problem(Spec):
@@ -61,10 +61,10 @@ class Problem(Spec):
     pipeline_parallel_sizes: Sizes = (1,)
     layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
     tp_across_nodes: bool = False
-    price_per_hour: float | None = Field(default=None, gt=0)
-    network_bandwidth: float | None = Field(default=None, ge=0)
+    price_per_hour: float | None = Field(default=None, gt=0, le=1e9)
+    network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)
     step_time: StepTime | None = None
-    kv_capacity_tokens: float | None = Field(default=None, gt=0)
+    kv_capacity_tokens: float | None = Field(default=None, gt=0, le=1e15)
     calibration: str | None = None
 
     @field_validator("slo", mode="before")
@@ -111,7 +111,7 @@ def _step_time(values: dict[str, Any]) -> StepTime:
     for name, given in values.items():
         if name not in known:
             near = ", ".join(nearest_names(str(name), known) or known)
-            raise ValueError(f"{name!r} is no coefficient of a step time; nearest: {near}")
+            raise ValueError(f"{shown(name)} is no coefficient of a step time; nearest: {near}")
         parts = given if name == "moe" else [given]
         if not isinstance(parts, list | tuple) or any(
             isinstance(v, bool) or not isinstance(v, int | float) for v in parts

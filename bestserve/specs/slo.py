@@ -19,6 +19,9 @@ LEAST = 1e-3
 MOST = {"ttft": 100.0, "tpot": 5.0, "e2el": 1000.0}
 """Numbers in a table from which on they are taken for milliseconds written by mistake [s]."""
 
+LONGEST = 400
+"""Characters of objectives as text."""
+
 METRICS = ("ttft", "tpot", "e2el")
 _ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
 
@@ -46,7 +49,7 @@ class SLO(Spec):
     joint: bool = False
     attainment: float = Field(default=0.9, gt=0, lt=1)
 
-    def __init__(self, text: str | None = None, **values: Any) -> None:
+    def __init__(self, text: str | None = None, /, **values: Any) -> None:
         super().__init__(**{**(parse_slo(text) if text is not None else {}), **values})
 
     @field_validator("ttft", "tpot", "e2el", mode="before")
@@ -101,15 +104,18 @@ def checked_table(values: Mapping[str, Any]) -> dict[str, Any]:
     for metric, most in MOST.items():
         value = values.get(metric)
         if isinstance(value, int | float) and value >= most:
+            given = f"{min(value, 1e300):g}"
             raise InputError(
-                f'objective {metric} = {value:g} would be seconds; write {metric} = "{value:g}ms" '
-                f'if you mean milliseconds, "{value:g}s" if not'
+                f'objective {metric} = {given} would be seconds; write {metric} = "{given}ms" '
+                f'if you mean milliseconds, "{given}s" if not'
             )
     return dict(values)
 
 
 def parse_slo(text: str) -> dict[str, float]:
     """Read "ttft:500 tpot:50" (ms), with units ("ttft:0.5s") and percentiles ("ttft:500@p99")."""
+    if len(text) > LONGEST:
+        raise InputError(f"objectives of more than {LONGEST} characters; write ttft:500 tpot:50")
     values: dict[str, float] = {}
     for part in re.sub(r"\s*([:=])\s*", r"\1", text.replace(",", " ")).split():
         match = _ITEM.fullmatch(part)

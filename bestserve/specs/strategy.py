@@ -25,6 +25,10 @@ _OPTIONS = {
 }
 
 
+LONGEST = 200
+"""Characters of a strategy as text."""
+
+
 class Pool(Spec):
     """`replicas` equal instances with one role: m collocated, p prefill, d decode."""
 
@@ -34,8 +38,8 @@ class Pool(Spec):
     pp: int = Field(default=1, ge=1, le=1024)
     dp: int = Field(default=1, ge=1, le=1024)
     ep: int = Field(default=1, ge=1, le=1024)
-    max_num_seqs: int | None = Field(default=None, ge=1)
-    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
 
     @model_validator(mode="after")
     def _experts_fit(self) -> Pool:
@@ -99,6 +103,10 @@ class Strategy(Spec):
         """
         if isinstance(text, Strategy):
             return text
+        if len(text) > LONGEST:
+            raise InputError(
+                f"strategy of more than {LONGEST} characters; write 2m-tp4 or 3p2d-tp4"
+            )
         pools: list[Pool] = []
         for part in text.strip().lower().split("+"):
             match = _POOL.fullmatch(part)

@@ -14,7 +14,7 @@ from bestserve.units import Share
 class RequestClass(Spec):
     """One kind of request in a mixed workload; `share` of the requests are of it."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=200)
     share: float = Field(gt=0, le=1)
     input_len: LengthLaw
     output_len: LengthLaw
@@ -39,10 +39,10 @@ class Workload(Spec):
     output_len: LengthLaw | None = None
     burstiness: float = Field(default=1.0, ge=0.001, le=1000)
     prefix_cache_hit: Share = 0.0
-    classes: tuple[RequestClass, ...] = ()
-    trace: str | None = None
-    max_concurrency: int | None = Field(default=None, ge=1)
-    num_prompts: int | None = Field(default=None, ge=1)
+    classes: tuple[RequestClass, ...] = Field(default=(), max_length=1000)
+    trace: str | None = Field(default=None, max_length=4096)
+    max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
+    num_prompts: int | None = Field(default=None, ge=1, le=10_000_000)
 
     @model_validator(mode="after")
     def _one_source(self) -> Workload:

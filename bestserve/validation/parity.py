@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bestserve.errors import InputError
+from bestserve.host.extras import require
+from bestserve.host.writing import check_target, write_bytes, write_text
 from bestserve.validation.comparison import RowComparison
 
 BAND = 0.2
@@ -48,18 +51,27 @@ def parity_data(
 def draw_parity(rows: Iterable[RowComparison], path: str | Path) -> Path:
     """Draw TTFT and TPOT parity plots to .html (plotly) or .png, .svg, .pdf (matplotlib).
 
-    Raises InputError for another ending, ImportError with the install line without the library.
+    Raises what `checked_parity` raises.
     """
-    file = Path(path)
+    file = checked_parity(path)
     listed = list(rows)
     panels = [(m, parity_data(listed, m)) for m in ("ttft", "tpot")]
-    if file.suffix == ".html":
-        _plotly(panels, file)
-    elif file.suffix in (".png", ".svg", ".pdf"):
-        _matplotlib(panels, file)
-    else:
-        raise InputError(f"plot {file.name!r}: end it in .html, .png, .svg or .pdf")
+    draw = _plotly if file.suffix == ".html" else _matplotlib
+    draw(panels, file)
     return file
+
+
+def checked_parity(path: str | Path) -> Path:
+    """Return where the plot goes, before the work.
+
+    Raises InputError for another ending and for what cannot be written, MissingExtraError without
+    the library that draws it.
+    """
+    file = Path(path)
+    if file.suffix not in (".html", ".png", ".svg", ".pdf"):
+        raise InputError(f"plot {file.name!r}: end it in .html, .png, .svg or .pdf")
+    require(f"a plot in {file.suffix}", "plotly" if file.suffix == ".html" else "matplotlib")
+    return check_target(file, "plot")
 
 
 Panels = list[tuple[str, tuple[ParitySeries, ...]]]
@@ -71,10 +83,8 @@ def _limits(series: tuple[ParitySeries, ...]) -> tuple[float, float]:
 
 
 def _plotly(panels: Panels, file: Path) -> None:
-    try:
-        from plotly.subplots import make_subplots
-    except ImportError:
-        raise ImportError("this plot needs plotly: pip install 'bestserve[report]'") from None
+    from plotly.subplots import make_subplots
+
     figure = make_subplots(rows=1, cols=2, subplot_titles=[m.upper() for m, _ in panels])
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
     names = sorted({s.name for _, series in panels for s in series})
@@ -94,14 +104,12 @@ def _plotly(panels: Panels, file: Path) -> None:
             )  # fmt: skip
         figure.update_xaxes(type="log", title="measured [ms]", row=1, col=column)
         figure.update_yaxes(type="log", title="predicted [ms]", row=1, col=column)
-    figure.write_html(str(file), include_plotlyjs=True)
+    write_text(file, figure.to_html(include_plotlyjs=True))
 
 
 def _matplotlib(panels: Panels, file: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError("this plot needs matplotlib: pip install 'bestserve[report]'") from None
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -131,5 +139,10 @@ def _matplotlib(panels: Panels, file: Path) -> None:
         )
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(file, dpi=110, metadata={"Software": None} if file.suffix == ".png" else None)
+    drawn = io.BytesIO()
+    form = file.suffix.removeprefix(".")
+    figure.savefig(
+        drawn, format=form, dpi=110, metadata={"Software": None} if form == "png" else None
+    )
     plt.close(figure)
+    write_bytes(file, drawn.getvalue())

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bestserve.catalog import describe, load_hardware, load_model
+from bestserve.catalog.models import LARGEST_CONFIG
 from bestserve.errors import DataError
-from bestserve.readers.records import JSON_LIMIT, TOML_LIMIT
+from bestserve.readers.mappings import MAX_BYTES
 
 CONTENTS: dict[str, bytes] = {
     "empty": b"",
@@ -41,7 +42,7 @@ CONTENTS: dict[str, bytes] = {
     "nan-figure": b'extends = "h100-sxm"\n[figures]\n'
     b'sms = { value = nan, unit = "1", kind = "assumed", source = "x" }\n',
     "key": b'extends = "h100-sxm"\n"' + b"k" * 100_000 + b'" = 1\n',
-    "too-large": b" " * (JSON_LIMIT + 1),
+    "too-large": b" " * (LARGEST_CONFIG + 1),
 }
 
 LOADERS: dict[str, Callable[[Path], object]] = {
@@ -68,8 +69,8 @@ def test_one_line_naming_the_file(name: str, content: str, tmp_path: Path) -> No
 
 def test_size_limits_are_stated(tmp_path: Path) -> None:
     path = tmp_path / "gpu.toml"
-    path.write_bytes(b"#" * (TOML_LIMIT + 1))
-    with pytest.raises(DataError, match="larger than 250 kB"):
+    path.write_bytes(b"#" * (MAX_BYTES["toml"] + 1))
+    with pytest.raises(DataError, match="larger than 1000 kB"):
         load_hardware(path)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bestserve.errors import DataError
+from bestserve.errors import DataError, shown
 
 LARGEST = 10_000_000
 """Above any width, vocabulary or head count in use; larger numbers are a broken or hostile file."""
 MOST_LAYERS = 2000
 QUANTISATION = ("quantization_config", "compression_config", "quantization", "quant_config")
 """Keys under which files keep the quantisation; the last two are MLX's and of older tools."""
+MOST = 1e16
+"""Above any count of parameters."""
 
 
 class Config:
@@ -60,8 +62,8 @@ class Config:
             raise self.error(key, "is missing; is the file complete?")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(key, f"is {_short(value)}, expected a number")
-        if not 0 <= value < float("inf"):
-            raise self.error(key, f"is {_short(value)}, expected a finite number >= 0")
+        if not 0 <= value <= MOST:
+            raise self.error(key, f"is {_short(value)}, expected a number from 0 to {MOST:g}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -123,5 +125,4 @@ class Config:
 
 
 def _short(value: object) -> str:
-    text = repr(value) if not isinstance(value, (dict, list)) else type(value).__name__
-    return text if len(text) <= 40 else text[:37] + "..."
+    return shown(value, 40) if not isinstance(value, (dict, list)) else type(value).__name__

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.errors import DataError
-from bestserve.readers.untrusted import Source, printable, shown
+from bestserve.errors import DataError, shown
+from bestserve.readers.untrusted import Source, printable
 
 Figures = dict[str, float]
 MS = 1e3

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bestserve.errors import DataError
+from bestserve.errors import DataError, shown
 from bestserve.readers.logs._record import MS, Record
-from bestserve.readers.untrusted import shown
 
 UNITS: dict[str, float] = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0}
 """Seconds in a time unit, as `unit` spells it."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bestserve.errors import DataError
+from bestserve.errors import DataError, shown
 from bestserve.readers.logs._build import arrivals_of, built, engine_name
 from bestserve.readers.logs._record import MS, Record
 from bestserve.readers.logs._settings import stated_settings
 from bestserve.readers.logs.llmperf import TPOT_NOTE, derived_tpot
 from bestserve.readers.tidy import TidyRow
-from bestserve.readers.untrusted import Source, keys_of, shown
+from bestserve.readers.untrusted import Source, keys_of
 
 NAME = "llm-d-report"
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

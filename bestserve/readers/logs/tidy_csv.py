@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from bestserve.errors import DataError
+from bestserve.errors import DataError, shown
 from bestserve.readers.logs._notes import (
     settings_of_lengths,
     settings_of_notes,
@@ -26,7 +26,7 @@ from bestserve.readers.tidy import (
     regime_of,
     status_of,
 )
-from bestserve.readers.untrusted import Source, printable, shown
+from bestserve.readers.untrusted import Source, printable
 
 NAME = "tidy-csv"
 _LATENCIES = frozenset(c for c in COLUMNS if c.startswith(("ttft_", "tpot_")))

@@ -1,0 +1,1 @@
+"""What the machine gives and may refuse: files, optional packages, threads, a compiler's cache."""
