@@ -12,6 +12,7 @@ from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment, marginal_attainment
 from bestserve.models.latency import Latencies, latency, stability_rate
+from bestserve.models.refused import REFUSABLE
 from bestserve.models.system import System
 from bestserve.results.document import Status, Summary
 from bestserve.results.prediction import Prediction
@@ -28,6 +29,7 @@ STATUS = {
     analytic.Status.UNSTABLE: Status.UNSTABLE,
     analytic.Status.NO_LAW: Status.NO_LAW,
     analytic.Status.NO_SLOT: Status.NO_CAPACITY,
+    analytic.Status.SOME_REFUSED: Status.SOME_REFUSED,
 }
 """Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
 
@@ -131,7 +133,7 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
         return replace(base, detail=detail)
     return replace(
-        base,
+        _with_refused(base, found.refused),
         ttft=_summary(found.ttft),
         tpot=_summary(found.tpot),
         e2el=_summary(found.e2el),
@@ -170,7 +172,7 @@ def _simulated(service: Service, rate: float) -> Prediction:
     batch = mean_batch(result)
     met = result.meeting(problem.slo.target()) if problem.slo else {}
     return replace(
-        base,
+        _with_refused(base, float(result.refused.mean())),
         ttft=_measured(result, "ttft"),
         tpot=_measured(result, "tpot"),
         e2el=_measured(result, "e2el"),
@@ -180,6 +182,14 @@ def _simulated(service: Service, rate: float) -> Prediction:
         attainment_by=met,
         bound=_decode_bound(lowered, strategy, batch),
     )
+
+
+def _with_refused(base: Prediction, share: float) -> Prediction:
+    """Return the prediction with the share of refused requests, in words where it is not small."""
+    if share <= REFUSABLE:
+        return replace(base, refused=share)
+    detail = f"{100 * share:.2g} % of the requests are refused; the latencies are of the others"
+    return replace(base, status=Status.SOME_REFUSED, refused=share, detail=detail)
 
 
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:

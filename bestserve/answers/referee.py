@@ -142,6 +142,7 @@ def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latenci
             tpot=np.nan_to_num(result.tpot[counted]) + lost,
             e2el=np.nan_to_num(result.e2el[counted]) + lost,
         ),
+        refused=float(result.refused.mean()),
     )
 
 
@@ -177,7 +178,8 @@ def simulated_goodput(
         given=given,
     )
     if found.rate <= 0:
-        return replace(start, rate=0.0, low=0.0, high=0.0, detail=found.limit.value)
+        status = Status.SOME_REFUSED if found.limit is Limit.REFUSED else start.status
+        return replace(start, rate=0.0, low=0.0, high=0.0, status=status, detail=found.limit.value)
     rate = found.rate * factor
     result = simulated(system, rate, given, target.strictest)
     return Goodput(

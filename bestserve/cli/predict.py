@@ -6,7 +6,6 @@ from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
 from bestserve.cli.talk import talk
-from bestserve.results.document import Status
 
 
 def predict(
@@ -35,7 +34,7 @@ def predict(
     asked = {"strategy": strategy, "request_rate": request_rate}
     question = Question("predict", problem, asked)
     prediction = api.predict(problem, strategy, request_rate)
-    if prediction.status is not Status.OK:
+    if prediction.ttft is None:
         if format == "json":
             emit(prediction, format, question=question)
         talk(prediction.explain())

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.fleet.stage import ClassLoad, Stage, stage_target
+from bestserve.models.refused import REFUSABLE
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Collocated,
@@ -196,8 +197,8 @@ def measured_goodput(
     """Return the highest total rate at which every class meets its SLO, by secants [req/s].
 
     The same requests at every rate; never beyond saturation. 0 where some class does not at
-    `floor`, and where none does at a thousandth of saturation. Many lanes are simulated by some
-    of them (`stand_in`).
+    `floor`, where none does at a thousandth of saturation, and where requests are refused. Many
+    lanes are simulated by some of them (`stand_in`).
     """
     whole, stage = stage.lanes, stand_in(stage)
     scale = stage.lanes / whole
@@ -211,7 +212,7 @@ def measured_goodput(
         checks = class_checks(result, drawn.labels, stage.loads, stage.role)
         return min((check.margin for check in checks), default=0.0)
 
-    if floor > 0 and margin(floor) < 0:
+    if prepared.refused.mean() > REFUSABLE or (floor > 0 and margin(floor) < 0):
         return 0.0
     limit = saturation_rate(system, seed=seed, given=drawn.requests)
     if limit <= floor or (floor <= 0 and margin(LEAST * limit) < 0):

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
     Latencies,
     decode_alone,
@@ -19,6 +20,7 @@ from bestserve.models.latency import (
     stability_rate,
 )
 from bestserve.models.queues.requests import prepare
+from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
@@ -70,12 +72,17 @@ def attainment(latencies: Latencies, target: Target) -> float:
     """Return the share of requests that meet all thresholds of `target` together [1].
 
     Counted where requests were observed; else TTFT and the decode phase are taken as independent
-    given the output length.
+    given the output length, and refused requests meet nothing.
     """
     if latencies.status is not Status.OK:
         return 0.0
     if latencies.observed is not None:
         return latencies.observed.meeting(target)
+    return (1.0 - latencies.refused) * _of_served(latencies, target)
+
+
+def _of_served(latencies: Latencies, target: Target) -> float:
+    """Return the share of the requests served that meet all thresholds of `target` [1]."""
     ttft = math.inf if target.ttft is None else target.ttft
     e2el = math.inf if target.e2el is None else target.e2el
     first = float(latencies.ttft.cdf(min(ttft, e2el)))
@@ -100,7 +107,8 @@ def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float
     for name in ("ttft", "tpot", "e2el"):
         threshold = getattr(target, name)
         if threshold is not None:
-            shares[name] = float(getattr(latencies, name).cdf(threshold))
+            met = float(getattr(latencies, name).cdf(threshold))
+            shares[name] = (1.0 - latencies.refused) * met
     return shares
 
 
@@ -119,7 +127,10 @@ def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
         threshold = getattr(target, name)
         if threshold is None:
             continue
-        value = getattr(latencies, name).quantile(getattr(target, f"{name}_percentile"))
+        share = getattr(target, f"{name}_percentile") / (1.0 - latencies.refused)
+        if share > 1.0:
+            return -math.inf, name
+        value = getattr(latencies, name).quantile(share)
         room = math.log(threshold / value) if value > 0 else math.inf
         best = min(best, (room, name))
     return best
@@ -131,12 +142,17 @@ def goodput(
     """Return the highest rate at which `target` holds, within `tolerance` of it.
 
     A target that a lone request misses gives `Status.INFEASIBLE`, rate 0 and the arithmetic in
-    `detail`; one that holds up to the stability limit gives binding "stability". Where the target
-    does not hold at `floor` [1/s], the search ends there with rate 0: less is not asked for.
+    `detail`; a KV cache that cannot hold more than one request in 10,000 `Status.SOME_REFUSED`
+    likewise: turning long requests away is no way to a higher goodput. One that holds up to the
+    stability limit gives binding "stability". Where the target does not hold at `floor` [1/s], the
+    search ends there with rate 0: less is not asked for.
     """
     if system.arrivals.kind == "closed":
         raise ValueError("a closed loop sets its own rate: goodput needs open arrivals")
-    return _search(evaluator(system), stability_rate(system), target, tolerance, floor)
+    turned_away, limit = refused(system), stability_rate(system)
+    if turned_away.too_many and limit > 0:
+        return _refusing(turned_away, limit)
+    return _search(evaluator(system), limit, target, tolerance, floor)
 
 
 def prefill_goodput(
@@ -154,6 +170,9 @@ def prefill_goodput(
     """
     requests = prepare(lengths)
     engine = engine_of(lane, requests)
+    turned_away = refused_by({"p": lane}, lengths)
+    if turned_away.too_many:
+        return _refusing(turned_away, prefill_pool.capacity(engine))
     percentile = target.attainment if target.joint else target.ttft_percentile
     return _search(
         lambda rate: prefill_alone(engine, rate, lane_scv(arrivals, "random", 1)),
@@ -175,12 +194,29 @@ def decode_goodput(
     """Return the goodput of one decode lane: the TPOT objective alone; `floor` as in `goodput`."""
     requests = prepare(lengths)
     engine = engine_of(lane, requests)
+    turned_away, limit = refused_by({"d": lane}, lengths), decode_pool.capacity(engine)
+    if turned_away.too_many and limit > 0:
+        return _refusing(turned_away, limit)
     percentile = target.attainment if target.joint else target.tpot_percentile
     return _search(
         lambda rate: decode_alone(engine, rate, lane_scv(arrivals, "random", 1), transfer),
         decode_pool.capacity(engine),
         Target(tpot=target.tpot, tpot_percentile=percentile),
         floor=floor,
+    )
+
+
+def _refusing(turned_away: Refused, limit: float) -> Goodput:
+    """Return the verdict that a system does not serve the workload, with the arithmetic."""
+    return Goodput(
+        rate=0.0,
+        low=0.0,
+        high=0.0,
+        binding="infeasible",
+        at=unstable(limit, limit, Status.SOME_REFUSED),
+        trust=Trust(True),
+        status=Status.SOME_REFUSED,
+        detail=turned_away.reason,
     )
 
 

@@ -22,6 +22,7 @@ from bestserve.models.non_poisson import closed_loop
 from bestserve.models.non_poisson import correction as uneven
 from bestserve.models.non_poisson import mmpp as slow_rates
 from bestserve.models.queues.requests import Requests, prepare
+from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
     decode_pool,
     prefill_pool,
@@ -102,6 +103,20 @@ def capacity(engine: Engine) -> float:
 
 def evaluator(system: System) -> Callable[[float], Latencies]:
     """Return the function rate [1/s] → `Latencies`, everything else prepared."""
+    evaluate, turned_away = _evaluator(system), refused(system)
+    if turned_away.share == 0.0:
+        return evaluate
+    doubt = Trust.of(turned_away.reason if turned_away.too_many else None)
+
+    def of_the_others(rate: float) -> Latencies:
+        found = evaluate(rate)
+        return replace(found, refused=turned_away.share, trust=found.trust & doubt)
+
+    return of_the_others
+
+
+def _evaluator(system: System) -> Callable[[float], Latencies]:
+    """Return `evaluator` of a system that serves every request."""
     requests = prepare(system.lengths)
     if system.arrivals.kind == "closed":
         return lambda _: _closed(system, requests)

@@ -21,7 +21,7 @@ from bestserve.reporting.chart import Chart, Series, rows
 from bestserve.reporting.data import objective_limits, rates_up_to
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
 from bestserve.reporting.plotly_charts import figure, page_of
-from bestserve.results.document import Document, Status, Summary, plain
+from bestserve.results.document import Document, Summary, plain
 from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -99,7 +99,7 @@ class Curves(Document):
 
     def _speeds(self, p: Prediction) -> tuple[float | None, float | None]:
         """Return output tokens per second of a GPU, and of one user while the answer runs."""
-        if p.status is not Status.OK or p.tpot is None:
+        if p.tpot is None:
             return None, None
         per_gpu = p.request_rate * self.output_len / Strategy.parse(p.strategy).gpus
         return per_gpu, 1 / p.tpot.mean if p.tpot.mean > 0 else None
@@ -130,7 +130,7 @@ class Curves(Document):
 
     def held(self, strategy: str) -> list[Prediction]:
         """Return the points of a strategy that have latencies."""
-        return [p for p in self.points if p.strategy == strategy and p.status is Status.OK]
+        return [p for p in self.points if p.strategy == strategy and p.ttft is not None]
 
     def figure(self, metric: str = "ttft") -> Any:
         """Return a Plotly figure of "ttft", "tpot", "e2el", "speed" or "attainment".

@@ -42,7 +42,9 @@ class Prediction(Document):
     (a client's finite run, its initial burst included); `attainment` is the share of requests that
     meet all objectives together [1], `attainment_by` those that meet each, `stability_limit` the
     highest sustainable rate [requests/s]. `intervals` says where 90 % of measured runs would lie,
-    by name from "ttft_mean" to "tpot_p99" [s]; empty with step times of one's own.
+    by name from "ttft_mean" to "tpot_p99" [s]; empty with step times of one's own. `refused` is
+    the share of requests that the KV cache cannot hold [1]: they meet no objective, and the
+    latencies are those of the others.
     """
 
     problem: Problem
@@ -63,6 +65,7 @@ class Prediction(Document):
     bound: str = ""
     detail: str = ""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    refused: float = 0.0
 
     @property
     def binding(self) -> str:

@@ -11,6 +11,7 @@ from functools import cache
 from scipy.optimize import brentq
 
 from bestserve.errors import InputError
+from bestserve.models.refused import REFUSABLE
 from bestserve.models.system import System, Target
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prepared import Prepared, prepare
@@ -35,7 +36,7 @@ class Limit(enum.Enum):
     TARGET = "a latency target is missed at higher rates"
     SATURATION = "the target holds up to saturation"
     INFEASIBLE = "the target is missed even at almost no load"
-    REFUSED = "no request fits the KV cache of one replica"
+    REFUSED = "the KV cache of one replica cannot hold more than one request in 10,000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def simulated_goodput(
     Each replication sees the same requests at every rate, so that its margin falls almost
     monotonically and has one crossing; the interval is over replications. Rates
     beyond saturation are never accepted: a short run could meet a target while its queue grows.
+    A system that refuses more than one request in 10,000 has no goodput (`Limit.REFUSED`).
 
     requests : of each replication; default: what the strictest percentile and the lengths need
         (`run_length`)
@@ -90,10 +92,10 @@ def simulated_goodput(
     capacities: list[float] = []
     guess = near
     for each in replication_seeds(seed, replications):
-        capacity = saturation_rate(system, requests=requests, seed=each, given=given)
-        rate, limit, binding = 0.0, Limit.REFUSED, ""
-        if capacity > 0:
-            prepared = prepare(system, requests, each, given)
+        prepared = prepare(system, requests, each, given)
+        capacity, rate, limit, binding = 0.0, 0.0, Limit.REFUSED, ""
+        if prepared.refused.mean() <= REFUSABLE:
+            capacity = saturation_rate(system, requests=requests, seed=each, given=given)
             rate, limit, binding = _crossing(prepared, target, capacity, guess)
         guess = rate if rate > 0 else guess
         rates.append(rate)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
+from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
 from bestserve.models.latency import latency
 from bestserve.models.step.device import Parallelism
@@ -26,7 +27,7 @@ from bestserve.results.document import Status
 from bestserve.results.ranking import Binding, RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, maximal_pairs
 from bestserve.specs.problem import Problem
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.strategy import Pool, Strategy
 
 Progress = Callable[[str], None]
 Referee = Callable[[System, Target, Goodput], Goodput]
@@ -135,7 +136,7 @@ class _Search:
             result = self.alone(candidate)
             seen.append(result.rate)
             if result.rate <= 0:
-                self.rejected.append(Rejected(name, Status.INFEASIBLE_SLO, result.detail))
+                self.rejected.append(unmet(self.lowered, name, (candidate.pool(1),), result))
                 continue
             self.instances.append((candidate, result))
             kept.append(len(self.instances) - 1)
@@ -293,9 +294,23 @@ def evaluate_system(
         method = "analytic" if checked.at is result.at and checked.rate > 0 else "simulated"
         result = checked
     if result.rate <= 0:
-        status = Status.INFEASIBLE_SLO if result.detail else Status.NO_CAPACITY
-        return Rejected(str(strategy), status, result.detail or status.value)
+        return unmet(lowered, str(strategy), strategy.pools, result)
     return ranked(lowered, strategy, result, target, method)
+
+
+def unmet(lowered: Lowered, name: str, pools: Sequence[Pool], result: Goodput) -> Rejected:
+    """Return the record of why a strategy, or an instance of it, has no goodput."""
+    if result.status is not analytic.Status.SOME_REFUSED:
+        status = Status.INFEASIBLE_SLO if result.detail else Status.NO_CAPACITY
+        return Rejected(name, status, result.detail or status.value)
+    plans = [lowered.pool_result(pool).plan for pool in pools]
+    tightest = min(
+        (plan for plan in plans if plan is not None),
+        key=lambda plan: plan.kv_capacity_tokens,
+        default=None,
+    )
+    arithmetic = "" if tightest is None else f"; {tightest.explain()}"
+    return Rejected(name, Status.SOME_REFUSED, f"{result.detail}{arithmetic}")
 
 
 def ranked(

@@ -97,8 +97,13 @@ class HeldTokens:
 
     @property
     def full_number(self) -> float:
-        """How many run on average when requests always wait and slots never bind [sequences]."""
-        return max(self.capacity - self.room, 0.0) / max(self.mean, 1.0)
+        """How many run on average when requests always wait and slots never bind [sequences].
+
+        One at least where one fits.
+        """
+        if self.capacity < self.mean:
+            return 0.0
+        return max((self.capacity - self.room) / max(self.mean, 1.0), 1.0)
 
     def full(self, running: float) -> float:
         """Return the chance that this many sequences want more than the cache holds [1].
