@@ -18,6 +18,7 @@ from bestserve.answers.referee import PREDICTED, as_latencies, shrunk
 from bestserve.errors import InputError
 from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
 from bestserve.models.latencies import Latencies
+from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
 from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import Trust
@@ -77,6 +78,11 @@ class Simulated:
         system = self.smaller[0]
         return prepare(system, run_length(system, self.share), self.seed, self.given)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether more requests are refused than a system may that serves the workload."""
+        return bool(self.prepared.refused.mean() > REFUSABLE)
+
     @cached_property
     def limit(self) -> float:
         """The saturated rate [req/s]; neither gaps nor routing change it."""
@@ -111,7 +117,7 @@ class Simulated:
 
         near : a guess [req/s]. Above may be beyond saturation.
         """
-        if not self.limit > 0:
+        if self.refuses or not self.limit > 0:
             return None
         top = NEARLY_SATURATED * self.limit
         start = min(near or 0.6 * self.limit, top)
@@ -257,9 +263,11 @@ def _lowest(
 
 
 def _none(runs: Simulated, target: Target) -> Goodput:
-    """Return the verdict that the target is missed at any load, or that nothing fits."""
+    """Return the verdict that the target is missed at any load, or that requests do not fit."""
     light = runs(LEAST * runs.limit if runs.limit > 0 else 1.0)
     status = Status.INFEASIBLE if runs.limit > 0 else Status.NO_SLOT
+    if runs.refuses and runs.limit > 0:
+        status = Status.SOME_REFUSED
     return Goodput(
         rate=0.0,
         low=0.0,
@@ -268,5 +276,5 @@ def _none(runs: Simulated, target: Target) -> Goodput:
         at=light,
         trust=Trust(True),
         status=status,
-        detail=(Limit.INFEASIBLE if runs.limit > 0 else Limit.REFUSED).value,
+        detail=(Limit.INFEASIBLE if status is Status.INFEASIBLE else Limit.REFUSED).value,
     )

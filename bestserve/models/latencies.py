@@ -81,7 +81,7 @@ class Latencies:
     mean_batch : running sequences per (decode) lane
     trust : may this be used without simulating; firm : its part that holds for a goodput at this
     rate whatever limits it, arrivals : where TTFT matters; situation, reading : what else a goodput
-    needs to be judged; observed : the requests themselves, where a run and no formula is the source;
+    needs to be judged; observed : the requests themselves, where a run, no formula is the source;
     refused : share of the requests that the KV cache cannot hold; the laws are of the others [1]
     """
 

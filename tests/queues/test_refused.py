@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bestserve as bs
+from bestserve.answers import simulated
 from bestserve.errors import InfeasibleError
 from bestserve.models.goodput import attainment, goodput
 from bestserve.models.latency import latency
@@ -67,6 +68,7 @@ def test_simulated_goodput_of_a_refusing_system_is_none(cases: ModuleType) -> No
     assert 1e-4 < refused(small).share < 0.1
     found = simulated_goodput(small, TARGET, requests=2_000, replications=2)
     assert (found.rate, found.limit) == (0.0, Limit.REFUSED)
+    assert simulated.goodput(small, TARGET, replications=2).status is Status.SOME_REFUSED
     assert goodput(small, TARGET).status is Status.SOME_REFUSED
     assert "5,000 tokens" in goodput(small, TARGET).detail
 
