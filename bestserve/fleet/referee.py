@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +81,12 @@ class ClassCheck:
         return self.share - self.required
 
 
+@lru_cache(maxsize=4)
 def labelled_requests(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int) -> Labelled:
-    """Draw n requests of a mix; classes in the exact proportions of their shares."""
+    """Draw n requests of a mix; classes in the exact proportions of their shares.
+
+    Kept for the mix at hand, so that all its configurations meet the same.
+    """
     shares = np.array([load.share for load in loads])
     counts = np.maximum(np.round(shares / shares.sum() * n).astype(int), 1)
     parts = [
@@ -98,20 +103,6 @@ def labelled_requests(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int
         cached=np.concatenate(cached)[order],
     )
     return Labelled(requests, labels)
-
-
-_recent: list[tuple[tuple[ClassLoad, ...], tuple[int, int, int], Labelled]] = []
-
-
-def _drawn(loads: tuple[ClassLoad, ...], n: int, seed: int, role: int) -> Labelled:
-    """Return `labelled_requests`, kept for the mix at hand: its configurations meet the same."""
-    for known, numbers, drawn in _recent:
-        if known is loads and numbers == (n, seed, role):
-            return drawn
-    drawn = labelled_requests(loads, n, seed, role)
-    _recent.append((loads, (n, seed, role), drawn))
-    del _recent[:-4]
-    return drawn
 
 
 def stage_system(stage: Stage) -> System:
@@ -204,7 +195,7 @@ def measured_goodput(
     scale = stage.lanes / whole
     near, floor = near * scale, floor * scale
     system = stage_system(stage)
-    drawn = _drawn(stage.loads, run_size(stage), seed, stage.role)
+    drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
 
     def margin(rate: float) -> float:

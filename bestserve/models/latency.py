@@ -126,29 +126,10 @@ def _evaluator(system: System) -> Callable[[float], Latencies]:
     return lambda rate: _disaggregated(system, requests, rate, limit)
 
 
+@lru_cache(maxsize=512)
 def engine_of(lane: Lane, requests: Requests) -> Engine:
     """Return the engine of a lane for a workload; recent ones are kept."""
-    return _engine(lane, _ById(requests))
-
-
-class _ById:
-    """A `Requests` that hashes by identity."""
-
-    __slots__ = ("requests",)
-
-    def __init__(self, requests: Requests) -> None:
-        self.requests = requests
-
-    def __hash__(self) -> int:
-        return id(self.requests)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and other.requests is self.requests
-
-
-@lru_cache(maxsize=512)
-def _engine(lane: Lane, key: _ById) -> Engine:
-    return Engine.of(lane, key.requests)
+    return Engine.of(lane, requests)
 
 
 def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:

@@ -59,9 +59,9 @@ class Lane:
         return find_policy(self.policy)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lengths:
-    """Input and output lengths as weighted atoms, independent or joint.
+    """Input and output lengths as weighted atoms, independent or joint; compared by identity.
 
     inputs, input_weights : float64[m]; outputs, output_weights : float64[q]; weights sum to 1.
     With `joint`, `inputs` and `outputs` have equal length and row i is one request.

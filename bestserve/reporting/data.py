@@ -91,7 +91,7 @@ def rates_up_to(limit: float, points: int) -> list[float]:
     """Return rates from 3 to 97 % of a saturated rate, denser towards it, where curves rise.
 
     >>> [round(rate, 2) for rate in rates_up_to(10.0, 4)]
-    [0.3, 6.95, 9.04, 9.7]
+    [0.3, 6.96, 9.04, 9.7]
     """
     return [float(rate) for rate in limit * (1 - np.geomspace(1 - LOWEST, LOWEST, points))]
 

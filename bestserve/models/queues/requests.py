@@ -6,6 +6,7 @@ All of it is independent of rate and hardware, so one `Requests` serves a whole 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,9 @@ MAX_PROMPTS = 192
 """Prompt atoms kept; traces have thousands."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Requests:
-    """Moments and tables of one workload.
+    """Moments and tables of one workload; compared by identity, so that tables can be kept.
 
     prompt, cached, weight : distinct prompts: tokens to compute, tokens found in the cache, share
     p1, p2 : E[prompt], E[prompt²]; pairs : E[attention pairs of a prompt] [token²]
@@ -82,21 +83,9 @@ class Requests:
         return bool(self.prompt.size == 1)
 
 
+@lru_cache(maxsize=8)
 def prepare(lengths: Lengths) -> Requests:
     """Return the tables of `lengths`; about 0.3 ms, kept for the most recent workloads."""
-    for known, prepared in _recent:
-        if known is lengths:
-            return prepared
-    prepared = _prepare(lengths)
-    _recent.append((lengths, prepared))
-    del _recent[:-8]
-    return prepared
-
-
-_recent: list[tuple[Lengths, Requests]] = []
-
-
-def _prepare(lengths: Lengths) -> Requests:
     total = np.asarray(lengths.inputs, dtype=np.float64)
     p_in = np.asarray(lengths.input_weights, dtype=np.float64)
     cached = np.asarray(lengths.cached, dtype=np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bestserve.readers.logs._record import Record
@@ -104,7 +105,7 @@ _BARE_TRUE = {
 }
 
 
-def settings_of_command(command: str, source: Source | None = None) -> dict[str, Any]:
+def settings_of_command(command: str) -> dict[str, Any]:
     """Settings stated by a server's launch command (vLLM, SGLang or TensorRT-LLM flags).
 
     Only flags that are written count: an engine's defaults are not stated. Expert parallelism
@@ -126,8 +127,9 @@ def settings_of_command(command: str, source: Source | None = None) -> dict[str,
         if not value and follows and not follows.startswith("-"):
             value = follows
         flags[key] = value or True
-    out = stated_settings(Record({k: v for k, v in flags.items() if v is not True}, command[:60],
-                                 source or Source.__new__(Source)))  # fmt: skip
+    written = {k: v for k, v in flags.items() if v is not True}
+    source = Source(Path("launch command"), "text", text=command)
+    out = stated_settings(Record(written, command[:60], source))
     for key, (name, truth) in _BARE_TRUE.items():
         if key in flags and name not in out:
             out[name] = truth
