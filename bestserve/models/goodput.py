@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from bestserve.models.status import Status
 from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
 from bestserve.models.trust import DOUBTED, Sight, Trust, chance_off
 
+Objective = Literal["ttft", "tpot", "e2el"]
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
 
 NEARLY_SATURATED = 0.995
@@ -42,6 +43,11 @@ TAIL_SHARE = 0.3
 
 FAR_TTFT = 2.0
 """How far TTFT must stay below its threshold not to matter where gaps are not exponential."""
+
+FOREVER = 1e12
+"""A threshold that every latency meets [s]."""
+
+OBJECTIVES: tuple[Objective, ...] = ("ttft", "tpot", "e2el")
 
 POISSON, NO_TRANSFER = Arrivals(), Transfer()
 
@@ -72,7 +78,8 @@ def attainment(latencies: Latencies, target: Target) -> float:
     """Return the share of requests that meet all thresholds of `target` together [1].
 
     Counted where requests were observed; else TTFT and the decode phase are taken as independent
-    given the output length, and refused requests meet nothing.
+    given the output length, and refused requests meet nothing. It is built on
+    `marginal_attainment`: one objective's is that share, that of several is above none of theirs.
     """
     if latencies.status is not Status.OK:
         return 0.0
@@ -83,33 +90,61 @@ def attainment(latencies: Latencies, target: Target) -> float:
 
 def _of_served(latencies: Latencies, target: Target) -> float:
     """Return the share of the requests served that meet all thresholds of `target` [1]."""
-    ttft = math.inf if target.ttft is None else target.ttft
-    e2el = math.inf if target.e2el is None else target.e2el
+    shares = [_share(latencies, target, name) for name in asked(target)]
+    apart = math.prod(shares)
+    if target.e2el is None or len(shares) == 1:
+        return apart
+    alone = [_within(latencies, _only(target, name)) for name in asked(target)]
+    # how much more often requests meet all of them than if each were met by chance
+    linked = _within(latencies, target) / max(math.prod(alone), 1e-300)
+    return min(linked * apart, *shares)
+
+
+def _within(latencies: Latencies, target: Target) -> float:
+    """Return the share of requests within all thresholds, from the law of each output class [1]."""
+    ttft, tpot, e2el = (getattr(target, n) or FOREVER for n in OBJECTIVES)
     first = float(latencies.ttft.cdf(min(ttft, e2el)))
     c = latencies.classes
-    if c is None or (target.tpot is None and target.e2el is None):
+    if c is None or first == 0.0:
         return first
-    tpot = math.inf if target.tpot is None else target.tpot
-    if target.e2el is None:
-        late = float(c.weight @ c.cdf(np.array([[tpot]]))[:, 0]) * first
-    else:
-        p = (np.arange(_TTFT_ATOMS) + 0.5) / _TTFT_ATOMS
-        at = np.interp(p, latencies.ttft.F, latencies.ttft.x)
-        at = at[at <= min(ttft, e2el)]
-        limit = np.minimum(tpot, (e2el - at)[None, :] / c.steps[:, None])
-        late = float(c.weight @ c.cdf(limit).sum(axis=1)) / _TTFT_ATOMS
+    p = first * (np.arange(_TTFT_ATOMS) + 0.5) / _TTFT_ATOMS
+    at = np.interp(p, latencies.ttft.F, latencies.ttft.x)
+    limit = np.minimum(tpot, (e2el - at)[None, :] / c.steps[:, None])
+    late = first * float(c.weight @ c.cdf(limit).mean(axis=1))
     return (1 - c.no_decode) * late + c.no_decode * first
 
 
 def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float]:
-    """Return the share of requests that meet each threshold of `target` by itself [1]."""
-    shares = {}
-    for name in ("ttft", "tpot", "e2el"):
-        threshold = getattr(target, name)
-        if threshold is not None:
-            met = float(getattr(latencies, name).cdf(threshold))
-            shares[name] = (1.0 - latencies.refused) * met
-    return shares
+    """Return the share of requests that meet each threshold of `target` by itself [1].
+
+    Answers of one token have no TPOT: they meet any threshold of it.
+    """
+    if latencies.observed is not None:
+        return {n: latencies.observed.meeting(_only(target, n)) for n in asked(target)}
+    served = 1.0 - latencies.refused
+    return {n: served * _share(latencies, target, n) for n in asked(target)}
+
+
+def _share(latencies: Latencies, target: Target, name: Objective) -> float:
+    """Return the share of the requests served that meet one threshold of `target` [1]."""
+    met = float(getattr(latencies, name).cdf(getattr(target, name)))
+    at_once = latencies.no_decode if name == "tpot" else 0.0
+    return met + (1.0 - met) * at_once
+
+
+def asked(target: Target) -> list[Objective]:
+    """Return the objectives that a target has thresholds for."""
+    return [name for name in OBJECTIVES if getattr(target, name) is not None]
+
+
+def _only(target: Target, name: Objective) -> Target:
+    """Return the target without its other thresholds."""
+    return replace(
+        target,
+        ttft=target.ttft if name == "ttft" else None,
+        tpot=target.tpot if name == "tpot" else None,
+        e2el=target.e2el if name == "e2el" else None,
+    )
 
 
 def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
@@ -122,17 +157,10 @@ def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
     if target.joint:
         return attainment(latencies, target) - target.attainment, "joint"
     best: tuple[float, Binding] = (math.inf, "stability")
-    names: tuple[Literal["ttft", "tpot", "e2el"], ...] = ("ttft", "tpot", "e2el")
-    for name in names:
-        threshold = getattr(target, name)
-        if threshold is None:
-            continue
-        share = getattr(target, f"{name}_percentile") / (1.0 - latencies.refused)
-        if share > 1.0:
-            return -math.inf, name
-        value = getattr(latencies, name).quantile(share)
-        room = math.log(threshold / value) if value > 0 else math.inf
-        best = min(best, (room, name))
+    for name in asked(target):
+        value = latencies.percentile(name, getattr(target, f"{name}_percentile"))
+        room = math.inf if value == 0.0 else getattr(target, name) / value
+        best = min(best, (math.log(room) if room > 0.0 else -math.inf, name))
     return best
 
 
@@ -329,13 +357,10 @@ def _verdict(found: Latencies, target: Target, binding: Binding, apart: float) -
         names = (binding,)
     doubts = []
     for name in names:
-        law = getattr(found, name)
         p = target.attainment if target.joint else getattr(target, f"{binding}_percentile")
-        off = TAIL_SHARE * (1 - p)
-        spread = math.log(law.quantile(p + off) / max(law.quantile(p - off), 1e-300))
         sight = Sight(
             elasticity=apart / slack,
-            spread=spread,
+            spread=_spread(found, name, p, TAIL_SHARE),
             apart=found.reading.apart(p) if name == "tpot" and found.reading else 0.0,
             tail=p > 0.95,
         )
@@ -376,11 +401,15 @@ def _slack(found: Latencies, target: Target, binding: Binding) -> float:
         return TAIL_SLACK * (1 - target.attainment)
     if binding not in ("ttft", "tpot", "e2el"):
         return SLO_SLACK
-    law = getattr(found, binding)
     p = getattr(target, f"{binding}_percentile")
-    off = TAIL_SLACK * (1 - p)
-    step = math.log(law.quantile(p + off) / max(law.quantile(p - off), 1e-300)) / 2
-    return max(SLO_SLACK, step)
+    return max(SLO_SLACK, _spread(found, binding, p, TAIL_SLACK) / 2)
+
+
+def _spread(found: Latencies, name: Objective, p: float, share: float) -> float:
+    """Return the log of the percentiles a `share` of the tail beyond p above and below it."""
+    off = share * (1 - p)
+    ends = (found.percentile(name, p + off), found.percentile(name, p - off))
+    return math.log(max(ends[0], 1e-300) / max(ends[1], 1e-300))
 
 
 def _interval(
@@ -400,6 +429,8 @@ def _interval(
 
 def _infeasible(light: Latencies, target: Target) -> Goodput:
     """Return the verdict that even a request alone misses the target, with the arithmetic."""
+    if light.status is not Status.OK:
+        return replace(_below(light, 0.0), detail=light.status.value)
     if target.joint:
         share = attainment(light, target)
         detail = (
@@ -407,12 +438,11 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
             f"below the attainment of {target.attainment:.3f}"
         )
     else:
-        _, name = margin(light, target)
-        p = getattr(target, f"{name}_percentile") if name in ("ttft", "tpot", "e2el") else 0.0
-        law = getattr(light, name) if name in ("ttft", "tpot", "e2el") else light.ttft
+        name = next(n for n in asked(target) if n == margin(light, target)[1])
+        p = getattr(target, f"{name}_percentile")
         detail = (
-            f"{name} of a request alone: P{100 * p:g} = {law.quantile(p) * 1e3:.4g} ms, above the "
-            f"threshold of {getattr(target, name) * 1e3:.4g} ms"
+            f"{name} of a request alone: P{100 * p:g} = {light.percentile(name, p) * 1e3:.4g} ms, "
+            f"above the threshold of {getattr(target, name) * 1e3:.4g} ms"
         )
     return Goodput(
         rate=0.0,

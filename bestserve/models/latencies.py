@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,25 @@ class Latencies:
     reading: TpotLaw | None = None
     observed: Observed | None = None
     refused: float = 0.0
+
+    @property
+    def no_decode(self) -> float:
+        """Share of the requests that end with their first token [1]."""
+        if self.observed is not None:
+            return float(np.mean(self.observed.tpot == 0.0))
+        return 0.0 if self.classes is None else self.classes.no_decode
+
+    def percentile(self, name: Literal["ttft", "tpot", "e2el"], p: float) -> float:
+        """Return what a share p of all requests stays within [s].
+
+        Infinite for more than are served; answers of one token have no TPOT: 0 holds for them.
+        """
+        p = p / (1.0 - self.refused)
+        at_once = self.no_decode if name == "tpot" else 0.0
+        if at_once > 0.0:
+            p = (p - at_once) / (1.0 - at_once)
+        law: Distribution = getattr(self, name)
+        return np.inf if p > 1.0 else law.quantile(p) if p > 0.0 else 0.0
 
     @cached_property
     def e2el(self) -> Distribution:

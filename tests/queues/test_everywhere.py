@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestserve.models.goodput import goodput
+from bestserve.models.goodput import attainment, goodput, marginal_attainment
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.gig1 import gig1_wait
@@ -76,6 +76,53 @@ def test_stable_lanes_have_finite_laws(
             assert np.all(np.diff([0.0, *read]) >= 0)
     target = Target(ttft=0.5, tpot=0.1)
     assert np.isfinite(goodput(system, target).rate)
+
+
+@settings(max_examples=40)
+@given(
+    objectives=st.sets(st.sampled_from(["ttft", "tpot", "e2el"]), min_size=1),
+    policy=st.sampled_from(["chunked", "mixed", "prefill_priority"]),
+    share=st.floats(0.02, 0.98),
+    prompt=length,
+    answer=length,
+)
+def test_joint_attainment_is_above_no_marginal(
+    objectives: set[str],
+    policy: str,
+    share: float,
+    prompt: tuple[np.ndarray, np.ndarray],
+    answer: tuple[np.ndarray, np.ndarray],
+) -> None:
+    lengths = Lengths(
+        inputs=prompt[0], input_weights=prompt[1], outputs=answer[0], output_weights=answer[1]
+    )
+    lane = Lane(step=STEPS["experts"], policy=policy, max_num_seqs=256)  # type: ignore[arg-type]
+    system = Collocated(lane=lane, replicas=1, lengths=lengths)
+    found = latency(system, 0.6 * stability_rate(system))
+    thresholds = {name: getattr(found, name).quantile(share) for name in objectives}
+    target = Target(joint=True, **thresholds)  # type: ignore[arg-type]
+    marginals = marginal_attainment(found, target)
+    joint = attainment(found, target)
+    assert joint <= min(marginals.values())
+    assert joint >= 1.0 - sum(1.0 - m for m in marginals.values()) - 0.1
+    if len(objectives) == 1:
+        assert joint == pytest.approx(min(marginals.values()), abs=1e-12)
+
+
+def test_answers_of_one_token_meet_any_tpot() -> None:
+    """Three in ten answers have no TPOT: P90 of all requests is P85.7 of the others."""
+    lengths = Lengths(
+        inputs=np.array([200.0]),
+        input_weights=np.ones(1),
+        outputs=np.array([1.0, 50.0]),
+        output_weights=np.array([0.3, 0.7]),
+    )
+    system = Collocated(lane=Lane(step=STEPS["dense"]), replicas=1, lengths=lengths)
+    found = latency(system, 0.5 * stability_rate(system))
+    share = marginal_attainment(found, Target(tpot=found.percentile("tpot", 0.9)))
+    assert share["tpot"] == pytest.approx(0.9, abs=1e-6)
+    assert found.percentile("tpot", 0.9) == pytest.approx(found.tpot.quantile(0.6 / 0.7))
+    assert found.percentile("tpot", 0.2) == 0.0
 
 
 def test_mode_behind_a_deep_minimum_is_never_visited() -> None:

@@ -68,7 +68,7 @@ def evaluate(
         calm=np.zeros_like(d),
         calm_mean=mean,
         calm_variance=variance,
-        low=engine.decode(1.0) + float(transfer[0] / d.max()),
+        low=engine.decode(1.0) + float(transfer[0] / d.max(initial=1.0)),
         high=np.inf,
         running=state.mean,
         busy=1.0 - state.idle,

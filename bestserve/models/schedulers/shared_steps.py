@@ -81,11 +81,15 @@ class SharedLane:
         return list(map(float, column))
 
     def single(self, n: float) -> Floats:
-        """Return what each prompt adds to decode-only steps of n sequences [m, s]."""
+        """Return what a mean decode meets of each prompt beside n decodes [m, s].
+
+        Of a prompt of C chunks a decode of D steps meets C D/(C + D − 1) on average, at any offset.
+        """
         engine, room = self.engine, max(self.engine.budget - n, 1.0)
         chunks = np.maximum(np.ceil(engine.requests.prompt / room), 1.0) if self.split else 1.0
         added = engine.prompt_times(n, self.split, room) - chunks * engine.decode(n)
-        return np.asarray(np.maximum(added, 1e-9))
+        steps = max(engine.requests.d1, 1.0)
+        return np.asarray(np.maximum(added, 1e-9) * steps / (chunks + steps - 1.0))
 
     def room(self, n: float) -> tuple[float, float]:
         """Return the prompt tokens that fit beside n decodes and those that fill a full step."""
@@ -111,6 +115,17 @@ class SharedLane:
             part[-1] = 1.0
             times = times * (1.0 - part * (1.0 - full / times[-1]))
         return np.asarray(times)
+
+    def longest(self, n: float) -> float:
+        """Return the time of the longest steps beside n decodes [s]: no TPOT is above it.
+
+        Full ones or, where prompts are whole, those of one prompt beyond the budget.
+        """
+        budget, fill = self.room(n)
+        full = float(self.engine.prompt_step(np.array([fill]), n, self.split)[0])
+        if self.split or self.engine.requests.prompt.max() <= budget:
+            return full
+        return max(full, float(self.engine.prompt_times(n, False, budget).max()))
 
     def rooms(self, counts: Floats) -> Floats:
         """Return the prompt tokens of a full step beside numbers of decodes [g, tokens]."""
@@ -303,15 +318,16 @@ def _assemble(
     variance = variance_of_steps(steps, total, slope, d, tau)
     if state.wait > 1e-3:
         variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
+    low, high = engine.decode(1.0), lane.longest(decodes)
+    mean = np.minimum(mean, 0.98 * high + 0.02 * low)
+    # no law within these bounds varies more
+    variance = np.minimum(variance, np.maximum(mean - low, 0.0) * (high - mean) * d**2)
     third = 3 * variance**2 / (d * tau)
     third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
     pause = served.vacation
     base = engine.response(state.mean, spread)
     calm_sum, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
 
-    low = engine.decode(1.0)
-    fill = lane.room(decodes)[1]
-    high = float(engine.prompt_step(np.array([fill]), decodes, lane.split)[0])
     ttft = met.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
@@ -321,7 +337,7 @@ def _assemble(
     waits = (*slot_reason(state.wait, wait_mean, met.ttft.mean), *mode_reason(state))
     return LaneLatency(
         ttft=ttft,
-        mean=np.minimum(mean, 0.98 * high + 0.02 * low),
+        mean=mean,
         variance=variance / d**2,
         third=third / d**3,
         calm=steps.calm * np.exp(-rate * pause * (d - 1)),
