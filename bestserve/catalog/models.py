@@ -7,6 +7,7 @@ architecture (``aliases``) and checkpoints that differ in number formats only (`
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any, get_args
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
 from bestserve.catalog.hf.config import QUANTISATION, Config
+from bestserve.catalog.hf.context import context_of
 from bestserve.catalog.hf.formats.quantisation import read_quantisation
+from bestserve.catalog.hf.tower import tower_parameters
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
+from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Precision
 from bestserve.readers.mappings import read_mapping
 from bestserve.readers.records import is_folder, looks_like_path, shown, user_path
@@ -74,12 +78,20 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     """
     config = text_part(values, where)
     architecture = read_architecture(config)
+    towers = tower_parameters(values, architecture.hidden_size, where)
+    architecture = dataclasses.replace(architecture, tower_parameters=towers)
     formats = read_quantisation(config, architecture)
     stored = formats.stored
     about = Config(values, where).part("_bestserve")
     notes = [*about.strings("notes"), *formats.notes]
-    if config.prefix:
+    if config.prefix and towers:
+        size = 2 * towers / 1e9
+        notes.append(f"text part; towers for images or sound take about {size:.1f} GB beside it")
+    elif config.prefix:
         notes.append("text part only: vision and audio towers are not counted")
+    notes += _unheeded(config, architecture)
+    context, unknown = context_of(config)
+    notes += unknown
     mtp = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
     if any(isinstance(n := config.values.get(key), int) and n > 0 for key in mtp):
         notes.append("layers for multi-token prediction are not counted")
@@ -92,9 +104,7 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
         stored=stored,
         quantisation=formats.method,
         kv_cache_dtype=formats.kv_cache_dtype,
-        max_position_embeddings=config.integer(
-            "max_position_embeddings", default=0, minimum=0, maximum=10**9
-        ),
+        max_position_embeddings=context,
         published=_published(about),
         source=about.text("source", where),
         notes=tuple(notes),
@@ -104,6 +114,23 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
 
 def _config(path: Path) -> dict[str, Any]:
     return read_mapping(path, WHAT, "json", limit=LARGEST_CONFIG)
+
+
+_LOCAL = ("sliding_attention", "chunked_attention", "linear_attention")
+
+
+def _unheeded(config: Config, arch: Architecture) -> list[str]:
+    """Name `layer_types` that a reader made nothing of."""
+    types = config.values.get("layer_types")
+    if not isinstance(types, list):
+        return []
+    stated = {kind for kind in types if kind in _LOCAL}
+    full = {"full", "mla"} >= {group.attention.kind for group in arch.groups}
+    if not stated or not full:
+        return []
+    return [
+        f"{config.prefix}layer_types: {', '.join(sorted(stated))} not applied: all layers attend"
+    ]
 
 
 def _published(about: Config) -> PublishedCount | None:

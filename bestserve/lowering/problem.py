@@ -7,6 +7,7 @@ turn each parallelism and each strategy into the numbers that queues and simulat
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -47,9 +48,6 @@ PROMPTS_PER_CLIENT = 10
 
 MOST_CHUNKS = 100
 """Steps that a mean prompt may take: beyond, no one serves, and the models have no grid for it."""
-
-ROPE_STRETCH = 4
-"""Factor by which rope scaling (YaRN) extends a context, after the model cards of Qwen2.5 and 3."""
 
 
 @dataclass(frozen=True)
@@ -170,11 +168,13 @@ class Lowered:
         arch = self.model.architecture
         input_len, output_len = self.mean_lengths
         context = self.model.max_position_embeddings
-        if 0 < ROPE_STRETCH * context < input_len + output_len:
+        if 0 < context < input_len + output_len:
+            length = input_len + output_len
             reason = (
-                f"a mean request has {input_len + output_len:,.0f} tokens, "
-                f"{self.model.name} reads {context:,} (max_position_embeddings), and rope scaling "
-                f"makes at most {ROPE_STRETCH} times as many"
+                f"a mean request has {length:,.0f} tokens, {self.model.name} reads at most "
+                f"{context:,}; to go beyond, set rope_scaling in its config.json and give that "
+                f'file, e.g. {{"rope_type": "yarn", "factor": {math.ceil(length / context)}, '
+                f'"original_max_position_embeddings": {context}}}'
             )
             return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
         plan = memory_plan(

@@ -44,7 +44,8 @@ class Model(Spec):
     quantisation : the checkpoint's own word for its method ("" if none)
     kv_cache_dtype : "fp8" or "nvfp4" if the checkpoint brings scales for such a cache, else "auto"
         (bf16)
-    max_position_embeddings : longest context [tokens]; 0: not stated
+    max_position_embeddings : longest context, the config's own rope scaling included [tokens]; 0:
+        not stated
     published : what the publisher counts, and where
     source : where the architecture figures come from
     notes : what was left out or assumed

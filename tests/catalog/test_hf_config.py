@@ -173,9 +173,22 @@ def test_text_part_of_a_multimodal_config() -> None:
     model = read(outer)
     assert model.architecture.tie_word_embeddings
     assert any("text part only" in note for note in model.notes)
-    del inner["hidden_size"]
+    del inner["hidden_size"], inner["num_attention_heads"]
+    filled = read(outer).architecture  # nested sections leave out the library's defaults
+    assert filled.hidden_size == 4096
+    assert filled.groups[0].attention.num_heads == 32
+    outer["text_config"] = {**FAMILIES["step3p5"], "hidden_size": None}
     with pytest.raises(DataError, match=r"key 'text_config.hidden_size' is missing"):
         read(outer)
+
+
+def test_the_decoder_may_lie_deep() -> None:
+    inner = {k: v for k, v in FAMILIES["llama"].items() if k != "model_type"}
+    outer: dict[str, Any] = {"model_type": "llava", "text_config": inner}
+    assert read(outer).architecture == read(FAMILIES["llama"]).architecture
+    for key in ("llm_config", "language_config", "thinker_config"):
+        deep = {"model_type": "any", key: {"model_type": "llava", "text_config": inner}}
+        assert read(deep).architecture == read(FAMILIES["llama"]).architecture
 
 
 def test_families_are_found_by_being_there() -> None:

@@ -710,3 +710,23 @@ def test_outside_cases() -> None:
         if abs(found / size - 1) > 0.01:
             wrong[name] = (found, size)
     assert not wrong
+
+
+HOSTILE: list[Any] = [0, -1, 1.5, "x", [], [None], {"a": 1}, True, float("nan"), 10**30, None]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_broken_sections_are_refused_in_one_line_or_read(case: Any) -> None:
+    _, base, section, *_ = case
+    for key in section:
+        rest = {k: v for k, v in section.items() if k != key}
+        for values in (rest, *({**rest, key: value} for value in HOSTILE)):
+            try:
+                model = read(base, values)
+            except DataError as refused:
+                message = str(refused)
+                assert message.startswith("model config mine.json: key ")
+                assert "\n" not in message
+                assert len(message) < 700
+            else:
+                assert weights(model) > 0

@@ -15,11 +15,12 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from bestserve.catalog.hf.config import QUANTISATION, Config
+from bestserve.catalog.hf.defaults import DEFAULTS, NESTED, RENAMED, TEXT_TYPES
 from bestserve.errors import DataError, nearest_names
 from bestserve.models.step.architecture import Architecture
 
 ENTRY_POINTS = "bestserve.architectures"
-_HELPERS = {"config", "layers", "formats"}
+_HELPERS = {"config", "context", "defaults", "formats", "layers", "tower"}
 
 
 class Family(Protocol):
@@ -54,19 +55,46 @@ def _plugins() -> Mapping[str, Family]:
 def text_part(values: Mapping[str, Any], where: str) -> Config:
     """Return the language model's part of a (possibly multimodal) config.
 
-    The embedding tie and the quantisation are often stated outside `text_config` only.
+    The embedding tie and the quantisation are often stated outside the nested section only; what
+    the section leaves out is the library's default for its type.
     """
     outer = Config(values, where)
-    for key in ("text_config", "llm_config"):
-        if outer.has(key):
-            inner = outer.part(key)
-            shared = {
-                name: values[name]
-                for name in ("tie_word_embeddings", *QUANTISATION)
-                if name in values and inner.values.get(name) is None
-            }
-            return Config({**shared, **inner.values}, where, f"{key}.")
-    return outer
+    inner = outer
+    shared: dict[str, Any] = {}
+    for _ in range(DEEPEST):
+        key = next((key for key in NESTED if inner.has(key)), None)
+        if key is None:
+            break
+        shared |= {
+            name: inner.values[name]
+            for name in ("tie_word_embeddings", *QUANTISATION)
+            if inner.values.get(name) is not None
+        }
+        whole, inner = inner, inner.part(key)
+        if not inner.has("model_type"):
+            named = TEXT_TYPES.get(whole.text("model_type", ""))
+            inner = Config({**inner.values, "model_type": named}, where, inner.prefix)
+    found = _usual_names(inner)
+    if inner is outer:
+        return found
+    own = {name: value for name, value in found.values.items() if value is not None}
+    defaults = DEFAULTS.get(found.text("model_type", ""), {})
+    return Config({**defaults, **shared, **own}, where, inner.prefix)
+
+
+DEEPEST = 4
+"""Sections of the language model inside each other (thinker_config.text_config)."""
+
+
+def _usual_names(config: Config) -> Config:
+    model_type = config.values.get("model_type")
+    names = RENAMED.get(model_type, {}) if isinstance(model_type, str) else {}
+    found = {
+        usual: config.values[own]
+        for own, usual in names.items()
+        if config.has(own) and not config.has(usual)
+    }
+    return Config({**config.values, **found}, config.where, config.prefix) if found else config
 
 
 def read_architecture(config: Config) -> Architecture:

@@ -1,4 +1,4 @@
-"""DeepSeek V2 to V3.2 and their relatives (Kimi K2, GLM-4.7-Flash, GLM-5): latent attention.
+"""DeepSeek V2 to V3.2 and relatives (Kimi K2, GLM-5, Mistral 4, MiniCPM 3): latent attention.
 
 V3.2 and GLM-5 add an indexer that picks `index_topk` keys per query; layers whose
 `indexer_types` entry is "shared" reuse the picks of the layer before.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.layers import Layer, assemble, dense, routed
+from bestserve.catalog.hf.layers import EXPERTS, Layer, assemble, dense, routed, sparse_layers
 from bestserve.models.step.architecture import Architecture, Attention
 
 MODEL_TYPES = (
@@ -19,6 +19,11 @@ MODEL_TYPES = (
     "kimi_k2",
     "glm4_moe_lite",
     "glm_moe_dsa",
+    "mistral4",
+    "axk1",
+    "sarvam_mla",
+    "minicpm3",
+    "youtu",
 )
 
 # The routers of V2 are plain; later ones carry a bias that balances the load.
@@ -27,9 +32,10 @@ _PLAIN_ROUTER = ("deepseek_v2",)
 
 def architecture(config: Config) -> Architecture:
     """Read a config with latent attention; the first layers are dense."""
-    attention = _latent(config)
-    dense_layers = config.integer("first_k_dense_replace", minimum=0)
-    every = config.integer("moe_layer_freq", default=1)
+    attention = latent(config)
+    if not any(config.has(key) for key in EXPERTS):
+        return assemble(config, [(attention, dense(config))] * config.layers(), tied=True)
+    sparse = sparse_layers(config)
     shared = config.integer("n_shared_experts", default=0, minimum=0)
     experts = routed(
         config,
@@ -44,14 +50,15 @@ def architecture(config: Config) -> Architecture:
     layers: list[Layer] = [
         (
             reusing if indexer == "shared" else attention,
-            experts if i >= dense_layers and i % every == 0 else dense(config),
+            experts if has_experts else dense(config),
         )
-        for i, indexer in enumerate(indexers)
+        for has_experts, indexer in zip(sparse, indexers, strict=True)
     ]
     return assemble(config, layers, tied=False)
 
 
-def _latent(config: Config) -> Attention:
+def latent(config: Config, *, extra: int = 0) -> Attention:
+    """Return latent attention; `extra` parameters that the usual keys do not explain."""
     heads = config.integer("num_attention_heads")
     nope = config.integer("qk_nope_head_dim")
     rope = config.integer("qk_rope_head_dim")
@@ -72,4 +79,5 @@ def _latent(config: Config) -> Attention:
         index_heads=config.integer("index_n_heads") if indexed else 0,
         index_dim=config.integer("index_head_dim") if indexed else 0,
         index_topk=config.integer("index_topk") if indexed else 0,
+        extra_parameters=extra,
     )

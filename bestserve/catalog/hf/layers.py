@@ -16,6 +16,21 @@ from bestserve.models.step.architecture import (
 Layer = tuple[Attention, Ffn]
 
 
+EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "moe_num_experts")
+TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k")
+WIDTH = ("moe_intermediate_size", "expert_ffn_hidden_size", "moe_ffn_hidden_size")
+SHARED = (
+    *("shared_expert_intermediate_size", "shared_intermediate_size"),
+    *("moe_shared_expert_intermediate_size", "share_expert_dim"),
+)
+SHARED_COUNT = (
+    "n_shared_experts",
+    "num_shared_experts",
+    "num_shared_expert",
+    "moe_num_shared_experts",
+)
+
+
 def group(layers: Iterable[Layer]) -> tuple[tuple[LayerGroup, ...], tuple[int, ...]]:
     """Count equal layers; groups come in the order of their first layer.
 
@@ -73,6 +88,45 @@ def grouped_query(
     )
 
 
+_FULL = ("full_attention", "attention", "full", "global", "global_attention")
+_SLIDING = ("sliding_attention", "sliding", "local", "local_attention")
+
+
+def windows(config: Config, *, every: int = 0, default: int = 0) -> tuple[int, ...]:
+    """Return each layer's sliding window [tokens], 0 where it attends to all.
+
+    `layer_types` decides where there is one; else a pattern ("LLLG", or a number: every so many
+    layers one is full), else `every` (0: all layers slide). Without a window, or with
+    `use_sliding_window` false, no layer slides.
+
+    default : window of the family where the file states none
+    """
+    layers = config.layers()
+    window = config.integer("sliding_window", "sliding_window_size", default=default, minimum=0)
+    types = config.values.get("layer_types")
+    if types is not None:
+        known = (*_FULL, *_SLIDING)
+        named = config.layer_types(dict.fromkeys(known))
+        if named:
+            if not window and any(kind in _SLIDING for kind in named):
+                raise config.error("sliding_window", "is missing, but layer_types has such layers")
+            return tuple(window if kind in _SLIDING else 0 for kind in named)
+    if not window or not config.flag("use_sliding_window", True):
+        return (0,) * layers
+    pattern = config.values.get(
+        "sliding_window_pattern", config.values.get("_sliding_window_pattern")
+    )
+    if isinstance(pattern, str):
+        if not pattern or set(pattern.upper()) - set("LG"):
+            raise config.error("sliding_window_pattern", "is not made of L (local) and G (global)")
+        return tuple(window if pattern[i % len(pattern)] in "Ll" else 0 for i in range(layers))
+    if pattern is not None:
+        every = config.integer("sliding_window_pattern", "_sliding_window_pattern", minimum=0)
+    if every == 0:
+        return (window,) * layers
+    return tuple(window if (i + 1) % every else 0 for i in range(layers))
+
+
 def dense(config: Config, *keys: str, gated: bool = True, bias: bool = False) -> Ffn:
     """Return the dense feed-forward part; the width is under the first of `keys` present."""
     width = config.integer(*(keys or ("intermediate_size",)))
@@ -113,7 +167,7 @@ def routed(
     router_bias: bool = False,
 ) -> Ffn:
     """Return routed experts; `experts` and `width` are the keys of their number and size."""
-    number = config.integer(experts)
+    number = config.integer(experts, *EXPERTS)
     return Ffn(
         kind="moe",
         intermediate_size=config.integer(width),
@@ -133,3 +187,61 @@ def sparse_steps(config: Config) -> tuple[bool, ...]:
     if not isinstance(only, list):
         raise config.error("mlp_only_layers", "is no list of layer numbers")
     return tuple((i + 1) % step == 0 and i not in only for i in range(config.layers()))
+
+
+def experts_beside(
+    config: Config, *, router_bias: bool = False, gated: bool = True, shared_gate: bool = False
+) -> Ffn:
+    """Return routed experts by whichever of the usual keys the file has, shared ones included."""
+    number = _one(config, EXPERTS)
+    width = _one(config, (*WIDTH, "intermediate_size"))
+    shared = _one(config, SHARED, default=0)
+    count = _one(config, SHARED_COUNT, default=0)
+    if not shared:
+        shared = count * width
+    return Ffn(
+        kind="moe",
+        intermediate_size=width,
+        gated=gated,
+        num_experts=number,
+        top_k=min(_one(config, TOP_K), number),
+        shared_intermediate_size=shared,
+        shared_gate=shared_gate and shared > 0,
+        router_bias=router_bias,
+    )
+
+
+def _one(config: Config, keys: tuple[str, ...], default: int | None = None) -> int:
+    """Return a whole number; a list of equal ones (one per layer) counts as one."""
+    for key in keys:
+        value = config.values.get(key)
+        if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
+            if len(set(value)) > 1:
+                raise config.error(key, "differs from layer to layer, which is not supported")
+            return Config({key: value[0]}, config.where, config.prefix).integer(key)
+    minimum = 1 if default is None else 0
+    return config.integer(*keys, default=default, minimum=minimum)
+
+
+def sparse_layers(config: Config) -> tuple[bool, ...]:
+    """Return for each layer whether it has experts, by whichever of the usual keys says so."""
+    layers = config.layers()
+    for key, sparse in (
+        ("mlp_layer_types", "sparse"),
+        ("moe_layer_freq", 1),
+        ("is_moe_layer", True),
+    ):
+        value = config.values.get(key)
+        if isinstance(value, list):
+            if len(value) < layers:
+                raise config.error(key, f"has {len(value)} entries for {layers} hidden layers")
+            words = ("moe", "hash_moe") if key == "mlp_layer_types" else ()
+            return tuple(v == sparse or v in words for v in value[:layers])
+    first = _one(
+        config,
+        ("first_k_dense_replace", "num_dense_layers", "moe_layer_num_skipped"),
+        default=0,
+    )
+    every = config.integer("moe_layer_freq", "moe_layer_interval", default=1)
+    by_step = sparse_steps(config)
+    return tuple(i >= first and i % every == 0 and by_step[i] for i in range(layers))

@@ -12,11 +12,10 @@ MODEL_TYPES = ("llama4_text",)
 def architecture(config: Config) -> Architecture:
     """Read the text part of a Llama 4 config.
 
-    A query attends to the keys of its own chunk only; that counts as a sliding window of the
-    chunk's size. Norms on queries and keys have no weights.
+    Norms on queries and keys have no weights.
     """
     chunk = config.integer("attention_chunk_size")
-    local = grouped_query(config, kind="sliding", window=chunk)
+    local = grouped_query(config, kind="chunked", window=chunk)
     whole = grouped_query(config)
     every = config.integer("no_rope_layer_interval", default=4)
     step = config.integer("interleave_moe_layer_step")

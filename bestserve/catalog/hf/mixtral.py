@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.layers import assemble, grouped_query, routed
+from bestserve.catalog.hf.layers import assemble, grouped_query, routed, windows
 from bestserve.models.step.architecture import Architecture
 
 MODEL_TYPES = ("mixtral",)
@@ -11,7 +11,9 @@ MODEL_TYPES = ("mixtral",)
 
 def architecture(config: Config) -> Architecture:
     """Read a Mixtral config."""
-    window = config.integer("sliding_window", default=0, minimum=0)
-    attention = grouped_query(config, kind="sliding" if window else "full", window=window)
     experts = routed(config, experts="num_local_experts", width="intermediate_size")
-    return assemble(config, [(attention, experts)] * config.layers(), tied=False)
+    layers = [
+        (grouped_query(config, kind="sliding" if window else "full", window=window), experts)
+        for window in windows(config)
+    ]
+    return assemble(config, layers, tied=False)

@@ -6,7 +6,7 @@ from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import Layer, assemble, dense, grouped_query
 from bestserve.models.step.architecture import Architecture
 
-MODEL_TYPES = ("qwen2",)
+MODEL_TYPES = ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text")
 
 
 def architecture(config: Config) -> Architecture:

@@ -6,7 +6,13 @@ from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.layers import assemble, dense, grouped_query, routed, sparse_steps
 from bestserve.models.step.architecture import Architecture
 
-MODEL_TYPES = ("qwen3", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text")
+MODEL_TYPES = (
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_vl_text",
+    "qwen3_vl_moe_text",
+    "qwen3_omni_moe_text",
+)
 
 
 def architecture(config: Config) -> Architecture:

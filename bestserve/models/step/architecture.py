@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-AttentionKind = Literal["full", "sliding", "mla", "linear"]
-FfnKind = Literal["dense", "moe"]
+AttentionKind = Literal["full", "sliding", "chunked", "mla", "linear", "none"]
+FfnKind = Literal["dense", "moe", "none"]
+LinearForm = Literal["gated_delta", "kda", "mamba2", "mamba1", "lightning", "conv"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """One kind of attention layer.
 
-    kind : "full" (MHA, GQA, MQA), "sliding" (each query sees `window` keys; chunked attention
-        counts as sliding), "mla" (latent KV, DeepSeek), "linear" (recurrent state of fixed size)
+    kind : "full" (MHA, GQA, MQA), "sliding" (each query sees `window` keys), "chunked" (keys of
+        its own chunk of `window`, Llama 4), "mla" (latent KV, DeepSeek), "linear" (recurrent state
+        of fixed size), "none" (a layer of feed-forward or experts alone)
     num_heads, num_kv_heads, head_dim : as in config.json; `v_head_dim` 0 means `head_dim`
     q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim : MLA only; q_lora_rank 0: none
     bias : biases on the q, k, v projections; o_bias : on the output projection
@@ -26,7 +28,13 @@ class Attention:
     index_heads, index_dim, index_topk : MLA with an indexer that keeps `index_topk` keys per query
         (DeepSeek sparse attention); its keys are cached, `index_dim` per token; index_topk 0: it
         attends to all; index_heads 0 with a topk: the layer reuses the picks of an earlier one
-    linear_* : gated delta rule (Qwen3-Next, Qwen3.5): heads and widths, convolution length
+    compress : MLA that keeps the last `window` latents and one for `compress` tokens before
+        (DeepSeek-V4; 0: none before); −1: not compressed
+    linear_* : heads and widths of the recurrent state, convolution length; `linear_form` says
+        which: gated delta rule (Qwen3-Next, Qwen3.5), Kimi's delta attention, Mamba 2 (key heads
+        are its groups, the key width its state) and 1, lightning attention (MiniMax-01), short
+        convolutions alone (LFM2)
+    extra_parameters : learned parameters that these shapes do not explain
     """
 
     kind: AttentionKind
@@ -54,12 +62,32 @@ class Attention:
     linear_key_dim: int = 0
     linear_value_dim: int = 0
     linear_conv: int = 0
+    linear_form: LinearForm = "gated_delta"
+    compress: int = -1
+    extra_parameters: int = 0
+
+    @property
+    def state_elements(self) -> int:
+        """Numbers in the recurrent state of one sequence [1]."""
+        return self.linear_value_heads * self.linear_value_dim * self.linear_key_dim
+
+    @property
+    def convolution_elements(self) -> int:
+        """Channels of the short convolution [1]."""
+        if self.linear_form == "lightning":
+            return 0
+        keys = self.linear_key_heads * self.linear_key_dim
+        return 2 * keys + self.linear_value_heads * self.linear_value_dim
+
+
+NO_ATTENTION = Attention(kind="none", num_heads=0, num_kv_heads=0, head_dim=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ffn:
     """One kind of feed-forward layer.
 
+    kind : "dense", "moe", or "none" (a layer of attention or recurrence alone)
     intermediate_size : dense width, or the width of one routed expert
     gated : three matrices (SwiGLU, GeGLU) instead of two
     num_experts, top_k : routed experts and how many a token uses (MoE)
@@ -67,6 +95,8 @@ class Ffn:
         the dense feed-forward part that runs beside the experts (Gemma 4)
     bias : biases on all matrices; shared_gate : the shared experts' output is gated per token
     router_bias : one learned bias per routed expert
+    routed_hidden_size : width to which tokens are projected before the routed experts, and back
+        (latent mixtures, Nemotron 3, Kimi K3); 0: experts see the hidden size
     """
 
     kind: FfnKind
@@ -78,6 +108,10 @@ class Ffn:
     bias: bool = False
     shared_gate: bool = False
     router_bias: bool = False
+    routed_hidden_size: int = 0
+
+
+NO_FFN = Ffn(kind="none", intermediate_size=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +130,7 @@ class Architecture:
     extra_parameters : learned parameters that no group explains (learned positions, norms with
         bias, hyper-connections), so that totals match the published count
     norms_per_layer : RMSNorm/LayerNorm weights of hidden size per layer
+    tower_parameters : of vision and audio towers, which are held beside the decoder [1]
     order : for each decoder layer the index of its group; () where the groups follow each other
     """
 
@@ -106,6 +141,7 @@ class Architecture:
     norms_per_layer: int = 2
     norm_bias: bool = False
     extra_parameters: int = 0
+    tower_parameters: int = 0
     order: tuple[int, ...] = ()
 
     @property

@@ -172,15 +172,19 @@ def kv_bytes_of_layer(
     >>> kv_bytes_of_layer(gqa, 2.0, 1.0)
     4096.0
     """
+    if attention.kind == "none":
+        return 0.0
     if attention.kind == "linear":
-        keys = attention.linear_key_heads * attention.linear_key_dim
-        values = attention.linear_value_heads * attention.linear_value_dim
-        state = values * attention.linear_key_dim * constants.linear.state_bytes
-        convolution = 2.0 * (2 * keys + values) * max(attention.linear_conv - 1, 0)
+        state = attention.state_elements * constants.linear.state_bytes
+        convolution = 2.0 * attention.convolution_elements * max(attention.linear_conv - 1, 0)
         return (state + convolution) / tp
     if attention.kind == "mla":
         latent = (attention.kv_lora_rank + attention.qk_rope_head_dim) * kv_bytes
-        return context_len * (latent + attention.index_dim)  # indexer keys are fp8
+        kept = context_len
+        if attention.compress >= 0:
+            kept = context_len / attention.compress if attention.compress else 0.0
+        recent = min(context_len, attention.window) * latent if attention.window else 0.0
+        return recent + kept * (latent + attention.index_dim)  # indexer keys are fp8
     width = attention.head_dim + value_dim(attention)
     kept = min(context_len, attention.window) if attention.kind == "sliding" else context_len
     return kept * kv_heads_per_gpu(attention, tp) * width * kv_bytes
@@ -245,5 +249,7 @@ def _attention_share(attention: Attention, hidden: int, tp: int) -> float:
 
     More than 1/tp where KV heads or latent down-projections are replicated.
     """
+    if attention.kind == "none":
+        return 0.0
     own = sum(m.elements for m in attention_matrices(attention, hidden, tp))
     return own / sum(m.elements for m in attention_matrices(attention, hidden, 1))

@@ -142,6 +142,8 @@ class _Context:
 
     def attention(self, attention: Attention) -> list[Part]:
         """Return one attention layer: projections, kernels, all-reduce."""
+        if attention.kind == "none":
+            return []
         if attention in self.seen:
             return self.seen[attention]
         matrices = attention_matrices(attention, self.hidden, self.parallel.tp)
@@ -179,7 +181,8 @@ class _Context:
             prefix = "shared" if moe else "ffn"
             matrices = ffn_matrices(width, ffn.gated, self.hidden, self.parallel.tp)
             parts += [self._matrix(prefix, m, self.parts.ffn) for m in matrices]
-        parts += self._combine(ffn)
+        if ffn.kind != "none":
+            parts += self._combine(ffn)
         self.seen[ffn] = parts
         return parts
 
@@ -232,7 +235,7 @@ class _Context:
                 constants,
             )
             return [("attention.linear", "attention", 2.0, cost)]
-        window = attention.window if attention.kind == "sliding" else 0
+        window = attention.window if attention.kind in ("sliding", "chunked") else 0
         v_dim = value_dim(attention)
         prompts = (work.prompt_tokens, work.longest_chunk)
         if attention.kind == "mla":
@@ -312,7 +315,7 @@ class _Context:
         form = self.parts.experts
         experts = grouped_experts(
             self.all_tokens,
-            self.hidden,
+            ffn.routed_hidden_size or self.hidden,
             ffn.intermediate_size / expert_tp(self.parallel),
             ffn.num_experts,
             ffn.top_k,

@@ -86,11 +86,13 @@ def attention_parameters(attention: Attention, hidden_size: int) -> int:
     >>> attention_parameters(gqa, 4096)
     41943040
     """
+    if attention.kind == "none":
+        return attention.extra_parameters
     if attention.kind == "linear":
-        return _gated_delta(attention, hidden_size)
+        return _recurrent(attention, hidden_size) + attention.extra_parameters
     if attention.kind == "mla":
-        return _latent(attention, hidden_size)
-    return _multi_head(attention, hidden_size)
+        return _latent(attention, hidden_size) + attention.extra_parameters
+    return _multi_head(attention, hidden_size) + attention.extra_parameters
 
 
 def _multi_head(attention: Attention, hidden_size: int) -> int:
@@ -142,6 +144,31 @@ def _gated_delta(attention: Attention, hidden_size: int) -> int:
     return count + value * hidden_size
 
 
+def _recurrent(attention: Attention, hidden_size: int) -> int:
+    """Parameters of a layer with a recurrent state or a short convolution [1]."""
+    form = attention.linear_form
+    if form == "gated_delta":
+        return _gated_delta(attention, hidden_size)
+    heads, dim = attention.linear_value_heads, attention.linear_value_dim
+    values = heads * dim
+    keys = attention.linear_key_heads * attention.linear_key_dim
+    out = values * hidden_size
+    convolution = attention.convolution_elements * attention.linear_conv
+    if form == "kda":  # low-rank decay and output gates, one write strength per head
+        gates = 2 * (hidden_size * dim + dim * values) + hidden_size * heads
+        return hidden_size * (2 * keys + values) + gates + convolution + values + heads + dim + out
+    if form == "mamba2":  # gate, input, B, C, step size; A, D and its bias per head; gated norm
+        inputs = hidden_size * (2 * values + 2 * keys + heads)
+        return inputs + convolution + attention.convolution_elements + 3 * heads + values + out
+    if form == "mamba1":  # B, C and the step size of a low rank hidden/16 depend on the input
+        rank, state = -(-hidden_size // 16), attention.linear_key_dim
+        steps = values * (rank + 2 * state) + rank * values + values
+        return hidden_size * 2 * values + convolution + values + steps + values * (state + 1) + out
+    if form == "lightning":
+        return hidden_size * 4 * values + values + out
+    return hidden_size * 3 * values + convolution + out
+
+
 def dense_ffn_parameters(ffn: Ffn, hidden_size: int, intermediate_size: int) -> int:
     """Parameters of one feed-forward block, or of one expert, of the given width [1]."""
     matrices = 3 if ffn.gated else 2
@@ -155,14 +182,18 @@ def group_parameters(group: LayerGroup, arch: Architecture) -> GroupParameters:
     """Parameters of one layer of `group` [1]."""
     hidden, ffn = arch.hidden_size, group.ffn
     dense = experts = shared = router = 0
-    if ffn.kind == "dense":
+    if ffn.kind == "none":
+        pass
+    elif ffn.kind == "dense":
         dense = dense_ffn_parameters(ffn, hidden, ffn.intermediate_size)
     else:
-        experts = ffn.num_experts * dense_ffn_parameters(ffn, hidden, ffn.intermediate_size)
+        routed = ffn.routed_hidden_size or hidden
+        experts = ffn.num_experts * dense_ffn_parameters(ffn, routed, ffn.intermediate_size)
         router = ffn.num_experts * (hidden + (1 if ffn.router_bias else 0))
         if ffn.shared_intermediate_size:
             shared = dense_ffn_parameters(ffn, hidden, ffn.shared_intermediate_size)
             shared += hidden if ffn.shared_gate else 0
+        shared += 2 * hidden * ffn.routed_hidden_size
     return GroupParameters(
         count=group.count,
         attention=attention_parameters(group.attention, hidden),

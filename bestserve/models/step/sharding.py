@@ -70,10 +70,11 @@ def attention_matrices(attention: Attention, hidden: int, tp: int) -> tuple[Matr
             Matrix("out", hidden, heads * v_dim),
             *_indexer(attention, hidden),
         )
+    if attention.kind == "none":
+        return ()
     if attention.kind == "linear":
-        keys = attention.linear_key_heads * attention.linear_key_dim
         values = attention.linear_value_heads * attention.linear_value_dim
-        inputs = (2 * keys + 2 * values + 2 * attention.linear_value_heads) / tp
+        inputs = recurrent_inputs(attention) / tp
         return (Matrix("qkvz", inputs, hidden), Matrix("out", hidden, values / tp))
     query_width = heads * attention.head_dim * (2 if attention.output_gate else 1)
     kv_width = kv_heads_per_gpu(attention, tp) * (
@@ -83,6 +84,21 @@ def attention_matrices(attention: Attention, hidden: int, tp: int) -> tuple[Matr
         Matrix("qkv", query_width + kv_width, hidden),
         Matrix("out", hidden, heads * v_dim),
     )
+
+
+def recurrent_inputs(attention: Attention) -> int:
+    """Return the width of all projections into a recurrent layer [1]."""
+    keys = attention.linear_key_heads * attention.linear_key_dim
+    values = attention.linear_value_heads * attention.linear_value_dim
+    heads = attention.linear_value_heads
+    return {
+        "gated_delta": 2 * keys + 2 * values + 2 * heads,  # q, k, v, output gate, strength, decay
+        "kda": 2 * keys + values + heads + 2 * attention.linear_value_dim,
+        "mamba2": 2 * values + 2 * keys + heads,
+        "mamba1": 2 * values,
+        "lightning": 4 * values,
+        "conv": 3 * values,
+    }[attention.linear_form]
 
 
 def _indexer(attention: Attention, hidden: int) -> tuple[Matrix, ...]:

@@ -65,7 +65,9 @@ def _loose(text: str) -> tuple[Rule, ...]:
     """Return the ways in which Transformers and vLLM between them read an entry of a list."""
     if text.startswith("re:"):
         return (Rule("match", text[3:]),)
-    expression = any(c in text for c in ("\\", ".*", "^", "$", "(", "|", "+"))
+    expression = not text.startswith("*") and any(
+        c in text for c in ("\\", ".*", "^", "$", "(", "|", "+")
+    )
     if expression:
         return (Rule("match", text), *_shell(text))
     return _shell(text) or (Rule("name", text),)

@@ -48,6 +48,55 @@ NAMES: dict[str, Naming] = {
         experts="feed_forward.experts",
         shared=("feed_forward.shared_expert",),
     ),
+    **dict.fromkeys(
+        ("nemotron_h",),
+        Naming(
+            roots=("backbone.layers", "model.layers"),
+            attention="mixer",
+            linear="mixer",
+            ffn="mixer",
+            experts="mixer.experts",
+            shared=("mixer.shared_experts",),
+        ),
+    ),
+    "jamba": Naming(linear="mamba", ffn="feed_forward", experts="feed_forward.experts"),
+    "bamba": Naming(linear="mamba", ffn="feed_forward"),
+    "falcon_h1": Naming(linear="mamba", ffn="feed_forward"),
+    "granitemoehybrid": Naming(
+        linear="mamba", ffn="shared_mlp", experts="block_sparse_moe.experts", shared=("shared_mlp",)
+    ),
+    "kimi_linear": Naming(
+        linear="self_attn", experts="block_sparse_moe.experts", expert_matrices=_W
+    ),
+    "minimax": Naming(linear="self_attn", experts="block_sparse_moe.experts", expert_matrices=_W),
+    "lfm2": Naming(linear="conv", ffn="feed_forward", matrices=_W),
+    "lfm2_moe": Naming(
+        linear="conv",
+        ffn="feed_forward",
+        matrices=_W,
+        experts="feed_forward.experts",
+        expert_matrices=_W,
+    ),
+    **dict.fromkeys(
+        ("deepseek_v4", "deepseek_ref"),
+        Naming(
+            roots=("layers", "model.layers"),
+            attention="attn",
+            ffn="ffn",
+            experts="ffn.experts",
+            shared=("ffn.shared_experts",),
+            matrices=_W,
+            expert_matrices=_W,
+        ),
+    ),
+    "phi": Naming(ffn="mlp", matrices=("", "fc1", "fc2")),
+    "starcoder2": Naming(matrices=("", "c_fc", "c_proj")),
+    "gpt2": Naming(roots=("transformer.h",), attention="attn", matrices=("", "c_fc", "c_proj")),
+    "falcon": Naming(
+        roots=("transformer.h",),
+        attention="self_attention",
+        matrices=("", "dense_h_to_4h", "dense_4h_to_h"),
+    ),
     "gemma4_text": Naming(experts="experts", shared=("mlp",)),
     "step3p5": Naming(experts="moe", shared=("share_expert",)),
 }
@@ -113,19 +162,10 @@ def _attention(attention: Attention, hidden: int, naming: Naming) -> Iterable[Na
     heads = attention.num_heads
     values = heads * (attention.v_head_dim or attention.head_dim)
     q_name, k_name, v_name, o_name = naming.projections
+    if attention.kind == "none":
+        return
     if attention.kind == "linear":
-        keys = attention.linear_key_heads * attention.linear_key_dim
-        values = attention.linear_value_heads * attention.linear_value_dim
-        inside = naming.linear
-        yield "attention", _in(inside, "in_proj_qkv", "in_proj_qkvz"), hidden * (2 * keys + values)
-        yield "attention", _in(inside, "in_proj_z", "in_proj_qkvz"), hidden * values
-        for name in ("in_proj_b", "in_proj_a"):
-            yield (
-                "attention",
-                _in(inside, name, "in_proj_ba"),
-                hidden * attention.linear_value_heads,
-            )
-        yield "attention", _in(inside, "out_proj"), values * hidden
+        yield from _recurrent(attention, hidden, naming)
         return
     if attention.kind == "mla":
         down = attention.kv_lora_rank + attention.qk_rope_head_dim
@@ -158,7 +198,42 @@ def _attention(attention: Attention, hidden: int, naming: Naming) -> Iterable[Na
     yield "attention", _in(inside, o_name), values * hidden
 
 
+def _recurrent(attention: Attention, hidden: int, naming: Naming) -> Iterable[Named]:
+    inside = naming.linear
+    heads = attention.linear_value_heads
+    keys = attention.linear_key_heads * attention.linear_key_dim
+    values = heads * attention.linear_value_dim
+    form = attention.linear_form
+    if form == "gated_delta":
+        yield "attention", _in(inside, "in_proj_qkv", "in_proj_qkvz"), hidden * (2 * keys + values)
+        yield "attention", _in(inside, "in_proj_z", "in_proj_qkvz"), hidden * values
+        for name in ("in_proj_b", "in_proj_a"):
+            yield "attention", _in(inside, name, "in_proj_ba"), hidden * heads
+        yield "attention", _in(inside, "out_proj"), values * hidden
+    elif form == "kda":
+        for name, width in (("q_proj", keys), ("k_proj", keys), ("v_proj", values)):
+            yield "attention", _in(inside, name), hidden * width
+        low = attention.linear_value_dim
+        for gate in "fg":
+            yield "attention", _in(inside, f"{gate}_a_proj"), hidden * low
+            yield "attention", _in(inside, f"{gate}_b_proj"), low * values
+        yield "attention", _in(inside, "b_proj"), hidden * heads
+        yield "attention", _in(inside, "o_proj"), values * hidden
+    elif form == "lightning":
+        yield "attention", _in(inside, "qkv_proj"), hidden * 3 * values
+        yield "attention", _in(inside, "output_gate"), hidden * values
+        yield "attention", _in(inside, "out_proj"), values * hidden
+    else:
+        inputs = {"mamba2": 2 * values + 2 * keys + heads, "mamba1": 2 * values}.get(
+            form, 3 * values
+        )
+        yield "attention", _in(inside, "in_proj"), hidden * inputs
+        yield "attention", _in(inside, "out_proj"), values * hidden
+
+
 def _ffn(ffn: Ffn, hidden: int, naming: Naming, every_expert: bool) -> Iterable[Named]:
+    if ffn.kind == "none":
+        return
     if ffn.kind == "dense":
         containers: tuple[str, ...] = (naming.ffn,)
         yield from _dense(containers, naming.matrices, ffn, ffn.intermediate_size, hidden)
@@ -166,7 +241,7 @@ def _ffn(ffn: Ffn, hidden: int, naming: Naming, every_expert: bool) -> Iterable[
     if ffn.shared_intermediate_size:
         width = ffn.shared_intermediate_size
         yield from _dense(naming.shared, naming.matrices, ffn, width, hidden)
-    matrix = float(hidden * ffn.intermediate_size)
+    matrix = float((ffn.routed_hidden_size or hidden) * ffn.intermediate_size)
     numbers = range(ffn.num_experts) if every_expert else {0, ffn.num_experts - 1}
     share = ffn.num_experts / len(numbers)
     gate, up, down = naming.expert_matrices

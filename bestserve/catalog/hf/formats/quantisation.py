@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bestserve.catalog.hf.config import QUANTISATION, Config
@@ -57,6 +57,10 @@ def read_quantisation(config: Config, arch: Architecture) -> Quantisation:
         return Quantisation()
     method = _method(part)
     scheme = read_scheme(part, method)
+    experts = config.text("expert_dtype", part.text("moe_quant_algo", "")).upper()
+    if experts in ("FP4", "NVFP4"):  # DeepSeek-V4 says apart what its experts are stored in
+        rule = (Rule("name", "experts"), weights.float4(32 if experts == "FP4" else 16))
+        scheme = replace(scheme, rules=(rule, *scheme.rules))
     model_type = config.text("model_type", "")
     texts = " ".join(rule.text for rule in (*(r for r, _ in scheme.rules), *scheme.only))
     many = sum(group.count * group.ffn.num_experts for group in arch.groups)
