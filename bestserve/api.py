@@ -37,9 +37,9 @@ def single_threaded(question: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(question)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        from threadpoolctl import threadpool_limits
+        from bestserve.host.threads import one_blas_thread
 
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             return question(*args, **kwargs)
 
     return wrapped

@@ -20,6 +20,8 @@ Tokens = Annotated[int, Field(ge=1, description="[tokens]")]
 RequestRate = Annotated[
     float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, description="[requests/s]")
 ]
+Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+"""What answers call a thing: one line, no control characters."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="[1]")]
 
 SHORTEST, LONGEST = 1e-9, 1e9

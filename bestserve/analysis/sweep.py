@@ -230,12 +230,12 @@ def variants(table: Sequence[Any], each: int, most: int) -> list[str]:
 
 def along(problems: Sequence[Problem], strategies: Sequence[str]) -> list[tuple[float | None, ...]]:
     """Return goodputs of the candidates along neighbouring problems (see `Sweep.goodput`)."""
-    from threadpoolctl import threadpool_limits
+    from bestserve.host.threads import one_blas_thread
 
     order = list(strategies)
     guess = 0.0
     rows = []
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         for problem in problems:
             found = _point(problem, order, guess)
             best = max(order, key=lambda name: found[name] or 0.0)

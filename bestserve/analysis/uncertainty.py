@@ -240,14 +240,14 @@ def _evaluate(
     stands: Sequence[float],
 ) -> Floats:
     """Return goodputs [samples, candidates] [req/s], factors at `moves` [samples, factors]."""
-    from threadpoolctl import threadpool_limits
+    from bestserve.host.threads import one_blas_thread
 
     base = Lowered(problem, constants)
     slo = problem.slo
     assert slo is not None
     target = slo.target()
     rows = np.zeros((len(moves), len(names)))
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         for i, point in enumerate(moves):
             lowered = moved(base, factors, point)
             # All candidates move together: what the first one loses, the others nearly lose too.

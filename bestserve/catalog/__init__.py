@@ -9,7 +9,7 @@ from bestserve.catalog.hardware import (
     resolve_hardware,
 )
 from bestserve.catalog.listing import Row, catalog_rows, describe
-from bestserve.catalog.models import list_models, load_model, model_from_config
+from bestserve.catalog.models import find_model, list_models, load_model, model_from_config
 
 __all__ = [
     "EngineRecord",
@@ -18,6 +18,7 @@ __all__ = [
     "catalog_rows",
     "describe",
     "engine_record",
+    "find_model",
     "list_engines",
     "list_hardware",
     "list_models",

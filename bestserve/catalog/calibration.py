@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bestserve.catalog.models import load_model
-from bestserve.errors import BestserveError, DataError, InputError
+from bestserve.catalog.models import find_model
+from bestserve.errors import DataError, InputError
 from bestserve.host.writing import write_text
 from bestserve.readers.mappings import read_mapping
 from bestserve.readers.records import user_path
@@ -57,9 +57,8 @@ def name_for(record: Calibration, model: Model) -> str:
     are the same model.
     """
     for name in record.provenance.models:
-        try:
-            known = load_model(name)
-        except BestserveError:  # fitted with a config.json that is not here
+        known = find_model(name)
+        if known is None:  # fitted with a config.json of the user's
             continue
         same = (known.architecture, known.weights, known.experts)
         if same == (model.architecture, model.weights, model.experts):

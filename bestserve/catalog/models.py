@@ -47,17 +47,25 @@ def load_model(name_or_path: str | Path) -> Model:
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or is_model_path(name):
         return _from_path(user_path(name))
+    found = find_model(name)
+    if found is None:
+        hint = "see `bestserve catalog`, or give the path of a config.json"
+        raise UnknownNameError("model", name, _spellings(), hint)
+    return found
+
+
+def find_model(name: str) -> Model | None:
+    """Return the catalogue's model of this name or usual spelling, or None.
+
+    Opens no path, whatever the name looks like: this is for the names that logs quote.
+    """
     if name.startswith(("/", "~", "\\")):
         # A path on the machine that served the model: its last part is the model's name.
         name = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if name.startswith("models--"):
         # Hugging Face's cache folder of org/name.
         name = name.removeprefix("models--").replace("--", "/", 1)
-    found = _named(name)
-    if found is None:
-        hint = "see `bestserve catalog`, or give the path of a config.json"
-        raise UnknownNameError("model", name, _spellings(), hint)
-    return found
+    return _named(name)
 
 
 def is_model_path(name: str) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from bestserve._version import __version__
-from bestserve.errors import BestserveError
+from bestserve.errors import BestserveError, one_line
+from bestserve.host.stdout import answers_alone
 
 COMMANDS = {
     "rank": "rank serving strategies by goodput",
@@ -46,6 +48,7 @@ def build() -> App:
         help="Which LLM serving strategy gives the highest goodput, and how sure are you?",
         version=__version__,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for name, summary in COMMANDS.items():
         app.command(f"bestserve.cli.{name}:{name}", name=name, help=summary)
@@ -63,7 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a terminal that knows no × or ≤
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    warnings.simplefilter("ignore")  # of libraries, about what they do inside
+    warnings.simplefilter("once", UserWarning)
+    warnings.showwarning = lambda message, *_: print(f"bestserve: {message}", file=sys.stderr)
+    with answers_alone():
+        code = run(sys.argv[1:] if arguments is None else list(arguments))
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -82,6 +90,8 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         return complain(f"{where}{error.strerror or error}", 5)
+    except MemoryError:
+        return complain("out of memory: ask for less at once, or on a larger machine", 1)
     except KeyboardInterrupt:
         return complain("interrupted", 130)
     return result if isinstance(result, int) else 0
@@ -110,5 +120,5 @@ def misused(error: CycloptsError) -> str:
 
 def complain(message: str, code: int) -> int:
     """Print one line on standard error and return the exit code."""
-    print(f"bestserve: {' '.join(message.split())}", file=sys.stderr)
+    print(f"bestserve: {one_line(message)}", file=sys.stderr)
     return code

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bestserve.results.document import Document, html_table, plain
+from bestserve.results.document import Document, plain
+from bestserve.results.rows import csv_text, html_table, printed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,11 +57,7 @@ def emit_records(
     if form == "table":
         print_table(shown, title)
     elif form == "csv":
-        writer = csv.DictWriter(
-            sys.stdout, list(records[0]) if records else [], lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(records)
+        print(csv_text(records), end="")
     elif form == "md":
         print_markdown(shown)
     elif form == "html":
@@ -73,7 +69,7 @@ def emit_records(
 
 
 def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else printed(value)
 
 
 def print_table(records: list[Record], title: str = "") -> None:
@@ -133,7 +129,14 @@ def print_markdown(records: list[Record]) -> None:
     print("| " + " | ".join(records[0]) + " |")
     print("|" + " --- |" * len(records[0]))
     for record in records:
-        print("| " + " | ".join(cell(v).replace("|", "\\|") for v in record.values()) + " |")
+        print("| " + " | ".join(_marked(cell(v)) for v in record.values()) + " |")
+
+
+def _marked(text: str) -> str:
+    """Return text that Markdown shows as it is: no cell, no element, no link begins in it."""
+    for mark, shown in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\["), ("`", "\\`")):
+        text = text.replace(mark, shown)
+    return text
 
 
 def cell(value: Any) -> str:

@@ -207,7 +207,7 @@ def _raced(
     running: Sequence[Sequence[int]],
 ) -> list[tuple[int, Floats]]:
     """Return (configuration of the pair, F) of one contest; runs in any process."""
-    from threadpoolctl import threadpool_limits
+    from bestserve.host.threads import one_blas_thread
 
     deployed = running[task.pair]
     limited = fleet.max_configurations is not None
@@ -218,7 +218,7 @@ def _raced(
         node=built.node,
     )
     members = [built.configurations[i] for i in task.members]
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         found = contest(
             members, task.loads, fleet.gpus[pair[0]].count, fleet.routing, measure, rules
         )

@@ -33,6 +33,7 @@ MAX_TEXT = 100_000
 MAX_INTEGER = 2**64
 """Whole numbers are below it; every count, and every seed, is."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _FORMS: Mapping[str, Form] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
 
 
@@ -139,11 +140,5 @@ def _at(where: str, place: tuple[Any, ...]) -> str:
 
 
 def _is_text(text: str) -> bool:
-    """Whether no NUL and no half of a surrogate pair is in it."""
-    if "\0" in text:
-        return False
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Whether it has lines of characters only: no terminal's commands, no half of a pair."""
+    return text.isprintable() or not _CONTROL.search(text)

@@ -177,6 +177,7 @@ class TidyRow:
     more : further figures by tidy-like name ("ttft_p95_ms", "itl_mean_ms", "e2el_std_ms")
     requests : per-request figures, where the log has them
     origin : file and record the row was read from
+    stated : names of the fields that the caller gave, not the log
     format : name of the reader
     """
 
@@ -285,6 +286,7 @@ class TidyRow:
     status: RowStatus = field(default=RowStatus.USABLE, metadata={"check": _instance(RowStatus)})
     origin: str = field(default="", metadata={"check": _WORD})
     format: str = field(default="", metadata={"check": _WORD})
+    stated: tuple[str, ...] = field(default=(), metadata={"check": _texts})
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -348,7 +350,7 @@ COLUMNS: tuple[str, ...] = _FIELDS[: _FIELDS.index("notes") + 1]
 """Columns of the tidy CSV, in order."""
 
 SETTABLE: frozenset[str] = frozenset(_FIELDS) - {
-    "id", "status", "origin", "format", "requests", "more", "notes", "regime"
+    "id", "status", "origin", "format", "requests", "more", "notes", "regime", "stated"
 }  # fmt: skip
 """Fields a caller may state for a log that does not (see `formats.read_log`)."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bestserve.host.extras import require
 from bestserve.host.writing import write_bytes, write_text
 from bestserve.reporting.chart import PALETTE, Chart, ink, letter
+from bestserve.results.rows import csv_text
 
 MARKS = "osD^xP*p"
 STYLES = ("-", "--", ":", "-.")
@@ -56,13 +56,9 @@ def save_figure(charts: Sequence[Chart], path: Path) -> Path:
     return write_bytes(path, drawn.getvalue())
 
 
-def save_csv(records: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def save_csv(records: Sequence[dict[str, Any]], path: Path) -> Path:
     """Write rows and return the path."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(records[0]) if records else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return write_text(path, text.getvalue())
+    return write_text(path, csv_text(records))
 
 
 def draw(chart: Chart, axes: Any) -> None:

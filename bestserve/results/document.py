@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum, StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bestserve._version import __version__
 from bestserve.host.extras import require
 from bestserve.models.trust import Trust
+from bestserve.results.rows import html_table
 from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
@@ -84,24 +84,6 @@ class Document:
 
     def _repr_html_(self) -> str:
         return html_table(self.records())
-
-
-def html_table(records: list[dict[str, Any]]) -> str:
-    """Return rows as an HTML table; numbers with four digits, text escaped."""
-    if not records:
-        return "<p>nothing to show</p>"
-    head = "".join(f"<th>{html.escape(str(k))}</th>" for k in records[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
-        for row in records
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def plain(value: Any) -> Any:

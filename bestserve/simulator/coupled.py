@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from bestserve.host.compiled import njit
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,

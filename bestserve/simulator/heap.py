@@ -7,8 +7,7 @@ jump over steps.
 
 from __future__ import annotations
 
-from numba import njit
-
+from bestserve.host.compiled import njit
 from bestserve.simulator.layout import Ints64
 
 FINISH, FIRST_MESSAGE, GROW = range(3)

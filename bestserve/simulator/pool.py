@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
 from bestserve.simulator.heap import EVENTS_PER_REQUEST

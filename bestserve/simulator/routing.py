@@ -7,8 +7,8 @@ see the lanes as they are when the request arrives.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, K
 from bestserve.simulator.lane import steps_to, tokens_cost
 from bestserve.simulator.layout import (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from bestserve.host.compiled import njit
 from bestserve.simulator.layout import Floats, Ints64
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from bestserve.host.compiled import njit
 from bestserve.simulator.layout import Floats, Ints32, Ints64
 from bestserve.simulator.time_heap import drop, put
 

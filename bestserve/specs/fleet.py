@@ -17,7 +17,7 @@ from bestserve.specs.problem import Layout, Problem, Sizes
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Pool, Strategy
 from bestserve.specs.workload import RequestClass, Workload
-from bestserve.units import RequestRate, Share
+from bestserve.units import Name, RequestRate, Share
 
 Objective = Literal["max_goodput", "min_cost", "max_headroom"]
 
@@ -32,7 +32,7 @@ class GpuGroup(Spec):
 
     hardware: str | Hardware
     count: int = Field(ge=0, le=1_000_000)
-    name: str = Field(default="", max_length=200)
+    name: Name = ""
     gpus_per_node: int | None = Field(default=None, ge=1, le=1024)
     network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)
     price_per_hour: float | None = Field(default=None, ge=0, le=1e9)
@@ -61,7 +61,7 @@ class FleetClass(Spec):
     value : worth of one served request, for "max_goodput" with rates
     """
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     input_len: LengthLaw
     output_len: LengthLaw
     slo: SLO
@@ -98,7 +98,7 @@ class FleetModel(Spec):
 
     model: str | Model
     classes: tuple[FleetClass, ...] = Field(min_length=1, max_length=200)
-    name: str = Field(default="", max_length=200)
+    name: Name = ""
     engine: str | EngineConstants = "vllm"
     precision: Precision | None = None
     kv_cache_dtype: Literal["auto", "bf16", "fp8"] = "auto"

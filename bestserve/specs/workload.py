@@ -8,13 +8,13 @@ from pydantic import Field, model_validator
 
 from bestserve.specs.base import Spec
 from bestserve.specs.lengths import LengthLaw
-from bestserve.units import Share
+from bestserve.units import Name, Share
 
 
 class RequestClass(Spec):
     """One kind of request in a mixed workload; `share` of the requests are of it."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Name
     share: float = Field(gt=0, le=1)
     input_len: LengthLaw
     output_len: LengthLaw

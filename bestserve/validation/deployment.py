@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from bestserve.catalog import load_engine, load_model
+from bestserve.catalog import find_model, load_engine, load_model
 from bestserve.errors import BestserveError, UnknownNameError
 from bestserve.models.step.device import Parallelism, Precision
 from bestserve.models.step.engine import EngineConstants
@@ -236,9 +236,10 @@ def _multi_step_budget(row: TidyRow) -> int:
 
 
 @lru_cache(maxsize=512)
-def _load(name: str) -> Model | None:
+def _load(name: str, stated: bool) -> Model | None:
+    """Return the model; only what the user stated may be the path of a file."""
     try:
-        return load_model(name)
+        return load_model(name) if stated else find_model(name)
     except UnknownNameError:
         return None
     except BestserveError as error:
@@ -248,7 +249,7 @@ def _load(name: str) -> Model | None:
 def _model(row: TidyRow) -> Model:
     if row.model is None:
         raise UnpredictableError(Outcome.MODEL_UNKNOWN, "not stated; give --model")
-    found = _load(row.model)
+    found = _load(row.model, "model" in row.stated)
     if found is None:
         raise UnpredictableError(Outcome.MODEL_UNKNOWN, row.model[:120])
     return found

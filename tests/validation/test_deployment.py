@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bestserve.catalog import load_model
+from bestserve.catalog.folders import package_folder
 from bestserve.models.step.device import Parallelism
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.deployment import deployment_of
@@ -131,3 +134,21 @@ def test_amd_boards_of_2024_ran_16_bit_kernels_slowly(make: Make) -> None:
     assert old.hardware.name == new.hardware.name
     assert tgi.engine_constants.max_num_seqs > 10_000
     assert tgi.engine_constants.kv_reserve == 1.0
+
+
+def test_a_log_names_models_of_the_catalogue_and_opens_no_files(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log is a stranger's; a path is followed only where the caller stated it."""
+    config = package_folder("models") / "meta-llama--Llama-3.1-8B" / "config.json"
+    (tmp_path / "priv").mkdir()
+    (tmp_path / "priv" / "config.json").write_text(config.read_text())
+    monkeypatch.chdir(tmp_path)
+    for name in ("./priv/config.json", str(tmp_path / "priv"), "priv", "~/priv/config.json"):
+        with pytest.raises(UnpredictableError) as refusal:
+            deployment_of(make(model=name))
+        assert refusal.value.outcome is Outcome.MODEL_UNKNOWN
+    own = make(model="./priv/config.json", stated=("model",))
+    assert (
+        deployment_of(own).model.architecture == load_model("meta-llama/Llama-3.1-8B").architecture
+    )

@@ -8,8 +8,9 @@ that the number of their steps has the squared CV 1/K of the output lengths.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bestserve.host.compiled import njit
 
 Floats = NDArray[np.float64]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bestserve.host.compiled import njit
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import loops
 

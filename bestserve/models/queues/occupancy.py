@@ -13,8 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bestserve.host.compiled import njit
 
 Floats = NDArray[np.float64]
 

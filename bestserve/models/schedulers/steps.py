@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import step_time
 
 Floats = NDArray[np.float64]

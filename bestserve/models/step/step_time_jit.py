@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bestserve.host.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -115,7 +115,7 @@ def _with(row: TidyRow, stated: Mapping[str, Any]) -> TidyRow:
         for name, value in given.items()
         if getattr(row, name) not in (None, value)
     )
-    out = replace(row, notes=row.notes + notes, **given)
+    out = replace(row, notes=row.notes + notes, stated=tuple(given), **given)
     if not {"request_rate", "concurrency"} & given.keys():
         return out
     return replace(

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.host.stdout import nothing_printed
+
 Floats = NDArray[np.float64]
 
 BETWEEN_REPORTS = 0.25
@@ -163,7 +165,8 @@ def load(model: LinearModel, options: Options, seconds: float) -> Any:
     """Return a Highs object that holds the model."""
     import highspy
 
-    highs = highspy.Highs()
+    with nothing_printed():  # its banner, before any option can be set
+        highs = highspy.Highs()
     highs.silent()
     for name, value in (
         ("threads", options.threads),

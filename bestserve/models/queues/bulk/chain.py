@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bestserve.host.compiled import njit
 from bestserve.models.queues.bulk import elimination as chain_loops
 from bestserve.models.queues.bulk import loops
 from bestserve.models.queues.bulk.server import BulkServer, Floats, Pace, Prompts

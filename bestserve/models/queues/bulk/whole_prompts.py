@@ -18,9 +18,9 @@ prompt of y tokens crosses the budget in y places.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bestserve.host.compiled import njit
 from bestserve.models.queues.lattice import fft_size
 
 Floats = NDArray[np.float64]

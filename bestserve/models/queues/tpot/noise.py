@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bestserve.host.compiled import njit
 from bestserve.models.queues.requests import Requests
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,60 @@
+"""Rows as CSV and HTML that are safe to open, whatever names they quote."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+FORMULA = ("=", "+", "-", "@")
+"""How a cell begins that spreadsheets compute instead of showing."""
+
+
+def printed(value: Any) -> Any:
+    """Return text on one line without control characters, everything else as it is.
+
+    Names of models, classes and GPUs may come from a stranger's file; a terminal obeys what is
+    no character.
+
+    >>> printed("a\\x1b[31m\\nb"), printed(3)
+    ('a [31m b', 3)
+    """
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return " ".join("".join(c if c.isprintable() else " " for c in value).split())
+
+
+def csv_text(records: Sequence[Record]) -> str:
+    """Return rows as CSV with a header; text that looks like a formula starts with a quote."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _shown(value) for name, value in row.items()} for row in records)
+    return out.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    text = printed(value)
+    return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA) else text
+
+
+def html_table(records: Sequence[Record]) -> str:
+    """Return rows as an HTML table; numbers with four digits, text escaped."""
+    if not records:
+        return "<p>nothing to show</p>"
+    head = "".join(f"<th>{html.escape(str(k))}</th>" for k in records[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row.values()) + "</tr>"
+        for row in records
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(printed(value))
