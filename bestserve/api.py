@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from bestserve.answers.doubts import trust_in, trusted
+from bestserve.answers.doubts import trust_in
 from bestserve.lowering import lower
 from bestserve.results.prediction import Prediction
 from bestserve.results.ranking import RankedStrategy, Ranking
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from bestserve.analysis.versus import Versus
     from bestserve.analysis.waterfall import Explanation
     from bestserve.analysis.whatif import WhatIf
-    from bestserve.models.goodput import Goodput
-    from bestserve.models.system import System, Target
     from bestserve.simulator import SimulationResult
-    from bestserve.solvers.ranking import Referee
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +49,8 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     Parameters
     ----------
     problem : what to serve, on what, for whom; needs an SLO
-    verify : simulate strategies whose analytic goodput carries low trust
+    verify : simulate the strategies that decide, at their goodput: the first ones, and those whose
+        interval reaches the first
     progress : called with a short text as the work goes on
 
     Raises
@@ -62,28 +60,9 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
 
     Nothing feasible is no error: the table is empty and `rejected` says why.
     """
-    from bestserve.solvers.ranking import rank_strategies
+    from bestserve.answers.ranking import ranking
 
-    found = rank_strategies(
-        problem, referee=_referee(problem) if verify else None, progress=progress
-    )
-    if not found.table:
-        return found
-    return replace(
-        found,
-        table=trusted(problem, found.table),
-        intervals=_intervals_at_best(problem, found.best),
-    )
-
-
-def _intervals_at_best(problem: Problem, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
-    """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
-    from bestserve.answers.predict import predict_strategy
-    from bestserve.answers.prediction_intervals import prediction_intervals
-
-    lowered, parsed = lower(problem), Strategy.parse(best.strategy)
-    found = predict_strategy(lowered, parsed, best.goodput, "analytic")
-    return prediction_intervals(lowered, parsed, found)
+    return ranking(problem, verify=verify, progress=progress)
 
 
 @single_threaded
@@ -100,7 +79,8 @@ def predict(
     ----------
     strategy : "2m-tp4", "3p2d-tp4", "3p-tp2+2d-tp4"
     request_rate : open arrivals [requests/s]; not for closed loops
-    method : "auto" takes the analytic answer where it is trusted and simulates where not
+    method : "auto" takes the analytic answer where a run at that rate agrees with it, and the
+        run's where it does not
 
     Raises InputError, InfeasibleError (the strategy cannot be built), UnknownNameError, DataError.
     An unstable queue is no error but a status.
@@ -123,15 +103,16 @@ def goodput(
 ) -> RankedStrategy:
     """Return the highest rate at which a strategy meets the objectives, and how it stands there.
 
+    method : "auto" takes the analytic answer where runs at that rate and beside it agree with it
+        to 3 %, and simulates where they do not
+
     Raises as `predict`; InputError also without an SLO; InfeasibleError if even a request alone
     misses the objectives, with the arithmetic.
     """
-    from bestserve.solvers.ranking import checked_problem, evaluate_strategy
+    from bestserve.answers.goodput import goodput_of
+    from bestserve.solvers.ranking import checked_problem
 
-    lowered = lower(checked_problem(problem))
-    referee = None if method == "analytic" else _referee(problem)
-    always = method == "simulated"
-    found = evaluate_strategy(lowered, Strategy.parse(strategy), referee, always=always)
+    found = goodput_of(lower(checked_problem(problem)), Strategy.parse(strategy), method)
     return replace(found, trust=trust_in(problem, found.strategy, found.trust))
 
 
@@ -211,14 +192,13 @@ def what_if(
     scenarios : one mapping or several, e.g. [{"hardware.memory_bandwidth": "x1.5"},
         {"hardware": "h200"}, {"slo.tpot": 0.03, "gpus": 16}]
     strategy : look at this one only; default: the best one of each scenario
-    verify : simulate what carries low trust
+    verify : simulate the answers at their goodput, as `rank` and `goodput` do
 
     Raises InputError or UnknownNameError for changes that cannot be made.
     """
     from bestserve.analysis.whatif import what_if as ask
 
-    referee = _referee(problem) if verify else None
-    return ask(problem, scenarios, strategy=strategy, referee=referee, progress=progress)
+    return ask(problem, scenarios, strategy=strategy, verify=verify, progress=progress)
 
 
 @single_threaded
@@ -295,21 +275,6 @@ def _named(
     """Return the strategy, or the best of the ranking. Raises InfeasibleError."""
     if strategy is not None:
         return strategy
-    from bestserve.solvers.ranking import rank_strategies
+    from bestserve.answers.ranking import ranking
 
-    return rank_strategies(problem, progress=progress).best.strategy
-
-
-def _referee(problem: Problem) -> Referee:
-    """Return what re-evaluates low-trust answers, with the requests of a trace if there is one.
-
-    The simulator is loaded when it is first asked: its compiled code takes a second to load.
-    """
-
-    def ask(system: System, target: Target, start: Goodput) -> Goodput:
-        from bestserve.answers.predict import recorded_requests
-        from bestserve.answers.referee import TRACED, simulated_goodput
-
-        return simulated_goodput(system, target, start, recorded_requests(problem, TRACED))
-
-    return ask
+    return ranking(problem, progress=progress).best.strategy

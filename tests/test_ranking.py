@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.models.goodput import Goodput
+from bestserve.models.latencies import unstable
+from bestserve.models.status import Status as Outcome
+from bestserve.models.trust import TRUSTED
 from bestserve.results.document import Status
 from bestserve.results.ranking import pareto_front
 from bestserve.solvers.enumerate import maximal_pairs
+from bestserve.solvers.ranking import contained
 
 CHAT = bs.Workload(input_len="lognormal:1000,0.8", output_len="lognormal:200,1")
+
+
+FOUND = Goodput(
+    rate=1.0,
+    low=1.0,
+    high=1.0,
+    binding="ttft",
+    at=unstable(1.0, 1.0, Outcome.OK),
+    trust=TRUSTED,
+    status=Outcome.OK,
+)
 
 
 def problem(**changes) -> bs.Problem:
@@ -198,3 +216,19 @@ def test_what_splitting_costs_an_engine_reaches_the_ranking():
         return changed.scenarios[-1].answer.goodput
 
     assert best(**{"engine.prefill_host": 0}) > 1.02 * best(**{"engine.prefill_host": "x2"})
+
+
+def test_a_numerical_failure_is_a_row_and_ends_no_ranking():
+    def fails(kind):
+        raise kind("index 385 is out of bounds")
+
+    for kind in (IndexError, ValueError, FloatingPointError, ZeroDivisionError):
+        found = contained("2m-tp4", fails, kind)
+        assert found.status is Status.FAILED
+        assert found.reason == f"{kind.__name__}: index 385 is out of bounds"
+    not_a_number = contained("2m-tp4", lambda: replace(FOUND, rate=float("nan")))
+    assert not_a_number.status is Status.FAILED
+    assert contained("2m-tp4", lambda: FOUND) is FOUND
+    for kind in (InputError, InfeasibleError, KeyError):
+        with pytest.raises(kind):
+            contained("2m-tp4", fails, kind)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bestserve.answers.simulated import Simulated, _crossing
+from bestserve.answers.simulated import Simulated, crossing
 from bestserve.lowering.lengths import lower_lengths
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
@@ -165,7 +165,7 @@ def shown(runs: Simulated, rate: float) -> dict[str, float]:
 def searched(runs: Simulated, target: Target, near: float | None = None) -> float:
     """Return the goodput that runs show [1/s]."""
     found = runs.highest(target, near)
-    return 0.0 if found is None else _crossing(*found)
+    return 0.0 if found is None else crossing(*found)
 
 
 def size(seconds: float, each: float, lanes: int) -> int:

@@ -19,6 +19,7 @@ from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objectiv
 from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.answers.predict import checked_method
 from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
@@ -63,6 +64,7 @@ def elasticities(
     goodput).
     """
     say = progress or (lambda _: None)
+    checked_method(method)
     operating = operate(lower(checked_problem(problem)), strategy)
     wanted = chosen(operating, figures)
     rate = LOAD * operating.rate if request_rate is None else _bearable(operating, request_rate)

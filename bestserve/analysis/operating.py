@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bestserve.answers.goodput import court_of, verdict
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, goodput, margin
@@ -59,20 +60,22 @@ class Operating:
         return self.found.rate
 
 
-def operate(problem: Problem | Lowered, strategy: str | Strategy) -> Operating:
-    """Return the analytic goodput of a strategy and all that led to it.
+def operate(
+    problem: Problem | Lowered, strategy: str | Strategy, method: str = "analytic"
+) -> Operating:
+    """Return the goodput of a strategy, by default the formulas', and all that led to it.
+
+    method : as of `bestserve.goodput`
 
     Raises InputError (no objectives, closed loop), InfeasibleError (no goodput; why).
     """
     lowered = problem if isinstance(problem, Lowered) else lower(checked_problem(problem))
     parsed = Strategy.parse(strategy)
-    slo = lowered.problem.slo
-    assert slo is not None
-    system = lowered.system(parsed)
-    found = goodput(system, slo.target())
+    system, court = lowered.system(parsed), court_of(lowered)
+    found = verdict(system, court, method).found
     if found.rate <= 0:
         raise InfeasibleError(f"{parsed}: {found.detail or found.status}")
-    return Operating(lowered, parsed, system, slo.target(), found)
+    return Operating(lowered, parsed, system, court.target, found)
 
 
 def room(

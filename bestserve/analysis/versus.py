@@ -129,7 +129,7 @@ def versus(problem: Problem, one: str | Strategy, other: str | Strategy) -> Vers
     """
     found = sorted((explanation(problem, s) for s in (one, other)), key=lambda e: -e.goodput)
     first, second = found
-    here, there = operate(problem, first.strategy), operate(problem, second.strategy)
+    here, there = (operate(problem, s, "auto") for s in (first.strategy, second.strategy))
     asked = [m for m in rooms(here.found.at, here.target) if m in ("ttft", "tpot", "e2el")]
     moved = ANALYTIC.latencies(there.system, first.goodput)
     at_rate: dict[str, tuple[float, float | None]] = {}

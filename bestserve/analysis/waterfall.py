@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from bestserve.analysis.operating import TITLES, Operating, operate, rooms
+from bestserve.answers.predict import recorded_requests
+from bestserve.answers.referee import TRACED
+from bestserve.answers.saturation import sustained
 from bestserve.lowering import Lowered
-from bestserve.models.latency import engine_of, stability_rate
+from bestserve.models.latency import engine_of
 from bestserve.models.queues.requests import prepare
 from bestserve.models.step.breakdown import step_breakdown
 from bestserve.models.step.step_work import StepWork
@@ -160,7 +163,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
 
     Raises InputError (no objectives, closed loop), InfeasibleError (no goodput, and why).
     """
-    at = operate(problem, strategy)
+    at = operate(problem, strategy, "auto")
     system, found = at.system, at.found.at
     collocated = isinstance(system, Collocated)
     last = system.lane if isinstance(system, Collocated) else system.decode
@@ -175,7 +178,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
         memory=_memory(at),
         slots=engine.slots,
         lanes=lanes,
-        capacity=stability_rate(system),
+        capacity=sustained(system, recorded_requests(at.lowered.problem, TRACED)),
         goodput=at.rate,
         batch=found.mean_batch,
         binding=at.found.binding,

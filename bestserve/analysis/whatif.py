@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestserve.analysis.parameters import changed
+from bestserve.answers.goodput import goodput_of
+from bestserve.answers.ranking import ranking
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.results.document import Document
 from bestserve.results.ranking import RankedStrategy
-from bestserve.solvers.ranking import (
-    Referee,
-    checked_problem,
-    evaluate_strategy,
-    rank_strategies,
-)
+from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
@@ -95,14 +92,14 @@ def what_if(
     scenarios: Sequence[Changes] | Changes,
     *,
     strategy: str | Strategy | None = None,
-    referee: Referee | None = None,
+    verify: bool = False,
     progress: Progress | None = None,
 ) -> WhatIf:
     """Return the best strategy (or the one named) with figures changed, side by side.
 
     scenarios : each a mapping of figures to values or factors, e.g.
         [{"hardware.memory_bandwidth": "x1.5"}, {"hardware": "h200"}]; "problem" is always first
-    referee : re-evaluates what carries low trust (the simulator); None leaves it as it is
+    verify : simulate the answers at their goodput
 
     Raises InputError or UnknownNameError for changes that cannot be made.
     """
@@ -116,7 +113,7 @@ def what_if(
     for name, stated in named:
         if progress is not None:
             progress(name)
-        answer, reason = _answer(stated, strategy, referee)
+        answer, reason = _answer(stated, strategy, verify)
         if best is None and answer is not None:
             best = answer.strategy
         kept = _kept(stated, best, answer)
@@ -131,13 +128,15 @@ def label(changes: Changes) -> str:
 
 
 def _answer(
-    problem: Problem, strategy: str | Strategy | None, referee: Referee | None
+    problem: Problem, strategy: str | Strategy | None, verify: bool
 ) -> tuple[RankedStrategy | None, str]:
     if strategy is None:
-        ranking = rank_strategies(problem, referee=referee)
-        return (ranking.best, "") if ranking.table else (None, ranking.why_nothing())
+        found = ranking(problem, verify=verify)
+        return (found.best, "") if found.table else (None, found.why_nothing())
     try:
-        return evaluate_strategy(lower(problem), Strategy.parse(strategy), referee), ""
+        return goodput_of(
+            lower(problem), Strategy.parse(strategy), "auto" if verify else "analytic"
+        ), ""
     except InfeasibleError as error:
         return None, str(error)
 
@@ -148,6 +147,6 @@ def _kept(problem: Problem, best: str | None, answer: RankedStrategy | None) -> 
     if answer is not None and answer.strategy == best:
         return answer.goodput
     try:
-        return evaluate_strategy(lower(problem), Strategy.parse(best), None).goodput
+        return goodput_of(lower(problem), Strategy.parse(best), "analytic").goodput
     except InfeasibleError:
         return None

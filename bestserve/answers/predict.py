@@ -1,19 +1,24 @@
-"""Latencies of one strategy at one rate: analytic where trusted, simulated where not."""
+"""Latencies of one strategy at one rate: the formulas' where a run at that rate agrees with them,
+else the run's.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered
+from bestserve.models import latencies
 from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment, marginal_attainment
-from bestserve.models.latency import Latencies, latency, stability_rate
+from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.system import System
+from bestserve.models.trust import TRUSTED, Trust
 from bestserve.results.document import Status, Summary
 from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
@@ -23,6 +28,12 @@ if TYPE_CHECKING:
     from bestserve.simulator import Requests, SimulationResult
 
 Method = Literal["auto", "analytic", "simulated"]
+
+TOLERANCE = 0.05
+"""Relative difference of formulas and run up to which they agree, beyond the run's own error."""
+
+ROUGH = 0.05
+"""Relative half-width of a run's 95 % intervals from which its answer has low trust."""
 
 STATUS = {
     analytic.Status.OK: Status.OK,
@@ -58,24 +69,47 @@ class Service:
 
     @cached_property
     def saturated(self) -> float:
-        """The highest rate that formulas and simulation sustain [req/s].
+        """The highest rate that can be sustained [req/s]."""
+        from bestserve.answers.saturation import sustained
 
-        A full KV cache evicts, so a run may sustain less than the formulas' limit.
-        """
-        from bestserve.answers.referee import saturation
-
-        return min(stability_rate(self.system), saturation(self.system, self.given))
+        return sustained(self.system, self.given)
 
     def at(self, request_rate: float | None, method: Method = "auto") -> Prediction:
         """Return the prediction; arguments and errors as `bestserve.predict`."""
+        method = checked_method(method)
         rate = checked_rate(self.lowered.problem, request_rate)
-        if method != "simulated" and self.system.arrivals.kind != "closed":
-            found = latency(self.system, rate)
-            if method == "analytic" or found.trust.high:
-                return _analytic(self.lowered, self.strategy, rate, found)
-        elif method == "analytic":
+        closed = self.system.arrivals.kind == "closed"
+        if closed and method == "analytic":
             raise InputError("closed loops are simulated; leave method at auto")
-        return _simulated(self, rate)
+        if closed or method == "simulated":
+            return self.simulated(rate)
+        found = latency(self.system, rate)
+        if method == "analytic":
+            return _analytic(self, rate, found)
+        return self.witnessed(rate, found)
+
+    def witnessed(self, rate: float, found: Latencies) -> Prediction:
+        """Return the formulas' answer if a run at the rate agrees with it, else the run's."""
+        from bestserve.answers.referee import coverage, simulated
+
+        enough = coverage(self.system, self.given)
+        if not enough.high:
+            return _analytic(self, rate, replace(found, trust=found.trust & enough))
+        limit = self.saturated
+        if rate >= limit:
+            unsettled = latencies.unstable(rate, limit, analytic.Status.UNSTABLE)
+            return _analytic(self, rate, replace(unsettled, trust=TRUSTED))
+        result = simulated(self.system, rate, self.given)
+        if found.status is analytic.Status.OK and _agree(found, result):
+            agreed = replace(found, trust=TRUSTED, stability_rate=limit)
+            return _analytic(self, rate, agreed)
+        return _from_run(self, rate, result)
+
+    def simulated(self, rate: float) -> Prediction:
+        """Return what a run at the rate shows."""
+        from bestserve.answers.referee import simulated
+
+        return _from_run(self, rate, simulated(self.system, rate, self.given))
 
 
 def predict_strategy(
@@ -83,6 +117,15 @@ def predict_strategy(
 ) -> Prediction:
     """Return the prediction at one rate; arguments and errors as `bestserve.predict`."""
     return Service(lowered, strategy).at(request_rate, method)
+
+
+def checked_method(method: str) -> Method:
+    """Return the method. Raises InputError for one that is none."""
+    known = get_args(Method)
+    if method not in known:
+        raise InputError(f"method = {str(method)[:40]!r} is none of {', '.join(known)}")
+    found: Method = method  # type: ignore[assignment]
+    return found
 
 
 def checked_rate(problem: Problem, request_rate: float | None) -> float:
@@ -117,7 +160,24 @@ def recorded_requests(
     return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 
 
-def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencies) -> Prediction:
+def _agree(found: Latencies, result: SimulationResult) -> bool:
+    """Whether formulas and run differ by no more than `TOLERANCE` and the run's own error."""
+    for metric in ("ttft", "tpot"):
+        law, run = getattr(found, metric), result.summary(metric)
+        told = _summary(law)
+        for statistic in ("mean", "p90", "p99"):
+            formula, seen = getattr(told, statistic), getattr(run, statistic)
+            if not seen > 0:
+                continue
+            low, high = run.interval(statistic)
+            error = (high - low) / 2 if math.isfinite(high - low) else 0.0
+            if abs(formula - seen) > TOLERANCE * seen + error:
+                return False
+    return True
+
+
+def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
+    lowered, strategy = service.lowered, service.strategy
     problem = lowered.problem
     status = STATUS.get(found.status, Status.UNSTABLE)
     limit = found.stability_rate
@@ -145,12 +205,11 @@ def _analytic(lowered: Lowered, strategy: Strategy, rate: float, found: Latencie
     )
 
 
-def _simulated(service: Service, rate: float) -> Prediction:
-    from bestserve.answers.referee import busiest, coverage, mean_batch, simulated
+def _from_run(service: Service, rate: float, result: SimulationResult) -> Prediction:
+    from bestserve.answers.referee import busiest, coverage, mean_batch
 
     lowered, strategy = service.lowered, service.strategy
     problem = lowered.problem
-    result = simulated(service.system, rate, service.given)
     closed = problem.workload.closed
     limit = None if closed else service.saturated
     enough = coverage(service.system, service.given)
@@ -162,7 +221,7 @@ def _simulated(service: Service, rate: float) -> Prediction:
         stability_limit=limit,
         method="simulated",
         ttft_flavour="benchmark" if closed else "steady",
-        trust=enough,
+        trust=enough if closed else enough & _told(result),
     )
     if not result.kept.any():
         return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)
@@ -190,6 +249,19 @@ def _with_refused(base: Prediction, share: float) -> Prediction:
         return replace(base, refused=share)
     detail = f"{100 * share:.2g} % of the requests are refused; the latencies are of the others"
     return replace(base, status=Status.SOME_REFUSED, refused=share, detail=detail)
+
+
+def _told(result: SimulationResult) -> Trust:
+    """Return low trust if a run tells a mean or a P90 only roughly."""
+    rough = []
+    for metric in ("ttft", "tpot"):
+        run = result.summary(metric)
+        for statistic in ("mean", "p90"):
+            low, high = run.interval(statistic)
+            share = (high - low) / (high + low) if high + low > 0 else 0.0
+            if share > ROUGH:
+                rough.append(f"{statistic} {metric.upper()} to ±{share:.0%}")
+    return Trust.of(f"the run tells {', '.join(rough)}" if rough else None)
 
 
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:

@@ -46,7 +46,8 @@ with 64 of them at worst, in a dozen settings."""
 FEW = 2000
 """Requests a lane below which filling and draining weigh too much in a run."""
 
-_BINDING: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
+BINDINGS: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
+"""What the simulator says was missed, in the models' words."""
 
 
 def shrunk(system: System) -> tuple[System, float]:
@@ -186,7 +187,7 @@ def simulated_goodput(
         rate=rate,
         low=found.low * factor,
         high=found.high * factor,
-        binding="stability" if found.limit is Limit.SATURATION else _BINDING[found.binding],
+        binding="stability" if found.limit is Limit.SATURATION else BINDINGS[found.binding],
         at=as_latencies(result, rate, found.saturation * factor),
         trust=certainty(found),
         status=Status.OK,

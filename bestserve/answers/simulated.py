@@ -28,13 +28,17 @@ from bestserve.simulator.replicate import estimate, replication_seeds
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
 from bestserve.simulator.run_length import REPLICATIONS, run_length
 
+TELLING = 5e-3
+"""Part of a run's duration that a threshold may be for a run to show a growing queue; with longer
+thresholds, or none, the saturated rate is looked up."""
+
 LEAST = 1e-3
 """Share of saturation that stands for no load: objectives missed there are infeasible."""
 
 CLOSE = 0.015
 """Width of a bracket at which the crossing is interpolated: runs are less exact [ln]."""
 
-OUTWARD = (0.04, 0.12, 0.35, 1.0, 2.0, 4.0, 8.0)
+OUTWARD = (math.log(1.03), 0.12, 0.35, 1.0, 2.0, 4.0, 8.0)
 """Steps from a guess until the crossing is passed [ln]."""
 
 LOOKS = 20
@@ -59,13 +63,17 @@ class Simulated:
     """Runs of one system that share their random numbers, of whatever rate.
 
     share : of the requests that meet the strictest objective, as in `run_length`
+    times : as many requests as those
     given : the requests to run instead of sampling the workload
+    drawn : that many requests of the workload, drawn before: drawing takes a third of a run
     """
 
     system: System
     share: float = PREDICTED
+    times: int = 1
     seed: int = 0
     given: Requests | None = None
+    drawn: Requests | None = None
 
     @cached_property
     def smaller(self) -> tuple[System, float]:
@@ -73,10 +81,16 @@ class Simulated:
         return (self.system, 1.0) if self.given is not None else shrunk(self.system)
 
     @cached_property
+    def size(self) -> int:
+        """Requests of a run."""
+        if self.given is not None:
+            return len(self.given)
+        return self.times * run_length(self.smaller[0], self.share)
+
+    @cached_property
     def prepared(self) -> Prepared:
         """What all runs share."""
-        system = self.smaller[0]
-        return prepare(system, run_length(system, self.share), self.seed, self.given)
+        return prepare(self.smaller[0], self.size, self.seed, self.given or self.drawn)
 
     @property
     def refuses(self) -> bool:
@@ -106,11 +120,17 @@ class Simulated:
 
     def look(self, rate: float, target: Target) -> Look:
         """Return how far a target is met at a rate [req/s]; not at all beyond saturation."""
-        if rate > self.limit:
+        if not self.telling(rate, target) and rate > self.limit:
             return Look(rate, -math.inf, "stability", None)
         result = self.run(rate)
         room, binding = _room(result, target)
         return Look(rate, room, binding, result)
+
+    def telling(self, rate: float, target: Target) -> bool:
+        """Whether a queue that grows at a rate [req/s] makes a run miss the target by itself."""
+        limits = [t for t in (target.ttft, target.e2el) if t is not None]
+        duration = self.size * self.smaller[1] / rate
+        return bool(limits) and min(limits) < TELLING * duration
 
     def highest(self, target: Target, near: float | None = None) -> tuple[Look, Look] | None:
         """Return the runs just below and above the rate up to which a target holds; None: never.
@@ -121,8 +141,8 @@ class Simulated:
             return None
         top = NEARLY_SATURATED * self.limit
         start = min(near or 0.6 * self.limit, top)
-        found = _bracket(lambda rate: self.look(rate, target), start, top)
-        return None if found is None else _closed_in(lambda r: self.look(r, target), *found)
+        found = bracket(lambda rate: self.look(rate, target), start, top)
+        return None if found is None else closed_in(lambda r: self.look(r, target), *found)
 
 
 def goodput(
@@ -151,10 +171,10 @@ def goodput(
     if found is None:
         return _none(first, target)
     found, again = _lowest(first, target, found)
-    rates = [_crossing(*found)]
+    rates = [crossing(*found)]
     for other in runs[1:]:
         also = other.highest(target, rates[0])
-        rates.append(0.0 if also is None else _crossing(*also))
+        rates.append(0.0 if also is None else crossing(*also))
     measured = estimate(rates)
     rate = measured.value
     reasons = [f"the objectives hold again at {again:.4g} req/s"] if again else []
@@ -195,7 +215,7 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     return best
 
 
-def _bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[Look, Look] | None:
+def bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[Look, Look] | None:
     """Return looks below and above the crossing, in growing steps from a guess; None: none below.
 
     A target that holds at `top` is bounded by saturation.
@@ -213,7 +233,7 @@ def _bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[L
     return None
 
 
-def _crossing(below: Look, above: Look) -> float:
+def crossing(below: Look, above: Look) -> float:
     """Return where the room is zero between two looks, linear in ln(rate) [req/s]."""
     if not math.isfinite(above.room - below.room):
         return below.rate
@@ -221,7 +241,7 @@ def _crossing(below: Look, above: Look) -> float:
     return below.rate * (above.rate / below.rate) ** part
 
 
-def _closed_in(look: Callable[[float], Look], below: Look, above: Look) -> tuple[Look, Look]:
+def closed_in(look: Callable[[float], Look], below: Look, above: Look) -> tuple[Look, Look]:
     """Return the bracket made narrow: secants, kept inside it, halves where one end stays."""
     stayed = 0
     for _ in range(LOOKS):
@@ -259,7 +279,7 @@ def _lowest(
     first = lower[0] if lower else runs.look(LEAST * runs.limit, target)
     if first.room < 0:
         return (first, above), below.rate
-    return _closed_in(lambda rate: runs.look(rate, target), first, above), below.rate
+    return closed_in(lambda rate: runs.look(rate, target), first, above), below.rate
 
 
 def _none(runs: Simulated, target: Target) -> Goodput:

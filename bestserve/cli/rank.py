@@ -23,6 +23,7 @@ COLUMNS = (
     "binding",
     "trust",
     "method",
+    "confirmed",
 )
 
 
@@ -44,7 +45,7 @@ def rank(
     top
         rows shown in the table (json, csv and html have all)
     verify
-        simulate leading strategies whose analytic goodput carries low trust
+        simulate the strategies that decide at their goodput
     """
     from bestserve import api
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bestserve.answers.doubts import trust_in
-from bestserve.answers.predict import Method, Service, checked_rate
+from bestserve.answers.predict import Method, Service, checked_method, checked_rate
 from bestserve.errors import InputError
 from bestserve.host.extras import require
 from bestserve.host.writing import check_target, write_text
@@ -189,7 +189,7 @@ def curves(
         strategy sustains, denser towards its end
     concurrencies : of a closed loop (workload with `max_concurrency`), instead of rates; default:
         powers of two up to `max_concurrency`
-    method : "auto" simulates the points whose analytic answer carries low trust
+    method : "auto" simulates the points where a run disagrees with the formulas
 
     Raises as `predict`; InputError for rates of a closed loop or concurrencies of an open one.
     """
@@ -199,6 +199,7 @@ def curves(
         raise InputError("concurrencies belong to a closed loop: set max_concurrency")
     if not 2 <= points <= 1000:
         raise InputError(f"points = {points} must be between 2 and 1000")
+    checked_method(method)
     several = [strategies] if isinstance(strategies, str | Strategy) else list(strategies)
     parsed = [Strategy.parse(s) for s in several]
     if not parsed:
@@ -209,7 +210,7 @@ def curves(
         if problem.workload.closed:
             loads = _closed_loads(problem, strategy, concurrencies)
         else:
-            loads = _open_loads(Service(lowered, strategy), rates, points)
+            loads = _open_loads(Service(lowered, strategy), rates, points, method)
         for service, rate in loads:
             if progress is not None:
                 clients = service.lowered.problem.workload.max_concurrency
@@ -224,12 +225,14 @@ def curves(
 Load = tuple[Service, float | None]
 
 
-def _open_loads(service: Service, rates: Sequence[float] | None, points: int) -> list[Load]:
+def _open_loads(
+    service: Service, rates: Sequence[float] | None, points: int, method: Method
+) -> list[Load]:
     """Return the rates to look at, ascending."""
     if rates is not None:
         problem = service.lowered.problem
         return [(service, rate) for rate in sorted(checked_rate(problem, r) for r in rates)]
-    limit = stability_rate(service.system)
+    limit = stability_rate(service.system) if method == "analytic" else service.saturated
     return [(service, rate) for rate in rates_up_to(limit, points)]
 
 

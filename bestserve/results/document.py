@@ -31,6 +31,7 @@ class Status(StrEnum):
     NO_LAW = "the formulas have no answer at this rate, only a simulation has (method auto)"
     NO_CAPACITY = "the KV cache holds no single request of this workload"
     SOME_REFUSED = "requests longer than the KV cache are refused: raise tp or pp, quantise it"
+    FAILED = "the models failed numerically on this strategy: please report it"
 
 
 @dataclass(frozen=True, slots=True)

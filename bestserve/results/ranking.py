@@ -36,6 +36,9 @@ class RankedStrategy(Document):
     goodput, low, high : [requests/s], the interval of the estimate
     goodput_per_dollar : requests per dollar, if the hardware record has a price
     ttft, tpot : at the percentile of the objective, at the goodput [s]
+    simulated_goodput : what runs at the goodput and beside it show [requests/s], None without runs;
+        confirmed : whether they were made. Where formula and runs differ by more than 3 %,
+        `goodput` is the simulated one and trust is low
     """
 
     strategy: str
@@ -51,6 +54,8 @@ class RankedStrategy(Document):
     binding: Binding
     trust: Trust
     method: str
+    confirmed: bool = False
+    simulated_goodput: float | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """Return the one row, latencies in milliseconds."""
@@ -69,6 +74,8 @@ class RankedStrategy(Document):
                 "binding": self.binding.value,
                 "trust": self.trust.level,
                 "method": self.method,
+                "confirmed": self.confirmed,
+                "simulated_goodput": self.simulated_goodput,
             }
         ]
 
@@ -114,6 +121,11 @@ class Ranking(Document):
         if not self.table:
             raise InfeasibleError(self.why_nothing())
         return self.table[0]
+
+    @property
+    def failures(self) -> tuple[Rejected, ...]:
+        """The strategies on which the models failed numerically, with the error: a bug each."""
+        return tuple(r for r in self.rejected if r.status is Status.FAILED)
 
     def why_nothing(self) -> str:
         """Return, in one line, why no strategy is feasible and what to try."""

@@ -163,25 +163,28 @@ class SimulationResult(Document):
         tokens = float(self.output_len[~self.refused].sum())
         return tokens / self.duration if self.duration > 0 else 0.0
 
-    def meeting(self, target: Target) -> dict[str, float]:
-        """Return the share of requests that meets each objective asked for, and all ("joint") [1].
+    def met(self, target: Target) -> dict[str, NDArray[np.bool_]]:
+        """Return which of the window's requests met each objective, and all ("joint") [k].
 
         Refused requests meet none; a request with one output token meets any TPOT. Cool-down and
         warm-up do not count.
         """
         counted = slice(*self.window)
         served = ~self.refused[counted]
-        if not served.size:
-            return {"joint": 0.0}
         joint = served.copy()
-        out: dict[str, float] = {}
+        out: dict[str, NDArray[np.bool_]] = {}
         for metric in target.asked:
             values = getattr(self, metric)[counted]
-            good = served & ((values <= getattr(target, metric)) | np.isnan(values))
-            joint &= good
-            out[metric] = float(good.mean())
-        out["joint"] = float(joint.mean())
-        return out
+            out[metric] = served & ((values <= getattr(target, metric)) | np.isnan(values))
+            joint &= out[metric]
+        return {**out, "joint": joint}
+
+    def meeting(self, target: Target) -> dict[str, float]:
+        """Return the share of requests that meets each objective asked for, and all ("joint") [1].
+
+        Counted as in `met`.
+        """
+        return {m: float(v.mean()) if v.size else 0.0 for m, v in self.met(target).items()}
 
     def attainment(self, target: Target) -> float:
         """Return the share of requests that meet all objectives together [1]."""

@@ -10,13 +10,15 @@ bound, and strategies are evaluated in its order until none left can beat what i
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from bestserve.errors import InfeasibleError, InputError
+from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
@@ -30,14 +32,11 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
 
 Progress = Callable[[str], None]
-Referee = Callable[[System, Target, Goodput], Goodput]
-"""Takes the analytic goodput as its starting point."""
-
 LEADERS = 40
 """Strategies evaluated as whole systems at least, however the bounds fall."""
 
-REFEREED = 8
-"""Strategies at the head of the table that the referee may look at."""
+HEAD = 8
+"""Strategies at the head of the table that no bound below may reach."""
 
 ROUNDING = 2e-3
 """Relative overshoot of an objective that the tolerance of the search explains [1]."""
@@ -50,6 +49,13 @@ RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""
 
 
+NUMERICAL = (ArithmeticError, ValueError, IndexError)
+"""What models may raise in regimes that nobody has met; LinAlgError is a ValueError."""
+
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
+
+
 @dataclass(frozen=True, order=True)
 class Bound:
     """An upper bound on a strategy's goodput [requests/s], and the strategy."""
@@ -59,23 +65,19 @@ class Bound:
     """(index of the candidate, replicas) of each pool."""
 
 
-def rank_strategies(
-    problem: Problem, *, referee: Referee | None = None, progress: Progress | None = None
-) -> Ranking:
-    """Return the ranking of all strategies that fit `problem.gpus`.
-
-    `referee` re-evaluates leading strategies whose analytic goodput carries low trust (the
-    simulator; None leaves them as they are, marked low).
+def rank_strategies(problem: Problem | Lowered, *, progress: Progress | None = None) -> Ranking:
+    """Return the ranking, by formulas, of all strategies that fit `problem.gpus`.
 
     Raises InputError if the problem has no SLO. Infeasible strategies are in `rejected`.
     """
     started = time.perf_counter()
-    lowered = lower(checked_problem(problem))
-    assert problem.slo is not None
-    search = _Search(lowered, problem.slo.target(), progress or (lambda _: None))
-    rows = search.run(referee)
+    lowered = problem if isinstance(problem, Lowered) else lower(checked_problem(problem))
+    slo = lowered.problem.slo
+    assert slo is not None
+    search = _Search(lowered, slo.target(), progress or (lambda _: None))
+    rows = search.run()
     return Ranking(
-        problem=problem,
+        problem=lowered.problem,
         table=tuple(rows),
         rejected=tuple(search.rejected),
         considered=search.considered,
@@ -107,18 +109,14 @@ class _Search:
         self.rejected: list[Rejected] = []
         self.considered = 0
 
-    def run(self, referee: Referee | None) -> list[RankedStrategy]:
+    def run(self) -> list[RankedStrategy]:
         bounds: list[Bound] = []
         if "collocated" in self.lowered.problem.layouts:
             bounds += self.collocated_bounds()
         if "disaggregated" in self.lowered.problem.layouts:
             bounds += self.disaggregated_bounds()
         bounds.sort(key=lambda b: (-b.rate, b.pools))
-        rows = sorted(self.evaluate(bounds), key=_order)
-        if referee is not None:
-            head = [self.refereed(row, referee) for row in rows[:REFEREED]]
-            rows = sorted([r for r in head if r is not None] + rows[REFEREED:], key=_order)
-        return rows
+        return sorted(self.evaluate(bounds), key=best_first)
 
     def feasible(self, role: Role) -> list[int]:
         """Evaluate one instance of each candidate of a role; return those with a goodput."""
@@ -128,12 +126,16 @@ class _Search:
         rates: dict[Parallelism, list[float]] = {}
         for candidate in found:
             seen = rates.setdefault(candidate.parallelism, [])
-            costly = (candidate.max_num_batched_tokens or COSTLY_BUDGET) < COSTLY_BUDGET
-            if costly and not self.beats(candidate, max(seen, default=0.0)):
-                continue
             name = f"{role}{candidate.pool(1).options}"
             self.progress(name)
-            result = self.alone(candidate)
+            costly = (candidate.max_num_batched_tokens or COSTLY_BUDGET) < COSTLY_BUDGET
+            least = max(seen, default=0.0) if costly else 0.0
+            result = contained(name, self.better, candidate, least)
+            if result is None:
+                continue
+            if isinstance(result, Rejected):
+                self.rejected.append(result)
+                continue
             seen.append(result.rate)
             if result.rate <= 0:
                 self.rejected.append(unmet(self.lowered, name, (candidate.pool(1),), result))
@@ -144,10 +146,12 @@ class _Search:
 
     def beats(self, candidate: Candidate, rate: float) -> bool:
         """Whether one collocated lane meets the objectives above this rate [requests/s]."""
-        if rate == 0:
-            return True
         at = latency(self.lowered.collocated(candidate.lane, 1), rate)
         return margin(at, self.target)[0] > 0
+
+    def better(self, candidate: Candidate, rate: float) -> Goodput | None:
+        """Return the goodput of one lane alone if one look says that it exceeds a rate [req/s]."""
+        return self.alone(candidate) if rate == 0 or self.beats(candidate, rate) else None
 
     def alone(self, candidate: Candidate) -> Goodput:
         """Return the goodput of one lane alone."""
@@ -199,19 +203,21 @@ class _Search:
         for done, bound in enumerate(bounds):
             if done >= LEADERS:
                 goodputs = sorted((r.goodput for r in rows), reverse=True)
-                if len(goodputs) >= REFEREED and bound.rate <= goodputs[REFEREED - 1]:
+                if len(goodputs) >= HEAD and bound.rate <= goodputs[HEAD - 1]:
                     break
             strategy = self.strategy(bound)
             self.progress(str(strategy))
-            composed = self.composed(bound, strategy) if self.separable else None
-            found = composed or evaluate_system(
-                self.lowered, strategy, self.system(bound), self.target, None
-            )
+            found = contained(str(strategy), self.row, bound, strategy)
             if isinstance(found, Rejected):
                 self.rejected.append(found)
             else:
                 rows.append(found)
         return rows
+
+    def row(self, bound: Bound, strategy: Strategy) -> RankedStrategy | Rejected:
+        """Return the row of a strategy, put together from its pools where that is exact."""
+        composed = self.composed(bound, strategy) if self.separable else None
+        return composed or self.whole(bound, strategy)
 
     def composed(self, bound: Bound, strategy: Strategy) -> RankedStrategy | None:
         """Put a strategy together from its pools; None if it must be evaluated as a whole."""
@@ -229,18 +235,12 @@ class _Search:
         whole = replace(found, rate=bound.rate, low=low, high=high, at=at, trust=trust)
         return ranked(self.lowered, strategy, whole, self.target, "analytic")
 
-    def refereed(self, row: RankedStrategy, referee: Referee) -> RankedStrategy | None:
-        """Return the row, simulated if its trust is low; None if the referee finds no goodput."""
-        if row.trust.high:
-            return row
-        self.progress(f"simulating {row.strategy}")
-        strategy = Strategy.parse(row.strategy)
-        system = self.lowered.system(strategy)
-        found = evaluate_system(self.lowered, strategy, system, self.target, referee)
-        if isinstance(found, Rejected):
-            self.rejected.append(found)
-            return None
-        return found
+    def whole(self, bound: Bound, strategy: Strategy) -> RankedStrategy | Rejected:
+        """Evaluate a strategy as one system."""
+        found = goodput(self.system(bound), self.target)
+        if found.rate <= 0:
+            return unmet(self.lowered, str(strategy), strategy.pools, found)
+        return ranked(self.lowered, strategy, found, self.target, "analytic")
 
     def strategy(self, bound: Bound) -> Strategy:
         """Return the strategy that a bound is about."""
@@ -255,47 +255,28 @@ class _Search:
         return self.lowered.disaggregated(*lanes[0], *lanes[1], self.lowered.transfer(*shapes))
 
 
-def _order(row: RankedStrategy) -> tuple[float, ...]:
-    """Best first; of equals, which one pool alone decides, the fewer GPUs and the faster."""
-    return (-row.goodput, row.gpus, row.tpot, row.ttft, len(row.strategy))
+def contained(
+    name: str, work: Callable[P, Answer], *args: P.args, **named: P.kwargs
+) -> Answer | Rejected:
+    """Return what comes of one strategy; a numerical failure is its own and ends no ranking.
 
-
-def evaluate_strategy(
-    lowered: Lowered, strategy: Strategy, referee: Referee | None, *, always: bool = False
-) -> RankedStrategy:
-    """Return one strategy's goodput and where it stands there.
-
-    `referee` replaces the analytic answer where that carries low trust, or always.
-
-    Raises InfeasibleError if it cannot be built or a request alone misses the objectives.
+    What the user has to know (`BestserveError`) goes on its way, and so does any other error.
     """
-    slo = lowered.problem.slo
-    assert slo is not None
-    system = lowered.system(strategy)
-    found = evaluate_system(lowered, strategy, system, slo.target(), referee, always=always)
-    if isinstance(found, Rejected):
-        raise InfeasibleError(f"{strategy}: {found.reason}")
+    try:
+        found = work(*args, **named)
+        rate = getattr(found, "rate", getattr(found, "goodput", 0.0))
+        if not math.isfinite(rate):
+            raise FloatingPointError(f"its goodput is {rate}")
+    except BestserveError:
+        raise
+    except NUMERICAL as error:
+        return Rejected(name, Status.FAILED, f"{type(error).__name__}: {error}")
     return found
 
 
-def evaluate_system(
-    lowered: Lowered,
-    strategy: Strategy,
-    system: System,
-    target: Target,
-    referee: Referee | None,
-    *,
-    always: bool = False,
-) -> RankedStrategy | Rejected:
-    """Return a strategy's goodput, or the record of why it has none."""
-    result, method = goodput(system, target), "analytic"
-    if referee is not None and result.rate > 0 and (always or not result.trust.high):
-        checked = referee(system, target, result)
-        method = "analytic" if checked.at is result.at and checked.rate > 0 else "simulated"
-        result = checked
-    if result.rate <= 0:
-        return unmet(lowered, str(strategy), strategy.pools, result)
-    return ranked(lowered, strategy, result, target, method)
+def best_first(row: RankedStrategy) -> tuple[float, ...]:
+    """Sort key: of equals, which one pool alone decides, the fewer GPUs and the faster."""
+    return (-row.goodput, row.gpus, row.tpot, row.ttft, len(row.strategy))
 
 
 def unmet(lowered: Lowered, name: str, pools: Sequence[Pool], result: Goodput) -> Rejected:

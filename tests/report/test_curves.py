@@ -152,17 +152,17 @@ def test_command_prints_draws_and_reruns(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == json.loads(first)
 
 
-def test_a_strategys_saturation_is_simulated_once_for_all_rates(problem, monkeypatch):
-    from bestserve.answers import referee
+def test_a_strategys_saturation_is_found_once_for_all_rates(problem, monkeypatch):
+    from bestserve.answers import saturation
 
     asked = []
-    found = referee.saturation
+    found = saturation.sustained
 
     def counted(system, given):
         asked.append(system)
         return found(system, given)
 
-    monkeypatch.setattr(referee, "saturation", counted)
+    monkeypatch.setattr(saturation, "sustained", counted)
     drawn = bs.curves(problem, ["2m-tp1", "1m-tp1"], rates=[0.5, 1.0, 2.0], method="simulated")
     assert [p.method for p in drawn.points] == ["simulated"] * 6
     assert len(asked) == 2

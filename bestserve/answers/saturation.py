@@ -1,0 +1,67 @@
+"""The highest rate that a service sustains: one figure, whoever asks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bestserve.answers.referee import saturation
+from bestserve.answers.simulated import Simulated
+from bestserve.models.latency import stability_rate
+from bestserve.models.system import Collocated, Lane, Lengths, System
+from bestserve.simulator import Requests, SimulationResult
+
+AGREEMENT = 0.03
+"""Relative difference of the formulas' saturated rate from a run's up to which it stands."""
+
+GROWTH = 0.01
+"""Share of the arriving requests that pile up, from which a queue is taken to grow [1]."""
+
+RESOLUTION = 0.01
+"""Relative width at which the search for a growing queue ends."""
+
+
+def sustained(system: System, given: Requests | None) -> float:
+    """Return the highest rate at which the queue does not grow [req/s].
+
+    The formulas' wherever the KV cache holds all requests that may run. Where it does not, a run
+    that starts with everything waiting checks it. A full cache evicts and computes again, so such a
+    run may carry less than arrivals find that come one by one; then runs of those decide.
+    """
+    formula = stability_rate(system)
+    if not any(_may_fill(lane, system.lengths) for lane in _lanes(system)):
+        return formula
+    low = saturation(system, given)
+    if low <= 0 or abs(formula - low) <= AGREEMENT * low:
+        return formula if low > 0 else 0.0
+    high = max(formula, low)
+    runs = Simulated(system=system, given=given)
+    while high > low * (1 + RESOLUTION):
+        middle = math.sqrt(low * high)
+        if growth(runs.run(middle)) > GROWTH:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def growth(result: SimulationResult) -> float:
+    """Return which share of the arriving requests piles up in the second half of a run [1]."""
+    served = ~result.refused
+    arrival, last = result.arrival[served], np.sort(result.last_token[served])
+    present = np.arange(arrival.size) - np.searchsorted(last, arrival)
+    quarters = [float(part.mean()) for part in np.array_split(present, 4)]
+    return (quarters[3] - quarters[1]) / (arrival.size / 2) if arrival.size >= 4 else 0.0
+
+
+def _may_fill(lane: Lane, lengths: Lengths) -> bool:
+    """Whether requests of mean length in all slots fill a lane's KV cache."""
+    mean = float(lengths.inputs @ lengths.input_weights + lengths.outputs @ lengths.output_weights)
+    return lane.max_num_seqs * mean > lane.kv_capacity_tokens
+
+
+def _lanes(system: System) -> tuple[Lane, ...]:
+    if isinstance(system, Collocated):
+        return (system.lane,)
+    return (system.prefill, system.decode)

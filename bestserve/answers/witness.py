@@ -1,0 +1,198 @@
+"""A claimed goodput before its witness: runs of the simulator at that rate and beside it.
+
+One run at the rate claimed says whether the objectives hold there, a second one 3 % to the other
+side whether the goodput lies between. Only where it does not, the rate is searched for. All runs,
+of all strategies of a problem, see the same requests.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bestserve.answers.referee import as_latencies
+from bestserve.answers.simulated import Look, Simulated, bracket, closed_in, crossing
+from bestserve.models.goodput import Goodput
+from bestserve.models.latencies import unstable
+from bestserve.models.refused import REFUSABLE
+from bestserve.models.status import Status
+from bestserve.models.system import System, Target
+from bestserve.models.trust import TRUSTED, Trust
+from bestserve.simulator import Limit, Requests
+from bestserve.simulator.inputs import sample_lengths
+
+AGREEMENT = 0.03
+"""Relative difference of formula and simulation up to which the formula's goodput stands."""
+
+SHORT = 0.02
+"""Share of the requests that may miss an objective at a claim, beyond those allowed to, for the
+claim to stand: where latency turns steep, 3 % of the rate are most of the requests."""
+
+THOROUGH = 5
+"""Times as many requests where a full cache evicts: what it loses by chance it does not regain, so
+that a run of the usual length may end before it shows."""
+
+EVICTING = 1e-3
+"""Evictions per request from which a cache counts as full."""
+
+BATCHES = 16
+"""Parts of a run whose scatter tells its sampling error: long beside the time a queue remembers."""
+
+Z95 = 1.96
+
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Testimony:
+    """What runs say about a claimed goodput.
+
+    rate : the goodput that they show [req/s], 0 if none; low, high : its 95 % interval
+    agrees : whether the claim is within `AGREEMENT` of it; found : what to answer instead if it is
+        not, or if the objectives are missed by more than `SHORT` at the claim
+    refused : share of the requests that no cache can hold
+    """
+
+    rate: float
+    low: float
+    high: float
+    agrees: bool
+    found: Goodput | None = None
+    refused: float = 0.0
+
+    def trust(self, claimed: Trust) -> Trust:
+        """Return how far the answer may be trusted, given the trust in the formula's claim.
+
+        A run that agrees dispels what speaks against a formula, unless its own error is larger
+        than what it is to tell.
+        """
+        vague = self.high > self.low * (1 + AGREEMENT) ** 2
+        kept = claimed if vague and self.agrees else TRUSTED
+        if self.found is not None:
+            kept = kept & self.found.trust
+        if self.refused > REFUSABLE:
+            refused = f"{self.refused:.2%} of the requests need more KV cache than a replica has"
+            kept = kept & Trust.of(f"{refused} and are refused")
+        return kept
+
+
+class Court:
+    """Draws the requests of a problem once, so that all its strategies are held to the same."""
+
+    def __init__(self, target: Target, given: Requests | None = None) -> None:
+        self.target, self.given = target, given
+        self.drawn: dict[int, Requests] = {}
+
+    def runs(self, system: System, times: int = 1) -> Simulated:
+        """Return the runs of a system, with so many times the usual number of requests."""
+        if self.given is not None:
+            return Simulated(system=system, given=self.given)
+        share = self.target.strictest
+        size = Simulated(system=system, share=share, times=times).size
+        if size not in self.drawn:
+            self.drawn[size] = sample_lengths(system.lengths, size, SEED)
+        drawn = self.drawn[size]
+        return Simulated(system=system, share=share, times=times, seed=SEED, drawn=drawn)
+
+    def hears(self, system: System, claim: float, floor: float = 0.0) -> Testimony:
+        """Return what runs of a system say about a claimed goodput [req/s].
+
+        floor : what is less need not be known exactly [req/s]
+        """
+        runs = self.runs(system)
+        found = _beside(runs, self.target, claim)
+        full = found is not None and any(map(_evicts, found)) and found[1].rate > floor
+        if full and self.given is None:
+            runs = self.runs(system, THOROUGH)
+            found = _beside(runs, self.target, claim)
+        return _weighed(runs, self.target, claim, found)
+
+
+def _beside(runs: Simulated, target: Target, claim: float) -> tuple[Look, Look] | None:
+    """Return looks at a claim, or as near as it takes, that the goodput lies between."""
+    return bracket(lambda rate: runs.look(rate, target), claim, math.inf)
+
+
+def _weighed(
+    runs: Simulated, target: Target, claim: float, found: tuple[Look, Look] | None
+) -> Testimony:
+    """Return what the looks say, after a search where they do not say what is claimed."""
+    refused = float(np.mean(runs.prepared.refused))
+    if found is None:
+        nothing = _nothing(Limit.REFUSED if refused == 1.0 else Limit.INFEASIBLE)
+        return Testimony(rate=0.0, low=0.0, high=0.0, agrees=False, found=nothing, refused=refused)
+    below, above = found
+    rate = crossing(below, above)
+    stands = _near(rate, claim) and (above.rate > claim or _short(above, target) <= SHORT)
+    if not stands:
+        below, above = closed_in(lambda rate: runs.look(rate, target), below, above)
+        rate = below.rate
+    spread = math.exp(Z95 * _error(below, above, target))
+    low, high = rate / spread, rate * spread
+    instead = None if stands else _instead(runs, claim, (low, high), below, above)
+    return Testimony(
+        rate=rate, low=low, high=high, agrees=_near(rate, claim), found=instead, refused=refused
+    )
+
+
+def _near(rate: float, claim: float) -> bool:
+    return abs(math.log(rate / claim)) <= math.log1p(AGREEMENT)
+
+
+def _evicts(look: Look) -> bool:
+    """Whether a full cache costs a run more than a few evictions."""
+    run = look.result
+    return run is not None and float(run.preemptions.sum()) > EVICTING * len(run)
+
+
+def _short(look: Look, target: Target) -> float:
+    """Return by which share of the requests a run misses its worst objective [1]."""
+    return 1.0 if look.result is None else -min(look.result.margins(target).values())
+
+
+def _instead(
+    runs: Simulated, claim: float, interval: tuple[float, float], below: Look, above: Look
+) -> Goodput:
+    """Return the simulated goodput that takes the place of a claim; saturation is left open."""
+    assert below.result is not None
+    rate = below.rate
+    differ = f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}"
+    return Goodput(
+        rate=rate,
+        low=interval[0],
+        high=interval[1],
+        binding=above.binding,
+        at=as_latencies(below.result, rate, math.nan),
+        trust=TRUSTED if _near(rate, claim) else Trust.of(differ),
+        status=Status.OK,
+    )
+
+
+def _nothing(limit: Limit) -> Goodput:
+    """Return the verdict that no rate meets the objectives."""
+    return Goodput(
+        rate=0.0,
+        low=0.0,
+        high=0.0,
+        binding="infeasible",
+        at=unstable(0.0, 0.0, Status.INFEASIBLE),
+        trust=TRUSTED,
+        status=Status.INFEASIBLE,
+        detail=limit.value,
+    )
+
+
+def _error(below: Look, above: Look, target: Target) -> float:
+    """Return the standard error of ln(goodput): that of the share met, over its slope."""
+    if below.result is None or above.result is None:
+        return 0.0
+    margins = above.result.margins(target)
+    name = min(margins, key=lambda m: margins[m])
+    fall = below.result.margins(target)[name] - margins[name]
+    slope = fall / math.log(above.rate / below.rate)
+    share = below.result.met(target)[name]
+    each = share[: share.size - share.size % BATCHES].reshape(BATCHES, -1).mean(axis=1)
+    error = float(each.std(ddof=1)) / math.sqrt(BATCHES)
+    return error / slope if slope > 0 else math.inf

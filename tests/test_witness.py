@@ -1,0 +1,131 @@
+"""One verdict for one question: a goodput stands before runs at that rate, whoever is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+import bestserve as bs
+from bestserve.errors import InputError
+from bestserve.models.trust import Trust
+
+AGREED = 0.03
+
+SERVED = {
+    "full caches": (
+        {
+            "model": "meta-llama/Llama-3.1-70B",
+            "hardware": "h100-sxm",
+            "gpus": 16,
+            "workload": bs.Workload(input_len=2000, output_len=300),
+            "slo": "ttft:1000 tpot:50",
+        },
+        "3p1d-tp4",
+    ),
+    "a knee": (
+        {
+            "model": "Qwen/Qwen3-32B",
+            "hardware": "h100-sxm",
+            "gpus": 8,
+            "workload": bs.Workload(input_len="lognormal:1500,1", output_len="lognormal:400,1"),
+            "slo": "ttft:500",
+        },
+        "4m-tp2",
+    ),
+    "plain": (
+        {
+            "model": "meta-llama/Llama-3.1-8B",
+            "hardware": "h100-sxm",
+            "gpus": 4,
+            "workload": bs.Workload(input_len="lognormal:1000,0.8", output_len="lognormal:200,1"),
+            "slo": "ttft:1000 tpot:50",
+        },
+        "4m-tp1",
+    ),
+}
+
+
+@pytest.fixture(params=list(SERVED))
+def served(request) -> tuple[bs.Problem, str]:
+    stated, strategy = SERVED[request.param]
+    return bs.Problem(**stated), strategy
+
+
+def told(trust: Trust) -> str:
+    return "; ".join(trust.reasons)
+
+
+def test_a_goodput_holds_in_a_run_with_other_requests(served):
+    problem, strategy = served
+    found = bs.goodput(problem, strategy)
+    run = bs.simulate(problem, strategy, 0.98 * found.goodput, requests=40_000, seed=7)
+    met = run.meeting(problem.slo.target())
+    assert min(v for m, v in met.items() if m != "joint") >= 0.88
+
+
+def test_where_formula_and_runs_differ_the_run_is_shown_and_trust_is_low(served):
+    problem, strategy = served
+    found = bs.goodput(problem, strategy)
+    formula = bs.goodput(problem, strategy, method="analytic")
+    assert found.confirmed
+    assert not formula.confirmed
+    assert formula.simulated_goodput is None
+    apart = abs(formula.goodput / found.simulated_goodput - 1)
+    if found.method == "analytic":
+        assert found.goodput == formula.goodput
+        assert apart <= AGREED * 1.02
+    else:
+        assert found.goodput == found.simulated_goodput
+    if apart > AGREED * 1.02:
+        assert found.method == "simulated"
+        assert not found.trust.high
+        assert "simulation" in told(found.trust)
+
+
+def test_prediction_at_the_goodput_meets_the_objectives(served):
+    problem, strategy = served
+    found = bs.goodput(problem, strategy)
+    there = bs.predict(problem, strategy, found.goodput * 0.99)
+    assert there.status.name == "OK"
+    assert min(there.attainment_by.values()) >= 0.87
+
+
+def test_everyone_names_the_same_goodput_and_saturation(served):
+    problem, strategy = served
+    found = bs.goodput(problem, strategy)
+    told = bs.explain(problem, strategy)
+    drawn = bs.curves(problem, strategy, rates=[0.5 * found.goodput, 0.9 * found.goodput])
+    assert told.goodput == pytest.approx(found.goodput)
+    assert [p.stability_limit for p in drawn.points] == pytest.approx([told.capacity] * 2)
+    assert max(found.goodput / found.utilisation, found.goodput) == pytest.approx(
+        told.capacity, rel=0.02
+    )
+
+
+def test_the_first_row_stands_before_a_run_and_nothing_unheard_reaches_beyond_it(served):
+    problem, _ = served
+    found = bs.rank(problem)
+    best = found.best
+    assert best.confirmed
+    alone = bs.goodput(problem, best.strategy)
+    assert alone.goodput == pytest.approx(best.goodput, rel=0.01)
+    assert alone.method == best.method
+
+
+def test_formulas_alone_are_asked_for_by_name():
+    stated, strategy = SERVED["plain"]
+    problem = bs.Problem(**stated)
+    assert bs.predict(problem, strategy, 20.0, method="analytic").method == "analytic"
+    assert not any(row.confirmed for row in bs.rank(problem, verify=False).table)
+
+
+def test_a_method_that_is_none_is_refused_everywhere():
+    stated, strategy = SERVED["plain"]
+    problem = bs.Problem(**stated)
+    for ask in (
+        lambda: bs.predict(problem, strategy, 1.0, method="exact"),
+        lambda: bs.goodput(problem, strategy, method="exact"),
+        lambda: bs.curves(problem, strategy, method="exact"),
+        lambda: bs.sensitivity(problem, strategy, method="exact"),
+    ):
+        with pytest.raises(InputError, match="'exact' is none of auto, analytic, simulated"):
+            ask()
