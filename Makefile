@@ -7,12 +7,19 @@ export OPENBLAS_NUM_THREADS ?= 1
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: rank test properties check format bench accuracy docs clean
+.PHONY: rank quick test slow coverage properties check format bench accuracy docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
 	  --input-len "lognormal:2000,0.8" --output-len "lognormal:300,1" \
 	  --goodput ttft:1000 tpot:50 --percentile 90
+
+QUICK := tests/test_layout.py tests/specs tests/catalog tests/queues/test_theory.py \
+  tests/formats/test_conformance.py tests/formats/test_readers.py tests/formats/test_samples.py \
+  tests/docs/test_docstrings.py
+
+quick: $(VENV)/.tests ## what tells most in a minute: layout, specs, catalogue, theory, formats, examples
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(QUICK)
 
 test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -20,11 +27,18 @@ test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
 properties: $(VENV)/.tests ## ask random questions for MINUTES (60) and count what must not be
 	$(BIN)/python validation/properties.py --seed $(SEED) --minutes $(MINUTES)
 
-check: $(VENV)/.dev ## lint, types, import contracts
+slow: $(VENV)/.tests ## run only what takes more than five seconds a test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+coverage: $(VENV)/.tests ## run everything and fail below the floor in pyproject.toml
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+check: $(VENV)/.dev ## lint, types, import contracts, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -37,8 +51,7 @@ accuracy: $(VENV)/.tests ## regenerate validation/report.md from the measurement
 	$(BIN)/python validation/accuracy.py
 
 docs: $(VENV)/.dev ## build the documentation strictly
-	$(BIN)/pip install -q ".[docs]"
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bestserve needs Python 3.11 or newer; try make PYTHON=python3.12 ...")'

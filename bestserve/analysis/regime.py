@@ -12,7 +12,6 @@ from functools import cache
 import numpy as np
 from scipy.optimize import brentq
 
-from bestserve.host.extras import require
 from bestserve.lowering import Lowered
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.derivatives import step_elasticities
@@ -236,12 +235,11 @@ def balance_points(step: StepTime) -> tuple[tuple[str, float, str], ...]:
 
 @cache
 def conditions() -> dict[str, str]:
-    """Return the crossovers as SymPy derives them from the step-time formula (needs SymPy).
+    """Return the crossovers as SymPy derives them from the step-time formula.
 
     Keys T, K, q as in `balance_points`, in terms of the coefficients; T_hardware is T* with
     w = b·N/(e_m·W) and c = 2N/(e_c·P) put in, N weights of b bytes: the machine balance.
     """
-    require("the symbolic form", "sympy")
     import sympy as sp
 
     w, c, a, k, T, K, q, N, b = sp.symbols("w c a k T K q N b", positive=True)

@@ -51,7 +51,7 @@ def simulate(
     """
     from bestserve.answers.predict import checked_rate, recorded_requests
     from bestserve.lowering import lower
-    from bestserve.simulator import Status, replicate, to_vllm_detailed
+    from bestserve.simulator import RunStatus, replicate, to_vllm_detailed
     from bestserve.simulator import simulate as run
 
     if save_detailed is not None:
@@ -118,6 +118,6 @@ def simulate(
             )
         )
         print(f"\n{result.throughput:.4g} req/s over {result.duration:.4g} s; {use}")
-    if result.status is not Status.OK:
+    if result.status is not RunStatus.OK:
         talk(result.status.value)
-    return 3 if result.status is Status.ALL_REFUSED else 0
+    return 3 if result.status is RunStatus.ALL_REFUSED else 0

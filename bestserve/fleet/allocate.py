@@ -14,7 +14,7 @@ from bestserve.fleet.result import Allocation, MarginalValue, Verified
 from bestserve.fleet.tabulate import Evaluated, evaluate
 from bestserve.lowering import Lowered
 from bestserve.solvers.allocation.certificate import Change, marginals, standard_changes
-from bestserve.solvers.allocation.found import Found, Progress, Status
+from bestserve.solvers.allocation.found import Found, PlanStatus, Progress
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.plan import Plan, assign
 from bestserve.solvers.allocation.search import search
@@ -249,7 +249,7 @@ def _searched(tables: Evaluated, how: _Search, start: Plan | None) -> Found:
     found = search(tables.tables, tables.requirements, how.options, start=start, tell=how.tell)
     if found.plan is not None:
         return found
-    if found.status is Status.INFEASIBLE:
+    if found.status is PlanStatus.INFEASIBLE:
         from bestserve.solvers.allocation.elastic import explain
 
         why = explain(tables.tables, tables.requirements)

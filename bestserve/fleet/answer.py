@@ -18,7 +18,7 @@ from bestserve.fleet.result import (
 )
 from bestserve.fleet.tabulate import Evaluated
 from bestserve.solvers.allocation.certificate import binding
-from bestserve.solvers.allocation.found import Found, Status
+from bestserve.solvers.allocation.found import Found, PlanStatus
 from bestserve.solvers.allocation.plan import Plan, used_rate
 from bestserve.solvers.allocation.tables import COLLOCATED, ROLES
 
@@ -36,7 +36,7 @@ def uniform_plans(uniform: dict[str, Found | None], tables: Evaluated) -> tuple[
     rows = []
     for layout, found in uniform.items():
         plan = found.plan if found is not None else None
-        if found is not None and plan is None and found.status is not Status.INFEASIBLE:
+        if found is not None and plan is None and found.status is not PlanStatus.INFEASIBLE:
             continue  # not found in the time given, which is no verdict
         if plan is None:
             rows.append(UniformPlan(layout, None, 0, ""))

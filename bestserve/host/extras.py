@@ -12,7 +12,6 @@ EXTRAS = {
     "matplotlib": "report",
     "pandas": "frame",
     "pyarrow": "frame",
-    "sympy": "symbolic",
     "torch": "measure",
 }
 """Package → extra of bestserve that installs it."""

@@ -10,7 +10,7 @@ from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prefix_cache import prefix_hits, static_replicas
 from bestserve.simulator.replay import trace_requests
 from bestserve.simulator.replicate import Estimate, Replications, replicate
-from bestserve.simulator.result import PoolUse, SimulationResult, Status
+from bestserve.simulator.result import PoolUse, RunStatus, SimulationResult
 from bestserve.simulator.run import simulate
 from bestserve.simulator.saturation import saturation_rate
 from bestserve.simulator.summary import Summary
@@ -22,9 +22,9 @@ __all__ = [
     "PoolUse",
     "Replications",
     "Requests",
+    "RunStatus",
     "SimulatedGoodput",
     "SimulationResult",
-    "Status",
     "Summary",
     "prefix_hits",
     "replicate",

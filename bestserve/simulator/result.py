@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
-class Status(enum.Enum):
+class RunStatus(enum.Enum):
     """How a simulation ended; the value is the sentence a user reads."""
 
     OK = "all requests were served"
@@ -77,7 +77,7 @@ class SimulationResult(Document):
     step_ends : per pool and replica, ends of the steps with decodes [s], if recorded
     """
 
-    status: Status
+    status: RunStatus
     rate: float
     seed: int
     arrival: Floats

@@ -35,7 +35,7 @@ from bestserve.simulator.prepared import (
     request_times,
     stream_interval,
 )
-from bestserve.simulator.result import PoolUse, SimulationResult, Status
+from bestserve.simulator.result import PoolUse, RunStatus, SimulationResult
 
 OPEN_WARMUP, OPEN_COOLDOWN = 0.05, 0.02
 """Trimmed in open runs: the start-up transient, and the tail whose load runs out."""
@@ -104,9 +104,9 @@ def run_prepared(
     kept[: window[0]] = False
     kept[window[1] :] = False
     arrivals = prepared.system.arrivals
-    status = Status.OK
+    status = RunStatus.OK
     if refused.any():
-        status = Status.ALL_REFUSED if refused.all() else Status.SOME_REFUSED
+        status = RunStatus.ALL_REFUSED if refused.all() else RunStatus.SOME_REFUSED
     ends: tuple[tuple[np.ndarray, ...], ...] = ()
     if record_steps:
         ends = tuple(

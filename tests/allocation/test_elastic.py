@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bestserve.solvers.allocation.elastic import Relaxation, explain
-from bestserve.solvers.allocation.found import Status
+from bestserve.solvers.allocation.found import PlanStatus
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
@@ -57,7 +57,7 @@ def test_the_explanation_makes_it_feasible(oracle: ModuleType, side: str) -> Non
     assert problems
     explained = 0
     for tables, required in problems:
-        assert search(tables, required, EXACT).status is Status.INFEASIBLE
+        assert search(tables, required, EXACT).status is PlanStatus.INFEASIBLE
         reasons = explain(tables, required)
         if reasons.unreachable:
             assert "no configuration" in str(reasons)
@@ -79,7 +79,7 @@ def test_amounts_are_least(oracle: ModuleType) -> None:
             if change.kind == "gpus" and change.amount > 1:
                 less = replace(change, amount=change.amount - 1)
                 found = search(*applied(tables, required, (less,)), EXACT)
-                assert found.status is Status.INFEASIBLE
+                assert found.status is PlanStatus.INFEASIBLE
                 checked += 1
     assert checked
 
@@ -90,7 +90,7 @@ def test_a_class_nothing_serves_is_named(oracle: ModuleType) -> None:
     goodput = tables.pools.goodput.copy()
     goodput[dead] = 0.0
     tables = replace(tables, pools=replace(tables.pools, goodput=goodput))
-    assert search(tables, required, EXACT).status is Status.INFEASIBLE
+    assert search(tables, required, EXACT).status is PlanStatus.INFEASIBLE
     assert explain(tables, required).unreachable == (tables.demand.names[0],)
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from bestserve.solvers.allocation.check import violations
-from bestserve.solvers.allocation.found import Found, Status
+from bestserve.solvers.allocation.found import Found, PlanStatus
 from bestserve.solvers.allocation.highs import Options
 from bestserve.solvers.allocation.search import search
 from bestserve.solvers.allocation.tables import Requirements, Tables
@@ -21,7 +21,7 @@ def assert_optimal(
     found: Found, tables: Tables, requirements: Requirements, best: float, gap: float = 0.0
 ) -> None:
     if math.isnan(best):
-        assert found.status is Status.INFEASIBLE
+        assert found.status is PlanStatus.INFEASIBLE
         assert found.plan is None
         return
     assert found.plan is not None

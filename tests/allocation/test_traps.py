@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 from types import ModuleType
 
@@ -14,7 +13,7 @@ from bestserve.solvers.allocation import caps, highs, programme
 from bestserve.solvers.allocation.algebra import problem
 from bestserve.solvers.allocation.check import violations
 from bestserve.solvers.allocation.columns import choices
-from bestserve.solvers.allocation.found import Progress, Status
+from bestserve.solvers.allocation.found import PlanStatus, Progress
 from bestserve.solvers.allocation.highs import LinearModel, Options, Stop, solve
 from bestserve.solvers.allocation.plan import assign
 from bestserve.solvers.allocation.proof import prove, target, untouched
@@ -50,9 +49,9 @@ def test_a_time_limit_never_returns_an_empty_plan(medium: tuple[Tables, Requirem
     for seconds in (1e-3, 0.2, 0.6):
         found = search(tables, required, Options(gap=1e-4, seconds=seconds))
         if found.plan is None:
-            assert found.status is Status.NO_PLAN
+            assert found.status is PlanStatus.NO_PLAN
         else:
-            assert found.status is Status.STOPPED
+            assert found.status is PlanStatus.STOPPED
             assert found.plan.pool.size > 0
             assert violations(tables, required, found.plan) == []
             assert found.bound >= found.plan.objective
@@ -167,28 +166,31 @@ def test_an_interrupt_keeps_the_plan_so_far(medium: tuple[Tables, Requirements])
             stop.event.set()
 
     found = search(tables, required, Options(gap=1e-6), tell=tell, stop=stop)
-    assert found.status is Status.STOPPED
+    assert found.status is PlanStatus.STOPPED
     assert found.plan is not None
     assert violations(tables, required, found.plan) == []
-    assert found.seconds < 30
     assert {"relaxation"} <= {p.stage for p in stages}
 
 
 def test_ctrl_c_in_the_solver_is_a_stop_not_a_traceback(
-    medium: tuple[Tables, Requirements], monkeypatch: pytest.MonkeyPatch
+    medium: tuple[Tables, Requirements],
 ) -> None:
-    """The interrupt arrives while the main thread waits for HiGHS."""
+    """The interrupt arrives while the main thread waits for HiGHS, which reports on its way."""
     import signal
 
     tables, required = medium
-    main = threading.main_thread()
-    timer = threading.Timer(1.5, lambda: signal.pthread_kill(main.ident, signal.SIGINT))
-    timer.start()
-    began = time.perf_counter()
-    found = search(tables, required, Options(gap=0.0, seconds=60))
-    timer.cancel()
-    assert time.perf_counter() - began < 30
-    assert found.status in (Status.STOPPED, Status.NO_PLAN)
+    main, began = threading.main_thread(), threading.Event()
+
+    def press() -> None:
+        began.wait()
+        signal.pthread_kill(main.ident, signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    found = search(tables, required, Options(gap=0.0), tell=lambda progress: began.set())
+    presser.join()
+    assert found.interrupted
+    assert found.status in (PlanStatus.STOPPED, PlanStatus.NO_PLAN)
 
 
 def test_a_start_is_never_lost(medium: tuple[Tables, Requirements]) -> None:

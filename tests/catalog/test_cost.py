@@ -27,13 +27,14 @@ def best_of(count: int, name: str, loader: object) -> float:
     for _ in range(count):
         hardware._bundled.cache_clear()
         models._bundled.cache_clear()
-        start = time.perf_counter()
+        start = time.process_time()
         loader(name)  # type: ignore[operator]
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
 def test_one_record_takes_under_five_milliseconds() -> None:
+    """Of the processor's time: the clock on the wall depends on who else is there."""
     load_model("DeepSeek-R1-0528")  # the readers and the list of aliases are loaded once
     assert best_of(20, "h100-sxm", load_hardware) < 5e-3
     assert best_of(20, "deepseek-ai/DeepSeek-V3", load_model) < 5e-3

@@ -56,10 +56,10 @@ LOADERS: dict[str, Callable[[Path], object]] = {
 def test_one_line_naming_the_file(name: str, content: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(CONTENTS[content])
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DataError) as refused:
         LOADERS[name](path)
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
     message = str(refused.value)
     assert name in message
     assert "\n" not in message

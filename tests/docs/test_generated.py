@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+import bestserve
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -35,3 +37,9 @@ def test_times_are_in_microseconds() -> None:
     table = generator.constants()
     assert "| `gemm.launch` | 3.3 | µs | measured | A; rounded by hand |" in table
     assert "| `moe.rate_local` | 16 | GB/s/SM |" in table
+
+
+def test_the_interface_page_names_everything_public() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    for name in bestserve.__all__:
+        assert name == "__version__" or f".{name}\n" in page, f"docs/api.md lacks {name}"

@@ -27,7 +27,7 @@ from bestserve.readers.traces import read_trace
 from bestserve.simulator import (
     Limit,
     Requests,
-    Status,
+    RunStatus,
     prefix_hits,
     replicate,
     saturation_rate,
@@ -70,7 +70,7 @@ def test_every_request_ends_once(system: Collocated, routing: str, policy: str, 
     lane = dataclasses.replace(system.lane, policy=policy, kv_capacity_tokens=kv, kv_block=16)
     busy = dataclasses.replace(system, lane=lane, routing=routing)
     result = simulate(busy, 24.0, requests=3000)
-    assert result.status is Status.OK
+    assert result.status is RunStatus.OK
     assert result.completed == 3000
     assert (result.start >= result.arrival).all()
     assert (result.first_token > result.start).all()
@@ -150,13 +150,13 @@ def _spread() -> Lengths:
 def test_too_small_a_cache_is_a_status(system: Collocated) -> None:
     tiny = dataclasses.replace(system.lane, kv_capacity_tokens=100.0)
     result = simulate(dataclasses.replace(system, lane=tiny), 5.0, requests=500)
-    assert result.status is Status.ALL_REFUSED
+    assert result.status is RunStatus.ALL_REFUSED
     assert result.completed == 0
     assert result.throughput == 0.0
     assert result.attainment(Target(ttft=1.0)) == 0.0
     some = dataclasses.replace(system.lane, kv_capacity_tokens=1300.0)
     result = simulate(dataclasses.replace(system, lane=some), 0.5, requests=500)
-    assert result.status is Status.SOME_REFUSED
+    assert result.status is RunStatus.SOME_REFUSED
     np.testing.assert_array_equal(result.refused, result.input_len + result.output_len - 1 > 1300)
     counted = slice(*result.window)
     assert result.window == (25, 490)

@@ -9,7 +9,7 @@ from enum import Enum
 from bestserve.solvers.allocation.plan import Plan
 
 
-class Status(Enum):
+class PlanStatus(Enum):
     """How a search ended; the value is what the user reads."""
 
     WITHIN_GAP = "proven to be within the gap asked for"
@@ -37,7 +37,7 @@ class Found:
     interrupted : whether an interrupt from the keyboard ended it
     """
 
-    status: Status
+    status: PlanStatus
     plan: Plan | None
     bound: float
     gap: float

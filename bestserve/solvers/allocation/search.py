@@ -18,7 +18,7 @@ from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
 from bestserve.solvers.allocation.columns import choices
 from bestserve.solvers.allocation.cuts import Covering, coverings
-from bestserve.solvers.allocation.found import Found, Listener, Progress, Status
+from bestserve.solvers.allocation.found import Found, Listener, PlanStatus, Progress
 from bestserve.solvers.allocation.heuristic import improve, scale_slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, Watch, solve
 from bestserve.solvers.allocation.plan import Plan, assign
@@ -402,11 +402,11 @@ def _found(state: _State, plan: Plan | None, seconds: float, cpu: float) -> Foun
         gap = abs(bound - plan.objective) / largest if largest else 0.0
     if plan is not None:
         done = gap <= state.options.gap * (1 + 1e-3) + 2e-6
-        status = Status.WITHIN_GAP if done else Status.STOPPED
+        status = PlanStatus.WITHIN_GAP if done else PlanStatus.STOPPED
     elif state.infeasible:
-        status = Status.INFEASIBLE
+        status = PlanStatus.INFEASIBLE
     else:
-        status = Status.NO_PLAN
+        status = PlanStatus.NO_PLAN
     return Found(
         status=status,
         plan=plan,
