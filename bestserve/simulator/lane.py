@@ -218,148 +218,125 @@ def advance(
     Steps end at or before `until`; new ones start at or before it too, and before `before`. With a
     non-empty `done`, it returns after the first boundary at which requests ended and lists them
     there. Whatever has not ended stays as it is, to be continued by the next call.
+
+    All phases stand in one function: a compiled call counts the references of its arrays, which
+    takes five times as long as the phase itself.
     """
+    s, c = state[lane], clock[lane]
     slots, budget, room = limits[SLOTS], limits[BUDGET], limits[ROOM]
     splits, rides, most_prompts = limits[SPLITS] != 0, limits[RIDES] != 0, limits[MOST_PROMPTS]
     block, blocks, stream = limits[BLOCK], limits[BLOCKS], limits[STREAM]
     k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
     finite = blocks < UNLIMITED
     grows = finite and reserve < 1.0
-
-    now = clock[lane, NOW]
-    iteration = state[lane, ITERATION]
-    decoding = state[lane, DECODING]
-    context = state[lane, CONTEXT]
-    events = state[lane, EVENTS]
-    head = state[lane, HEAD]
-    split = state[lane, SPLIT]
-    split_done = state[lane, SPLIT_DONE]
-    joining = state[lane, JOINING]
-    stepping = state[lane, STEPPING] != 0
-    riding = state[lane, RIDING] != 0
-    t_end = clock[lane, T_END]
-    growing = state[lane, GROWING]
-    growing_context = state[lane, GROWING_CONTEXT]
-    held = state[lane, HELD]
-    prompt_tokens = state[lane, PROMPT_TOKENS]
-    queued = state[lane, QUEUED_TOKENS]
-    busy, prefill, batch_area, kv_area = (
-        clock[lane, BUSY],
-        clock[lane, PREFILL],
-        clock[lane, BATCH],
-        clock[lane, KV],
-    )
-    steps, seen, peak = state[lane, STEPS], state[lane, SEEN], state[lane, PEAK]
     ended = 0
     t_next = math.inf
 
     while True:
-        if stepping:
-            if t_end > until:
-                t_next = t_end
+        if s[STEPPING] != 0:
+            if c[T_END] > until:
+                t_next = c[T_END]
                 break
-            now = t_end
-            stepping = False
-            if riding:
-                iteration += 1
-                context += decoding
-                growing_context += growing
+            # End of a step: the context of each decode in it grows by a token.
+            c[NOW] = c[T_END]
+            s[STEPPING] = 0
+            if s[RIDING] != 0:
+                s[ITERATION] += 1
+                s[CONTEXT] += s[DECODING]
+                s[GROWING_CONTEXT] += s[GROWING]
         else:
-            if now > until or now >= before:
-                t_next = now
+            if c[NOW] > until or c[NOW] >= before:
+                t_next = c[NOW]
                 break
-            if decoding == 0 and split < 0:
-                if head < 0:
+            if s[DECODING] == 0 and s[SPLIT] < 0:
+                if s[HEAD] < 0:
                     break
-                arrival = times[head, ARRIVAL]
-                if arrival > now:
+                arrival = times[s[HEAD], ARRIVAL]
+                if arrival > c[NOW]:
                     if arrival > until or arrival >= before:
                         t_next = arrival
                         break
-                    now = arrival
+                    c[NOW] = arrival
                 # An idle lane may count from 0 again, which keeps packed iterations small.
-                iteration = 0
+                s[ITERATION] = 0
 
+            # Eviction: the youngest go until the next step's KV fits.
             evicted = False
-            if growing > 0 and growing_context + growing * (block - 1) > (blocks - held) * block:
-                while (
-                    growing_blocks(growing_context, phases, lane, iteration, block) + held > blocks
-                ):
-                    evicted = True
-                    if split >= 0:
-                        youngest = split
-                        split = -1
-                        tokens = facts[youngest, PROMPT] + facts[youngest, GENERATED]
-                        held -= in_blocks(
-                            reserved_tokens(
-                                facts[youngest, PROMPT],
-                                facts[youngest, OUTPUT],
-                                facts[youngest, GENERATED],
-                                reserve,
-                            ),
-                            block,
-                        )
-                        prompt_tokens -= tokens
+            crowded = s[GROWING] > 0 and (
+                s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (blocks - s[HELD]) * block
+            )
+            while crowded and (
+                growing_blocks(s[GROWING_CONTEXT], phases, lane, s[ITERATION], block) + s[HELD]
+                > blocks
+            ):
+                evicted = True
+                if s[SPLIT] >= 0:
+                    youngest = s[SPLIT]
+                    s[SPLIT] = -1
+                    prompt, generated = facts[youngest, PROMPT], facts[youngest, GENERATED]
+                    tokens = prompt + generated
+                    kept = reserved_tokens(prompt, facts[youngest, OUTPUT], generated, reserve)
+                    s[HELD] -= in_blocks(kept, block)
+                    s[PROMPT_TOKENS] -= tokens
+                else:
+                    youngest = -1
+                    finish = 0
+                    for i in range(s[EVENTS]):
+                        if heaps[lane, i] & KIND_MASK == FINISH:
+                            r = (heaps[lane, i] >> REQUEST_SHIFT) & REQUEST_MASK
+                            if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
+                                youngest = r
+                                finish = heaps[lane, i] >> ITERATION_SHIFT
+                    s[EVENTS] = forget(heaps, lane, s[EVENTS], youngest)
+                    prompt, output = facts[youngest, PROMPT], facts[youngest, OUTPUT]
+                    kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
+                    generated = output - (finish - s[ITERATION])
+                    tokens = prompt + generated
+                    if tokens > kept:
+                        s[GROWING] -= 1
+                        s[GROWING_CONTEXT] -= tokens
+                        phases[lane, (tokens - s[ITERATION]) % block] -= 1
                     else:
-                        youngest = -1
-                        finish = 0
-                        for i in range(events):
-                            if heaps[lane, i] & KIND_MASK == FINISH:
-                                r = (heaps[lane, i] >> REQUEST_SHIFT) & REQUEST_MASK
-                                if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
-                                    youngest = r
-                                    finish = heaps[lane, i] >> ITERATION_SHIFT
-                        events = forget(heaps, lane, events, youngest)
-                        prompt = facts[youngest, PROMPT]
-                        output = facts[youngest, OUTPUT]
-                        kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
-                        generated = output - (finish - iteration)
-                        tokens = prompt + generated
-                        if tokens > kept:
-                            growing -= 1
-                            growing_context -= tokens
-                            phases[lane, (tokens - iteration) % block] -= 1
-                        else:
-                            held -= in_blocks(kept, block)
-                        facts[youngest, GENERATED] = generated
-                        decoding -= 1
-                        context -= tokens
-                    facts[youngest, EVICTIONS] += 1
-                    facts[youngest, READY] = 0
-                    facts[youngest, NEXT] = head
-                    if head < 0:
-                        state[lane, TAIL] = youngest
-                    head = youngest
-                    queued += tokens
-                    state[lane, EVICTED] += 1
+                        s[HELD] -= in_blocks(kept, block)
+                    facts[youngest, GENERATED] = generated
+                    s[DECODING] -= 1
+                    s[CONTEXT] -= tokens
+                facts[youngest, EVICTIONS] += 1
+                facts[youngest, READY] = 0
+                facts[youngest, NEXT] = s[HEAD]
+                if s[HEAD] < 0:
+                    s[TAIL] = youngest
+                s[HEAD] = youngest
+                s[QUEUED_TOKENS] += tokens
+                s[EVICTED] += 1
 
+            # Admission: the prompt under way, then the queue in order, as far as the room goes.
             prompts = 0
             tokens_in = 0
             pairs = 0.0
             waits = False
             if not evicted:
-                left = budget - decoding if rides else budget
-                if split >= 0:
-                    whole = facts[split, PROMPT] + facts[split, GENERATED]
-                    take = min(whole - split_done, left, room)
+                left = budget - s[DECODING] if rides else budget
+                if s[SPLIT] >= 0:
+                    r = s[SPLIT]
+                    whole = facts[r, PROMPT] + facts[r, GENERATED]
+                    take = min(whole - s[SPLIT_DONE], left, room)
                     if take > 0:
-                        pairs += take * (split_done + 0.5 * take)
+                        pairs += take * (s[SPLIT_DONE] + 0.5 * take)
                         tokens_in += take
                         left -= take
                         prompts += 1
-                        split_done += take
-                        if split_done == whole:
-                            joins[lane, joining] = split
-                            joining += 1
-                            split = -1
-                while head >= 0 and split < 0 and decoding + joining < slots:
-                    r = head
-                    if times[r, ARRIVAL] > now:
+                        s[SPLIT_DONE] += take
+                        if s[SPLIT_DONE] == whole:
+                            joins[lane, s[JOINING]] = r
+                            s[JOINING] += 1
+                            s[SPLIT] = -1
+                while s[HEAD] >= 0 and s[SPLIT] < 0 and s[DECODING] + s[JOINING] < slots:
+                    r = s[HEAD]
+                    if times[r, ARRIVAL] > c[NOW]:
                         waits = True
                         break
-                    prompt = facts[r, PROMPT]
-                    generated = facts[r, GENERATED]
-                    whole = prompt + generated
+                    whole = facts[r, PROMPT] + facts[r, GENERATED]
                     ready = facts[r, READY] != 0
                     remaining = 0
                     take = 0
@@ -374,223 +351,209 @@ def advance(
                     kept = 0
                     need = 0
                     if finite:
-                        kept = reserved_tokens(prompt, facts[r, OUTPUT], generated, reserve)
+                        kept = reserved_tokens(
+                            facts[r, PROMPT], facts[r, OUTPUT], facts[r, GENERATED], reserve
+                        )
                         need = in_blocks(kept, block)
                         # A request that decodes at once needs the block of its next token too.
                         ask = in_blocks(max(kept, whole + 1), block) if ready else need
+                        held = s[HELD] + ask
                         if (
-                            growing_context + growing * (block - 1) > (blocks - held - ask) * block
-                            and growing_blocks(growing_context, phases, lane, iteration, block)
+                            s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (blocks - held) * block
+                            and growing_blocks(
+                                s[GROWING_CONTEXT], phases, lane, s[ITERATION], block
+                            )
                             + held
-                            + ask
                             > blocks
                         ):
                             break
-                    head = facts[r, NEXT]
-                    state[lane, ADMISSIONS] += 1
-                    facts[r, ADMITTED] = state[lane, ADMISSIONS]
+                    s[HEAD] = facts[r, NEXT]
+                    s[ADMISSIONS] += 1
+                    facts[r, ADMITTED] = s[ADMISSIONS]
                     if times[r, START] < 0.0:
-                        times[r, START] = now
+                        times[r, START] = c[NOW]
                     if ready:
-                        # The prefill instance has sent the first token already.
                         if rides:
                             left -= 1
-                        decoding += 1
-                        context += whole + 1
-                        queued -= whole
+                        # The prefill instance has sent the first token already.
+                        s[DECODING] += 1
+                        s[CONTEXT] += whole + 1
+                        s[QUEUED_TOKENS] -= whole
                         rest = facts[r, OUTPUT] - 1
                         message = min(stream - 1, rest)
-                        events = push(heaps, lane, events, pack(iteration + rest, r, FINISH))
+                        s[EVENTS] = push(
+                            heaps, lane, s[EVENTS], pack(s[ITERATION] + rest, r, FINISH)
+                        )
                         if times[r, FIRST] < 0.0 and 0 < message < rest:
-                            events = push(
-                                heaps, lane, events, pack(iteration + message, r, FIRST_MESSAGE)
-                            )
-                        if grows:
-                            if kept > whole:
-                                held += need
-                                if kept < prompt + facts[r, OUTPUT] - 1:
-                                    events = push(
-                                        heaps, lane, events, pack(iteration + kept - whole, r, GROW)
-                                    )
-                            else:
-                                growing += 1
-                                growing_context += whole + 1
-                                phases[lane, (whole + 1 - iteration) % block] += 1
+                            event = pack(s[ITERATION] + message, r, FIRST_MESSAGE)
+                            s[EVENTS] = push(heaps, lane, s[EVENTS], event)
+                        if not grows or kept > whole:
+                            s[HELD] += in_blocks(kept, block)
+                            if grows and kept < facts[r, PROMPT] + facts[r, OUTPUT] - 1:
+                                event = pack(s[ITERATION] + kept - whole, r, GROW)
+                                s[EVENTS] = push(heaps, lane, s[EVENTS], event)
                         else:
-                            held += need
+                            s[GROWING] += 1
+                            s[GROWING_CONTEXT] += whole + 1
+                            phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
                         continue
-                    held += need
-                    prompt_tokens += whole
+                    s[HELD] += need
+                    s[PROMPT_TOKENS] += whole
                     pairs += take * (facts[r, CACHED] + 0.5 * take)
                     tokens_in += take
                     left -= take
                     prompts += 1
                     if take < remaining:
-                        split = r
-                        split_done = facts[r, CACHED] + take
+                        s[SPLIT] = r
+                        s[SPLIT_DONE] = facts[r, CACHED] + take
                     else:
-                        joins[lane, joining] = r
-                        joining += 1
+                        joins[lane, s[JOINING]] = r
+                        s[JOINING] += 1
+            decoding = s[DECODING]
+            kv = s[CONTEXT] + s[PROMPT_TOKENS]
+            s[PEAK] = max(s[PEAK], kv)
 
-            if peak < context + prompt_tokens:
-                peak = context + prompt_tokens
+            # Choice: a step with prompts, or after an eviction, is taken by itself.
             if prompts > 0 or evicted:
                 riding = rides or prompts == 0
                 batch = prompts + decoding if riding else prompts
                 tokens = tokens_in + decoding if riding else tokens_in
                 device = tokens_cost(tokens, table, costs, moe) + costs[A] * pairs
                 if riding:
-                    device += k * context
+                    device += k * s[CONTEXT]
                 duration = a_step + a_seq * batch + (costs[PHI] if prompts > 0 else 1.0) * device
-                t_end = now + duration
-                stepping = True
-                steps += 1
-                busy += duration
+                c[T_END] = c[NOW] + duration
+                s[RIDING] = riding
+                s[STEPPING] = 1
+                s[STEPS] += 1
+                c[BUSY] += duration
                 if prompts > 0:
-                    prefill += duration
-                batch_area += duration * batch
-                kv_area += duration * (context + prompt_tokens)
-                if seen < journals.shape[1]:
-                    write(journals, lane, seen, now, 1 if riding else 0, duration, 0.0)
-                seen += 1
-                if seen % state[lane, STRIDE] == 0:
-                    sample(series, state, lane, now, batch, context + prompt_tokens)
+                    c[PREFILL] += duration
+                c[BATCH] += duration * batch
+                c[KV] += duration * kv
+                if s[SEEN] < journals.shape[1]:
+                    write(journals, lane, s[SEEN], c[NOW], 1 if riding else 0, duration, 0.0)
+                s[SEEN] += 1
+                if s[SEEN] % s[STRIDE] == 0:
+                    sample(series, state, lane, c[NOW], batch, kv)
                 continue
 
-            n = (heaps[lane, 0] >> ITERATION_SHIFT) - iteration
-            if growing > 0:
-                free = (blocks - held) * block - growing_context - growing * (block - 1)
-                n = min(n, max(free // growing + 1, 1))
-            t0 = a_step + a_seq * decoding + tokens_cost(decoding, table, costs, moe) + k * context
+            # Jump over decode steps: to the next departure, a full KV cache, an arrival.
+            n = (heaps[lane, 0] >> ITERATION_SHIFT) - s[ITERATION]
+            if s[GROWING] > 0:
+                free = (blocks - s[HELD]) * block - s[GROWING_CONTEXT] - s[GROWING] * (block - 1)
+                n = min(n, max(free // s[GROWING] + 1, 1))
+            t0 = a_step + a_seq * decoding + tokens_cost(decoding, table, costs, moe)
+            t0 += k * s[CONTEXT]
             slope = k * decoding
             duration = n * t0 + slope * (0.5 * n * (n - 1))
             if waits:
-                gap = times[head, ARRIVAL] - now
+                gap = times[s[HEAD], ARRIVAL] - c[NOW]
                 if gap < duration:
                     n = min(n, steps_to(gap, t0, slope))
                     duration = n * t0 + slope * (0.5 * n * (n - 1))
-            if now + duration > until:
-                t_next = now + duration
+            if c[NOW] + duration > until:
+                t_next = c[NOW] + duration
                 break
             half = 0.5 * n * (n - 1)
-            steps += n
-            busy += duration
-            batch_area += duration * decoding
-            kv_area += (
-                n * t0 * (context + prompt_tokens)
-                + half * (decoding * t0 + slope * (context + prompt_tokens))
+            s[STEPS] += n
+            c[BUSY] += duration
+            c[BATCH] += duration * decoding
+            c[KV] += (
+                n * t0 * kv
+                + half * (decoding * t0 + slope * kv)
                 + decoding * slope * half * (2 * n - 1) / 3.0
             )
-            if seen < journals.shape[1]:
-                write(journals, lane, seen, now, n, t0, slope)
-            seen += 1
-            if seen % state[lane, STRIDE] == 0:
-                sample(series, state, lane, now, decoding, context + prompt_tokens)
-            now += duration
-            iteration += n
-            context += n * decoding
-            growing_context += n * growing
-            if peak < context - decoding + prompt_tokens:
-                peak = context - decoding + prompt_tokens
+            if s[SEEN] < journals.shape[1]:
+                write(journals, lane, s[SEEN], c[NOW], n, t0, slope)
+            s[SEEN] += 1
+            if s[SEEN] % s[STRIDE] == 0:
+                sample(series, state, lane, c[NOW], decoding, kv)
+            c[NOW] += duration
+            s[ITERATION] += n
+            s[CONTEXT] += n * decoding
+            s[GROWING_CONTEXT] += n * s[GROWING]
+            s[PEAK] = max(s[PEAK], s[CONTEXT] - decoding + s[PROMPT_TOKENS])
 
         ended_earlier = ended
-        while events > 0 and heaps[lane, 0] >> ITERATION_SHIFT == iteration:
+
+        # Events of this boundary: departures, first messages, reserves used up.
+        while s[EVENTS] > 0 and heaps[lane, 0] >> ITERATION_SHIFT == s[ITERATION]:
             event = heaps[lane, 0]
             r = (event >> REQUEST_SHIFT) & REQUEST_MASK
             kind = event & KIND_MASK
-            events = remove(heaps, lane, events, 0)
+            s[EVENTS] = remove(heaps, lane, s[EVENTS], 0)
             prompt = facts[r, PROMPT]
             output = facts[r, OUTPUT]
             if kind == FINISH:
                 if times[r, FIRST] < 0.0:
-                    times[r, FIRST] = now
-                times[r, LAST] = now
-                decoding -= 1
-                context -= prompt + output
+                    times[r, FIRST] = c[NOW]
+                times[r, LAST] = c[NOW]
+                s[DECODING] -= 1
+                s[CONTEXT] -= prompt + output
                 if finite:
                     kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
                     if grows and kept < prompt + output - 1:
-                        growing -= 1
-                        growing_context -= prompt + output
-                        phases[lane, (prompt + output - iteration) % block] -= 1
+                        s[GROWING] -= 1
+                        s[GROWING_CONTEXT] -= prompt + output
+                        phases[lane, (prompt + output - s[ITERATION]) % block] -= 1
                     else:
-                        held -= in_blocks(kept, block)
+                        s[HELD] -= in_blocks(kept, block)
                 if done.size > 0:
                     done[ended] = r
                 ended += 1
             elif kind == FIRST_MESSAGE:
-                times[r, FIRST] = now
+                times[r, FIRST] = c[NOW]
             else:
                 kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
-                held -= in_blocks(kept, block)
-                growing += 1
-                growing_context += kept + 1
-                phases[lane, (kept + 1 - iteration) % block] += 1
+                s[HELD] -= in_blocks(kept, block)
+                s[GROWING] += 1
+                s[GROWING_CONTEXT] += kept + 1
+                phases[lane, (kept + 1 - s[ITERATION]) % block] += 1
 
-        for i in range(joining):
+        # Completed prompts decode from now on, or end with their first token.
+        for i in range(s[JOINING]):
             r = joins[lane, i]
             prompt = facts[r, PROMPT]
             output = facts[r, OUTPUT]
             generated = facts[r, GENERATED]
             whole = prompt + generated
-            prompt_tokens -= whole
-            queued -= whole
+            s[PROMPT_TOKENS] -= whole
+            s[QUEUED_TOKENS] -= whole
             rest = output - generated - 1
             message = min(stream, output) - generated - 1
             if times[r, FIRST] < 0.0:
                 if message <= 0:
-                    times[r, FIRST] = now
+                    times[r, FIRST] = c[NOW]
                 elif message < rest:
-                    events = push(heaps, lane, events, pack(iteration + message, r, FIRST_MESSAGE))
+                    event = pack(s[ITERATION] + message, r, FIRST_MESSAGE)
+                    s[EVENTS] = push(heaps, lane, s[EVENTS], event)
             kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
             if rest == 0:
-                times[r, LAST] = now
+                times[r, LAST] = c[NOW]
                 if finite:
-                    held -= in_blocks(kept, block)
+                    s[HELD] -= in_blocks(kept, block)
                 if done.size > 0:
                     done[ended] = r
                 ended += 1
                 continue
-            decoding += 1
-            context += whole + 1
-            events = push(heaps, lane, events, pack(iteration + rest, r, FINISH))
+            s[DECODING] += 1
+            s[CONTEXT] += whole + 1
+            s[EVENTS] = push(heaps, lane, s[EVENTS], pack(s[ITERATION] + rest, r, FINISH))
             if grows:
                 if kept == whole:
-                    held -= in_blocks(kept, block)
-                    growing += 1
-                    growing_context += whole + 1
-                    phases[lane, (whole + 1 - iteration) % block] += 1
+                    s[HELD] -= in_blocks(kept, block)
+                    s[GROWING] += 1
+                    s[GROWING_CONTEXT] += whole + 1
+                    phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
                 elif kept < prompt + output - 1:
-                    events = push(heaps, lane, events, pack(iteration + kept - whole, r, GROW))
-        joining = 0
+                    event = pack(s[ITERATION] + kept - whole, r, GROW)
+                    s[EVENTS] = push(heaps, lane, s[EVENTS], event)
+        s[JOINING] = 0
         if ended > ended_earlier and done.size > 0:
-            t_next = now
+            t_next = c[NOW]
             break
 
-    clock[lane, NOW] = now
-    clock[lane, T_NEXT] = t_next
-    clock[lane, T_END] = t_end
-    clock[lane, BUSY] = busy
-    clock[lane, PREFILL] = prefill
-    clock[lane, BATCH] = batch_area
-    clock[lane, KV] = kv_area
-    state[lane, STEPPING] = stepping
-    state[lane, RIDING] = riding
-    state[lane, ITERATION] = iteration
-    state[lane, DECODING] = decoding
-    state[lane, CONTEXT] = context
-    state[lane, EVENTS] = events
-    state[lane, HEAD] = head
-    state[lane, SPLIT] = split
-    state[lane, SPLIT_DONE] = split_done
-    state[lane, JOINING] = joining
-    state[lane, GROWING] = growing
-    state[lane, GROWING_CONTEXT] = growing_context
-    state[lane, HELD] = held
-    state[lane, PROMPT_TOKENS] = prompt_tokens
-    state[lane, QUEUED_TOKENS] = queued
-    state[lane, OUTSTANDING] -= ended
-    state[lane, STEPS] = steps
-    state[lane, SEEN] = seen
-    state[lane, PEAK] = peak
+    c[T_NEXT] = t_next
+    s[OUTSTANDING] -= ended
     return ended
