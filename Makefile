@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: rank quick test slow coverage properties check format bench accuracy docs clean
+.PHONY: rank quick test slow coverage bounds properties check format bench accuracy docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
@@ -23,6 +23,11 @@ quick: $(VENV)/.tests ## what tells most in a minute: layout, specs, catalogue, 
 
 test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bounds: $(VENV)/.tests ## run the compiled loops once with bounds checks, from a cache of their own
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/bounds $(BIN)/python -m pytest -q \
+	  tests/queues/test_catalogue_properties.py tests/queues/test_everywhere.py \
+	  tests/queues/test_whole_prompts.py tests/simulator/test_policies.py
 
 properties: $(VENV)/.tests ## ask random questions for MINUTES (60) and count what must not be
 	$(BIN)/python validation/properties.py --seed $(SEED) --minutes $(MINUTES)

@@ -192,8 +192,8 @@ def goodput(
 def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     """Return the least log of threshold over percentile, and which one it is.
 
-    Refused requests meet nothing; a percentile of TPOT is one of answers of two tokens or more.
-    Joint targets: attainment less what is asked for.
+    Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets: attainment
+    less what is asked for.
     """
     if target.joint:
         return result.attainment(target) - target.attainment, "joint"
@@ -204,11 +204,8 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
         threshold = getattr(target, name)
         if threshold is None:
             continue
-        values = getattr(result, name)[counted].copy()
+        values = np.nan_to_num(getattr(result, name)[counted], nan=0.0)
         values[result.refused[counted]] = math.inf
-        values = values[~np.isnan(values)]
-        if not values.size:
-            continue
         last = math.ceil(getattr(target, f"{name}_percentile") * values.size) - 1
         value = float(np.partition(values, last)[last])
         best = min(best, (math.log(threshold / value) if value > 0 else math.inf, name))

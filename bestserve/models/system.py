@@ -153,8 +153,8 @@ class Target:
     """Latency objectives as the models see them; `None`: not asked for.
 
     ttft, tpot, e2el : thresholds [s]; percentile: share of requests that must meet each one
-    (marginal), or all of them together when `joint` (then `percentile` is the attainment). TPOT is
-    one of requests with two tokens or more; where shares are joint, the others meet any.
+    (marginal), or all of them together when `joint` (then `percentile` is the attainment).
+    Answers of one token meet any TPOT.
     """
 
     ttft: float | None = None

@@ -191,20 +191,12 @@ class SimulationResult(Document):
         return self.meeting(target)["joint"]
 
     def margins(self, target: Target) -> dict[str, float]:
-        """Return by how much each requirement is met, share − required; < 0: missed [1].
-
-        A percentile of TPOT is one of the requests that have a TPOT, as `summary` states it.
-        """
+        """Return by how much each requirement is met, share − required; < 0: missed [1]."""
         if not target.asked:
             raise InputError("the target asks for nothing: give a ttft, tpot or e2el threshold")
         share = self.meeting(target)
         if target.joint:
             return {"joint": share["joint"] - target.attainment}
-        if target.tpot is not None:
-            counted = slice(*self.window)
-            single = ~self.refused[counted] & np.isnan(self.tpot[counted])
-            alone = float(single.mean())
-            share["tpot"] = (share["tpot"] - alone) / (1 - alone) if alone < 1 else 1.0
         return {m: share.get(m, 0.0) - target.required(m) for m in target.asked}
 
     def meets(self, target: Target) -> bool:

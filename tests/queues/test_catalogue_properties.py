@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import ModuleType
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.models.trust import Trust
@@ -85,3 +87,28 @@ def test_a_crash_and_a_warning_are_counted_not_raised(
     tally.add(question.regimes, found)
     assert tally.kinds == {"crash": 1}
     assert tally.trusted == {}
+
+
+def seen(properties: ModuleType, question: object) -> list[object]:
+    """What must not be: wherever a latency may still fall or a goodput rise, trust is low."""
+    trusted = ("latency falls", "goodput rises", "interval without its value")
+    found = properties.examine(question)
+    return [v for v in found if v.high or v.kind not in trusted]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(100, 107))
+def test_what_must_hold_of_every_answer(
+    properties: ModuleType, questions: ModuleType, number: int
+) -> None:
+    assert seen(properties, questions.ask(3, number)) == []
+
+
+@pytest.mark.slow
+@settings(max_examples=6, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_what_must_hold_wherever_hypothesis_looks(
+    properties: ModuleType, questions: ModuleType, seed: int
+) -> None:
+    # neither the default mode nor a ranking: they take longer
+    assert seen(properties, questions.ask(seed, 1)) == []
