@@ -7,7 +7,7 @@ import re
 from bestserve.catalog import resolve_hardware
 from bestserve.readers.tidy import TidyRow
 from bestserve.specs.hardware import Hardware
-from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
 
 NODE = 8
 """SXM boards are sold as nodes of eight; whole nodes name the form factor."""
@@ -17,24 +17,24 @@ _BOARD = re.compile(r"\b(SXM\d?|PCIe|NVL|NVLink)\b", re.IGNORECASE)
 _MEMORY = re.compile(r"\b(\d{2,3}) ?GB\b", re.IGNORECASE)
 
 
-def hardware_of(row: TidyRow, notes: list[str]) -> Hardware:
+def hardware_of(row: TidyRow) -> Noted[Hardware]:
     """Return the GPU from its name, then from what else the row says about the board.
 
-    A rule that decided between boards is appended to `notes`. Raises `UnpredictableError`.
+    Notes the rule that decided between boards. Raises `UnpredictableError`.
     """
     if row.gpu is None:
         raise UnpredictableError(Outcome.GPU_UNKNOWN, "not stated; give --gpu")
     found = resolve_hardware(row.gpu)
     if found.hardware is not None:
-        return found.hardware
+        return Noted(found.hardware)
     if row.gpu_canonical and row.gpu_canonical != row.gpu:
         canonical = resolve_hardware(row.gpu_canonical)
         if canonical.hardware is not None:
-            return canonical.hardware
+            return Noted(canonical.hardware)
         found = canonical if canonical.candidates and not found.candidates else found
     if not found.candidates:
         raise UnpredictableError(Outcome.GPU_UNKNOWN, row.gpu[:80])
-    narrowed = _narrowed(row, found.candidates, notes)
+    narrowed = _narrowed(row, found.candidates)
     if narrowed is None:
         raise UnpredictableError(
             Outcome.GPU_AMBIGUOUS,
@@ -43,7 +43,7 @@ def hardware_of(row: TidyRow, notes: list[str]) -> Hardware:
     return narrowed
 
 
-def _narrowed(row: TidyRow, candidates: tuple[str, ...], notes: list[str]) -> Hardware | None:
+def _narrowed(row: TidyRow, candidates: tuple[str, ...]) -> Noted[Hardware] | None:
     """Return the one candidate that the rest of the row points to, or None.
 
     In order: a hardware note that names the board, a cloud's own label of it, whole nodes of
@@ -75,8 +75,7 @@ def _narrowed(row: TidyRow, candidates: tuple[str, ...], notes: list[str]) -> Ha
         evidence += "; its larger memory assumed"
     if len(left) != 1 or not evidence:
         return None
-    notes.append(f"GPU taken as {left[0]}: {evidence}")
-    return _record(left[0])
+    return Noted(_record(left[0]), (f"GPU taken as {left[0]}: {evidence}",))
 
 
 def _record(name: str) -> Hardware:

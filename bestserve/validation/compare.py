@@ -27,7 +27,6 @@ from bestserve.validation.replay import (
     prepare,
     system_of,
 )
-from bestserve.validation.sources import suite_of
 
 UNSTATED = (
     Outcome.GPU_UNKNOWN,
@@ -213,7 +212,7 @@ def kind_of(prepared: Prepared) -> str:
     row, protocol = prepared.row, prepared.protocol
     if prepared.deployment.disaggregated:
         return "disaggregated"
-    if suite_of(row).rate_meets_objectives and objectives_of(row):
+    if prepared.suite.rate_meets_objectives and objectives_of(row):
         return "knee"
     if protocol.closed:
         burst = row.regime is Regime.BURST or (

@@ -18,8 +18,8 @@ from bestserve.validation.length_tables import (
     SHAREGPT_BASE,
     Law,
 )
-from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.sources import Suite, suite_of
+from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
+from bestserve.validation.sources import Suite
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ LONGEST = 3.5
 """Longest request over the mean where answers are cut at a limit (OpenOrca: 1,024 over 294)."""
 
 
-def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
+def lengths_of(row: TidyRow, suite: Suite) -> Noted[Lengths]:
     """Return the lengths of a row's requests: the log's own, or a law with the stated means.
 
     Raises `UnpredictableError` if neither means nor asked lengths nor medians are stated.
@@ -65,25 +65,27 @@ def lengths_of(row: TidyRow, suite: Suite, notes: list[str]) -> Lengths:
     log = row.requests
     if log is not None and log.input_len is not None and log.output_len is not None:
         weights = np.full(len(log.input_len), 1.0 / len(log.input_len))
-        return Lengths(
+        own = Lengths(
             inputs=np.maximum(log.input_len.astype(np.float64), 1.0),
             input_weights=weights,
             outputs=np.maximum(log.output_len.astype(np.float64), 1.0),
             output_weights=weights,
             joint=True,
         )
+        return Noted(own)
     data = (row.dataset_or_lengths or "").lower()
     table = _table_of(row, data, suite)
     if table is not None and row.input_len_mean and row.output_len_mean:
-        return table_lengths(table, row.input_len_mean, row.output_len_mean)
-    inputs = _side(row, "input_len", data, suite, notes)
-    outputs = _side(row, "output_len", data, suite, notes)
-    return Lengths(
-        inputs=inputs[0],
-        input_weights=inputs[1],
-        outputs=outputs[0],
-        output_weights=outputs[1],
+        return Noted(table_lengths(table, row.input_len_mean, row.output_len_mean))
+    inputs = _side(row, "input_len", data, suite)
+    outputs = _side(row, "output_len", data, suite)
+    law = Lengths(
+        inputs=inputs.value[0],
+        input_weights=inputs.value[1],
+        outputs=outputs.value[0],
+        output_weights=outputs.value[1],
     )
+    return Noted(law, (*inputs.notes, *outputs.notes))
 
 
 def _table_of(row: TidyRow, data: str, suite: Suite) -> Law | None:
@@ -112,9 +114,7 @@ def table_lengths(table: Law, mean_input: float, mean_output: float) -> Lengths:
     )
 
 
-def _side(
-    row: TidyRow, side: str, data: str, suite: Suite, notes: list[str]
-) -> tuple[Floats, Floats]:
+def _side(row: TidyRow, side: str, data: str, suite: Suite) -> Noted[tuple[Floats, Floats]]:
     mean: float | None = getattr(row, f"{side}_mean")
     asked: float | None = getattr(row, f"{side}_asked")
     limits: tuple[float, float] | None = getattr(row, f"{side}_range")
@@ -123,42 +123,42 @@ def _side(
     highest = row.output_len_max if side == "output_len" else None
     if "standard_v1" in data and suite.output_mean is not None:
         if side == "output_len" and mean is None:
-            return cut_atoms(suite.output_mean, UNCUT_CV, highest or math.inf)
+            return Noted(cut_atoms(suite.output_mean, UNCUT_CV, highest or math.inf))
         if side == "input_len":
             prompts = np.array(ACCELMARK_PROMPTS)
             prompts = prompts * ((mean or prompts.mean()) / prompts.mean())
-            return prompts, np.full(len(prompts), 1.0 / len(prompts))
+            return Noted((prompts, np.full(len(prompts), 1.0 / len(prompts))))
     if "longctx" in data and side == "input_len" and mean is None and median is not None:
-        return quantile_atoms(_LONG_CONTEXT, median)
+        return Noted(quantile_atoms(_LONG_CONTEXT, median))
     if mean is None and asked is None and limits is None and median is None:
         raise UnpredictableError(Outcome.LENGTHS_MISSING, side)
     if "sharegpt" in data and median is None:
         shape = _SHAREGPT_INPUT if side == "input_len" else _SHAREGPT_OUTPUT
-        return quantile_atoms(shape, mean or asked or 1.0)
+        return Noted(quantile_atoms(shape, mean or asked or 1.0))
     if side == "output_len" and row.ignore_eos is False and asked and mean:
         if mean >= 0.98 * asked:
-            return _law(Fixed(round(asked)))
-        notes.append("output lengths: some answers end early, the others reach the asked length")
-        return early_or_full_atoms(mean, asked, _timed_out(row))
+            return Noted(_law(Fixed(round(asked))))
+        note = "output lengths: some answers end early, the others reach the asked length"
+        return Noted(early_or_full_atoms(mean, asked, _timed_out(row)), (note,))
     if suite.spread is not None and suite.spread < 1 and asked:
-        return _law(Uniform(max(1, round(suite.spread * asked)), round(asked)))
+        return Noted(_law(Uniform(max(1, round(suite.spread * asked)), round(asked))))
     if limits is not None and limits[0] < limits[1]:
         low, high = limits
         if mean is not None:  # a short run's sample differs from the law it is drawn from
             high = max(2 * mean - low, low)
             low = min(low, high)
-        return _law(Uniform(max(1, round(low)), max(1, round(high))))
+        return Noted(_law(Uniform(max(1, round(low)), max(1, round(high)))))
     if median is not None:
         if highest is not None and median >= highest:
-            return _law(Fixed(round(highest)))
-        return median_atoms(row, side, median, mean, highest, notes)
+            return Noted(_law(Fixed(round(highest))))
+        return median_atoms(row, side, median, mean, highest)
     value = mean if mean is not None else asked
     assert value is not None
     if spread is not None and spread > 0.02 * value:
-        return _law(LogNormal(value, cv=min(spread / value, 5.0)))
+        return Noted(_law(LogNormal(value, cv=min(spread / value, 5.0))))
     if suite.chat_lengths or "orca" in data:
-        return truncated_atoms(value, CHAT_CV, max(1024.0, LONGEST * value))
-    return whole_atoms(value)
+        return Noted(truncated_atoms(value, CHAT_CV, max(1024.0, LONGEST * value)))
+    return Noted(whole_atoms(value))
 
 
 def _law(law: LengthLaw) -> tuple[Floats, Floats]:
@@ -202,10 +202,10 @@ def early_or_full_atoms(mean: float, asked: float, lost: float = 0.0) -> tuple[F
     return lengths, np.append(np.full(ATOMS, (1.0 - full) / ATOMS), full)
 
 
-def blank_answers(row: TidyRow) -> bool:
+def blank_answers(row: TidyRow, suite: Suite) -> bool:
     """Return whether some answers of a row's data set are empty, and the client counts them."""
     data = (row.dataset_or_lengths or "").lower()
-    return suite_of(row).base_model and "sharegpt" in data
+    return suite.base_model and "sharegpt" in data
 
 
 def _timed_out(row: TidyRow) -> float:
@@ -242,21 +242,21 @@ def median_atoms(
     median: float,
     mean: float | None,
     highest: float | None,
-    notes: list[str],
-) -> tuple[Floats, Floats]:
+) -> Noted[tuple[Floats, Floats]]:
     """Return atoms of a lognormal law about a median, cut at `highest` [tokens].
 
     A stated mean above the median sets the spread; a mean below it is of another count of the
     same text, so the mean is kept and the spread of chat answers taken.
     """
+    notes: tuple[str, ...] = ()
     if mean is not None and mean > median:
         sigma = math.sqrt(2 * math.log(mean / median))
         cv = math.sqrt(math.expm1(sigma**2))
         value = mean
     else:
         cv, value = CHAT_CV, (mean if mean is not None else median * math.hypot(1, CHAT_CV))
-        notes.append(f"{side}: spread of chat text assumed (cv {CHAT_CV:g})")
+        notes = (f"{side}: spread of chat text assumed (cv {CHAT_CV:g})",)
     if highest is None:
         highest = float(row.max_model_len or 1 << 20)
     lengths, weights = LogNormal(value, cv=cv).atoms(ATOMS)
-    return np.clip(lengths, 1.0, highest), weights
+    return Noted((np.clip(lengths, 1.0, highest), weights), notes)

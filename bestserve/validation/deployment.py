@@ -22,8 +22,8 @@ from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.validation.boards import NODE, hardware_of
 from bestserve.validation.engines import EngineChoice, choose_engine
-from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.sources import Suite, suite_of
+from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
+from bestserve.validation.sources import Suite
 
 FITTING_SHARE = 0.6
 """Without a stated tp, the smallest that leaves 40 % of the memory for KV cache and activations:
@@ -74,6 +74,9 @@ _PRECISIONS: dict[str, Precision] = {
 }
 
 
+Pools = tuple[tuple[Role, int, Parallelism], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """What ran: everything the step time and the memory plan need.
@@ -88,7 +91,7 @@ class Deployment:
     engine_constants: EngineConstants
     precision: Precision | None
     kv_fp8: bool | None
-    pools: tuple[tuple[Role, int, Parallelism], ...]
+    pools: Pools
     gpus: int
     notes: tuple[str, ...] = ()
 
@@ -103,38 +106,47 @@ class Deployment:
         return self.model.architecture.is_moe
 
 
-def deployment_of(row: TidyRow) -> Deployment:
-    """Return what a row deployed. Raises `UnpredictableError` with the reason."""
-    notes: list[str] = []
-    suite = suite_of(row)
+def deployment_of(row: TidyRow, suite: Suite) -> Deployment:
+    """Return what a row of a suite deployed. Raises `UnpredictableError` with the reason."""
     if row.speculative_decoding:
         raise UnpredictableError(Outcome.NOT_MODELLED, "speculative decoding")
     model = _model(row)
-    hardware = hardware_of(row, notes)
+    board = hardware_of(row)
     engine = choose_engine(row)
-    if engine.note:
-        notes.append(engine.note)
-    precision = _precision(row, model, hardware, suite, notes)
-    pools = _pools(row, model, hardware, precision, notes)
-    constants = _engine_constants(row, engine, hardware, model, notes)
-    hardware = _with_kernels_of_2024(hardware, engine, precision or model.weights, notes)
-    kv = row.kv_cache_dtype
-    kv_fp8: bool | None = None if kv is None else "fp8" in kv.lower()
-    if kv_fp8 is None and suite.kv_fp8:
-        kv_fp8 = True
-        notes.append(f"fp8 KV cache: {suite.name}")
-    used = sum(n * p.gpus for _, n, p in pools)
+    weights = _precision(row, model, board.value, suite)
+    pools = _pools(row, model, board.value, weights.value, suite)
+    constants = _engine_constants(row, engine, board.value, model, suite)
+    tuned = _with_kernels_of_2024(board.value, engine, weights.value or model.weights)
+    kv = _kv_fp8(row, suite)
+    used = sum(n * p.gpus for _, n, p in pools.value)
     return Deployment(
         model=model,
-        hardware=hardware,
+        hardware=tuned.value,
         engine=engine,
-        engine_constants=constants,
-        precision=precision,
-        kv_fp8=kv_fp8,
-        pools=pools,
+        engine_constants=constants.value,
+        precision=weights.value,
+        kv_fp8=kv.value,
+        pools=pools.value,
         gpus=max(used, row.num_gpus or 0),
-        notes=tuple(notes),
+        notes=(
+            *board.notes,
+            *((engine.note,) if engine.note else ()),
+            *weights.notes,
+            *pools.notes,
+            *constants.notes,
+            *tuned.notes,
+            *kv.notes,
+        ),
     )
+
+
+def _kv_fp8(row: TidyRow, suite: Suite) -> Noted[bool | None]:
+    """Return whether the KV cache has 8-bit numbers; None: as the engine does."""
+    if row.kv_cache_dtype is not None:
+        return Noted("fp8" in row.kv_cache_dtype.lower())
+    if suite.kv_fp8:
+        return Noted(True, (f"fp8 KV cache: {suite.name}",))
+    return Noted(None)
 
 
 def _engine_constants(
@@ -142,11 +154,11 @@ def _engine_constants(
     choice: EngineChoice,
     hardware: Hardware,
     model: Model,
-    notes: list[str],
-) -> EngineConstants:
+    suite: Suite,
+) -> Noted[EngineConstants]:
     """Return the preset with the limits of this GPU and those that the row states."""
     engine = load_engine(choice.preset).for_device(hardware.device())
-    suite = suite_of(row)
+    notes: list[str] = []
     changes: dict[str, object] = dict(suite.limits(row, choice.family))
     if changes:
         limits = ", ".join(f"{name} {value}" for name, value in changes.items())
@@ -164,7 +176,7 @@ def _engine_constants(
     if row.max_num_seqs is not None:
         changes["max_num_seqs"] = min(row.max_num_seqs, MOST_SEQUENCES)
     if choice.family == "vllm":
-        changes.update(_vllm_prefill(row, choice, engine, model))
+        changes.update(_vllm_prefill(row, choice, engine, model, suite))
         if suite.runs_eagerly(row):
             changes |= {"cuda_graphs": False, "phi": 1.0, "phi_moe": 1.0}
             notes.append(f"without CUDA graphs: {suite.name}")
@@ -177,31 +189,31 @@ def _engine_constants(
         changes["a_seq"] = engine.a_seq + IN_PROCESS_SEQ
         changes["a_seq_moe"] = engine.a_seq_moe + IN_PROCESS_SEQ
         notes.append("the client shares the engine's process: more host time per sequence")
-    return replace(engine, **changes)  # type: ignore[arg-type]
+    return Noted(replace(engine, **changes), tuple(notes))  # type: ignore[arg-type]
 
 
 def _with_kernels_of_2024(
-    hardware: Hardware, choice: EngineChoice, weights: Precision, notes: list[str]
-) -> Hardware:
+    hardware: Hardware, choice: EngineChoice, weights: Precision
+) -> Noted[Hardware]:
     """Return an AMD board with what the 16-bit kernels of vLLM V0's years reached on it."""
     old = choice.preset == "vllm-v0" and hardware.generation in ("cdna3", "cdna4")
     if not old or weights != "bf16":
-        return hardware
+        return Noted(hardware)
     reach = ROCM_2024_REACH[choice.family]
-    notes.append(f"16-bit kernels of ROCm 6.1: {reach:g} of later GEMM rates")
     figure = Figure(value=reach, unit="1", kind="measured", source="replay of rows of 2024")
-    return hardware.model_copy(update={"compute_reach": figure})
+    note = f"16-bit kernels of ROCm 6.1: {reach:g} of later GEMM rates"
+    return Noted(hardware.model_copy(update={"compute_reach": figure}), (note,))
 
 
 def _vllm_prefill(
-    row: TidyRow, choice: EngineChoice, engine: EngineConstants, model: Model
+    row: TidyRow, choice: EngineChoice, engine: EngineConstants, model: Model, suite: Suite
 ) -> dict[str, object]:
     """Return the policy and token budget that follow from vLLM's rules.
 
     V0 chunks prompts by default only beyond 32,768 tokens of context, 512 at a time; without
     chunks a whole prompt must fit one step, so the budget is raised to the longest sequence.
     """
-    stated = row.max_model_len or suite_of(row).context_limit(row)
+    stated = row.max_model_len or suite.context_limit(row)
     longest = stated or model.max_position_embeddings
     chunked = row.chunked_prefill
     if chunked is None and choice.preset == "vllm-v0":
@@ -256,8 +268,8 @@ def _model(row: TidyRow) -> Model:
 
 
 def _precision(
-    row: TidyRow, model: Model, hardware: Hardware, suite: Suite, notes: list[str]
-) -> Precision | None:
+    row: TidyRow, model: Model, hardware: Hardware, suite: Suite
+) -> Noted[Precision | None]:
     """Return the weight format that overrides the checkpoint's own, or None."""
     if suite.name == "MLPerf":
         family = choose_engine(row).family
@@ -266,21 +278,21 @@ def _precision(
         )
         stated = _PRECISIONS.get((row.precision or "").lower())
         if stated in (None, "bf16"):
-            notes.append(
+            note = (
                 f"{own} weights: MLPerf's data type names the reference; closed submissions of "
                 "this model run the vendor's quantised code"
             )
-            return own
-        return stated
+            return Noted(own, (note,))
+        return Noted(stated)
     if row.precision is None:
-        return None
+        return Noted(None)
     wanted = _PRECISIONS.get(row.precision.strip().lower())
     if wanted is None:
         raise UnpredictableError(Outcome.NOT_MODELLED, f"precision {row.precision[:40]!r}")
     held = {model.weights, model.experts} if model.architecture.is_moe else {model.weights}
     if wanted in held or model.quantisation or (wanted == "fp8" and "fp8_block" in held):
-        return None  # the checkpoint says it better than the row's word
-    return None if held & {"mxfp4", "nvfp4", "int4"} else wanted
+        return Noted(None)  # the checkpoint says it better than the row's word
+    return Noted(None if held & {"mxfp4", "nvfp4", "int4"} else wanted)
 
 
 def _pools(
@@ -288,16 +300,17 @@ def _pools(
     model: Model,
     hardware: Hardware,
     precision: Precision | None,
-    notes: list[str],
-) -> tuple[tuple[Role, int, Parallelism], ...]:
+    suite: Suite,
+) -> Noted[Pools]:
     if row.disaggregated:
-        return _split_pools(row, notes)
+        return _split_pools(row, suite)
+    notes: tuple[str, ...] = ()
     dp = row.attention_dp or 1
     tp = row.attention_tp or (row.tp or 0)
     if dp > 1 and row.attention_tp is None and tp % dp == 0 and (row.num_gpus or 0) == tp:
         tp //= dp
     if not tp:
-        tp = _smallest_tp(row, model, hardware, precision, notes)
+        tp, notes = _smallest_tp(row, model, hardware, precision, suite)
     pp = row.pp or 1
     if dp > 1 and not model.architecture.is_moe:
         raise UnpredictableError(
@@ -317,33 +330,34 @@ def _pools(
             f"{replicas} instances of {parallelism.gpus} GPUs on {row.num_gpus}",
         )
     if row.replicas is None and replicas > 1:
-        notes.append(f"{replicas} replicas fill the {row.num_gpus} GPUs")
-    return (("m", replicas, parallelism),)
+        notes += (f"{replicas} replicas fill the {row.num_gpus} GPUs",)
+    return Noted((("m", replicas, parallelism),), notes)
 
 
-def _split_pools(row: TidyRow, notes: list[str]) -> tuple[tuple[Role, int, Parallelism], ...]:
+def _split_pools(row: TidyRow, suite: Suite) -> Noted[Pools]:
     if row.prefill_workers is None or row.decode_workers is None:
         raise UnpredictableError(
             Outcome.PARALLELISM_MISSING, "numbers of prefill and decode workers"
         )
     tps = (row.prefill_tp or row.tp, row.decode_tp or row.tp)
     workers = (row.prefill_workers, row.decode_workers)
+    notes: tuple[str, ...] = ()
     if None in tps:
-        gpus = row.num_gpus or (NODE if suite_of(row).one_node else None)
+        gpus = row.num_gpus or (NODE if suite.one_node else None)
         if gpus is None or gpus % sum(workers):
             raise UnpredictableError(
                 Outcome.PARALLELISM_MISSING, "tp of prefill and decode workers"
             )
         each = gpus // sum(workers)
         tps = (tps[0] or each, tps[1] or each)
-        notes.append(f"tp {each}: {gpus} GPUs divided evenly over {sum(workers)} workers")
+        notes = (f"tp {each}: {gpus} GPUs divided evenly over {sum(workers)} workers",)
     dp = row.prefill_attention_dp, row.decode_attention_dp
     ep, pp = (row.prefill_ep, row.decode_ep), (row.prefill_pp, row.decode_pp)
     shapes = [
         Parallelism(tp=t or 1, pp=p or 1, dp=d or 1, ep=min(e or 1, (t or 1) * (d or 1)))
         for t, p, d, e in zip(tps, pp, dp, ep, strict=True)
     ]
-    return ("p", workers[0], shapes[0]), ("d", workers[1], shapes[1])
+    return Noted((("p", workers[0], shapes[0]), ("d", workers[1], shapes[1])), notes)
 
 
 def _smallest_tp(
@@ -351,12 +365,12 @@ def _smallest_tp(
     model: Model,
     hardware: Hardware,
     precision: Precision | None,
-    notes: list[str],
-) -> int:
+    suite: Suite,
+) -> Noted[int]:
     """Return tp where it is not stated: 1 on one GPU, else the smallest that leaves KV room."""
     if row.num_gpus == 1:
-        return 1
-    if row.num_gpus is None or not suite_of(row).tp_by_memory:
+        return Noted(1)
+    if row.num_gpus is None or not suite.tp_by_memory:
         raise UnpredictableError(Outcome.PARALLELISM_MISSING, "give --tensor-parallel-size")
     formats = model.formats(precision=precision)
     counts = parameter_counts(model.architecture)
@@ -366,5 +380,5 @@ def _smallest_tp(
     share = size / hardware.memory_bytes.value / FITTING_SHARE
     tp = 1 << max(0, math.ceil(math.log2(share)))
     tp = min(tp, row.num_gpus)
-    notes.append(f"tp {tp}: smallest whose weights take at most {FITTING_SHARE:.0%} of the memory")
-    return tp
+    note = f"tp {tp}: smallest whose weights take at most {FITTING_SHARE:.0%} of the memory"
+    return Noted(tp, (note,))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -64,3 +67,10 @@ class UnpredictableError(Exception):
         if self.detail.startswith("not stated"):
             return f"{said.partition(' is ')[0]} is {self.detail}"
         return f"{said}: {self.detail}" if self.detail else said
+
+
+class Noted(NamedTuple, Generic[T]):
+    """A value that a row states or a rule gives, and the sentences of the rules that gave it."""
+
+    value: T
+    notes: tuple[str, ...] = ()

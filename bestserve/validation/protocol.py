@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from bestserve.models.system import Arrivals, Lengths, Routing
 from bestserve.readers.tidy import Regime, TidyRow
 from bestserve.validation.datasets import blank_answers, lengths_of
-from bestserve.validation.outcome import Outcome, UnpredictableError
-from bestserve.validation.sources import Suite, suite_of
+from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
+from bestserve.validation.sources import Suite
 
 CONSTANT_RATE = 1000.0
 """Gamma shape of gaps that a client keeps constant (3 % jitter) [1]."""
@@ -56,13 +56,11 @@ class Protocol:
         return self.arrivals.kind == "closed"
 
 
-def protocol_of(row: TidyRow) -> Protocol:
-    """Return how a row's client loaded the server. Raises `UnpredictableError` with the reason."""
-    notes: list[str] = []
-    suite = suite_of(row)
-    lengths = lengths_of(row, suite, notes)
+def protocol_of(row: TidyRow, suite: Suite) -> Protocol:
+    """Return how a suite's client loaded the server. Raises `UnpredictableError`."""
+    lengths = lengths_of(row, suite)
     for name in ("inputs", "outputs"):
-        if float(getattr(lengths, name).max()) > MOST_TOKENS:
+        if float(getattr(lengths.value, name).max()) > MOST_TOKENS:
             raise UnpredictableError(
                 Outcome.NOT_MODELLED, f"{name} above {MOST_TOKENS:,.0f} tokens"
             )
@@ -70,25 +68,27 @@ def protocol_of(row: TidyRow) -> Protocol:
         raise UnpredictableError(
             Outcome.NOT_MODELLED, f"above {MOST_CLIENTS:,} clients or {MOST_REPLICAS:,} replicas"
         )
-    arrivals, rate, requests, steady = _load(row, suite, notes)
+    (arrivals, rate, requests, steady), said = _load(row, suite)
     return Protocol(
         arrivals=arrivals,
         rate=rate,
         requests=requests,
-        lengths=lengths,
+        lengths=lengths.value,
         routing=_routing(row),
         steady=steady,
-        blanks_count_zero=blank_answers(row),
+        blanks_count_zero=blank_answers(row, suite),
         longest_counted=_longest_counted(row),
-        notes=tuple(notes),
+        notes=(*lengths.notes, *said),
     )
 
 
-def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float, int, bool]:
+def _load(row: TidyRow, suite: Suite) -> Noted[tuple[Arrivals, float, int, bool]]:
+    """Return arrivals, rate [req/s], number of requests and whether statistics are stationary."""
+    notes: tuple[str, ...] = ()
     prompts = row.num_prompts or row.completed
     if suite.long_prompts and "longctx" in (row.dataset_or_lengths or ""):
         prompts = suite.long_prompts
-        notes.append(f"{prompts} prompts: {suite.name}")
+        notes = (f"{prompts} prompts: {suite.name}",)
     rate, clients = row.request_rate, row.concurrency
     paced = rate is not None and math.isfinite(rate)
     if row.regime is Regime.BURST or (rate is not None and not paced and clients is None):
@@ -96,15 +96,15 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
             raise UnpredictableError(Outcome.LOAD_MISSING, "how many prompts the burst had")
         if prompts > MOST_CLIENTS:
             raise UnpredictableError(Outcome.NOT_MODELLED, f"a burst of {prompts:,} prompts")
-        return _closed(prompts, prompts), 0.0, prompts, False
+        return Noted((_closed(prompts, prompts), 0.0, prompts, False), notes)
     if clients is not None and (not paced or rate is None):
         if prompts is None:
             prompts = suite.prompts_per_client * clients
-            notes.append(f"{suite.prompts_per_client} prompts per client")
+            notes += (f"{suite.prompts_per_client} prompts per client",)
         if prompts > max(MAX_REQUESTS, 2 * clients):
             prompts = max(MAX_REQUESTS, 2 * clients)
-            notes.append(f"the first {prompts:,} prompts stand for the run")
-        return _closed(clients, prompts), 0.0, prompts, False
+            notes += (f"the first {prompts:,} prompts stand for the run",)
+        return Noted((_closed(clients, prompts), 0.0, prompts, False), notes)
     if not paced or rate is None:
         raise UnpredictableError(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")
     if prompts is None and suite.seconds is not None:
@@ -113,13 +113,13 @@ def _load(row: TidyRow, suite: Suite, notes: list[str]) -> tuple[Arrivals, float
         prompts = math.ceil(row.send_duration * rate)
     sent = row.requests.start if row.requests is not None else None
     if sent is not None and len(sent) > 1 and clients is None:
-        return Arrivals(kind="trace", times=sent), rate, len(sent), False
+        return Noted((Arrivals(kind="trace", times=sent), rate, len(sent), False), notes)
     shape = CONSTANT_RATE if row.arrivals == "constant" else (row.burstiness or 1.0)
     arrivals = Arrivals(burstiness=shape, cap=clients or 0)
     if prompts is None:
-        notes.append("number of prompts not stated: stationary statistics")
-        return arrivals, rate, STEADY_REQUESTS, True
-    return arrivals, rate, prompts, False
+        notes += ("number of prompts not stated: stationary statistics",)
+        return Noted((arrivals, rate, STEADY_REQUESTS, True), notes)
+    return Noted((arrivals, rate, prompts, False), notes)
 
 
 def _longest_counted(row: TidyRow) -> float:

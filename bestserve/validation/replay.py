@@ -31,7 +31,7 @@ from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
-from bestserve.validation.sources import suite_of
+from bestserve.validation.sources import Suite, suite_of
 
 LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
 THROUGHPUTS = ("req_throughput", "out_tok_throughput")
@@ -53,9 +53,10 @@ that the run is many times as long as a request."""
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A row that can be predicted: what ran, how it was loaded, and the resolved problem."""
+    """A row that can be predicted: whose it is, what ran, how it was loaded, the problem."""
 
     row: TidyRow
+    suite: Suite
     deployment: Deployment
     protocol: Protocol
     lowered: Lowered
@@ -73,8 +74,9 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         raise UnpredictableError(Outcome.NOT_MEASURED, row.status.value)
     if not measured_figures(row):
         raise UnpredictableError(Outcome.NOT_MEASURED)
-    deployment = deployment_of(row)
-    protocol = protocol_of(row)
+    suite = suite_of(row)
+    deployment = deployment_of(row, suite)
+    protocol = protocol_of(row, suite)
     lengths = protocol.lengths
     mean_input = float(lengths.inputs @ lengths.input_weights)
     mean_output = float(lengths.outputs @ lengths.output_weights)
@@ -104,7 +106,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         )
     if deployment.disaggregated:
         notes += splitting_doubts(lowered.problem)
-    return Prepared(row, deployment, protocol, lowered, notes)
+    return Prepared(row, suite, deployment, protocol, lowered, notes)
 
 
 def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
@@ -140,7 +142,7 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         decode=lanes[1][0],
         decode_replicas=lanes[1][1],
         transfer=low.transfer(*parallelisms),
-        lengths=with_repeated_prompts(protocol.lengths, prepared.row, lane, replicas),
+        lengths=with_repeated_prompts(prepared, lane, replicas),
         arrivals=protocol.arrivals,
         routing=protocol.routing,
     )
@@ -151,7 +153,7 @@ def _cached(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
     row, engine = prepared.row, prepared.deployment.engine
     lengths = with_shared_prefix(prepared.protocol.lengths, row, lane, replicas)
     caches = engine.family == "vllm" and engine.preset != "vllm-v0"  # V1 does by default
-    if suite_of(row).repeats_prompts and caches and row.prefix_caching is not False:
+    if prepared.suite.repeats_prompts and caches and row.prefix_caching is not False:
         lengths = with_all_prompts(lengths, lane, prepared.protocol.requests)
     return lengths
 
@@ -187,13 +189,14 @@ def with_shared_prefix(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int
     return dataclasses.replace(lengths, inputs=prompts, input_weights=weights, cached=cached)
 
 
-def with_repeated_prompts(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int) -> Lengths:
+def with_repeated_prompts(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
     """Return the lengths with prompts cached that an earlier run of the suite left on the replica.
 
     Each run sends its prompts in the same order, after one of them as a test, so round robin gives
     a prompt to the same replica again if the requests of some earlier runs add up to whole rounds.
     """
-    turns = suite_of(row).clients_in_turn
+    row, lengths = prepared.row, prepared.protocol.lengths
+    turns = prepared.suite.clients_in_turn
     if not (row.prefix_caching and row.concurrency in turns and row.num_prompts):
         return lengths
     before = turns.index(row.concurrency)
@@ -217,7 +220,7 @@ def predict_row(
     """Return figures, method and notes of a prepared row, with its own or other constants."""
     system = system_of(prepared, lowered)
     objectives = objectives_of(prepared.row)
-    if objectives is None or not suite_of(prepared.row).rate_meets_objectives:
+    if objectives is None or not prepared.suite.rate_meets_objectives:
         return *predict(system, prepared.protocol), prepared.notes
     one, protocol = one_replica(system, prepared.protocol)
     figures, factor = at_objectives(one, objectives, lambda s: _simulated(s, protocol))

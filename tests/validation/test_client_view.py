@@ -78,13 +78,14 @@ def test_runs_in_turn_find_their_prompts_where_round_robin_puts_them_again(
     row = make(
         source="dstack pd_ratio", prefix_caching=True, num_prompts=500, concurrency=clients, **SPLIT
     )
-    system = system_of(prepare(make(**SPLIT)))
+    prepared = prepare(row)
+    system = system_of(prepared)
     assert isinstance(system, Disaggregated)
     large = dataclasses.replace(system.prefill, kv_capacity_tokens=1e6)
-    lengths = with_repeated_prompts(system.lengths, row, large, replicas)
+    lengths = with_repeated_prompts(prepared, large, replicas)
     assert (lengths.cached.size > 0) == hit
     small = dataclasses.replace(large, kv_capacity_tokens=400e3)
-    assert with_repeated_prompts(system.lengths, row, small, replicas).cached.size == 0
+    assert with_repeated_prompts(prepared, small, replicas).cached.size == 0
 
 
 def test_one_replica_of_many_sees_its_share(make: Make) -> None:

@@ -16,11 +16,22 @@ from bestserve.models.system import Collocated
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation import length_tables
 from bestserve.validation.datasets import EARLY, cut_atoms, early_or_full_atoms, table_lengths
-from bestserve.validation.deployment import deployment_of
-from bestserve.validation.protocol import protocol_of
+from bestserve.validation.deployment import Deployment, deployment_of
+from bestserve.validation.protocol import Protocol, protocol_of
 from bestserve.validation.replay import prepare, system_of
+from bestserve.validation.sources import suite_of
 
 Make = Callable[..., TidyRow]
+
+
+def deployed(row: TidyRow) -> Deployment:
+    return deployment_of(row, suite_of(row))
+
+
+def driven(row: TidyRow) -> Protocol:
+    return protocol_of(row, suite_of(row))
+
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAWS = ("OPEN_ORCA", "MIXTRAL_MIX", "SHAREGPT_BASE")
 
@@ -50,7 +61,7 @@ def test_requests_that_never_came_ran_to_the_limit(make: Make) -> None:
         ignore_eos=False, output_len_asked=32784.0, output_len_mean=36.0, num_prompts=500,
         completed=380, input_len_mean=2048.0,
     )  # fmt: skip
-    found = protocol_of(row)
+    found = driven(row)
     law = found.lengths
     assert law.output_weights[law.outputs == 32784.0].sum() == pytest.approx(0.24)
     early = law.outputs < 32784.0
@@ -84,15 +95,15 @@ def test_data_sets_are_recognised(make: Make) -> None:
     }  # fmt: skip
     orca = make(dataset_or_lengths="OpenOrca 24576 samples, Server scenario", **mlperf)
     mixed = make(dataset_or_lengths="OpenOrca+GSM8K+MBXP 15000 samples", **mlperf)
-    laws = [protocol_of(row).lengths for row in (orca, mixed)]
+    laws = [driven(row).lengths for row in (orca, mixed)]
     assert all(law.joint for law in laws)
     assert not np.array_equal(laws[0].outputs, laws[1].outputs)
     base = make(
         source="dstack Llama-3.1-405B H100 vs MI300X", dataset_or_lengths="ShareGPT 1000 prompts",
         request_rate=16.0, concurrency=None, num_prompts=1000,
     )  # fmt: skip
-    assert protocol_of(base).blanks_count_zero
-    assert not protocol_of(orca).blanks_count_zero
+    assert driven(base).blanks_count_zero
+    assert not driven(orca).blanks_count_zero
 
 
 @given(st.floats(20.0, 500.0))
@@ -114,7 +125,7 @@ def test_accelmark_sends_its_own_prompts(make: Make) -> None:
         dataset_or_lengths="sharegpt_standard_v1 (suite C; max_out 512)", output_len_max=512.0,
         **{**ACCELMARK, "input_len_mean": 236.33},
     )  # fmt: skip
-    law = protocol_of(short).lengths
+    law = driven(short).lengths
     assert float(law.inputs @ law.input_weights) == pytest.approx(236.33)
     assert law.inputs.max() < 600  # the longest of its prompts has 592 tokens
     assert law.outputs.max() == 512.0
@@ -122,7 +133,7 @@ def test_accelmark_sends_its_own_prompts(make: Make) -> None:
         dataset_or_lengths="sharegpt_longctx_v1 (suite D)", input_len_p50=28650.0,
         output_len_p50=256.0, output_len_max=256.0, **ACCELMARK,
     )  # fmt: skip
-    found = protocol_of(long)
+    found = driven(long)
     assert found.requests == 100
     assert 0.9 * 28650 < found.lengths.inputs.min() < found.lengths.inputs.max() < 30208
 
@@ -142,7 +153,7 @@ def test_engines_in_the_clients_process(
         engine_version=version, precision=precision, gpu="NVIDIA A100-SXM4-80GB",
         dataset_or_lengths="sharegpt_standard_v1", output_len_max=512.0, **ACCELMARK,
     )  # fmt: skip
-    engine = deployment_of(row).engine_constants
+    engine = deployed(row).engine_constants
     assert engine.cuda_graphs == graphs
     system = system_of(prepare(row))
     assert isinstance(system, Collocated)

@@ -12,14 +12,19 @@ from bestserve.catalog import load_model
 from bestserve.catalog.folders import package_folder
 from bestserve.models.step.device import Parallelism
 from bestserve.readers.tidy import TidyRow
-from bestserve.validation.deployment import deployment_of
+from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.sources import suite_of
 
 Make = Callable[..., TidyRow]
 
 
+def deployed(row: TidyRow) -> Deployment:
+    return deployment_of(row, suite_of(row))
+
+
 def test_a_plain_row(make: Make) -> None:
-    found = deployment_of(make())
+    found = deployed(make())
     assert found.hardware.name == "h100-sxm"
     assert found.pools == (("m", 1, Parallelism(tp=1)),)
     assert found.notes == ()
@@ -47,7 +52,7 @@ def test_refusals_name_what_is_missing(
     make: Make, changes: dict[str, Any], outcome: Outcome
 ) -> None:
     with pytest.raises(UnpredictableError) as refusal:
-        deployment_of(make(**changes))
+        deployed(make(**changes))
     assert refusal.value.outcome is outcome
     what = outcome.sentence.partition(" is ")[0]
     said = f"{what} is not stated" if None in changes.values() else outcome.sentence
@@ -68,13 +73,13 @@ def test_refusals_name_what_is_missing(
 def test_evidence_decides_between_boards_and_is_stated(
     make: Make, changes: dict[str, Any], name: str, evidence: str
 ) -> None:
-    found = deployment_of(make(**changes))
+    found = deployed(make(**changes))
     assert found.hardware.name == name
     assert any(evidence in note for note in found.notes)
 
 
 def test_replicas_fill_the_gpus(make: Make) -> None:
-    found = deployment_of(make(num_gpus=8, tp=2))
+    found = deployed(make(num_gpus=8, tp=2))
     assert found.pools == (("m", 4, Parallelism(tp=2)),)
     assert "4 replicas fill the 8 GPUs" in found.notes
 
@@ -82,13 +87,13 @@ def test_replicas_fill_the_gpus(make: Make) -> None:
 def test_attention_data_parallelism_of_a_mixture(make: Make) -> None:
     row = make(model="deepseek-ai/DeepSeek-R1", tp=8, num_gpus=8, attention_dp=8, attention_tp=1,
                ep=8)  # fmt: skip
-    assert deployment_of(row).pools == (("m", 1, Parallelism(tp=1, dp=8, ep=8)),)
+    assert deployed(row).pools == (("m", 1, Parallelism(tp=1, dp=8, ep=8)),)
 
 
 def test_prefill_and_decode_workers(make: Make) -> None:
     row = make(disaggregated=True, prefill_workers=1, decode_workers=3, prefill_tp=2, decode_tp=2,
                num_gpus=8, tp=None)  # fmt: skip
-    pools = deployment_of(row).pools
+    pools = deployed(row).pools
     assert [(role, n, p.tp) for role, n, p in pools] == [("p", 1, 2), ("d", 3, 2)]
 
 
@@ -96,7 +101,7 @@ def test_mlperf_takes_the_smallest_tp_that_leaves_room(make: Make) -> None:
     row = make(source="MLPerf Inference v4.1 closed/X", model="meta-llama/Llama-2-70b-chat-hf",
                engine="TensorRT-LLM", tp=None, num_gpus=8, precision="fp16", request_rate=60.0,
                concurrency=None)  # fmt: skip
-    found = deployment_of(row)
+    found = deployed(row)
     assert found.pools == (("m", 4, Parallelism(tp=2)),)
     assert found.precision == "fp8"
     assert sum("tp 2" in n or "fp8 weights" in n for n in found.notes) == 2
@@ -105,30 +110,28 @@ def test_mlperf_takes_the_smallest_tp_that_leaves_room(make: Make) -> None:
 def test_suites_configure_what_their_rows_leave_open(make: Make) -> None:
     row = make(source="AIConfigurator silicon_sample (NVIDIA aic-auto-gap-analysis)",
                input_len_asked=1024.0, concurrency=16)  # fmt: skip
-    found = deployment_of(row)
+    found = deployed(row)
     assert found.engine_constants.max_num_batched_tokens == 1024 + 16
-    stated = deployment_of(make(max_num_batched_tokens=4096))
+    stated = deployed(make(max_num_batched_tokens=4096))
     assert stated.engine_constants.max_num_batched_tokens == 4096
 
 
 def test_vllm_v0_chunks_only_long_contexts(make: Make) -> None:
-    short = deployment_of(make(engine_version="0.7.3", max_model_len=4096)).engine_constants
-    long = deployment_of(make(engine_version="0.7.3", max_model_len=65536)).engine_constants
+    short = deployed(make(engine_version="0.7.3", max_model_len=4096)).engine_constants
+    long = deployed(make(engine_version="0.7.3", max_model_len=65536)).engine_constants
     assert (short.policy, short.max_num_batched_tokens) == ("prefill_priority", 4096)
     assert (long.policy, long.max_num_batched_tokens) == ("chunked", 512)
-    v1 = deployment_of(make(chunked_prefill=False)).engine_constants
+    v1 = deployed(make(chunked_prefill=False)).engine_constants
     assert v1.policy == "mixed"
 
 
 def test_amd_boards_of_2024_ran_16_bit_kernels_slowly(make: Make) -> None:
     args: dict[str, Any] = {"gpu": "AMD MI300X", "num_gpus": 8, "tp": 8}
     big = "meta-llama/Llama-3.1-405B-Instruct"
-    old = deployment_of(make(model=big, engine="vLLM", engine_version="0.6.3", **args))
-    new = deployment_of(make(model=big, engine="vLLM", engine_version="0.11.0", **args))
-    tgi = deployment_of(make(model=big, engine="TGI", **args))
-    fp8 = deployment_of(
-        make(model=big, engine="vLLM", engine_version="0.6.3", precision="fp8", **args)
-    )
+    old = deployed(make(model=big, engine="vLLM", engine_version="0.6.3", **args))
+    new = deployed(make(model=big, engine="vLLM", engine_version="0.11.0", **args))
+    tgi = deployed(make(model=big, engine="TGI", **args))
+    fp8 = deployed(make(model=big, engine="vLLM", engine_version="0.6.3", precision="fp8", **args))
     reach = [d.hardware.device().compute_reach for d in (old, tgi, new, fp8)]
     assert reach[0] < reach[1] < reach[2] == reach[3] == 1.0
     assert old.hardware.name == new.hardware.name

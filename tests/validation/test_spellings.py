@@ -8,12 +8,19 @@ import pytest
 
 from bestserve.catalog import list_hardware
 from bestserve.readers.tidy import TidyRow
-from bestserve.validation.deployment import deployment_of
+from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.sources import suite_of
 
 Make = Callable[..., TidyRow]
 
 # spelling -> (record, where it is seen)
+
+
+def deployed(row: TidyRow) -> Deployment:
+    return deployment_of(row, suite_of(row))
+
+
 GPUS = {
     "NVIDIA H100 80GB HBM3": ("h100-sxm", "nvidia-smi"),
     "H100-SXM5-80GB": ("h100-sxm", "people"),
@@ -88,20 +95,20 @@ ENGINES = {
 def test_gpus(make: Make, spelling: str) -> None:
     record, seen = GPUS[spelling]
     assert record in list_hardware(), seen
-    assert deployment_of(make(gpu=spelling)).hardware.name == record
+    assert deployed(make(gpu=spelling)).hardware.name == record
 
 
 @pytest.mark.parametrize("spelling", MODELS)
 def test_models(make: Make, spelling: str) -> None:
     word, weights = MODELS[spelling]
-    found = deployment_of(make(model=spelling, tp=8, num_gpus=8))
+    found = deployed(make(model=spelling, tp=8, num_gpus=8))
     assert word in found.model.name
     assert weights == (found.model.experts if found.moe else found.model.weights)
 
 
 @pytest.mark.parametrize("spelling", ENGINES)
 def test_engines(make: Make, spelling: str) -> None:
-    assert deployment_of(make(engine=spelling)).engine.family == ENGINES[spelling]
+    assert deployed(make(engine=spelling)).engine.family == ENGINES[spelling]
 
 
 @pytest.mark.parametrize(
@@ -118,11 +125,11 @@ def test_what_is_not_clear_is_refused(
     make: Make, changes: dict[str, str], outcome: Outcome
 ) -> None:
     with pytest.raises(UnpredictableError) as refused:
-        deployment_of(make(**changes))
+        deployed(make(**changes))
     assert refused.value.outcome is outcome
 
 
 def test_whole_nodes_settle_the_form_factor(make: Make) -> None:
-    found = deployment_of(make(gpu="nvidia_h100", num_gpus=8, tp=8))
+    found = deployed(make(gpu="nvidia_h100", num_gpus=8, tp=8))
     assert found.hardware.name == "h100-sxm"
     assert any("whole nodes" in note for note in found.notes)
