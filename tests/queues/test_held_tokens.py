@@ -79,7 +79,7 @@ def test_evictions_of_a_full_cache(cases: ModuleType, prompt: int, output: int) 
         kv_block=16,
     )
     found = HeldTokens.of(lane, requests).evictions(1024.0)
-    assert 0.6 < evictions_when_full(cases, law, lane) / found <= 1.0
+    assert 0.7 < evictions_when_full(cases, law, lane) / found <= 1.1
 
 
 def test_what_is_reserved_is_never_evicted(cases: ModuleType) -> None:

@@ -8,12 +8,15 @@ those over E[D] steps. n of them hold the sum, taken as Pearson III (three momen
 
 An engine that grows on demand evicts the latest request when growth passes the capacity, and takes
 it back when it fits. While more is wanted than the cache holds, the room left is what the next
-admission of A tokens lacks, evenly spread over 0 … A: a step in which all grow g tokens evicts with
-chance g/E[A], and a request grows (1 − r)·E[D] tokens in all, so
+admission of A tokens lacks, spread over 0 … A: a step in which all grow g tokens evicts with chance
+g/E[A], unless somebody leaves at its start, which exp(−n/E[D]) of the steps are spared. A request
+grows (1 − r)·E[D] tokens in all, so
 
-    evictions per request = P(held > K) (1 − r) E[D]/E[A],
+    evictions per request = P(held > K) exp(−n/E[D]) (1 − r) E[D]/E[A]
 
-as many recomputed tokens as it grows while the cache is full.
+with n running: where that is small, as many recomputed tokens as a request grows in a full cache.
+Where few requests of much the same length fill the cache, the room is not spread evenly; its
+density at 0 is then that of n sums, Σ_n f_n(K), in place of their mean 1/E[held].
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class HeldTokens:
     mean, variance, third : of the tokens held in a step, central moments [tokens^i]; admitted :
     mean tokens taken at admission [tokens]; room : mean tokens free when requests always wait
     (the next one does not fit) [tokens]; growth : tokens grown beyond those, per request [tokens];
-    capacity : tokens in whole blocks [tokens]
+    steps : decode steps of a request [1]; capacity : tokens in whole blocks [tokens]
     """
 
     mean: float
@@ -49,6 +52,7 @@ class HeldTokens:
     admitted: float
     room: float
     growth: float
+    steps: float
     capacity: float
 
     @classmethod
@@ -90,6 +94,7 @@ class HeldTokens:
             admitted=admitted + pad,
             room=squared / admitted / 2,
             growth=float(weight @ (steps - reserved)),
+            steps=total,
             capacity=block * math.floor(lane.kv_capacity_tokens / block)
             if math.isfinite(lane.kv_capacity_tokens)
             else math.inf,
@@ -105,13 +110,13 @@ class HeldTokens:
             return 0.0
         return max((self.capacity - self.room) / max(self.mean, 1.0), 1.0)
 
-    def full(self, running: float) -> float:
-        """Return the chance that this many sequences want more than the cache holds [1].
+    def full(self, running: Floats) -> Floats:
+        """Return the chance that so many sequences want more than the cache holds [n, 1].
 
         Half an admission early: that much room is lost when the next one does not fit.
         """
-        if not math.isfinite(self.capacity) or running <= 0:
-            return 0.0
+        if not math.isfinite(self.capacity):
+            return np.zeros(running.size)
         return self._beyond(self.capacity - self.admitted / 2, running)
 
     def evictions(self, running: float) -> float:
@@ -119,21 +124,32 @@ class HeldTokens:
 
         0 where answers are reserved; growth/admitted when requests always wait.
         """
-        return self.full(running) * self.growth / self.admitted
+        if self.growth <= 0.0 or not math.isfinite(self.capacity):
+            return 0.0
+        often = float(self.full(np.array([running]))[0]) * self._crowding()
+        spared = math.exp(-min(running, self.full_number) / self.steps)
+        return often * spared * self.growth / self.admitted
 
-    def _beyond(self, tokens: float, running: float) -> float:
-        """Return the chance that so many sequences hold more than `tokens` [1]."""
+    def _crowding(self) -> float:
+        """Return how much denser than on average sums of held tokens lie at the capacity, ≥ 1."""
+        n = np.maximum(np.rint(self.capacity / self.mean) + np.arange(-8.0, 9.0), 1.0)
+        deviation = np.sqrt(np.unique(n) * max(self.variance, 1.0))
+        z = (self.capacity - np.unique(n) * self.mean) / deviation
+        density = np.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
+        return max(self.mean * float(density.sum()), 1.0)
+
+    def _beyond(self, tokens: float, running: Floats) -> Floats:
+        """Return the chance that so many sequences hold more than `tokens` [n, 1]."""
         from scipy.special import gammaincc, ndtr
 
-        mean, variance = running * self.mean, running * self.variance
-        if variance <= 0:
-            return float(mean > tokens)
-        z = (tokens - mean) / math.sqrt(variance)
-        skew = running * self.third / variance**1.5
-        if skew < NO_SKEW:
-            return float(ndtr(-z))
-        shape = 4.0 / skew**2
-        return float(gammaincc(shape, max(shape + z * math.sqrt(shape), 0.0)))
+        if self.variance <= 0:
+            return np.asarray(running * self.mean > tokens, dtype=np.float64)
+        n = np.maximum(running, 1e-9)
+        z = (tokens - n * self.mean) / np.sqrt(n * self.variance)
+        skew = self.third / (self.variance**1.5 * np.sqrt(n))
+        shape = 4.0 / np.maximum(skew, NO_SKEW) ** 2
+        gamma = gammaincc(shape, np.maximum(shape + z * np.sqrt(shape), 0.0))
+        return np.where(running <= 0, 0.0, np.where(skew < NO_SKEW, ndtr(-z), gamma))
 
 
 def safe_seqs(lane: Lane, requests: Requests, eviction_rate: float) -> int:

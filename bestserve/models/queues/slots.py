@@ -1,4 +1,4 @@
-"""Limits on running sequences: the slot cap, the KV cache, and the wait for a free slot."""
+"""The wait for a free slot."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.queues.held_tokens import HeldTokens
-from bestserve.models.queues.requests import Requests
-from bestserve.models.system import Lane
 
 Floats = NDArray[np.float64]
 
 _EXPONENTIAL_ATOMS = -np.log(1.0 - (np.arange(12) + 0.5) / 12)
 _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()
-
-
-def running_limit(lane: Lane, requests: Requests) -> float:
-    """Return how many sequences run at once when requests always wait [sequences]."""
-    if not np.isfinite(lane.kv_capacity_tokens):
-        return float(lane.max_num_seqs)
-    return float(min(lane.max_num_seqs, HeldTokens.of(lane, requests).full_number))
 
 
 def with_wait(law: Distribution, probability: float, mean: float) -> Distribution:

@@ -10,16 +10,21 @@ import numpy as np
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.occupancy import occupancy
-from bestserve.models.queues.stability import decode_limit
+from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.queues.tpot.noise import variance_of_mean
 from bestserve.models.schedulers.engine import Engine, LaneLatency
+
+OFTEN_WAITING = 0.02
+"""Share of requests that wait for a slot from which the spread of TPOT is off."""
 
 
 def capacity(engine: Engine) -> float:
     """Return the saturated rate of the lane [1/s]."""
     if engine.slots < 1:
         return 0.0
-    return decode_limit(engine.slots, engine.requests.d1, float(engine.decode_times[-1]))
+    limit = decode_limit(engine.slots, engine.requests.d1, float(engine.decode_times[-1]))
+    again = engine.recomputing(engine.slots, engine.lane.scheduling.splits)
+    return prefill_first_limit(limit, again)
 
 
 def evaluate(
@@ -60,6 +65,9 @@ def evaluate(
     if scv != 1.0:
         mean = mean + (scv - 1.0) * own * r.overlap / d / feedback
     variance = variance + delay_variance / d**2
+    reasons = engine.kv_reasons(state.probability)
+    if state.wait > OFTEN_WAITING:
+        reasons = (f"{100 * state.wait:.2g} % of the requests wait for a slot", *reasons)
     return LaneLatency(
         ttft=Distribution.point(0.0),
         mean=mean,
@@ -75,5 +83,6 @@ def evaluate(
         capacity=limit,
         wait=state.wait,
         stall=0.0,
-        reasons=(),
+        reasons=reasons,
+        firm=reasons,
     )

@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
-from bestserve.models.queues.slots import running_limit
 from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.schedulers.steps import decode_steps, mean_steps, prompt_steps
 from bestserve.models.system import Lane
 from bestserve.models.trust import LARGE_PROMPTS
 
 Floats = NDArray[np.float64]
+
+OFTEN_FULL = 0.01
+"""Share of the time with a full KV cache from which waits and evictions show in the percentiles."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -24,7 +27,9 @@ class Engine:
 
     Compared by identity, so that tables per engine can be kept.
 
-    slots : running sequences at most, KV cache considered [sequences]
+    slots : running sequences at most, on average of a full KV cache [sequences]
+    full : chance that 0 … slots sequences want more tokens than the KV cache holds [slots + 1]
+    held : law of the tokens in the KV cache
     decode_times : t_d(1 … slots) of decode-only steps at mean context [s]
     coef, moe : of the step time, for compiled loops
     """
@@ -32,6 +37,8 @@ class Engine:
     lane: Lane
     requests: Requests
     slots: int
+    full: Floats
+    held: HeldTokens
     decode_times: Floats
     coef: Floats
     moe: Floats
@@ -39,10 +46,12 @@ class Engine:
     @classmethod
     def of(cls, lane: Lane, requests: Requests) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
-        slots = int(running_limit(lane, requests))
+        held = HeldTokens.of(lane, requests)
+        slots = int(min(lane.max_num_seqs, held.full_number))
         coef, moe = lane.step.coefficients(), lane.step.moe_table()
         times = decode_steps(np.arange(1.0, slots + 1), requests.context, coef, moe)
-        return cls(lane, requests, slots, times, coef, moe)
+        full = held.full(np.arange(slots + 1.0))
+        return cls(lane, requests, slots, full, held, times, coef, moe)
 
     @property
     def budget(self) -> float:
@@ -159,6 +168,40 @@ class Engine:
         if share <= LARGE_PROMPTS:
             return ()
         return (f"{100 * share:.0f} % of prompts fill more than half of max_num_batched_tokens",)
+
+    def evictions(self, decodes: float) -> float:
+        """Return the evictions per request with so many decoding; as many as do when all wait.
+
+        Where these are all that the KV cache holds, more would run and are kept out by it.
+        """
+        wanted = self.lane.max_num_seqs if decodes >= self.slots - 1 else decodes
+        return self.held.evictions(float(wanted))
+
+    def recomputing(self, decodes: float, split: bool) -> float:
+        """Return the time per request that evicted ones cost when requests always wait [s].
+
+        What one departure makes room for is processed together, beside `decodes` where decodes
+        take part in such steps.
+        """
+        evictions = self.evictions(decodes)
+        tokens = evictions * self.requests.p1
+        if tokens <= 0.0:
+            return 0.0
+        rides = self.lane.scheduling.rides
+        beside = decodes if rides else 0.0
+        steps = max(min(evictions, 1.0), tokens / max(self.budget - beside, 1.0))
+        step = float(self.prompt_step(np.array([tokens / steps]), beside, split)[0])
+        return steps * (step - (self.decode(beside) if rides else 0.0))
+
+    def kv_reasons(self, running: Floats) -> tuple[str, ...]:
+        """Return the warning for a KV cache that is often full.
+
+        running : chances that 0 … slots sequences run [slots + 1]
+        """
+        share = float(running @ self.full)
+        if share <= OFTEN_FULL:
+            return ()
+        return (f"the KV cache is full {100 * share:.2g} % of the time",)
 
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""

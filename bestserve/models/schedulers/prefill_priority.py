@@ -87,7 +87,7 @@ def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
         per = float(engine.prompt_step(np.array([group * r.p1]), 0.0, False)[0]) / group
     else:
         per = float(r.weight @ lone)
-    return prefill_first_limit(decode, per)
+    return prefill_first_limit(decode, per + engine.recomputing(engine.slots, False))
 
 
 def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | None:
@@ -204,7 +204,8 @@ def _assemble(
         d_scv = r.d2 / r.d1**2 - 1.0
         wait_mean = (1.0 + bp.mates + max(d_scv, 0.0)) / 2 / (limit - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
-    reasons = slot_reason(state.wait, wait_mean, met.ttft.mean)
+    waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
+    reasons = (*waits, *engine.kv_reasons(state.probability))
     return LaneLatency(
         ttft=ttft,
         mean=mean,

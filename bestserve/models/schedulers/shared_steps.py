@@ -158,6 +158,9 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
     limit, most = shared_limit(budget, slots, r.p1, r.d1, packed_in, step)
+    evictions = engine.evictions(most)
+    if evictions > 0.0:
+        limit, most = shared_limit(budget, slots, r.p1 * (1 + evictions), r.d1, packed_in, step)
     return SharedLane(
         engine=engine,
         split=split,
@@ -334,7 +337,8 @@ def _assemble(
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
         wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
-    waits = (*slot_reason(state.wait, wait_mean, met.ttft.mean), *mode_reason(state))
+    full = engine.kv_reasons(state.probability)
+    waits = (*slot_reason(state.wait, wait_mean, met.ttft.mean), *mode_reason(state), *full)
     return LaneLatency(
         ttft=ttft,
         mean=mean,
