@@ -152,10 +152,10 @@ def recorded_requests(
     """
     if problem.workload.trace is None:
         return None
-    from bestserve.readers.traces import read_trace
+    from bestserve.readers.recorded import read_recorded
     from bestserve.simulator import trace_requests
 
-    trace = read_trace(problem.workload.trace)
+    trace = read_recorded(problem.workload.trace)
     hit = problem.workload.prefix_cache_hit
     return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 

@@ -59,7 +59,8 @@ class ProblemOptions:
     prefix_cache_hit
         share of the prompt tokens found in the prefix cache
     trace
-        file of recorded requests, replayed with its lengths and arrival times
+        file of recorded requests, replayed with its lengths and arrival times; or a folder of
+        ServeGen clients, of which the busiest hour is generated
     max_concurrency
         closed loop: clients that each wait for their answer
     num_prompts

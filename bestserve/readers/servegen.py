@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,14 @@ from numpy.typing import NDArray
 from bestserve.errors import DataError, InputError, shown
 from bestserve.readers.traces import Trace
 from bestserve.readers.untrusted import open_source, printable
+
+HOUR = 3600.0
+LONGEST_WINDOW = 24 * HOUR
+LATEST = 1e9
+"""Thirty years [s]: no recording is longer."""
+
+MAX_CLIENTS = 10_000
+"""Most clients read from one folder."""
 
 MAX_REQUESTS = 10**7
 """Most requests generated for one client."""
@@ -94,8 +103,8 @@ def _window(cells: list[str], where: str) -> Window:
     except ValueError:
         raise DataError(f"{where}: {shown(cells)}: expected numbers") from None
     law = cells[3].strip()
-    if not all(math.isfinite(x) and x >= 0 for x in (start, rate, shape)):
-        raise DataError(f"{where}: negative or infinite figure")
+    if not all(math.isfinite(x) and x >= 0 for x in (start, rate, shape)) or start > LATEST:
+        raise DataError(f"{where}: negative or infinite figure, or a start after {LATEST:g} s")
     if rate > 0 and (law not in ("Gamma", "Weibull") or shape <= 0):
         raise DataError(f"{where}: gaps {shown(law)} of shape {shape:g} are not known")
     return Window(start, rate, law, shape)
@@ -177,6 +186,55 @@ def _lengths(
         here = which == index
         out[here] = rng.choice(law.lengths, size=int(here.sum()), p=law.weights)
     return out
+
+
+def busiest_hour(folder: Path) -> Trace:
+    """Return the hour in which the ServeGen clients of a folder send most, as one trace.
+
+    A client is a file `…-trace.csv` with its `…-dataset.json`; hours count from the start of the
+    recording. The same folder gives the same requests. Raises `DataError` where there is no client
+    or none sends anything.
+    """
+    found = sorted(folder.glob("*-trace.csv"))
+    if not found or len(found) > MAX_CLIENTS:
+        name = printable(folder.name, 120)
+        raise DataError(
+            f"{name}: {len(found)} files …-trace.csv with …-dataset.json of ServeGen clients; "
+            f"expected 1 to {MAX_CLIENTS:,}"
+        )
+    clients = [
+        read_client(path, path.with_name(path.name.removesuffix("-trace.csv") + "-dataset.json"))
+        for path in found
+    ]
+    sent: dict[float, float] = defaultdict(float)
+    for client in clients:
+        for begin, requests in hourly(client):
+            sent[begin] += requests
+    busiest = max(sent, key=lambda begin: sent[begin], default=0.0)
+    sending = [c for c in clients if any(begin == busiest for begin, _ in hourly(c))]
+    parts = []
+    for seed, client in enumerate(sending):
+        try:
+            parts.append(generate(client, busiest, HOUR, seed))
+        except InputError:  # a client that sends less than one request an hour may send none
+            continue
+    if not parts:
+        raise DataError(f"{printable(folder.name, 120)}: no client sends anything")
+    name = f"{printable(folder.name, 120)} (servegen, {len(parts)} clients)"
+    return replace(superposed(parts), source=name)
+
+
+def hourly(client: Client) -> Iterator[tuple[float, float]]:
+    """Yield starts of hours [s] and the mean number of requests that a window sends in each.
+
+    Of windows beyond `LONGEST_WINDOW`, the first hours stand for the rest.
+    """
+    ends = [*(w.start for w in client.windows[1:]), math.inf]
+    for window, end in zip(client.windows, ends, strict=True):
+        begin = HOUR * (window.start // HOUR)
+        while window.rate > 0 and begin < min(end, window.start + LONGEST_WINDOW):
+            yield begin, window.rate * (min(end, begin + HOUR) - max(window.start, begin))
+            begin += HOUR
 
 
 def superposed(traces: Iterable[Trace]) -> Trace:

@@ -27,7 +27,8 @@ class Workload(Spec):
     burstiness : vLLM's: shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier
     prefix_cache_hit : share of the prompt tokens found in the prefix cache [1]
     classes : instead of `input_len` and `output_len`, several kinds of requests with shares
-    trace : path of a request trace; its lengths (jointly) and arrival times are replayed
+    trace : path of a request trace, or of a folder of ServeGen clients (their busiest hour); its
+        lengths (jointly) and arrival times are replayed
     max_concurrency, num_prompts : a closed loop as benchmark clients run it: that many clients,
         all starting at once, sending that many prompts in all
 

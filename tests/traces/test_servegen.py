@@ -7,7 +7,10 @@ import json
 import numpy as np
 import pytest
 
+import bestserve as bs
 from bestserve.errors import DataError, InputError
+from bestserve.lowering import lower_lengths
+from bestserve.readers.recorded import read_recorded
 from bestserve.readers.servegen import generate, read_client, superposed
 from bestserve.readers.traces import Trace
 
@@ -51,6 +54,32 @@ def test_same_seed_same_trace_and_spans_start_at_zero(tmp_path):
         generate(one, 700, 100)
     with pytest.raises(InputError, match="is none"):
         generate(one, 0, -1)
+
+
+def test_a_folder_of_clients_is_a_trace_of_a_problem(tmp_path):
+    """Its busiest hour: here the second, in which the other client sends; one request in 0.1 s."""
+    service = tmp_path / "service"
+    service.mkdir()
+    client(service)
+    late = "0,0,0,,0,0\n3600,10.0,1.0,Gamma,1.0,0.1\n7200,0,0,,0,0\n"
+    (service / "d-trace.csv").write_text(late)
+    (service / "d-dataset.json").write_text(json.dumps(DATA))
+    windows = WINDOWS.replace("20.0", "2.0").replace("1200,10.0", "1200,1.0") + "3000,0,0,,0,0\n"
+    (service / "c-trace.csv").write_text(windows)
+    trace = read_recorded(service)
+    assert len(trace) == pytest.approx(36_000, abs=4 * np.sqrt(36_000))
+    assert "service (servegen, 1 clients)" in trace.source
+    assert (read_recorded(service).arrivals == trace.arrivals).all()
+    workload = bs.Workload(trace=str(service))
+    assert lower_lengths(workload).inputs.size == len(trace)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="empty: 0 files"):
+        read_recorded(empty)
+    (empty / "e-trace.csv").write_text("0,0,0,,0,0\n")
+    (empty / "e-dataset.json").write_text(json.dumps(DATA))
+    with pytest.raises(DataError, match="no client sends anything"):
+        read_recorded(empty)
 
 
 def test_superposition_is_sorted_and_keeps_pairs(tmp_path):
