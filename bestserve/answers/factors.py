@@ -17,12 +17,14 @@ after a fit
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from bestserve.lowering import Lowered
 from bestserve.models.step.constants import OperatorConstants
+from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
+from bestserve.models.system import Lane, Role
 from bestserve.specs.calibration import Calibration
 
 
@@ -184,17 +186,21 @@ def varied(lowered: Lowered, split: bool) -> tuple[Factor, ...]:
     return tuple(f for f in FACTORS if (moe or not f.moe) and (apart or not f.split))
 
 
-def spreads(calibration: Calibration | None) -> dict[str, float]:
+def spreads(
+    calibration: Calibration | None, met: Collection[str] | None = None
+) -> dict[str, float]:
     """Return the standard deviation of each factor's logarithm: `between`, or a record's own [1].
 
-    A factor counts as fitted if the record states a standard error of all constants it scales.
+    A factor counts as fitted if the record states a standard error of all constants it scales, or
+    of those among them that are `met`: a record of 16-bit runs has none for FP4.
     """
     out = {f.name: f.between for f in FACTORS}
     for factor in FACTORS if calibration is not None else ():
         assert calibration is not None
-        own = [calibration.constants.get(name) for name in factor.constants]
+        names = [name for name in factor.constants if met is None or name in met]
+        own = [calibration.constants.get(name) for name in names]
         relative = [c.sd / c.value for c in own if c is not None and c.value > 0 and c.sd > 0]
-        if len(relative) == len(factor.constants):
+        if names and len(relative) == len(names):
             out[factor.name] = min(max(relative), out[factor.name])
     return out
 
@@ -206,7 +212,35 @@ def spreads_of(lowered: Lowered) -> dict[str, float]:
         return spreads(None)
     from bestserve.catalog.calibration import load_calibration
 
-    return spreads(load_calibration(path))
+    names = {name for factor in FACTORS for name in factor.constants}
+    sizes = (Parallelism(tp=2**n) for n in range(11))
+    split = next((p for p in sizes if lowered.lane(p).lane is not None), None)
+    met = None if split is None else met_constants(lowered, ((split, "m"),), names)
+    return spreads(load_calibration(path), met)
+
+
+PROBE = 1.01
+"""By how much a constant is scaled to see whether a deployment meets it at all."""
+
+
+def met_constants(
+    lowered: Lowered, lanes: Sequence[tuple[Parallelism, Role]], names: Collection[str]
+) -> set[str]:
+    """Return those of the constants that a step or a request of these engine instances depends on.
+
+    names : full names ("gemm.compute_fp4"), the engine's too
+    """
+
+    def built(constants: Lowered) -> list[Lane | None]:
+        return [constants.lane(split, role=role).lane for split, role in lanes]
+
+    base, found = built(lowered), set()
+    for name in names:
+        group, field = name.split(".")
+        owner = lowered.engine if group == "engine" else getattr(lowered.constants, group)
+        if built(with_constants(lowered, {name: PROBE * getattr(owner, field)})) != base:
+            found.add(name)
+    return found
 
 
 def scaled_values(
@@ -232,9 +266,14 @@ def apply_factors(lowered: Lowered, factors: Mapping[str, float]) -> Lowered:
     """Return the lowered problem with its constants scaled."""
     if not factors:
         return lowered
+    return with_constants(lowered, scaled_values(factors, lowered.constants, lowered.engine))
+
+
+def with_constants(lowered: Lowered, values: Mapping[str, float]) -> Lowered:
+    """Return the lowered problem with constants set, by full name."""
     engine_changes: dict[str, float] = {}
     groups: dict[str, dict[str, float]] = {}
-    for name, value in scaled_values(factors, lowered.constants, lowered.engine).items():
+    for name, value in values.items():
         group, field = name.split(".")
         (engine_changes if group == "engine" else groups.setdefault(group, {}))[field] = value
     operators = dataclasses.replace(

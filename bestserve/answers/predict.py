@@ -19,6 +19,7 @@ from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.system import System
 from bestserve.models.trust import TRUSTED, Trust
+from bestserve.readers.recorded import recorded
 from bestserve.results.document import Status, Summary
 from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
@@ -129,13 +130,20 @@ def checked_method(method: str) -> Method:
 
 
 def checked_rate(problem: Problem, request_rate: float | None) -> float:
-    """Return the rate of open arrivals, or 0 for a closed loop. Raises InputError."""
+    """Return the rate of open arrivals, or 0 for a closed loop. Raises InputError.
+
+    A trace with arrival times has a rate of its own, taken where none is stated.
+    """
     if problem.workload.closed:
         if request_rate is not None:
             raise InputError(
                 "a closed loop (max_concurrency) sets its own rate; leave request_rate out"
             )
         return 0.0
+    if request_rate is None and problem.workload.trace is not None:
+        request_rate = recorded(problem.workload).summary().rate
+        if not math.isfinite(request_rate):
+            raise InputError("request_rate is needed: the trace has no arrival times over a span")
     if request_rate is None:
         raise InputError("request_rate is needed: requests per second that arrive")
     if not 0 < request_rate < float("inf"):
@@ -152,10 +160,9 @@ def recorded_requests(
     """
     if problem.workload.trace is None:
         return None
-    from bestserve.readers.recorded import read_recorded
     from bestserve.simulator import trace_requests
 
-    trace = read_recorded(problem.workload.trace)
+    trace = recorded(problem.workload)
     hit = problem.workload.prefix_cache_hit
     return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 

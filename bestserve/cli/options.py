@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
@@ -11,7 +11,7 @@ from bestserve.cli.flags import Many, Whole, Wholes
 from bestserve.cli.talk import announce_compilation, talk, warn_of_foreign_calibration
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
-from bestserve.specs.problem import Problem
+from bestserve.specs.problem import Layout, Problem
 from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload
 
@@ -21,6 +21,8 @@ WORKLOAD_FIELDS = (
     "burstiness",
     "prefix_cache_hit",
     "trace",
+    "trace_columns",
+    "trace_unit",
     "max_concurrency",
     "num_prompts",
 )
@@ -61,6 +63,10 @@ class ProblemOptions:
     trace
         file of recorded requests, replayed with its lengths and arrival times; or a folder of
         ServeGen clients, of which the busiest hour is generated
+    trace_columns
+        which column holds what: arrival=timestamp input_len=prompt_tokens output_len=…
+    trace_unit
+        of the trace's arrivals, with --trace-columns: s, ms, us, ns or date
     max_concurrency
         closed loop: clients that each wait for their answer
     num_prompts
@@ -94,7 +100,7 @@ class ProblemOptions:
     tp_across_nodes
         allow tensor parallelism over the network
     layout
-        collocated, disaggregated or both
+        collocated, disaggregated, or both (the default)
     price_per_hour
         of one GPU [USD/h], for goodput per dollar; default: the hardware record's, if any
     network_bandwidth
@@ -114,6 +120,8 @@ class ProblemOptions:
     burstiness: float | None = None
     prefix_cache_hit: float | None = None
     trace: str | None = None
+    trace_columns: Annotated[list[str] | None, Many] = None
+    trace_unit: Literal["s", "ms", "us", "ns", "date"] | None = None
     max_concurrency: Annotated[int | None, Whole] = None
     num_prompts: Annotated[int | None, Whole] = None
     goodput: Annotated[list[str] | None, Many] = None
@@ -154,6 +162,8 @@ class ProblemOptions:
         ):
             if flag in given:
                 given[name] = tuple(given.pop(flag))
+        if given.get("layouts") == ("both",):
+            given["layouts"] = get_args(Layout)
         values.update(given)
         said: list[str] = []
         values["workload"] = _workload(values.get("workload"), workload, said)
@@ -166,8 +176,28 @@ class ProblemOptions:
         return problem
 
 
+SOURCES = ({"input_len", "output_len"}, {"classes"}, {"trace", "trace_columns", "trace_unit"})
+"""Ways to state lengths; flags of one displace what a problem file says by another."""
+
+
+def _columns(texts: list[str]) -> dict[str, str]:
+    """Read "arrival=timestamp" "input_len=prompt_tokens" …"""
+    pairs = [text.partition("=") for text in texts]
+    if not all(column for _, _, column in pairs):
+        raise InputError(
+            "trace_columns are written arrival=timestamp input_len=prompt_tokens output_len=…"
+        )
+    return {name.strip().replace("-", "_"): column for name, _, column in pairs}
+
+
 def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:
-    merged = {**_mapping(stated, "workload"), **flags}
+    flags = dict(flags)
+    if "trace_columns" in flags:
+        flags["trace_columns"] = _columns(flags["trace_columns"])
+    given = [source for source in SOURCES if source & flags.keys()]
+    displaced = {f for source in SOURCES if given and source not in given for f in source}
+    kept = {k: v for k, v in _mapping(stated, "workload").items() if k not in displaced}
+    merged = {**kept, **flags}
     if not {"input_len", "output_len", "trace", "classes"} & merged.keys():
         said.append(f"no lengths given: taking {_flags(DEFAULT_LENGTHS)}")
         merged.update(DEFAULT_LENGTHS)

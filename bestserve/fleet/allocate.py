@@ -175,11 +175,15 @@ def budget_curve(
 ) -> list[dict[str, float]]:
     """Return objective and bound at each cost budget [$/h], solved in parallel through joblib.
 
+    Of a fleet that asks for the least cost, a budget says by what all rates can grow.
     Raises InputError where a GPU type has no price.
     """
     check_curves(fleet)
     tables = evaluated or tabulate(fleet)
-    required = [replace(tables.requirements, max_cost=float(b)) for b in budgets]
+    asked = tables.requirements
+    if asked.objective == "min_cost":
+        asked = replace(asked, objective="max_headroom")
+    required = [replace(asked, max_cost=float(b)) for b in budgets]
     problems = [Change(f"{b:g}", tables.tables, r) for b, r in zip(budgets, required, strict=True)]
     return _curve("budget", budgets, problems, Options(gap=gap, seconds=seconds))
 
@@ -231,8 +235,8 @@ def _curve(
         {
             name: float(value),
             "objective": f.plan.objective if f.plan is not None else float("nan"),
-            "bound": f.bound,
-            "gap": f.gap,
+            "bound": f.bound if f.plan is not None else float("nan"),
+            "gap": f.gap if f.plan is not None else float("nan"),
             "gpus": float(f.plan.gpus(p.tables).sum()) if f.plan is not None else 0.0,
         }
         for value, p, f in zip(values, problems, found, strict=True)

@@ -90,7 +90,16 @@ def _simulated(part: _Part) -> tuple[list[Verified], list[float]]:
     else:
         found = checked(part.stages[0], part.rate)
     rows = [
-        Verified(part.name, c.name, c.metric, c.share, c.required, c.margin >= -TOLERANCE)
+        Verified(
+            pool=part.name,
+            request_class=c.name,
+            metric=c.metric,
+            share=c.share,
+            required=c.required,
+            error=c.error,
+            tolerance=TOLERANCE,
+            ok=c.margin >= -TOLERANCE,
+        )
         for c in found
     ]
     if all(row.ok for row in rows):

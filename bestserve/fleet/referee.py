@@ -33,6 +33,8 @@ from bestserve.simulator.result import SimulationResult
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 
+BATCHES = 20
+"""Parts of a run whose means tell its error."""
 REQUESTS = 20_000
 """Requests per run and four lanes: goodput to about 1.5 % (coefficient of variation)."""
 
@@ -68,12 +70,16 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class ClassCheck:
-    """How one class fared on one objective: the share that met it, and the share required."""
+    """How one class fared on one objective: the share that met it, and the share required.
+
+    error : standard error of the share, from means of consecutive batches [1]
+    """
 
     name: str
     metric: str
     share: float
     required: float
+    error: float
 
     @property
     def margin(self) -> float:
@@ -144,8 +150,16 @@ def class_checks(
             values = getattr(result, metric)[mine]
             good = ~result.refused[mine] & ((values <= threshold) | np.isnan(values))
             required = getattr(target, f"{metric}_percentile")
-            checks.append(ClassCheck(load.name, metric, float(good.mean()), required))
+            checks.append(
+                ClassCheck(load.name, metric, float(good.mean()), required, _batch_error(good))
+            )
     return checks
+
+
+def _batch_error(good: NDArray[np.bool_]) -> float:
+    """Return the standard error of the mean: requests near each other in time fare alike."""
+    batches = np.array([part.mean() for part in np.array_split(good, BATCHES) if part.size])
+    return float(batches.std(ddof=1) / math.sqrt(batches.size)) if batches.size > 1 else 0.0
 
 
 def run_size(stage: Stage) -> int:

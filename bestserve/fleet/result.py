@@ -65,8 +65,10 @@ class ServedClass:
 class Verified:
     """One class on one objective in the simulation of the plan.
 
-    share : of the requests that met the objective; required : share asked [1]; ok : within the
-    tolerance of the verification
+    share : of the requests that met the objective; required : share asked [1]
+    error : standard error of `share`, from batches of the run [1]
+    tolerance : by how much `share` may fall short, because formulas are off by so much [1]
+    ok : short by no more than that
     """
 
     pool: str
@@ -74,6 +76,8 @@ class Verified:
     metric: str
     share: float
     required: float
+    error: float
+    tolerance: float
     ok: bool
 
 
@@ -190,7 +194,8 @@ class Allocation(Document):
             verdict = "holds" if self.verified else "does not hold"
             lines.append(
                 f"  simulated: {verdict}; tightest {worst.request_class} {worst.metric.upper()} in "
-                f"{worst.pool}: {worst.share:.1%} of {worst.required:.1%} required"
+                f"{worst.pool}: {worst.share:.1%} ± {worst.error:.1%} of {worst.required:.1%} "
+                f"required, may fall short by {worst.tolerance:.1%}"
             )
         if self.corrections:
             times = "once" if self.corrections == 1 else f"{self.corrections} times"

@@ -16,9 +16,9 @@ def lower_lengths(workload: Workload) -> Lengths:
     """Return a workload's lengths as atoms: independent for one class, joint for several."""
     hit = workload.prefix_cache_hit
     if workload.trace is not None:
-        from bestserve.readers.recorded import read_recorded
+        from bestserve.readers.recorded import recorded
 
-        trace = read_recorded(workload.trace)
+        trace = recorded(workload)
         weights = np.full(trace.input_len.size, 1 / trace.input_len.size)
         return _lengths(trace.input_len, weights, trace.output_len, weights, hit, joint=True)
     if workload.classes:

@@ -134,9 +134,9 @@ class Lowered:
             prompts = w.num_prompts or PROMPTS_PER_CLIENT * w.max_concurrency
             return Arrivals(kind="closed", concurrency=w.max_concurrency, num_prompts=prompts)
         if w.trace is not None:
-            from bestserve.readers.recorded import read_recorded
+            from bestserve.readers.recorded import recorded
 
-            times = read_recorded(w.trace).arrivals
+            times = recorded(w).arrivals
             if times is not None:
                 return Arrivals(kind="trace", times=times)
         return Arrivals(burstiness=w.burstiness)

@@ -11,6 +11,10 @@ LEVELLING = ("least_outstanding", "power_of_two", "least_kv")
 """Routing that looks at the lanes."""
 
 
+LEAST_SCV = 1e-3
+"""Gaps of a trace that are all equal: as regular as Workload.burstiness can state."""
+
+
 def lane_scv(arrivals: Arrivals, routing: Routing, replicas: int) -> float:
     """Return the squared CV of the gaps at one of `replicas` lanes [1]."""
     return prefill_gaps(arrivals, routing, replicas).at_lane
@@ -35,7 +39,7 @@ def _spread(arrivals: Arrivals) -> float:
     """Return the squared CV of the gaps of all arrivals [1]."""
     if arrivals.kind == "trace" and arrivals.times.size > 2:
         gaps = np.diff(arrivals.times)
-        return float(gaps.var() / max(gaps.mean() ** 2, 1e-300))
+        return max(float(gaps.var() / max(gaps.mean() ** 2, 1e-300)), LEAST_SCV)
     return arrivals.scv
 
 

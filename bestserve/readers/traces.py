@@ -200,14 +200,34 @@ def read_trace(
         names, records = _table(source)
     schema = mapped or next((s for s in SCHEMAS if s.columns() <= names), None)
     if schema is None:
-        known = ", ".join(s.name for s in SCHEMAS)
         raise DataError(
-            f"{name}: no known trace ({known}); say which columns hold what with columns="
+            f"{name}: no known trace; say which columns hold what: --trace-columns "
+            f"{_likely(names)}, and --trace-unit s, ms, us, ns or date; it has "
+            f"{printable(', '.join(sorted(names)), 200)}"
         )
     absent = schema.columns() - names
     if absent:
         raise InputError(f"{name}: no column {shown(min(absent))}; it has {shown(sorted(names))}")
     return _trace(name, schema, records, max_requests)
+
+
+_MEANINGS = {
+    "arrival": ("timestamp", "time", "arriv", "start", "created"),
+    "input_len": ("prompt", "input", "context", "isl", "prefill"),
+    "output_len": ("completion", "output", "generated", "response", "osl", "decode"),
+}
+"""How columns are called that hold what a trace needs."""
+
+
+def _likely(names: frozenset[str]) -> str:
+    """Return the mapping as flags, each with the column whose name suggests it."""
+    found = []
+    for field, words in _MEANINGS.items():
+        fits = sorted(n for n in names if any(w in n.lower() for w in words))
+        # a count of tokens rather than the text itself
+        fits.sort(key=lambda n: "token" not in n.lower() and "len" not in n.lower())
+        found.append(f"{field}={printable(fits[0], 40) if fits else 'COLUMN'}")
+    return " ".join(found)
 
 
 def _mapped(columns: Mapping[str, str], unit: str) -> Schema:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -70,7 +71,8 @@ def _charts(allocation: Allocation, budgets: Points | None, demands: Points | No
     charts = []
     if any(u.objective is not None for u in allocation.uniform):
         charts.append(comparison_chart(allocation))
-    units = ((budgets, allocation.unit), (demands, UNITS["min_cost"]))
+    bought = UNITS["max_headroom"] if allocation.unit == UNITS["min_cost"] else allocation.unit
+    units = ((budgets, bought), (demands, UNITS["min_cost"]))
     for points, unit in units:
         if points and any(p["objective"] == p["objective"] for p in points):
             charts.append(curve_chart(points, unit))
@@ -84,8 +86,9 @@ def _checks(allocation: Allocation) -> list[dict[str, Any]]:
             "pool": v.pool,
             "class": v.request_class,
             "objective": v.metric.upper(),
-            "met by": f"{v.share:.1%}",
+            "met by": f"{v.share:.1%} ± {v.error:.1%}",
             "required": f"{v.required:.0%}",
+            "may fall short by": f"{v.tolerance:.1%}",
             "holds": v.ok,
         }
         for v in allocation.verification
@@ -121,5 +124,5 @@ def _table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _known(value: Any) -> Any:
-    """Return a value, or None where it is not a number (a point without a plan)."""
-    return None if value != value else value
+    """Return a value, or None where it is not finite (a point without a plan)."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ ATOMS = 96
 
 
 class _Law(Spec):
+    EXAMPLE: ClassVar[str] = ""
+    """How the law is written on a command line."""
+
     def quantile(self, u: Floats) -> Floats:
         """Return the lengths at probabilities `u` in (0, 1) [tokens]."""
         raise NotImplementedError
@@ -59,6 +62,7 @@ class Fixed(_Law):
     128.0
     """
 
+    EXAMPLE = "fixed:512"
     kind: Literal["fixed"] = "fixed"
     tokens: int = Field(ge=1, le=MOST_TOKENS)
 
@@ -87,6 +91,7 @@ class Fixed(_Law):
 class Uniform(_Law):
     """Uniform on the integers `low` … `high`, as the random data sets of benchmark clients."""
 
+    EXAMPLE = "uniform:100,200 (lowest, highest)"
     kind: Literal["uniform"] = "uniform"
     low: int = Field(ge=1, le=MOST_TOKENS)
     high: int = Field(ge=1, le=MOST_TOKENS)
@@ -130,6 +135,7 @@ class LogNormal(_Law):
     0.64...
     """
 
+    EXAMPLE = "lognormal:1500,0.8 (mean, coefficient of variation)"
     kind: Literal["lognormal"] = "lognormal"
     mean: float = Field(ge=1, le=MOST_TOKENS)
     cv: float = Field(gt=0, le=20)
@@ -172,6 +178,7 @@ class LogNormal(_Law):
 class Geometric(_Law):
     """Geometric on 1, 2, …: each token is the last with probability 1/mean."""
 
+    EXAMPLE = "geometric:300 (mean)"
     kind: Literal["geometric"] = "geometric"
     mean: float = Field(gt=1, le=MOST_TOKENS)
 
@@ -285,6 +292,11 @@ def parse_law(text: object) -> object:
                 f"length law {text[:60]!r}: {part.strip()[:60]!r} is not one of {names}"
             )
         values[name] = float(number)
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise InputError(
+            f"length law {text[:60]!r} lacks its {' and '.join(missing)}; write {law.EXAMPLE}"
+        )
     return law(**values)
 
 

@@ -113,7 +113,7 @@ class Strategy(Spec):
             if match is None:
                 raise InputError(
                     f"strategy {text[:60]!r} is not understood at {part[:40]!r}; "
-                    "write 2m-tp4, 3p2d-tp4 or 3p-tp2+2d-tp4"
+                    "write 2m-tp4, 2m-tp8-pp2, 1m-tp8-dp2-ep16, 3p2d-tp4 or 3p-tp2+2d-tp4"
                 )
             options = _parse_options(text, match.group("options"))
             for count, role in re.findall(r"(\d+)([mpd])", match.group("heads")):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from bestserve.specs.base import Spec
 from bestserve.specs.lengths import LengthLaw
 from bestserve.units import Name, Share
+
+TraceColumn = Literal["arrival", "input_len", "output_len", "hash_ids"]
+TraceUnit = Literal["s", "ms", "us", "ns", "date"]
 
 
 class RequestClass(Spec):
@@ -29,6 +32,8 @@ class Workload(Spec):
     classes : instead of `input_len` and `output_len`, several kinds of requests with shares
     trace : path of a request trace, or of a folder of ServeGen clients (their busiest hour); its
         lengths (jointly) and arrival times are replayed
+    trace_columns : which column of a trace of unknown format holds what: arrival (optional),
+        input_len, output_len; trace_unit : of its arrivals (s, ms, us, ns, date)
     max_concurrency, num_prompts : a closed loop as benchmark clients run it: that many clients,
         all starting at once, sending that many prompts in all
 
@@ -42,6 +47,8 @@ class Workload(Spec):
     prefix_cache_hit: Share = 0.0
     classes: tuple[RequestClass, ...] = Field(default=(), max_length=1000)
     trace: str | None = Field(default=None, max_length=4096)
+    trace_columns: dict[TraceColumn, str] | None = None
+    trace_unit: TraceUnit = "s"
     max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     num_prompts: int | None = Field(default=None, ge=1, le=10_000_000)
 
@@ -59,6 +66,8 @@ class Workload(Spec):
         if self.classes and abs(sum(c.share for c in self.classes) - 1) > 1e-6:
             total = sum(c.share for c in self.classes)
             raise ValueError(f"the shares of the classes sum to {total:.6g}, not 1")
+        if self.trace_columns is not None and self.trace is None:
+            raise ValueError("trace_columns needs a trace")
         if self.num_prompts is not None and self.max_concurrency is None:
             raise ValueError("num_prompts needs max_concurrency (a closed loop)")
         if self.prefix_cache_hit >= 1:

@@ -23,10 +23,11 @@ from bestserve.answers.factors import (
     BY_NAME,
     FACTORS,
     factors_for,
+    met_constants,
     scaled_values,
 )
 from bestserve.catalog.calibration import save_calibration
-from bestserve.errors import DataError, InputError, nearest_names
+from bestserve.errors import DataError, InputError, ToleranceError, nearest_names
 from bestserve.readers.logs import read_logs
 from bestserve.readers.tidy import TidyRow
 from bestserve.results.document import Document, plain
@@ -39,6 +40,12 @@ from bestserve.validation.replay import Prepared, prepare, system_of
 IDENTIFIED = 0.9
 """A factor is fitted if its posterior deviation is at most this share of its prior's; above, the
 runs say nothing about it that the preset does not."""
+
+CLEAR = 0.5
+"""Share up to which the runs, and not the prior, say most of what is known of a factor."""
+
+WORSE = 1.1, 0.005
+"""Factor and term [1] by which the error on unseen runs may grow before a fit is refused."""
 
 MAX_RUNS = 60
 Progress = Callable[[str], None]
@@ -54,6 +61,14 @@ class FittedFactor:
     posterior_sd: float
     identified: bool
     needs: str
+
+    @property
+    def said(self) -> str:
+        """Whether the runs identify it, in words."""
+        if not self.identified:
+            return "no: preset kept"
+        narrowed = self.posterior_sd / self.prior_sd
+        return "yes" if narrowed <= CLEAR else f"little: {narrowed:.0%} of the prior's spread left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +107,23 @@ class CalibrationFit(Document):
                 "value": f.value,
                 "sd_percent": 100 * f.posterior_sd,
                 "prior_sd_percent": 100 * f.prior_sd,
-                "identified": "yes" if f.identified else "no: preset kept",
-                "would_help": "" if f.identified else f.needs,
+                "identified": f.said,
+                "would_help": "" if f.said == "yes" else f.needs,
             }
             for f in self.factors
         ]
+
+    @property
+    def worse(self) -> str:
+        """Metrics of unseen runs that the fit predicts worse than the preset, with both errors."""
+        factor, term = WORSE
+        found = []
+        for metric in ("ttft", "tpot") if self.held_out is not None else ():
+            before = getattr(self.held_out, f"{metric}_before")
+            after = getattr(self.held_out, f"{metric}_after")
+            if before is not None and after > factor * before + term:
+                found.append(f"{metric.upper()} {before:.1%} → {after:.1%}")
+        return ", ".join(found)
 
     def explain(self) -> str:
         """Return what was fitted, how well it predicts unseen runs, and what is missing."""
@@ -119,6 +146,8 @@ class CalibrationFit(Document):
             if not f.identified
         ]
         lines += [f"  not used: {reason}" for reason in self.skipped]
+        if self.worse:
+            lines.append(f"  warning: worse than the preset on unseen runs: {self.worse}")
         if self.path:
             lines.append(f"  record: {self.path}")
         return "\n".join(lines)
@@ -143,13 +172,19 @@ def calibrate(
     stated : what the logs do not say, by `TidyRow` field
 
     Raises InputError (no log, unknown factor, runs of several engines) or DataError (no run can
-    be predicted, or none identifies any factor).
+    be predicted, or none identifies any factor); ToleranceError, before anything is written, if
+    unseen runs are predicted worse with the record than without.
     """
     if not logs:
         raise InputError("no log given; name a file, a folder or a pattern")
     started = time.perf_counter()
     rows = [row for read in read_logs(logs, **stated) for row in read.rows]
     fit = calibrate_rows(rows, only=only, jobs=jobs, progress=progress)
+    if output is not None and fit.worse:
+        raise ToleranceError(
+            f"nothing written: runs left out of the fit are predicted worse with it ({fit.worse}); "
+            "fit fewer factors with only, or add runs at other loads"
+        )
     path = str(save_calibration(fit.record, output)) if output is not None else ""
     return CalibrationFit(
         record=fit.record,
@@ -243,6 +278,22 @@ def _one_engine(prepared: Sequence[Prepared]) -> None:
         )
 
 
+def _met(prepared: Sequence[Prepared], values: Mapping[str, float]) -> dict[str, float]:
+    """Return those of the constants that these runs depend on.
+
+    Runs of a dense 16-bit model say nothing about FP4 units or experts, so a record of them does
+    not, either.
+    """
+    distinct = {
+        (p.deployment.model.name, p.deployment.precision, p.deployment.pools): p for p in prepared
+    }
+    met: set[str] = set()
+    for run in distinct.values():
+        lanes = [(split, role) for role, _, split in run.deployment.pools]
+        met |= met_constants(run.lowered, lanes, values.keys() - met)
+    return {name: value for name, value in values.items() if name in met}
+
+
 def _record(
     prepared: Sequence[Prepared], values: Mapping[str, float], spread: Mapping[str, float]
 ) -> Calibration:
@@ -258,7 +309,7 @@ def _record(
         f"{', '.join(sources)}"
     )
     unit = units()
-    scaled = scaled_values(values, first.lowered.constants, first.lowered.engine)
+    scaled = _met(prepared, scaled_values(values, first.lowered.constants, first.lowered.engine))
     constants: dict[str, Constant] = {}
     for name, value in scaled.items():
         own = [f.name for f in FACTORS if f.name in values and name in f.constants]

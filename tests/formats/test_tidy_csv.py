@@ -204,7 +204,7 @@ def test_folders_globs_and_unreadable_files(tmp_path):
     assert "in none of the known formats" in reads[2].warnings[0]
     with pytest.raises(DataError, match="known formats"):
         read_logs([tmp_path / "deep/c.json"])
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         find_logs([tmp_path / "absent*.json"])
 
 

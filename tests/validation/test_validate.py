@@ -119,7 +119,7 @@ def test_everything_missing_is_asked_for_at_once(
     }
     given: list[str] = []
     for flag, words in asked.items():
-        assert run(["validate", str(log), *given, "--no-intervals"]) == 0
+        assert run(["validate", str(log), *given, "--no-intervals"]) == 3
         said = capsys.readouterr().err
         assert [w for w in asked.values() if w in said] == [
             w for f, w in asked.items() if f[0] not in given
@@ -127,7 +127,7 @@ def test_everything_missing_is_asked_for_at_once(
         assert run(["calibrate", str(log), *given]) == 5
         assert words in capsys.readouterr().err
         given += flag
-    assert run(["validate", str(log), *given, "--no-intervals"]) == 0
+    assert run(["validate", str(log), *given, "--no-intervals"]) == 3
     assert "say which with --gpu: h100-nvl, h100-pcie, h100-sxm" in capsys.readouterr().err
     given[given.index("h100")] = "h100-sxm"
     assert run(["validate", str(log), *given, "--no-intervals"]) == 0
@@ -136,7 +136,7 @@ def test_everything_missing_is_asked_for_at_once(
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     assert run(["validate"]) == 2
-    assert run(["validate", str(tmp_path / "absent.json")]) == 2
+    assert run(["validate", str(tmp_path / "absent.json")]) == 5
     broken = tmp_path / "broken.json"
     broken.write_text("{", encoding="utf-8")
     assert run(["validate", str(broken)]) == 5

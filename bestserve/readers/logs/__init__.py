@@ -128,7 +128,7 @@ def _with(row: TidyRow, stated: Mapping[str, Any]) -> TidyRow:
 def find_logs(patterns: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders (all files directly and below) and globs, each once, sorted.
 
-    Hidden files and links out of a folder are left out. Raises `InputError` for a pattern that
+    Hidden files and links out of a folder are left out. Raises `DataError` for a pattern that
     names nothing.
     """
     found: dict[Path, None] = {}
@@ -143,7 +143,7 @@ def find_logs(patterns: Iterable[str | Path]) -> list[Path]:
             here = sorted(Path(p) for p in glob.glob(str(pattern), recursive=True))
             here = [p for p in here if p.is_file()]
         if not here:
-            raise InputError(f"{printable(str(pattern), 160)}: no such file, folder or pattern")
+            raise DataError(f"{printable(str(pattern), 160)}: no such file, folder or pattern")
         found.update(dict.fromkeys(here))
     return list(found)
 
