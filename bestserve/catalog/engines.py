@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +46,11 @@ UNITS: dict[str, str] = {
     "small_gpu_batched_tokens": "tokens",
     "gpu_memory_utilization": "1",
     "memory_reserve": "B",
+    "memory_sharded": "B",
+    "sampler_bytes": "B",
+    "expert_rows": "B",
+    "rocm_expert_multiple": "1",
+    "memory_graphs": "B",
     "kv_reserve": "1",
     "kv_block": "tokens",
     "kv_bytes": "B",
@@ -56,17 +62,22 @@ SPLIT = ("decode_host", "prefill_host", "prefill_phi", "handover")
 """What only services split into prefill and decode instances show; without them splitting costs
 the host nothing."""
 
-OPTIONAL = ("allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
+MEMORY = (
+    *("memory_sharded", "sampler_bytes", "expert_rows", "rocm_expert_multiple", "memory_graphs"),
+)
+OPTIONAL = (*MEMORY, "allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
 KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
 CHOICES: dict[str, tuple[Any, ...]] = {
     "policy": tuple(policies()),
     "memory_rule": get_args(MemoryRule),
     "moe_path": get_args(MoePath),
     "cuda_graphs": (True, False),
+    "kv_groups": (True, False),
+    "kv_uneven_pages": (True, False),
     "vendor": ("", "AMD", "NVIDIA"),
 }
-DEFAULT_CHOICES = {"vendor": ""}
-"""What a record need not say: it runs on the GPUs of any maker."""
+DEFAULT_CHOICES = {"vendor": "", "kv_groups": False, "kv_uneven_pages": True}
+"""What a record need not say: it runs on GPUs of any maker, and holds each layer's cache apart."""
 COUNTS = (
     "max_num_seqs",
     "max_num_batched_tokens",
@@ -129,6 +140,30 @@ def engine_record(name_or_path: str | Path) -> EngineRecord:
 
 
 ALIASES = {"trtllm": "tensorrt-llm", "trt-llm": "tensorrt-llm", "tensorrtllm": "tensorrt-llm"}
+
+
+VLLM_ERAS = (
+    ((0, 21), "vllm-0.21"),
+    ((0, 17), "vllm"),
+    ((0, 13), "vllm-0.15"),
+    ((0, 8), "vllm-0.11"),
+)
+"""First version of each preset of vLLM; what is older is `vllm-v0`."""
+
+
+def preset_for(engine: str, version: str) -> str:
+    """Return the preset whose memory is that of an engine's version ("0.19.1", "v0.11").
+
+    Engines other than vLLM, and versions that are no numbers, have one preset: the engine itself.
+
+    >>> preset_for("vllm", "0.19.1"), preset_for("vllm", "v0.11.0"), preset_for("sglang", "0.5")
+    ('vllm', 'vllm-0.11', 'sglang')
+    """
+    parts = re.match(r"v?(\d{1,4})\.(\d{1,4})", version.strip())
+    if engine.lower() != "vllm" or parts is None:
+        return engine
+    found = (int(parts[1]), int(parts[2]))
+    return next((name for first, name in VLLM_ERAS if found >= first), "vllm-v0")
 
 
 @lru_cache(maxsize=1)

@@ -86,13 +86,14 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     """
     config = text_part(values, where)
     architecture = read_architecture(config)
-    towers = tower_parameters(values, architecture.hidden_size, where)
+    about = Config(values, where).part("_bestserve")
+    towers = about.integer("tower_parameters", default=0, minimum=0, maximum=10**11)
+    towers = towers or tower_parameters(values, architecture.hidden_size, where)
     architecture = dataclasses.replace(architecture, tower_parameters=towers)
     formats = read_quantisation(config, architecture)
     stored = formats.stored
-    about = Config(values, where).part("_bestserve")
     notes = [*about.strings("notes"), *formats.notes]
-    if config.prefix and towers:
+    if towers:
         size = 2 * towers / 1e9
         notes.append(f"text part; towers for images or sound take about {size:.1f} GB beside it")
     elif config.prefix:

@@ -20,6 +20,7 @@ UNITS: dict[str, str] = {
     "flops_fp4": "FLOP/s",
     "memory_bytes": "B",
     "memory_nominal": "B",
+    "memory_visible": "B",
     "memory_bandwidth": "B/s",
     "sms": "1",
     "compute_reach": "1",
@@ -33,6 +34,10 @@ UNITS: dict[str, str] = {
     "price_per_hour": "USD/h",
 }
 """The one unit in which each figure is written; a record in any other unit is refused."""
+
+CONTEXT_BYTES = 0.5 * 2**30
+"""What CUDA shows less than the driver [B]: 79.19 of 79.65 GiB (H100), 139.8 of 140.4 (H200), 44.40
+of 44.99 (L40S), 23.5 of 23.99 (RTX 4090), as engines print it."""
 
 REQUIRED = (
     "flops_bf16",
@@ -60,7 +65,9 @@ class Hardware(Spec):
     chip, form_factor, name_tokens, aliases : what spellings of the name the record answers to
     flops_bf16, flops_fp8, flops_fp4 : dense peaks, without sparsity [FLOP/s]; 0: no such path
     flops_int8 : dense peak [OP/s]
-    memory_bytes : what driver and serving engine see [B]
+    memory_bytes : the driver's total [B]
+    memory_visible : of it, what a process sees and serving engines take their share of [B]; not
+        stated: half a GiB less on NVIDIA's boards, as on those that are known, all on others
     memory_nominal : what the vendor prints on the box ("80 GB") [B]; information only
     memory_bandwidth : [B/s]
     sms : streaming multiprocessors, compute units or AI cores [1]
@@ -89,6 +96,7 @@ class Hardware(Spec):
     flops_fp4: Figure = Field(default_factory=lambda: _absent("flops_fp4"))
     memory_bytes: Figure
     memory_nominal: Figure | None = None
+    memory_visible: Figure | None = None
     memory_bandwidth: Figure
     sms: Figure
     compute_reach: Figure | None = None
@@ -140,6 +148,12 @@ class Hardware(Spec):
         present = {name: getattr(self, name) for name in UNITS}
         return {name: figure for name, figure in present.items() if figure is not None}
 
+    def _visible(self) -> float:
+        if self.memory_visible is not None:
+            return self.memory_visible.value
+        hidden = CONTEXT_BYTES if self.vendor == "NVIDIA" else 0.0
+        return self.memory_bytes.value - hidden
+
     def device(self) -> Device:
         """Return the plain numbers that the analytic models take."""
         return Device(
@@ -148,6 +162,7 @@ class Hardware(Spec):
             flops_int8=self.flops_int8.value,
             flops_fp4=self.flops_fp4.value,
             memory_bytes=self.memory_bytes.value,
+            visible=self._visible(),
             memory_bandwidth=self.memory_bandwidth.value,
             sms=int(self.sms.value),
             link_bandwidth=self.link_bandwidth.value,

@@ -37,7 +37,8 @@ def test_weights_of_one_gpu_are_the_counted_parameters(
 ) -> None:
     arch = load_model(name).architecture
     plan = memory_plan(arch, h100, Parallelism(), Formats(), vllm)
-    assert plan.weights == pytest.approx(2 * parameter_counts(arch).total, rel=1e-6)
+    held = parameter_counts(arch).total + arch.tower_parameters
+    assert plan.weights == pytest.approx(2 * held, rel=1e-6)
 
 
 def test_eight_gpus_hold_an_eighth_and_a_little(
@@ -62,7 +63,7 @@ def test_the_arithmetic_is_what_explain_prints(
     h100: Device, vllm: EngineConstants, llama8b: Architecture
 ) -> None:
     plan = memory_plan(llama8b, h100, Parallelism(), Formats(), vllm)
-    left = 0.9 * h100.memory_bytes - plan.weights - plan.activations - plan.reserve
+    left = 0.9 * h100.visible_bytes - plan.weights - plan.activations - plan.reserve
     assert plan.kv_bytes == pytest.approx(left)
     assert plan.kv_capacity_tokens == pytest.approx(left / 131072)
     assert plan.fits
@@ -101,10 +102,10 @@ def test_rules_of_the_engines(h100: Device, llama8b: Architecture) -> None:
     trt, sgl = load_engine("tensorrt-llm"), load_engine("sglang")
     free = memory_plan(llama8b, h100, parallel, formats, trt)
     assert free.kv_bytes == pytest.approx(
-        0.9 * (h100.memory_bytes - free.weights - free.activations - free.reserve)
+        0.9 * (h100.visible_bytes - free.weights - free.activations - free.reserve)
     )
     static = memory_plan(llama8b, h100, parallel, formats, sgl)
-    assert static.kv_bytes == pytest.approx(0.87 * h100.memory_bytes - static.weights)
+    assert static.kv_bytes == pytest.approx(0.87 * h100.visible_bytes - static.weights)
     for plan in (free, static):
         assert plan.explain().startswith("per GPU 0.")
 

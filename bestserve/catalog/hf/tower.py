@@ -52,15 +52,25 @@ def _tower(part: Config, hidden: int) -> int:
     defaults = _DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}
     own = Config({**defaults, **part.values}, part.where, part.prefix)
     try:
-        width = own.integer("embed_dim", "hidden_size", "d_model", "width", default=0, minimum=0)
-        layers = own.integer(
-            "depth", "num_hidden_layers", "encoder_layers", "layers", default=0, minimum=0
+        width = own.integer(
+            "embed_dim", "vt_hidden_size", "hidden_size", "d_model", "width", default=0, minimum=0
         )
-        inner = own.integer("intermediate_size", "encoder_ffn_dim", default=4 * width, minimum=0)
+        layers = own.integer(
+            *("depth", "vt_num_hidden_layers", "num_hidden_layers", "encoder_layers", "layers"),
+            default=0,
+            minimum=0,
+        )
+        inner = own.integer(
+            "vt_intermediate_size",
+            "intermediate_size",
+            "encoder_ffn_dim",
+            default=4 * width,
+            minimum=0,
+        )
         out = own.integer("out_hidden_size", default=hidden)
     except DataError:
         return 0  # a tower of its own making; the note says that it is not counted
-    gated = kind in ("qwen2_5_vl", "pixtral", "glm4v", "kimi_k25")
+    gated = kind in ("qwen2_5_vl", "pixtral", "glm4v", "gemma4_vision")
     layer = 4 * width * width + (3 if gated else 2) * width * inner
     merged = own.values.get("spatial_merge_size")
     merge = merged * merged if isinstance(merged, int) and 0 < merged < 10 else 1

@@ -54,7 +54,9 @@ class Device:
     """One GPU type with its links.
 
     flops_* : dense peak [FLOP/s], 0 if the format has no tensor-core path
-    memory_bytes [B], memory_bandwidth [B/s], sms : streaming multiprocessors (compute units)
+    memory_bytes : the driver's total [B]; visible : of it, what a process sees and engines take
+        their share of [B]; 0: all
+    memory_bandwidth [B/s], sms : streaming multiprocessors (compute units)
     link_bandwidth : one way, per GPU, inside the node [B/s]; link_latency : per hop [s]
     network_bandwidth : one way, per GPU, across nodes [B/s]; network_latency [s]
     gpus_per_node : GPUs that share the inner link
@@ -77,6 +79,12 @@ class Device:
     generation: Generation
     launch_time: float
     compute_reach: float = 1.0
+    visible: float = 0.0
+
+    @property
+    def visible_bytes(self) -> float:
+        """Memory that a process sees [B]."""
+        return self.visible or self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,15 @@ class EngineConstants:
         KV = u·memory − weights (SGLang); "free": KV = u·(memory − weights − activations −
         reserve) (TensorRT-LLM), with u = gpu_memory_utilization
     memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
+    memory_sharded : what is added to it where tensor parallelism needs communication buffers [B]
+    sampler_bytes : what sampling takes of the profiling run's memory per sequence and vocabulary
+        entry: logits in fp32, sorted, with their indices [B]
+    expert_rows : bytes per routed row and hidden element of the expert kernels' workspaces [B]
+    rocm_expert_multiple : to which the width of an expert is padded on AMD's GPUs; 0: not
+    memory_graphs : CUDA graphs, where the engine counts them before it sizes the cache [B]
+    kv_groups : the cache is held in groups of layers of one block size (vLLM V1)
+    kv_uneven_pages : layers with pages of different size share such groups; without, a model that
+        has them holds every layer's full context
     kv_bytes : bytes per KV element by default [B]
     small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
         and on the A100; 0: the same as elsewhere
@@ -88,6 +97,13 @@ class EngineConstants:
     gpu_memory_utilization: float = 0.9
     memory_rule: MemoryRule = "total"
     memory_reserve: float = 3e9
+    memory_sharded: float = 0.0
+    sampler_bytes: float = 8.0
+    expert_rows: float = 0.0
+    rocm_expert_multiple: int = 0
+    memory_graphs: float = 0.0
+    kv_groups: bool = False
+    kv_uneven_pages: bool = True
     kv_reserve: float = 0.0
     kv_block: int = 16
     kv_bytes: float = 2.0

@@ -13,6 +13,7 @@ from bestserve.models.step.architecture import Architecture, Attention, LayerGro
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants, MemoryRule
+from bestserve.models.step.kv_pool import request_bytes
 from bestserve.models.step.parameters import ParameterCounts, parameter_counts
 from bestserve.models.step.sharding import (
     attention_matrices,
@@ -24,16 +25,14 @@ from bestserve.models.step.sharding import (
 TYPICAL_CONTEXT = 2048.0
 """Context at which sliding windows and recurrent state are averaged over tokens [tokens]."""
 
-LOGIT_BYTES = 8.0
-"""Logits of a sequence are kept in fp32, once raw and once as probabilities [B]."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """Where the memory of a GPU goes [B], and what KV capacity results.
 
+    memory : what the engine sees [B]
     weights_* : attention, dense feed-forward and shared experts, routed experts, embedding and
-        LM head, the rest (norms, routers)
+        LM head, the rest (norms, routers, a copy of each tower)
     activations : peak for max_num_batched_tokens; reserve : CUDA context, graphs, communication
     kv_bytes : left for the KV cache, < 0 if the weights do not fit
     kv_bytes_per_token : one token of a sequence of typical length, on one GPU
@@ -114,29 +113,33 @@ def memory_plan(
     """
     counts = parameter_counts(arch)
     stage = _largest_stage(arch, parallel.pp)
-    weights = _weights(arch, counts, stage, parallel, formats)
-    activations = activation_peak(arch, parallel, engine)
+    padding = _expert_padding(arch, device, parallel, engine)
+    weights = _weights(arch, counts, stage, parallel, formats, padding)
+    activations = activation_peak(arch, parallel, formats, engine)
     total = sum(weights)
+    reserve = engine.memory_reserve + (engine.memory_sharded if parallel.gpus > 1 else 0.0)
+    reserve += engine.memory_graphs if engine.cuda_graphs else 0.0
     usable = engine.gpu_memory_utilization
     if engine.memory_rule == "free":
-        left = usable * (device.memory_bytes - total - activations - engine.memory_reserve)
+        left = usable * (device.visible_bytes - total - activations - reserve)
     elif engine.memory_rule == "static":
-        left = usable * device.memory_bytes - total
+        left = usable * device.visible_bytes - total
     else:
-        left = usable * device.memory_bytes - total - activations - engine.memory_reserve
+        left = usable * device.visible_bytes - total - activations - reserve
 
-    def held(tp: int, layers: tuple[tuple[LayerGroup, float], ...], length: float) -> float:
-        return sum(
-            n * kv_bytes_of_layer(g.attention, formats.kv_bytes, length, tp, constants)
-            for g, n in layers
-        )
+    def held(length: float) -> float:
+        return request_bytes(stage, length, formats.kv_bytes, parallel.tp, engine, constants)
 
-    everything = tuple((g, float(g.count)) for g in arch.groups)
-    per_token = held(parallel.tp, stage, context_len) / context_len
-    sequences_fixed = held(parallel.tp, stage, 0.0)
+    per_token = held(context_len) / context_len
+    sequences_fixed = held(0.0)
+    moved = sum(
+        group.count
+        * kv_bytes_of_layer(group.attention, formats.kv_bytes, context_len, 1, constants)
+        for group in arch.groups
+    )
     capacity = max(left, 0.0) / per_token if per_token > 0 else math.inf
     return MemoryPlan(
-        memory=device.memory_bytes,
+        memory=device.visible_bytes,
         utilization=usable,
         rule=engine.memory_rule,
         weights_attention=weights[0],
@@ -145,10 +148,10 @@ def memory_plan(
         weights_embedding=weights[3],
         weights_other=weights[4],
         activations=activations,
-        reserve=engine.memory_reserve,
+        reserve=reserve,
         kv_bytes=left,
         kv_bytes_per_token=per_token,
-        kv_bytes_per_token_total=held(1, everything, context_len) / context_len,
+        kv_bytes_per_token_total=moved / context_len,
         kv_bytes_per_sequence=sequences_fixed,
         kv_capacity_tokens=capacity * parallel.dp / parallel.pp,
         context_len=context_len,
@@ -190,11 +193,14 @@ def kv_bytes_of_layer(
     return kept * kv_heads_per_gpu(attention, tp) * width * kv_bytes
 
 
-def activation_peak(arch: Architecture, parallel: Parallelism, engine: EngineConstants) -> float:
-    """Return the activation peak of a step of max_num_batched_tokens on one GPU [B].
+def activation_peak(
+    arch: Architecture, parallel: Parallelism, formats: Formats, engine: EngineConstants
+) -> float:
+    """Return the peak of the profiling run on one GPU: a full step, or the sampler after it [B].
 
-    Residual, hidden state and one copy, plus the widest inner layer in and out (bf16), plus the
-    logits of max_num_seqs sequences over this GPU's part of the vocabulary. An estimate [derived].
+    The step holds residual, hidden state and one copy, and the widest inner layer in and out
+    (bf16); experts in FP8 also the workspaces of their kernels. The sampler holds logits of
+    max_num_seqs sequences over the whole vocabulary. What is larger counts. An estimate [derived].
     """
     inner = 0.0
     for group in arch.groups:
@@ -202,14 +208,17 @@ def activation_peak(arch: Architecture, parallel: Parallelism, engine: EngineCon
         if ffn.kind == "moe":
             rows = ffn.top_k * parallel.dp / parallel.ep
             width = rows * (arch.hidden_size + 2.0 * ffn.intermediate_size / expert_tp(parallel))
+            if formats.parts.experts.precision in ("fp8", "fp8_block"):
+                padding = 128.0 * ffn.num_experts / engine.max_num_batched_tokens
+                width += engine.expert_rows / 2.0 * (rows + padding) * arch.hidden_size
         else:
             width = (3.0 if ffn.gated else 2.0) * ffn.intermediate_size / parallel.tp
         matrices = attention_matrices(attention, arch.hidden_size, parallel.tp)
         heads = max((m.n for m in matrices), default=0.0)
         inner = max(inner, width, 2.0 * heads)
-    hidden = engine.max_num_batched_tokens * 2.0 * (3.0 * arch.hidden_size + inner)
+    step = engine.max_num_batched_tokens * 2.0 * (3.0 * arch.hidden_size + inner)
     sequences = min(engine.max_num_seqs, engine.max_num_batched_tokens)
-    return hidden + sequences * arch.vocab_size / parallel.tp * LOGIT_BYTES
+    return max(step, sequences * arch.vocab_size * engine.sampler_bytes)
 
 
 def _largest_stage(arch: Architecture, pp: int) -> tuple[tuple[LayerGroup, float], ...]:
@@ -224,6 +233,7 @@ def _weights(
     stage: tuple[tuple[LayerGroup, float], ...],
     parallel: Parallelism,
     formats: Formats,
+    expert_padding: float,
 ) -> tuple[float, float, float, float, float]:
     """Return weights of the fullest stage by component: what `MemoryPlan.weights_*` hold [B]."""
     stored = formats.parts
@@ -233,15 +243,30 @@ def _weights(
         attention += layers * layer.attention * share * stored.attention.bytes
         dense = layer.dense_ffn + layer.shared_experts
         ffn += layers * dense / parallel.tp * stored.ffn.bytes
-        routed += layers * layer.experts / (parallel.tp * parallel.dp) * stored.experts.bytes
+        share = expert_padding / (parallel.tp * parallel.dp)
+        routed += layers * layer.experts * share * stored.experts.bytes
         other += layers * (layer.router + layer.norms) * 2.0
     final_norm = counts.norms - sum(g.count * g.norms for g in counts.groups)
-    other += (final_norm + counts.extra / parallel.pp) * 2.0
+    other += (final_norm + counts.extra / parallel.pp + arch.tower_parameters) * 2.0
     # Tied weights are still needed by the first and by the last stage.
     embedding = counts.embedding * stored.embedding.bytes
     head = counts.lm_head * stored.head.bytes
     ends = max(embedding, head) if parallel.pp > 1 else embedding + head
     return attention, ffn, routed, ends / parallel.tp, other
+
+
+def _expert_padding(
+    arch: Architecture, device: Device, parallel: Parallelism, engine: EngineConstants
+) -> float:
+    """Return by how much expert matrices are larger in memory than stored [1], ≥ 1."""
+    multiple = engine.rocm_expert_multiple
+    widths = [g.ffn.intermediate_size for g in arch.groups if g.ffn.kind == "moe"]
+    if not widths or not multiple or device.generation not in ("cdna3", "cdna4"):
+        return 1.0
+    own = max(widths) / expert_tp(parallel)
+    if own <= multiple / 2:
+        return 1.0
+    return multiple * math.ceil(own / multiple) / own
 
 
 def _attention_share(attention: Attention, hidden: int, tp: int) -> float:

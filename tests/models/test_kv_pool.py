@@ -1,0 +1,125 @@
+"""The cache in groups of blocks, by hand, and against public start-ups."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bestserve.catalog import load_engine, load_model
+from bestserve.catalog.engines import preset_for
+from bestserve.models.step.architecture import Attention, Ffn, LayerGroup
+from bestserve.models.step.kv_pool import request_bytes
+
+FFN = Ffn(kind="dense", intermediate_size=64)
+FULL = Attention(kind="full", num_heads=8, num_kv_heads=4, head_dim=64)
+TOKEN = 4 * 2 * 64 * 2.0  # bytes of one token in one layer
+VLLM = replace(load_engine("vllm"), max_num_batched_tokens=1000)
+
+
+def layers(*kinds: tuple[int, Attention]) -> tuple[tuple[LayerGroup, float], ...]:
+    groups = (LayerGroup(count=n, attention=kind, ffn=FFN) for n, kind in kinds)
+    return tuple((group, float(group.count)) for group in groups)
+
+
+def sliding(window: int) -> Attention:
+    return replace(FULL, kind="sliding", window=window)
+
+
+def test_full_and_chunked_layers_keep_every_token() -> None:
+    chunked = replace(FULL, kind="chunked", window=100)
+    held = request_bytes(layers((3, FULL), (9, chunked)), 5000, 2.0, 1, VLLM)
+    assert held == pytest.approx(12 * 5000 * TOKEN)
+
+
+def test_windows_reach_a_step_ahead_in_padded_groups() -> None:
+    """Gemma 3 27B's shape: 52 sliding and 10 full layers are 6 + 1 groups of 10."""
+    held = request_bytes(layers((52, sliding(101)), (10, FULL)), 8000, 2.0, 1, VLLM)
+    assert held == pytest.approx(10 * TOKEN * (8000 + 6 * (100 + 1000 + 16)))
+    short = request_bytes(layers((52, sliding(101)), (10, FULL)), 500, 2.0, 1, VLLM)
+    assert short == pytest.approx(10 * TOKEN * (500 + 6 * (500 + 16)))
+
+
+def test_kinds_of_nearly_equal_number_share_the_larger_size() -> None:
+    held = request_bytes(layers((11, sliding(101)), (10, FULL)), 8000, 2.0, 1, VLLM)
+    assert held == pytest.approx(11 * TOKEN * (8000 + 1100 + 16))
+
+
+def test_all_layers_slide_without_groups() -> None:
+    held = request_bytes(layers((8, sliding(101))), 8000, 2.0, 1, VLLM)
+    assert held == pytest.approx(8 * TOKEN * 1100)
+
+
+def test_uneven_pages_hold_everything_until_they_share_groups() -> None:
+    wide = replace(FULL, head_dim=128)
+    kinds = layers((6, sliding(101)), (2, wide))
+    before = request_bytes(kinds, 8000, 2.0, 1, VLLM)
+    assert before == pytest.approx(8000 * (6 * TOKEN + 2 * 2 * TOKEN))
+    after = request_bytes(kinds, 8000, 2.0, 1, replace(VLLM, kv_uneven_pages=True))
+    # Blocks of the wide layers' page: 16 of its tokens, 32 of the others'.
+    blocks = 8000 / 16 + 3 * (np.ceil(1100 / 32) + 1)
+    assert after == pytest.approx(blocks * 2 * (2 * TOKEN) * 16)
+
+
+def test_a_state_takes_a_block_that_grows_to_hold_it() -> None:
+    state = Attention(
+        kind="linear",
+        num_heads=8,
+        num_kv_heads=8,
+        head_dim=64,
+        linear_key_heads=8,
+        linear_value_heads=8,
+        linear_key_dim=64,
+        linear_value_dim=64,
+    )
+    size = 8 * 64 * 64 * 4.0
+    block = 16 * np.ceil(size / (16 * TOKEN))
+    held = request_bytes(layers((9, state), (3, FULL)), 8000, 2.0, 1, VLLM)
+    assert held == pytest.approx(3 * block * TOKEN * (np.ceil(8000 / block) + 3))
+    alone = request_bytes(layers((9, state)), 8000, 2.0, 1, VLLM)
+    assert alone == pytest.approx(9 * size)
+
+
+def test_a_compressed_latent_grows_by_its_rate() -> None:
+    v4 = Attention(
+        kind="mla", num_heads=8, num_kv_heads=8, head_dim=64, kv_lora_rank=448,
+        qk_rope_head_dim=64, window=128, compress=128,
+    )  # fmt: skip
+    grown = request_bytes(layers((4, v4)), 128_000, 2.0, 1, replace(VLLM, kv_groups=False))
+    assert grown == pytest.approx(4 * 1024.0 * (128 + 1000))
+
+
+def test_presets_of_versions() -> None:
+    found = [preset_for("vllm", v) for v in ("0.6.3", "v0.11.0", "0.15", "0.17.1", "0.20", "0.27")]
+    assert found == ["vllm-v0", "vllm-0.11", "vllm-0.15", "vllm", "vllm", "vllm-0.21"]
+    assert preset_for("sglang", "0.5.3") == "sglang"
+    assert preset_for("vllm", "nightly") == "vllm"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_public_start_ups() -> None:
+    path = ROOT / "validation" / "kv_capacity.py"
+    spec = importlib.util.spec_from_file_location("kv_capacity", path)
+    assert spec is not None
+    assert spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    sys.modules["kv_capacity"] = report
+    spec.loader.exec_module(report)
+    found = report.starts()
+    errors = np.abs([start.error for start in found])
+    median, ninety, largest = report.GOAL
+    assert len(errors) >= 17
+    assert np.median(errors) < median
+    assert np.percentile(errors, 90) < ninety
+    assert errors.max() < largest
+    assert (ROOT / "validation" / "kv_capacity.md").read_text() == report.table(found)
+
+
+def test_towers_are_held_by_each_gpu() -> None:
+    assert load_model("google/gemma-3-4b-it").architecture.tower_parameters > 4e8
