@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -107,3 +109,31 @@ def test_the_layers_name_every_room(root):
     named = {room for layer in layers["layers"] for room in layer.split(" | ")}
     here = {p.stem for p in (root / "bestserve").iterdir() if p.suffix in ("", ".py")}
     assert named == {name for name in here if name not in ("__init__", "data", "__pycache__")}
+
+
+def imports(source: str, known: set[str]) -> set[str]:
+    """Return the modules of the package that a source imports, lazily or not; types excepted."""
+    tree, found = ast.parse(source), set()
+    typing = [
+        n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)
+    ]
+    skipped = {id(n) for block in typing for n in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= inside or {node.module}
+    return found & known
+
+
+def test_no_module_imports_itself_by_a_detour(root):
+    files = sorted((root / "bestserve").rglob("*.py"))
+    names = {
+        ".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in files
+    }
+    graph = {n: imports(p.read_text(), set(names)) for n, p in names.items()}
+    graphlib.TopologicalSorter(graph).prepare()

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bestserve import __version__
+from bestserve._version import __version__
 from bestserve.host.extras import require
 from bestserve.host.writing import write_text
 from bestserve.reporting.content import Content, Progress, gather

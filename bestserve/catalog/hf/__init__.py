@@ -20,7 +20,6 @@ from bestserve.errors import DataError, nearest_names
 from bestserve.models.step.architecture import Architecture
 
 ENTRY_POINTS = "bestserve.architectures"
-_HELPERS = {"config", "context", "defaults", "formats", "layers", "tower"}
 
 
 class Family(Protocol):
@@ -37,9 +36,9 @@ def families() -> Mapping[str, Family]:
     """Return `model_type` -> family module, of all bundled families."""
     found: dict[str, Family] = {}
     for module in pkgutil.iter_modules(__path__):
-        if module.name not in _HELPERS:
-            family = cast(Family, importlib.import_module(f"{__name__}.{module.name}"))
-            found.update(dict.fromkeys(family.MODEL_TYPES, family))
+        family = importlib.import_module(f"{__name__}.{module.name}")
+        types = getattr(family, "MODEL_TYPES", ())  # modules without are what families share
+        found.update(dict.fromkeys(types, cast(Family, family)))
     return found
 
 
