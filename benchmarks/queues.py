@@ -25,7 +25,6 @@ from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput  #
 from bestserve.models.latency import latency, stability_rate  # noqa: E402
 from bestserve.models.step.step_time import StepTime  # noqa: E402
 from bestserve.models.system import (  # noqa: E402
-    Arrivals,
     Collocated,
     Disaggregated,
     Lane,
@@ -116,11 +115,6 @@ def main() -> None:
 
         spent = cpu_time(alone)
         print(f"{'goodput of a ' + name + ' lane':32s} {spent * 1e3:18.1f}")
-    loop = Arrivals(kind="closed", concurrency=64, num_prompts=640)
-    closed = Collocated(lane=Lane(step=STEP), replicas=1, lengths=tandem.lengths, arrivals=loop)
-    spent = cpu_time(lambda _: latency(closed, 1.0))
-    run = cpu_time(lambda i: simulate(closed, seed=i + 1), 5)
-    print(f"{'closed loop':20s} {spent * 1e3:11.1f} {spent / run:8.3f}  (of one run of 640)")
 
 
 if __name__ == "__main__":

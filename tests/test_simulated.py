@@ -12,9 +12,11 @@ from bestserve.answers.referee import shrunk
 from bestserve.answers.simulated import Simulated, goodput
 from bestserve.errors import InputError
 from bestserve.lowering import lower
+from bestserve.lowering.lengths import lower_lengths
 from bestserve.models.goodput import attainment, margin
 from bestserve.models.latency import latency, stability_rate
-from bestserve.models.system import Arrivals, System, Target
+from bestserve.models.step.step_time import StepTime
+from bestserve.models.system import Arrivals, Collocated, Lane, System, Target
 from bestserve.simulator import SimulationResult, simulate
 
 
@@ -108,3 +110,49 @@ def test_objectives_that_a_lone_request_misses_are_infeasible():
     closed = Arrivals(kind="closed", concurrency=4, num_prompts=8)
     with pytest.raises(InputError, match="closed loop"):
         goodput(replace(system("2m-tp1"), arrivals=closed), Target(ttft=1.0))
+
+
+def stalled() -> System:
+    """A lane where prompts go first and slots are few: waiting prompts share steps near saturation.
+
+    P99 TPOT is 92 ms at 80 % load and 74 ms at 97 %.
+    """
+    step = StepTime(w=0.0185, c=9.4e-5, e=0.0, a=1e-10, k=3e-8, a_step=4e-4, a_seq=1e-5)
+    lane = Lane(step=step, policy="prefill_priority", max_num_seqs=64, max_num_batched_tokens=2048)
+    workload = bs.Workload(input_len="lognormal(200, cv=1)", output_len="geometric(50)")
+    return Collocated(lane=lane, replicas=1, lengths=lower_lengths(workload))
+
+
+@pytest.mark.parametrize("near", [None, 0.3, 0.75, 0.98])
+def test_a_goodput_beyond_rates_that_miss_the_target_does_not_count(near):
+    whole, target = stalled(), Target(tpot=0.085, tpot_percentile=0.99)
+    runs = Simulated(system=whole)
+    guess = None if near is None else near * runs.limit
+    found = goodput(whole, target, near=guess)
+    assert 0.6 < found.rate / runs.limit < 0.8
+    for share in (0.3, 0.6, 0.95):
+        assert margin(runs(share * found.rate), target)[0] > 0
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])
+@pytest.mark.parametrize("strategy", ["2m-tp1", "1p1d-tp1"])
+@pytest.mark.parametrize("burstiness", [0.25, 0.5, 4.0])
+def test_bursts_meet_prompts_beyond_the_budget(engine, strategy, burstiness):
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="h100-sxm",
+        gpus=2,
+        engine=engine,
+        max_num_batched_tokens=2048,
+        workload=bs.Workload(
+            input_len="lognormal(8000, cv=1)", output_len="geometric(100)", burstiness=burstiness
+        ),
+        slo="ttft:20000 tpot:100",
+    )
+    carried = bs.goodput(problem, strategy)
+    assert carried.goodput > 0
+    found = bs.predict(problem, strategy, 0.5 * carried.goodput)
+    assert found.method == "simulated"
+    assert found.attainment > 0.9
+    with pytest.raises(InputError, match=f"burstiness {burstiness:g}"):
+        bs.predict(problem, strategy, 1.0, method="analytic")

@@ -31,7 +31,6 @@ from bestserve.models.schedulers.engine import Engine
 from bestserve.models.status import Status
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
-    Arrivals,
     Collocated,
     Disaggregated,
     Lane,
@@ -125,8 +124,6 @@ def collocated(
     policy: str,
     *,
     replicas: int = 1,
-    routing: str = "random",
-    arrivals: Arrivals | None = None,
     prompts: Iterable[int] = PROMPTS,
     budget: Iterable[int] = (2048, 8192),
     limit: Callable[[np.random.Generator, Lengths], dict[str, float]] | None = None,
@@ -147,16 +144,12 @@ def collocated(
         lane=lane,
         replicas=replicas,
         lengths=law,
-        arrivals=arrivals or Arrivals(),
-        routing=routing,  # type: ignore[arg-type]
     )
     notes = "".join(f" {k} {v:.0f}" for k, v in extra.items())
     return system, f"{hardware}, {name}, budget {tokens}{notes}", lane.step
 
 
-def tandem(
-    rng: np.random.Generator, routing: str = "random", arrivals: Arrivals | None = None
-) -> tuple[System, str, StepTime]:
+def tandem(rng: np.random.Generator) -> tuple[System, str, StepTime]:
     """Return a random disaggregated system, its name and step time."""
     hardware = str(rng.choice(list(HARDWARE)))
     law, name = draw_lengths(rng, PROMPTS)
@@ -173,8 +166,6 @@ def tandem(
         decode_replicas=k_d,
         lengths=law,
         transfer=Transfer(latency=2e-3, seconds_per_token=float(rng.choice([0.0, 4e-6]))),
-        arrivals=arrivals or Arrivals(),
-        routing=routing,  # type: ignore[arg-type]
     )
     return system, f"{hardware}, {name}, {k_p}p{k_d}d {policy} {tokens}", step
 
@@ -222,22 +213,6 @@ SYSTEMS: dict[str, Draw] = {
 HARDER: dict[str, Draw] = {
     "chunked, prompts beyond the budget": lambda rng: collocated(
         rng, "chunked", prompts=(2048, 4096, 8192), budget=(1024, 2048)
-    ),
-    "chunked, 4 replicas, round robin": lambda rng: collocated(
-        rng, "chunked", replicas=4, routing="round_robin"
-    ),
-    "chunked, 4 replicas, least outstanding": lambda rng: collocated(
-        rng, "chunked", replicas=4, routing="least_outstanding"
-    ),
-    "disaggregated, round robin": lambda rng: tandem(rng, "round_robin"),
-    "chunked, gamma gaps CV 2": lambda rng: collocated(
-        rng, "chunked", arrivals=Arrivals(burstiness=0.25)
-    ),
-    "disaggregated, gamma gaps CV 2": lambda rng: tandem(rng, arrivals=Arrivals(burstiness=0.25)),
-    "chunked, Markov-modulated 2:0.67": lambda rng: collocated(
-        rng,
-        "chunked",
-        arrivals=Arrivals(kind="mmpp", rates=np.array([2.0, 2 / 3]), stays=np.array([7.5, 22.5])),
     ),
     "chunked, few slots": lambda rng: collocated(rng, "chunked", limit=slot_limit),
     "chunked, small KV cache": lambda rng: collocated(rng, "chunked", limit=kv_limit),

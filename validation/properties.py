@@ -32,6 +32,7 @@ import bestserve as bs
 from bestserve.analysis.parameters import perturbed
 from bestserve.errors import BestserveError, InfeasibleError
 from bestserve.lowering import lower
+from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latency import stability_rate
 from bestserve.results.document import Status
 from bestserve.results.prediction import Prediction
@@ -92,8 +93,9 @@ Found = Iterator[Violation]
 def examine(question: Question) -> list[Violation]:
     """Return all violations of one question."""
     found: list[Violation] = []
-    laws: list[Callable[[Question], Found]] = [curve, goodputs]
-    if question.number % DEFAULT_MODE == 0:
+    formulas = not uncovered(lower(question.problem).system(question.strategy))
+    laws: list[Callable[[Question], Found]] = [curve, goodputs] if formulas else []
+    if question.number % DEFAULT_MODE == 0 or not formulas:
         laws.append(default_mode)
     if question.number % RANKED == 0:
         laws.append(ranking)

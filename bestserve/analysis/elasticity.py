@@ -3,7 +3,7 @@
 Goodput λ* solves room(λ, x) = 0 for the objective that binds, so by the implicit function theorem
 ∂ln λ*/∂ln x = −(∂room/∂ln x) / (∂room/∂ln λ): no second search, and no tolerance of a search in
 the derivative. Both partial derivatives are central differences of the analytic latencies, which
-are smooth; where those are not trusted, of simulations on common random numbers.
+are smooth; where those are not trusted, or there are none, of simulations on common random numbers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from dataclasses import replace
 import numpy as np
 
 from bestserve.analysis.exact import chained_elasticities
-from bestserve.analysis.operating import ANALYTIC, Observer, Operating, objective_room, operate
+from bestserve.analysis.operating import AT_ONCE, Observer, Operating, objective_room, operate
 from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
+from bestserve.answers.evaluate import ROUGH
 from bestserve.answers.predict import checked_method
 from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.goodput import Binding
-from bestserve.models.latency import Latencies
+from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.latencies import Latencies
 from bestserve.models.system import System
 from bestserve.models.trust import Trust
 from bestserve.solvers.ranking import checked_problem
@@ -41,7 +43,6 @@ LOAD = 0.8
 """Share of the goodput at which latency elasticities are taken when no rate is given."""
 
 REPLICATIONS = 6
-SIMULATED_REQUESTS = 8000
 Progress = Callable[[str], None]
 
 
@@ -68,12 +69,17 @@ def elasticities(
     operating = operate(lower(checked_problem(problem)), strategy)
     wanted = chosen(operating, figures)
     rate = LOAD * operating.rate if request_rate is None else _bearable(operating, request_rate)
-    simulate = method == "simulated" or (method == "auto" and not operating.found.trust.high)
+    runs_only = bool(uncovered(operating.system))
+    if method == "analytic":
+        refuse_uncovered(operating.system)
+    simulate = method == "simulated" or (
+        method == "auto" and (runs_only or not operating.found.trust.high)
+    )
     if simulate:
         operating, rows, steep = _simulated(operating, wanted, rate, request_rate is None, say)
         rate = LOAD * operating.rate if request_rate is None else rate
     else:
-        rows, steep = _rows(operating, wanted, rate, ANALYTIC, STEP, say)
+        rows, steep = _rows(operating, wanted, rate, AT_ONCE, STEP, say)
         chained = chained_elasticities(operating, steep)
         rows = tuple(replace(r, chained=chained.get(r.parameter)) for r in rows)
     trust = Trust(True) if simulate else operating.found.trust
@@ -126,8 +132,10 @@ def _simulated(
     """Return rows averaged over replications that share their random numbers."""
     from bestserve.answers.referee import simulated_goodput
 
-    say("simulated goodput")
-    found = simulated_goodput(operating.system, operating.target, operating.found)
+    found = operating.found
+    if not uncovered(operating.system):
+        say("simulated goodput")
+        found = simulated_goodput(operating.system, operating.target, found)
     if found.rate > 0:
         operating = replace(operating, found=found)
         rate = LOAD * operating.rate if default_rate else rate
@@ -158,16 +166,17 @@ def _simulated(
     return operating, tuple(rows), steep
 
 
-def simulated_observer(seed: int, requests: int = SIMULATED_REQUESTS) -> Observer:
+def simulated_observer(seed: int) -> Observer:
     """Return simulations that draw the same requests whatever the figures."""
     from bestserve.answers.referee import as_latencies
-    from bestserve.simulator import saturation_rate, simulate
+    from bestserve.answers.simulated import Simulated
 
     def latencies(system: System, rate: float) -> Latencies:
-        return as_latencies(simulate(system, rate, requests=requests, seed=seed), rate, math.nan)
+        run = Simulated(system=system, share=ROUGH, seed=seed).run(rate)
+        return as_latencies(run, rate, math.nan)
 
     def limit(system: System) -> float:
-        return saturation_rate(system, requests=requests, seed=seed)
+        return Simulated(system=system, share=ROUGH, seed=seed).limit
 
     return Observer(latencies, limit, finite=True)
 
@@ -188,7 +197,7 @@ def _rows(
     return tuple(rows), steep
 
 
-def steepness(operating: Operating, observer: Observer = ANALYTIC, step: float = STEP) -> float:
+def steepness(operating: Operating, observer: Observer = AT_ONCE, step: float = STEP) -> float:
     """Return −∂room/∂ln rate at the goodput [1], 1 when stability binds."""
     binding = operating.found.binding
     if binding == "stability":

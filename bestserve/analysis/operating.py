@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.answers.goodput import court_of, verdict
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, goodput, margin
-from bestserve.models.latency import Latencies, evaluator, stability_rate
+from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, margin
+from bestserve.models.lane_arrivals import uncovered
+from bestserve.models.latencies import Latencies
+from bestserve.models.latency import stability_rate
 from bestserve.models.status import Status
 from bestserve.models.system import System, Target
 from bestserve.solvers.ranking import checked_problem
@@ -41,7 +44,8 @@ class Observer:
     finite: bool = False
 
 
-ANALYTIC = Observer(lambda system, rate: evaluator(system)(rate), stability_rate)
+AT_ONCE = Observer(lambda system, rate: evaluator(system)(rate), stability_rate)
+"""The formulas where they know the arrivals, single runs where not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Operating:
 def operate(
     problem: Problem | Lowered, strategy: str | Strategy, method: str = "analytic"
 ) -> Operating:
-    """Return the goodput of a strategy, by default the formulas', and all that led to it.
+    """Return the goodput of a strategy, by default the formulas' if there are, and what led to it.
 
     method : as of `bestserve.goodput`
 
@@ -72,7 +76,7 @@ def operate(
     lowered = problem if isinstance(problem, Lowered) else lower(checked_problem(problem))
     parsed = Strategy.parse(strategy)
     system, court = lowered.system(parsed), court_of(lowered)
-    found = verdict(system, court, method).found
+    found = verdict(system, court, "auto" if uncovered(system) else method).found
     if found.rate <= 0:
         raise InfeasibleError(f"{parsed}: {found.detail or found.status}")
     return Operating(lowered, parsed, system, court.target, found)

@@ -16,10 +16,10 @@ import numpy as np
 
 from bestserve.analysis.operating import goodput_near
 from bestserve.analysis.parameters import changed
+from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
-from bestserve.models.goodput import goodput, margin
-from bestserve.models.latency import evaluator
+from bestserve.models.goodput import margin
 from bestserve.results.document import Document
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from bestserve.analysis.operating import ANALYTIC, operate, rooms
+from bestserve.analysis.operating import AT_ONCE, operate, rooms
 from bestserve.analysis.waterfall import Explanation, Waterfall, explanation
 from bestserve.results.document import Document
 from bestserve.specs.problem import Problem
@@ -131,7 +131,7 @@ def versus(problem: Problem, one: str | Strategy, other: str | Strategy) -> Vers
     first, second = found
     here, there = (operate(problem, s, "auto") for s in (first.strategy, second.strategy))
     asked = [m for m in rooms(here.found.at, here.target) if m in ("ttft", "tpot", "e2el")]
-    moved = ANALYTIC.latencies(there.system, first.goodput)
+    moved = AT_ONCE.latencies(there.system, first.goodput)
     at_rate: dict[str, tuple[float, float | None]] = {}
     for metric in asked or ["ttft", "tpot"]:
         p = getattr(here.target, f"{metric}_percentile")

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage, simulated_goodput
 from bestserve.answers.saturation import sustained
+from bestserve.answers.simulated import goodput as searched
 from bestserve.answers.witness import Court
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
 from bestserve.models.goodput import Goodput, goodput
+from bestserve.models.lane_arrivals import poisson, refuse_uncovered, uncovered
 from bestserve.models.system import System
 from bestserve.results.ranking import RankedStrategy
 from bestserve.solvers.ranking import ranked, unmet
@@ -46,16 +48,21 @@ def court_of(lowered: Lowered) -> Court:
 def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     """Return the goodput of a system; `method` as of `bestserve.goodput`."""
     method = checked_method(method)
-    claim = goodput(system, court.target)
+    if method == "analytic":
+        refuse_uncovered(system)
+    claim = goodput(poisson(system), court.target)
     if method == "analytic" or claim.rate <= 0:
         return Verdict(found=claim)
+    if uncovered(system):
+        found = searched(system, court.target, near=claim.rate, given=court.given)
+        return Verdict(found=found, method="simulated", simulated=found.rate)
     enough = coverage(system, court.given, court.target.strictest)
     if not enough.high:
         return Verdict(found=replace(claim, trust=claim.trust & enough))
     if method == "simulated":
         found = simulated_goodput(system, court.target, claim, court.given)
         return Verdict(found=found, method="simulated", simulated=found.rate)
-    testimony = court.hears(system, claim.rate)
+    testimony = court.hears(system, claim.rate, throughout=True)
     found = testimony.found or claim
     limit = max(sustained(system, court.given), found.rate)
     return Verdict(

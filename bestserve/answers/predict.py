@@ -15,6 +15,7 @@ from bestserve.models import latencies
 from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment, marginal_attainment
+from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.system import System
@@ -79,10 +80,9 @@ class Service:
         """Return the prediction; arguments and errors as `bestserve.predict`."""
         method = checked_method(method)
         rate = checked_rate(self.lowered.problem, request_rate)
-        closed = self.system.arrivals.kind == "closed"
-        if closed and method == "analytic":
-            raise InputError("closed loops are simulated; leave method at auto")
-        if closed or method == "simulated":
+        if method == "analytic":
+            refuse_uncovered(self.system)
+        if method == "simulated" or uncovered(self.system):
             return self.simulated(rate)
         found = latency(self.system, rate)
         if method == "analytic":

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from bestserve.answers.evaluate import evaluator
 from bestserve.answers.factors import apply_factors, spreads_of, varied
 from bestserve.answers.intervals import intervals, propagated
 from bestserve.answers.predict import predict_strategy
 from bestserve.lowering import Lowered
-from bestserve.models.latency import latency
 from bestserve.models.status import Status
 from bestserve.results.document import Summary
 from bestserve.results.prediction import Prediction
@@ -56,8 +56,8 @@ def prediction_intervals(
             }
         return _stationary(moved, strategy, found.request_rate)
 
-    # The formulas tell how far constants move a simulated answer, too, and take a hundredth of the
-    # time.
+    # The formulas, or short runs that share their random numbers, tell how far constants move a
+    # long run's answer, too.
     base = values if closed else run({})
     factors = varied(lowered, strategy.disaggregated)
     variance = propagated(base, run, factors, spreads_of(lowered))
@@ -77,8 +77,8 @@ def _kind(lowered: Lowered) -> str:
 
 
 def _stationary(lowered: Lowered, strategy: Strategy, rate: float) -> Figures:
-    """Return the formulas' figures [ms]; infinite beyond saturation."""
-    found = latency(lowered.system(strategy), rate)
+    """Return stationary figures [ms]; infinite beyond saturation."""
+    found = evaluator(lowered.system(strategy))(rate)
     out: Figures = {}
     for metric in ("ttft", "tpot"):
         law = getattr(found, metric)

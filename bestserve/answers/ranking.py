@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from bestserve.answers.doubts import trusted
 from bestserve.answers.goodput import Verdict, court_of
-from bestserve.answers.predict import predict_strategy
+from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.answers.referee import coverage
 from bestserve.answers.saturation import sustained
 from bestserve.answers.witness import Court
 from bestserve.lowering import Lowered, lower
+from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import (
     best_first,
@@ -26,6 +27,10 @@ from bestserve.specs.strategy import Strategy
 
 Progress = Callable[[str], None]
 
+RACED, SHOWN = 16, 5
+"""Rows simulated at most where formulas told only the order, and how many of them are searched even
+if they lose."""
+
 HEARD = 8
 """Rows heard because they reach the first, at most. The first one is heard however many it takes:
 where the first rows share a flaw, the table is gone through until one stands."""
@@ -35,8 +40,13 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
     """Return the ranking; arguments and errors as `bestserve.rank`."""
     lowered = lower(checked_problem(problem))
     found = rank_strategies(lowered, progress=progress)
-    if verify and found.table:
-        found = _witnessed(lowered, found, progress or (lambda _: None))
+    say = progress or (lambda _: None)
+    if found.table and any(uncovered(lowered.system(r.strategy)) for r in found.table[:RACED]):
+        if not verify:
+            refuse_uncovered(lowered.system(found.best.strategy))
+        found = _raced(lowered, found, say)
+    elif found.table and verify:
+        found = _witnessed(lowered, found, say)
     if not found.table:
         return found
     return replace(
@@ -70,28 +80,86 @@ def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
             continue
         low = max(low, (again.simulated_goodput or row.goodput) / row.goodput)
         rows = sorted([*rows, again], key=best_first)
+    rows = _lowest(lowered, rows, court)
     if rows:
         limit = sustained(lowered.system(rows[0].strategy), court.given)
         rows[0] = replace(rows[0], utilisation=min(rows[0].goodput / limit, 1.0))
     return replace(found, table=tuple(rows), rejected=tuple(out))
 
 
+def _raced(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
+    """Simulate rows whose formulas told only the order; what was not simulated is left out.
+
+    In that order, the first `SHOWN` rows are searched, and later ones that meet the objectives
+    where the best one so far stops. A row so far down that it would have to gain more than all
+    before it cannot win.
+    """
+    court = court_of(lowered)
+    rows, out = [], list(found.rejected)
+    best, gain = 0.0, 1.0
+    for place, row in enumerate(found.table[:RACED]):
+        near = row.goodput * gain
+        if place >= SHOWN:
+            if near < best:
+                break
+            if not court.reaches(lowered.system(row.strategy), best):
+                continue
+        progress(f"simulating {row.strategy}")
+        again = contained(row.strategy, _heard, lowered, row, court, best, near)
+        if isinstance(again, Rejected):
+            out.append(again)
+            continue
+        rows.append(again)
+        best, gain = max(best, again.goodput), max(gain, again.goodput / row.goodput)
+    rows = _lowest(lowered, sorted(rows, key=best_first), court)
+    return replace(found, table=tuple(rows), rejected=tuple(out))
+
+
+def _lowest(lowered: Lowered, rows: list[RankedStrategy], court: Court) -> list[RankedStrategy]:
+    """Look at rates below the first row's goodput, too, until a first row holds there."""
+    for _ in rows:
+        first = rows[0]
+        system = lowered.system(first.strategy)
+        if not (first.confirmed and court.gap(system, first.goodput)):
+            break
+        testimony = court.hears(system, first.goodput, throughout=True)
+        assert testimony.found is not None
+        shown = replace(
+            testimony.found, at=replace(testimony.found.at, stability_rate=_limit(first))
+        )
+        again = Verdict(found=shown, method="simulated", simulated=testimony.rate)
+        row = again.row(lowered, Strategy.parse(first.strategy))
+        rows = sorted([*rows[1:], row], key=best_first)
+        if rows[0] is row:
+            break
+    return rows
+
+
+def _limit(row: RankedStrategy) -> float:
+    """Return the saturated rate that a row was given [req/s]."""
+    return row.goodput / row.utilisation
+
+
 def _heard(
-    lowered: Lowered, row: RankedStrategy, court: Court, floor: float
+    lowered: Lowered,
+    row: RankedStrategy,
+    court: Court,
+    floor: float,
+    near: float | None = None,
 ) -> RankedStrategy | Rejected:
-    """Return the row after runs at its goodput; `floor` as in `Court.hears`."""
+    """Return the row after runs at its goodput, or near a guess; `floor` as in `Court.hears`."""
     strategy = Strategy.parse(row.strategy)
     system = lowered.system(strategy)
     enough = coverage(system, court.given, court.target.strictest)
-    if not enough.high:
+    if not enough.high and not uncovered(system):
         return replace(row, trust=row.trust & enough)
-    testimony = court.hears(system, row.goodput, floor)
-    trust = testimony.trust(row.trust)
+    testimony = court.hears(system, near or row.goodput, floor)
+    trust = testimony.trust(row.trust) & enough
     if testimony.found is None:
         return replace(row, trust=trust, confirmed=True, simulated_goodput=testimony.rate)
     if testimony.rate <= 0:
         return unmet(lowered, row.strategy, strategy.pools, testimony.found)
-    limit = max(row.goodput / row.utilisation, testimony.rate)
+    limit = max(_limit(row), testimony.rate)
     at = replace(testimony.found.at, stability_rate=limit)
     shown = replace(testimony.found, trust=trust, at=at)
     return Verdict(found=shown, method="simulated", simulated=testimony.rate).row(lowered, strategy)
@@ -100,5 +168,6 @@ def _heard(
 def _intervals_at_best(lowered: Lowered, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
     """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
     parsed = Strategy.parse(best.strategy)
-    found = predict_strategy(lowered, parsed, best.goodput, "analytic")
+    method: Method = "auto" if uncovered(lowered.system(parsed)) else "analytic"
+    found = predict_strategy(lowered, parsed, best.goodput, method)
     return prediction_intervals(lowered, parsed, found)

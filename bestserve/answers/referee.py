@@ -39,11 +39,14 @@ ALIKE = 4
 TURNS = 2
 """Lanes a pool keeps where they take turns: prefill lanes keep their gaps exactly."""
 
-POOLED = 16
+SURPLUS = 0.01
+"""Share of a pool that a smaller system may leave out to keep the pools in proportion."""
+
+POOLED, POOLED_APART = 16, 8
 """Lanes a pool keeps where a router looks at them: P90 TTFT 10 % lower, P90 TPOT 10 % higher than
 with 64 of them at worst, in a dozen settings."""
 
-FEW = 2000
+FEW = 1500
 """Requests a lane below which filling and draining weigh too much in a run."""
 
 BINDINGS: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
@@ -57,14 +60,15 @@ def shrunk(system: System) -> tuple[System, float]:
     splits a Poisson stream into Poisson streams, so one replica stands for all of them; bursty
     gaps, thinned at random, keep (scv − 1)/replicas. Taking turns gives a replica every k-th
     request, whose gaps are gamma with k times the shape: one replica stands for all of them again.
-    A prefill and a decode pool shrink by a common factor. Everything else is returned as it is,
-    with 1: least KV too, which sends more requests to one replica before their KV shows there the
-    more replicas there are.
+    A prefill and a decode pool shrink alike, which leaves out up to `SURPLUS` of one of them.
+    Everything else is returned as it is, with 1: least KV too, which sends more requests to one
+    replica before their KV shows there the more replicas there are.
     """
     arrivals = system.arrivals
     if arrivals.kind != "gamma" or arrivals.cap or system.routing == "least_kv":
         return system, 1.0
-    keep = {"random": ALIKE, "round_robin": TURNS}.get(system.routing, POOLED)
+    apart = POOLED if isinstance(system, Collocated) else POOLED_APART
+    keep = {"random": ALIKE, "round_robin": TURNS}.get(system.routing, apart)
     if isinstance(system, Collocated):
         exact = system.routing == "round_robin" or (
             system.routing == "random" and arrivals.burstiness == 1
@@ -74,11 +78,9 @@ def shrunk(system: System) -> tuple[System, float]:
         smaller: System = replace(system, replicas=keep)
     else:
         x, y = system.prefill_replicas, system.decode_replicas
-        common = 1 if system.transfer.shared else math.gcd(x, y)
-        factor = max(n for n in range(1, common + 1) if n == 1 or _divides(n, x, y, keep))
-        smaller = replace(
-            system, prefill_replicas=round(x / factor), decode_replicas=round(y / factor)
-        )
+        a, b = (x, y) if system.transfer.shared else _in_proportion(x, y, keep)
+        factor = min(x / a, y / b)
+        smaller = replace(system, prefill_replicas=a, decode_replicas=b)
     if system.routing == "round_robin":
         arrivals = replace(arrivals, burstiness=arrivals.burstiness * factor)
     elif system.routing == "random":
@@ -86,9 +88,18 @@ def shrunk(system: System) -> tuple[System, float]:
     return replace(smaller, arrivals=arrivals), factor
 
 
-def _divides(n: int, x: int, y: int, keep: int) -> bool:
-    """Return whether x and y can both be divided by n and leave `keep` or more."""
-    return x % n == 0 and y % n == 0 and min(x, y) >= keep * n
+def _in_proportion(x: int, y: int, keep: int) -> tuple[int, int]:
+    """Return the fewest replicas, `keep` or more a pool, in the proportion x : y to `SURPLUS`.
+
+    >>> _in_proportion(24, 40, 4), _in_proportion(23, 41, 4), _in_proportion(3, 1, 4)
+    ((6, 10), (5, 9), (3, 1))
+    """
+    for a in range(min(x, keep), x):
+        for b in (a * y // x, -(-a * y // x)):
+            apart = abs(math.log(max(a * y, 1) / max(b * x, 1)))
+            if min(y, keep) <= b <= y and apart <= math.log1p(SURPLUS):
+                return a, b
+    return x, y
 
 
 def _thinned(arrivals: Arrivals, factor: float) -> Arrivals:
@@ -119,10 +130,16 @@ def simulated(
     return simulate(smaller, rate / factor, requests=run_length(smaller, share), given=given)
 
 
-def saturation(system: System, given: Requests | None) -> float:
-    """Return the highest completion rate that a run of the system shows [requests/s]."""
+def saturation(system: System, given: Requests | None, seed: int = 0) -> float:
+    """Return the highest completion rate that a run of the system shows [requests/s].
+
+    All requests wait from the start, so that neither gaps nor routing matter: lanes take turns.
+    """
+    if system.arrivals.kind != "closed":
+        system = replace(system, arrivals=Arrivals(), routing="round_robin")
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    return saturation_rate(smaller, requests=run_length(smaller, 0.0), given=given) * factor
+    size = run_length(smaller, 0.0)
+    return saturation_rate(smaller, requests=size, seed=seed, given=given) * factor
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:

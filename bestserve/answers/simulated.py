@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from bestserve.answers.referee import PREDICTED, as_latencies, shrunk
+from bestserve.answers.referee import PREDICTED, as_latencies, coverage, saturation, shrunk
 from bestserve.errors import InputError
 from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
-from bestserve.models.latencies import Latencies
+from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
-from bestserve.models.system import Collocated, System, Target
+from bestserve.models.system import System, Target
 from bestserve.models.trust import Trust
-from bestserve.simulator import Limit, Requests, SimulationResult, saturation_rate
+from bestserve.simulator import Limit, Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.replicate import estimate, replication_seeds
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
@@ -41,11 +41,17 @@ CLOSE = 0.015
 OUTWARD = (math.log(1.03), 0.12, 0.35, 1.0, 2.0, 4.0, 8.0)
 """Steps from a guess until the crossing is passed [ln]."""
 
+CYCLES, LONGEST = 100, 1_000_000
+"""Rounds of phases in a run at least, as far as so many requests go: backlogs differ by round."""
+
 LOOKS = 20
 """Runs inside a bracket at most."""
 
 LOWER = (0.85, 0.6, 0.35)
 """Shares of a goodput at which objectives are looked at again: they may hold beyond a gap."""
+
+GAP = 0.01
+"""By how much an objective must be missed there, which runs may do by chance [ln]."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,15 @@ class Simulated:
 
     @cached_property
     def size(self) -> int:
-        """Requests of a run."""
+        """Requests of a run; where rates change in phases, enough for `CYCLES` rounds of them."""
         if self.given is not None:
             return len(self.given)
-        return self.times * run_length(self.smaller[0], self.share)
+        usual = self.times * run_length(self.smaller[0], self.share)
+        arrivals = self.system.arrivals
+        if arrivals.kind != "mmpp":
+            return usual
+        cycle = self.limit / self.smaller[1] * float(arrivals.stays.sum())
+        return round(min(max(usual, CYCLES * cycle), LONGEST))
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -99,12 +110,8 @@ class Simulated:
 
     @cached_property
     def limit(self) -> float:
-        """The saturated rate [req/s]; neither gaps nor routing change it."""
-        system, factor = self.smaller
-        if isinstance(system, Collocated):
-            one = saturation_rate(_alone(system), seed=self.seed, given=self.given)
-            return one * system.replicas * factor
-        return saturation_rate(system, seed=self.seed, given=self.given) * factor
+        """The saturated rate [req/s]."""
+        return saturation(self.system, self.given, self.seed)
 
     def run(self, rate: float) -> SimulationResult:
         """Run at a rate of the whole system [req/s]; a closed loop sets its own."""
@@ -114,9 +121,12 @@ class Simulated:
         return run_prepared(self.prepared, asked, trim)
 
     def __call__(self, rate: float) -> Latencies:
-        """Return the latencies at a rate of the whole system [req/s]."""
-        closed = self.system.arrivals.kind == "closed"
-        return as_latencies(self.run(rate), rate, math.nan if closed else self.limit)
+        """Return the latencies at a rate of the whole system [req/s]; infinite if it saturates."""
+        if self.system.arrivals.kind == "closed":
+            return as_latencies(self.run(rate), rate, math.nan)
+        if rate >= self.limit:
+            return unstable(rate, self.limit, Status.UNSTABLE)
+        return as_latencies(self.run(rate), rate, self.limit)
 
     def look(self, rate: float, target: Target) -> Look:
         """Return how far a target is met at a rate [req/s]; not at all beyond saturation."""
@@ -170,21 +180,20 @@ def goodput(
     found = first.highest(target, near)
     if found is None:
         return _none(first, target)
-    found, again = _lowest(first, target, found)
+    found, gap = lowest(first, target, found)
     rates = [crossing(*found)]
     for other in runs[1:]:
         also = other.highest(target, rates[0])
         rates.append(0.0 if also is None else crossing(*also))
     measured = estimate(rates)
     rate = measured.value
-    reasons = [f"the objectives hold again at {again:.4g} req/s"] if again else []
     return Goodput(
         rate=rate,
         low=max(measured.low, 0.0) if len(rates) > 1 else rate,
         high=measured.high if len(rates) > 1 else rate,
         binding=found[1].binding,
         at=first(rate),
-        trust=Trust.of(*reasons),
+        trust=coverage(system, given, target.strictest) & Trust.of(gap),
         status=Status.OK,
     )
 
@@ -238,16 +247,18 @@ def crossing(below: Look, above: Look) -> float:
     return below.rate * (above.rate / below.rate) ** part
 
 
-def closed_in(look: Callable[[float], Look], below: Look, above: Look) -> tuple[Look, Look]:
-    """Return the bracket made narrow: secants, kept inside it, halves where one end stays."""
+def closed_in(
+    look: Callable[[float], Look], below: Look, above: Look, close: float = CLOSE
+) -> tuple[Look, Look]:
+    """Return the bracket made `close`: secants, kept inside it, halves where one end stays."""
     stayed = 0
     for _ in range(LOOKS):
         width = math.log(above.rate / below.rate)
-        if width <= CLOSE:
+        if width <= close:
             break
         finite = math.isfinite(above.room - below.room)
         part = below.room / max(below.room - above.room, 1e-12) if finite and stayed < 2 else 0.5
-        margin = 0.4 * CLOSE / width
+        margin = 0.4 * close / width
         found = look(below.rate * math.exp(width * min(max(part, margin), 1 - margin)))
         if found.room >= 0:
             below, stayed = found, max(stayed, 0) + 1
@@ -257,26 +268,25 @@ def closed_in(look: Callable[[float], Look], below: Look, above: Look) -> tuple[
     return below, above
 
 
-def _alone(system: Collocated) -> Collocated:
-    """Return one lane of a collocated system."""
-    return replace(system, replicas=1)
-
-
-def _lowest(
+def lowest(
     runs: Simulated, target: Target, found: tuple[Look, Look]
-) -> tuple[tuple[Look, Look], float]:
-    """Return the bracket of the lowest crossing seen, and the rate of the one given if higher."""
-    below = found[0]
-    seen = [runs.look(share * below.rate, target) for share in LOWER]
-    missed = [look for look in seen if look.room < 0]
+) -> tuple[tuple[Look, Look], str | None]:
+    """Return the bracket of the lowest crossing seen, and what to say where it is not the only one.
+
+    Fewer requests may fare worse: prompts that wait for each other share steps.
+    """
+    highest = found[0].rate
+    seen = [runs.look(share * highest, target) for share in LOWER]
+    missed = [look for look in seen if look.room < -GAP]
     if not missed:
-        return found, 0.0
+        return found, None
     above = min(missed, key=lambda look: look.rate)
-    lower = [look for look in seen if look.rate < above.rate]
-    first = lower[0] if lower else runs.look(LEAST * runs.limit, target)
-    if first.room < 0:
-        return (first, above), below.rate
-    return closed_in(lambda rate: runs.look(rate, target), first, above), below.rate
+    lower = [look for look in seen if look.rate < above.rate and look.room >= 0]
+    below = lower[0] if lower else runs.look(LEAST * highest, target)
+    if below.room < 0:
+        return found, f"the objectives are missed at {above.rate:.4g} requests/s and less"
+    low = closed_in(lambda rate: runs.look(rate, target), below, above)
+    return low, f"the objectives hold again at {highest:.4g} requests/s"
 
 
 def _none(runs: Simulated, target: Target) -> Goodput:

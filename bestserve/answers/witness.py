@@ -2,19 +2,30 @@
 
 One run at the rate claimed says whether the objectives hold there, a second one 3 % to the other
 side whether the goodput lies between. Only where it does not, the rate is searched for. All runs,
-of all strategies of a problem, see the same requests.
+of all strategies of a problem, see the same requests. Where no formula knows the arrivals, the
+claim is one of Poisson arrivals, from which a search begins.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bestserve.answers.referee import as_latencies
-from bestserve.answers.simulated import Look, Simulated, bracket, closed_in, crossing
+from bestserve.answers.referee import SURE, as_latencies
+from bestserve.answers.simulated import (
+    GAP,
+    LOWER,
+    Look,
+    Simulated,
+    bracket,
+    closed_in,
+    crossing,
+    lowest,
+)
 from bestserve.models.goodput import Goodput
+from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import unstable
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
@@ -33,6 +44,10 @@ claim to stand: where latency turns steep, 3 % of the rate are most of the reque
 THOROUGH = 5
 """Times as many requests where a full cache evicts: what it loses by chance it does not regain, so
 that a run of the usual length may end before it shows."""
+
+FAIR, FAR = 0.04, 0.13
+"""Width of a bracket at which the crossing is interpolated where there is no claim to hold it to,
+and where it is below what matters [ln]."""
 
 EVICTING = 1e-3
 """Evictions per request from which a cache counts as full."""
@@ -96,10 +111,22 @@ class Court:
         drawn = self.drawn[size]
         return Simulated(system=system, share=share, times=times, seed=SEED, drawn=drawn)
 
-    def hears(self, system: System, claim: float, floor: float = 0.0) -> Testimony:
+    def reaches(self, system: System, rate: float) -> bool:
+        """Return whether a run at a rate [req/s] meets the objectives."""
+        return self.runs(system).look(rate, self.target).room >= 0
+
+    def gap(self, system: System, rate: float) -> bool:
+        """Return whether objectives that hold at a rate [req/s] are missed at lower ones."""
+        runs = self.runs(system)
+        return any(runs.look(share * rate, self.target).room < -GAP for share in LOWER)
+
+    def hears(
+        self, system: System, claim: float, floor: float = 0.0, *, throughout: bool = False
+    ) -> Testimony:
         """Return what runs of a system say about a claimed goodput [req/s].
 
-        floor : what is less need not be known exactly [req/s]
+        floor : what is less need not be known exactly [req/s]; throughout : look at a few lower
+        rates too, where objectives may be missed that are met again at the claim
         """
         runs = self.runs(system)
         found = _beside(runs, self.target, claim)
@@ -107,7 +134,7 @@ class Court:
         if full and self.given is None:
             runs = self.runs(system, THOROUGH)
             found = _beside(runs, self.target, claim)
-        return _weighed(runs, self.target, claim, found)
+        return _weighed(runs, self.target, claim, found, floor=floor, throughout=throughout)
 
 
 def _beside(runs: Simulated, target: Target, claim: float) -> tuple[Look, Look] | None:
@@ -116,22 +143,39 @@ def _beside(runs: Simulated, target: Target, claim: float) -> tuple[Look, Look] 
 
 
 def _weighed(
-    runs: Simulated, target: Target, claim: float, found: tuple[Look, Look] | None
+    runs: Simulated,
+    target: Target,
+    claim: float,
+    found: tuple[Look, Look] | None,
+    *,
+    floor: float,
+    throughout: bool,
 ) -> Testimony:
     """Return what the looks say, after a search where they do not say what is claimed."""
     refused = float(np.mean(runs.prepared.refused))
     if found is None:
         nothing = _nothing(Limit.REFUSED if refused == 1.0 else Limit.INFEASIBLE)
         return Testimony(rate=0.0, low=0.0, high=0.0, agrees=False, found=nothing, refused=refused)
+    gap = None
+    if throughout:
+        found, gap = lowest(runs, target, found)
     below, above = found
     rate = crossing(below, above)
     stands = _near(rate, claim) and (above.rate > claim or _short(above, target) <= SHORT)
-    if not stands:
+    stands = stands and gap is None and not uncovered(runs.system)
+    if uncovered(runs.system):
+        close = FAIR if above.rate > floor else FAR
+        below, above = closed_in(lambda rate: runs.look(rate, target), below, above, close)
+        rate = crossing(below, above)
+    elif not stands:
         below, above = closed_in(lambda rate: runs.look(rate, target), below, above)
         rate = below.rate
     spread = math.exp(Z95 * _error(below, above, target))
     low, high = rate / spread, rate * spread
-    instead = None if stands else _instead(runs, claim, (low, high), below, above)
+    shown = rate if uncovered(runs.system) else below.rate
+    instead = None if stands else _instead(runs, claim, (low, shown, high), below, above)
+    if instead is not None and gap is not None:
+        instead = replace(instead, trust=instead.trust & Trust.of(gap))
     return Testimony(
         rate=rate, low=low, high=high, agrees=_near(rate, claim), found=instead, refused=refused
     )
@@ -153,19 +197,27 @@ def _short(look: Look, target: Target) -> float:
 
 
 def _instead(
-    runs: Simulated, claim: float, interval: tuple[float, float], below: Look, above: Look
+    runs: Simulated, claim: float, found: tuple[float, float, float], below: Look, above: Look
 ) -> Goodput:
-    """Return the simulated goodput that takes the place of a claim; saturation is left open."""
+    """Return the simulated goodput that takes the place of a claim; saturation is left open.
+
+    found : the rate between the ends of its interval [req/s]
+    """
     assert below.result is not None
-    rate = below.rate
-    differ = f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}"
+    low, rate, high = found
+    reason: str | None = None
+    if uncovered(runs.system):
+        half = math.log(high / low) / 2
+        reason = f"simulated to ± {half:.0%} only" if half > SURE else None
+    elif not _near(rate, claim):
+        reason = f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}"
     return Goodput(
         rate=rate,
-        low=interval[0],
-        high=interval[1],
+        low=low,
+        high=high,
         binding=above.binding,
         at=as_latencies(below.result, rate, math.nan),
-        trust=TRUSTED if _near(rate, claim) else Trust.of(differ),
+        trust=Trust.of(reason),
         status=Status.OK,
     )
 

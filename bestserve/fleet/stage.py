@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
-from bestserve.models.system import Arrivals, Collocated, Lane, Lengths, Routing, Target, Transfer
+from bestserve.models.system import Collocated, Lane, Lengths, Routing, Target, Transfer
 from bestserve.solvers.allocation.tables import COLLOCATED, PREFILL
 
 
@@ -69,9 +69,7 @@ def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0
     elif stage.role == PREFILL:
         found = prefill_goodput(stage.lane, load.lengths, target, floor=least)
     else:
-        found = decode_goodput(
-            stage.lane, load.lengths, target, Arrivals(), stage.transfer, floor=least
-        )
+        found = decode_goodput(stage.lane, load.lengths, target, stage.transfer, floor=least)
     rate = found.rate
     if not found.trust.high and measure is not None and any(asked) and found.high > 0:
         single = Stage(stage.role, stage.lane, 1, stage.loads, stage.transfer)

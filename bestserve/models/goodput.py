@@ -15,7 +15,6 @@ from bestserve.models.latency import (
     decode_alone,
     engine_of,
     evaluator,
-    lane_scv,
     prefill_alone,
     stability_rate,
 )
@@ -23,7 +22,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
-from bestserve.models.system import Arrivals, Lane, Lengths, System, Target, Transfer
+from bestserve.models.system import Lane, Lengths, System, Target, Transfer
 from bestserve.models.trust import DOUBTED, Sight, Trust, chance_off
 
 Objective = Literal["ttft", "tpot", "e2el"]
@@ -41,15 +40,12 @@ TAIL_SLACK = 0.05
 TAIL_SHARE = 0.3
 """Part of the tail beyond a percentile, up and down, over which its steepness is looked at."""
 
-FAR_TTFT = 2.0
-"""How far TTFT must stay below its threshold not to matter where gaps are not exponential."""
-
 FOREVER = 1e12
 """A threshold that every latency meets [s]."""
 
 OBJECTIVES: tuple[Objective, ...] = ("ttft", "tpot", "e2el")
 
-POISSON, NO_TRANSFER = Arrivals(), Transfer()
+NO_TRANSFER = Transfer()
 
 _TTFT_ATOMS = 48
 
@@ -174,9 +170,9 @@ def goodput(
     likewise: turning long requests away is no way to a higher goodput. One that holds up to the
     stability limit gives binding "stability". Where the target does not hold at `floor` [1/s], the
     search ends there with rate 0: less is not asked for.
+
+    Raises InputError for arrivals that are not Poisson at every lane.
     """
-    if system.arrivals.kind == "closed":
-        raise ValueError("a closed loop sets its own rate: goodput needs open arrivals")
     turned_away, limit = refused(system), stability_rate(system)
     if turned_away.too_many and limit > 0:
         return _refusing(turned_away, limit)
@@ -187,7 +183,6 @@ def prefill_goodput(
     lane: Lane,
     lengths: Lengths,
     target: Target,
-    arrivals: Arrivals = POISSON,
     *,
     floor: float = 0.0,
 ) -> Goodput:
@@ -203,7 +198,7 @@ def prefill_goodput(
         return _refusing(turned_away, prefill_pool.capacity(engine))
     percentile = target.attainment if target.joint else target.ttft_percentile
     return _search(
-        lambda rate: prefill_alone(engine, rate, lane_scv(arrivals, "random", 1)),
+        lambda rate: prefill_alone(engine, rate),
         prefill_pool.capacity(engine),
         Target(ttft=target.ttft, ttft_percentile=percentile),
         floor=floor,
@@ -214,7 +209,6 @@ def decode_goodput(
     lane: Lane,
     lengths: Lengths,
     target: Target,
-    arrivals: Arrivals = POISSON,
     transfer: Transfer = NO_TRANSFER,
     *,
     floor: float = 0.0,
@@ -227,7 +221,7 @@ def decode_goodput(
         return _refusing(turned_away, limit)
     percentile = target.attainment if target.joint else target.tpot_percentile
     return _search(
-        lambda rate: decode_alone(engine, rate, lane_scv(arrivals, "random", 1), transfer),
+        lambda rate: decode_alone(engine, rate, transfer),
         decode_pool.capacity(engine),
         Target(tpot=target.tpot, tpot_percentile=percentile),
         floor=floor,
@@ -343,12 +337,6 @@ def _verdict(found: Latencies, target: Target, binding: Binding, apart: float) -
     trust = found.firm
     if found.situation is None:
         return trust & found.trust
-    room = math.inf
-    if target.ttft is not None:
-        at = target.attainment if target.joint else target.ttft_percentile
-        room = target.ttft / max(found.ttft.quantile(at), 1e-300)
-    if not (found.situation.decodes_apart and binding == "tpot" and room > FAR_TTFT):
-        trust = trust & found.arrivals
     slack = SLO_SLACK if target.joint else _slack(found, target, binding)
     names: tuple[Literal["ttft", "tpot"], ...] = ()
     if binding in ("joint", "e2el"):
@@ -450,7 +438,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         high=0.0,
         binding="infeasible",
         at=light,
-        trust=light.firm & light.arrivals,
+        trust=light.firm,
         status=Status.INFEASIBLE,
         detail=detail,
     )

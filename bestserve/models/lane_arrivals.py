@@ -1,64 +1,59 @@
-"""What reaches one lane: how routing passes arrivals on, and why that is doubted."""
+"""What the formulas know of arrivals: each lane takes a Poisson stream.
+
+Poisson arrivals split at random are Poisson at every lane, and so are those of a single lane,
+however they are routed. Everything else (turns, routers that look at the lanes, bursts, phases,
+recorded times, clients that wait for their answers) is simulated: `validation/wing.md` has the
+comparison that its formulas lost.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from bestserve.models.non_poisson.correction import Gaps
-from bestserve.models.system import Arrivals, Routing
-
-LEVELLING = ("least_outstanding", "power_of_two", "least_kv")
-"""Routing that looks at the lanes."""
+from bestserve.errors import InputError
+from bestserve.models.system import Arrivals, Collocated, System
 
 
-LEAST_SCV = 1e-3
-"""Gaps of a trace that are all equal: as regular as Workload.burstiness can state."""
+def uncovered(system: System) -> str:
+    """Return what of a system's arrivals no formula knows; empty where formulas answer.
 
-
-def lane_scv(arrivals: Arrivals, routing: Routing, replicas: int) -> float:
-    """Return the squared CV of the gaps at one of `replicas` lanes [1]."""
-    return prefill_gaps(arrivals, routing, replicas).at_lane
-
-
-def decoding_gaps(arrivals: Arrivals, routing: Routing, lanes: int) -> Gaps:
-    """Return how `routing` passes arrivals on to lanes that decode."""
-    level = routing in LEVELLING and lanes > 1
-    dealt = routing == "round_robin"
-    return Gaps(scv=_spread(arrivals), lanes=lanes, dealt=dealt, level=level)
-
-
-def prefill_gaps(arrivals: Arrivals, routing: Routing, lanes: int) -> Gaps:
-    """Return how `routing` passes arrivals on to lanes that only prefill.
-
-    They have few requests each: kept level, lanes get them nearly in turn.
+    >>> from bestserve.models.system import Arrivals
+    >>> _of(Arrivals(burstiness=0.25), "random", 1)
+    'gaps of burstiness 0.25'
     """
-    return Gaps(scv=_spread(arrivals), lanes=lanes, dealt=routing != "random")
+    if isinstance(system, Collocated):
+        lanes = system.replicas
+    else:
+        lanes = max(system.prefill_replicas, system.decode_replicas)
+    return _of(system.arrivals, system.routing, lanes)
 
 
-def _spread(arrivals: Arrivals) -> float:
-    """Return the squared CV of the gaps of all arrivals [1]."""
-    if arrivals.kind == "trace" and arrivals.times.size > 2:
-        gaps = np.diff(arrivals.times)
-        return max(float(gaps.var() / max(gaps.mean() ** 2, 1e-300)), LEAST_SCV)
-    return arrivals.scv
-
-
-def arrival_reasons(arrivals: Arrivals, routing: Routing, scv: float) -> tuple[str, ...]:
-    """Return why arrivals at lanes are doubted; scv : squared CV of their gaps at a lane."""
-    reasons = []
+def _of(arrivals: Arrivals, routing: str, lanes: int) -> str:
+    if arrivals.kind == "closed":
+        return "a closed loop"
     if arrivals.kind == "trace":
-        reasons.append("arrivals of kind 'trace' are reduced to the spread of their gaps")
+        return "recorded arrival times"
     if arrivals.kind == "mmpp":
-        reasons.append("arrivals of kind 'mmpp' are reduced to a fluid, or to their mean rate")
+        return "a rate that changes in phases"
+    if arrivals.burstiness != 1.0:
+        return f"gaps of burstiness {arrivals.burstiness:g}"
     if arrivals.cap:
-        reasons.append("the cap on requests in flight is left out")
-    if routing in LEVELLING:
-        reasons.append(f"routing {routing!r} depends on the state of the lanes")
-    return (*reasons, *gap_reasons(scv))
+        return "a cap on requests in flight"
+    if routing != "random" and lanes > 1:
+        return f"routing {routing!r}"
+    return ""
 
 
-def gap_reasons(scv: float) -> tuple[str, ...]:
-    """Return the warning for gaps that are not exponential."""
-    if abs(scv - 1.0) > 0.05:
-        return ("gaps between arrivals at a lane are far from exponential",)
-    return ()
+def refuse_uncovered(system: System) -> None:
+    """Raise InputError, in one sentence, for a system that no formula knows."""
+    what = uncovered(system)
+    if what:
+        raise InputError(
+            f"no formula knows {what}, only Poisson arrivals that are routed at random: simulate, "
+            "or leave method at auto"
+        )
+
+
+def poisson(system: System) -> System:
+    """Return the system with Poisson arrivals, routed at random: what formulas know of it."""
+    return replace(system, arrivals=Arrivals(), routing="random")

@@ -81,8 +81,8 @@ class Latencies:
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
     mean_batch : running sequences per (decode) lane
     trust : may this be used without simulating; firm : its part that holds for a goodput at this
-    rate whatever limits it, arrivals : where TTFT matters; situation, reading : what else a goodput
-    needs to be judged; observed : the requests themselves, where a run, no formula is the source;
+    rate whatever limits it; situation, reading : what else a goodput needs to be judged
+    observed : the requests themselves, where a run and no formula is the source
     refused : share of the requests that the KV cache cannot hold; the laws are of the others [1]
     """
 
@@ -96,7 +96,6 @@ class Latencies:
     status: Status
     classes: OutputClasses | None = None
     firm: Trust = TRUSTED
-    arrivals: Trust = TRUSTED
     situation: Situation | None = None
     reading: TpotLaw | None = None
     observed: Observed | None = None
@@ -159,7 +158,6 @@ def compose(
     utilisation: float,
     trust: Trust,
     firm: Trust = TRUSTED,
-    arrivals: Trust = TRUSTED,
     situation: Situation | None = None,
 ) -> Latencies:
     """Return the percentiles of TPOT and E2EL from the moments per output class."""
@@ -205,7 +203,6 @@ def compose(
         stability_rate=limit,
         mean_batch=met.running,
         firm=firm,
-        arrivals=arrivals,
         situation=situation,
         trust=trust,
         status=Status.OK,

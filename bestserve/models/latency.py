@@ -10,17 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-from bestserve.models.lane_arrivals import (
-    arrival_reasons,
-    decoding_gaps,
-    gap_reasons,
-    lane_scv,
-    prefill_gaps,
-)
+from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies, OutputClasses, compose, unstable
-from bestserve.models.non_poisson import closed_loop
-from bestserve.models.non_poisson import correction as uneven
-from bestserve.models.non_poisson import mmpp as slow_rates
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
@@ -47,7 +38,6 @@ __all__ = [
     "decode_alone",
     "engine_of",
     "evaluator",
-    "lane_scv",
     "latency",
     "latency_curve",
     "prefill_alone",
@@ -68,6 +58,8 @@ def latency(system: System, rate: float) -> Latencies:
 
     A rate at or above the stability limit gives `Status.UNSTABLE` and infinite laws; where the
     formulas have none below it, it is `Status.NO_LAW`.
+
+    Raises InputError for arrivals that are not Poisson at every lane.
     """
     if not rate > 0:
         raise ValueError(f"rate = {rate} must be positive [1/s]")
@@ -102,7 +94,11 @@ def capacity(engine: Engine) -> float:
 
 
 def evaluator(system: System) -> Callable[[float], Latencies]:
-    """Return the function rate [1/s] → `Latencies`, everything else prepared."""
+    """Return the function rate [1/s] → `Latencies`, everything else prepared.
+
+    Raises as `latency`.
+    """
+    refuse_uncovered(system)
     evaluate, turned_away = _evaluator(system), refused(system)
     if turned_away.share == 0.0:
         return evaluate
@@ -118,8 +114,6 @@ def evaluator(system: System) -> Callable[[float], Latencies]:
 def _evaluator(system: System) -> Callable[[float], Latencies]:
     """Return `evaluator` of a system that serves every request."""
     requests = prepare(system.lengths)
-    if system.arrivals.kind == "closed":
-        return lambda _: _closed(system, requests)
     if isinstance(system, Collocated):
         return lambda rate: _collocated(system, requests, rate)
     limit = stability_rate(system)
@@ -137,13 +131,15 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
     if engine.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     share = rate / system.replicas
-    scv = lane_scv(system.arrivals, system.routing, system.replicas)
     limit = capacity(engine) * system.replicas
-    met = _lane(system, engine, _felt(share, limit / system.replicas), scv)
+    policy, felt = system.lane.scheduling, _felt(share, limit / system.replicas)
+    if policy.rides:
+        met = shared_steps.evaluate(engine, felt, policy.splits)
+    else:
+        met = prefill_priority.evaluate(engine, felt)
     if met is None:
         return unstable(rate, limit)
     doubts = (_prompt_reason(engine, met), *policy_doubts(system))
-    arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, scv))
     return compose(
         requests,
         system.lane,
@@ -152,9 +148,8 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(*met.reasons, *doubts) & arrivals,
+        trust=Trust.of(*met.reasons, *doubts),
         firm=Trust.of(*met.firm, *doubts),
-        arrivals=arrivals,
         situation=Situation(
             decodes_apart=False,
             met=share * requests.d1 * float(requests.class_weight @ met.mean),
@@ -166,33 +161,6 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
 def _felt(rate: float, limit: float) -> float:
     """Return the rate, or what is as good as none of a stability limit where it is less [1/s]."""
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
-
-
-def _lane(system: Collocated, engine: Engine, rate: float, scv: float) -> LaneLatency | None:
-    """Return the latencies of one lane at its `rate` [1/s], or `None` when it is not stable.
-
-    scv : squared CV of its gaps
-    """
-    policy, arrivals = system.lane.scheduling, system.arrivals
-    if not policy.rides:
-        met = prefill_priority.evaluate(engine, rate, scv)
-        if met is None or scv == 1.0:
-            return met
-        gaps = decoding_gaps(arrivals, system.routing, system.replicas)
-        found = uneven.priority_latency(engine, met, rate, gaps)
-        return met if found is None else found
-    split = policy.splits
-    if arrivals.kind == "mmpp":
-        phases = slow_rates.Phases(arrivals.rates, arrivals.stays)
-        limit = capacity(engine)
-        return slow_rates.slow_latency(
-            engine, rate, phases, limit, split, lambda at: shared_steps.evaluate(engine, at, split)
-        )
-    met = shared_steps.evaluate(engine, rate, split)
-    gaps = decoding_gaps(arrivals, system.routing, system.replicas)
-    if met is None or gaps.poisson:
-        return met
-    return uneven.shared_latency(engine, met, rate, gaps, split)
 
 
 def policy_doubts(system: System) -> tuple[str, ...]:
@@ -219,68 +187,6 @@ def _prompts_alone(engine: Engine) -> tuple[float, float]:
     return float(engine.requests.weight @ alone), engine.prompt_scv()
 
 
-def _closed(system: System, requests: Requests) -> Latencies:
-    """Return the latencies of a closed loop; `num_prompts` 0 gives the steady flavour."""
-    a = system.arrivals
-    if a.concurrency < 1:
-        raise ValueError("closed-loop arrivals need concurrency ≥ 1")
-    if isinstance(system, Collocated):
-        lane, k = engine_of(system.lane, requests), system.replicas
-        if lane.slots < 1:
-            return unstable(0.0, 0.0, Status.NO_SLOT)
-        found = closed_loop.closed_lane(
-            lane, max(a.concurrency / k, 1.0), a.num_prompts / k, a.think
-        )
-        reasons = found.reasons
-        if k > 1:
-            reasons += ("clients of a closed loop are taken as evenly spread over replicas",)
-        rate, busy = found.rate * k, 1.0
-    else:
-        lane, k = engine_of(system.decode, requests), system.prefill_replicas
-        prefill = engine_of(system.prefill, requests)
-        if lane.slots < 1:
-            return unstable(0.0, 0.0, Status.NO_SLOT)
-        moved = tandem.transfer_moments(system.transfer, requests, 1e-9)[0]
-
-        def first(x: float) -> Distribution | None:
-            met = prefill_pool.evaluate(prefill, x / k)
-            return None if met is None else met.ttft.shift(prefill.front_end())
-
-        limit = stability_rate(system)
-        found = closed_loop.closed_tandem(
-            lane, first, limit, a.concurrency, system.decode_replicas, moved, a.think
-        )
-        reasons, rate, busy = found.reasons, found.rate, found.rate / limit
-    doubts = policy_doubts(system)
-    met = LaneLatency(
-        ttft=found.ttft,
-        mean=found.mean,
-        variance=found.variance,
-        third=found.third,
-        calm=np.zeros_like(found.mean),
-        calm_mean=found.mean,
-        calm_variance=found.variance,
-        low=lane.decode(1.0),
-        high=np.inf,
-        running=found.running,
-        busy=busy,
-        capacity=rate,
-        wait=0.0,
-        stall=0.0,
-        reasons=reasons,
-    )
-    return compose(
-        requests,
-        lane.lane,
-        found.ttft,
-        met,
-        rate=rate,
-        limit=stability_rate(system),
-        utilisation=busy,
-        trust=Trust.of(*reasons, *doubts),
-    )
-
-
 def _disaggregated(
     system: Disaggregated, requests: Requests, rate: float, limit: float
 ) -> Latencies:
@@ -290,15 +196,11 @@ def _disaggregated(
         return unstable(rate, 0.0, Status.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
     lone = _felt(rate, limit)
-    gaps = prefill_gaps(system.arrivals, system.routing, k_p)
-    scv_d = lane_scv(system.arrivals, system.routing, k_d)
     moved = tandem.transfer_moments(system.transfer, requests, lone / k_p)
-    balanced = system.routing == "least_outstanding" and system.arrivals.scv == 1.0
-    first = _prefill(prefill, lone / k_p, gaps, k_p if balanced else 1)
-    rest = decode_pool.evaluate(decode, lone / k_d, scv_d, moved) if np.isfinite(moved[0]) else None
+    first = prefill_pool.evaluate(prefill, lone / k_p)
+    rest = decode_pool.evaluate(decode, lone / k_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit)
-    arrivals = Trust.of(*arrival_reasons(system.arrivals, system.routing, gaps.at_lane))
     doubts = policy_doubts(system)
     return compose(
         requests,
@@ -308,35 +210,16 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        trust=Trust.of(*rest.reasons, *first.reasons, *doubts) & arrivals,
+        trust=Trust.of(*rest.reasons, *first.reasons, *doubts),
         firm=Trust.of(*rest.reasons, *doubts),
-        arrivals=arrivals,
         situation=Situation(decodes_apart=True),
     )
 
 
-def _prefill(
-    engine: Engine,
-    rate: float,
-    gaps: uneven.Gaps,
-    servers: int = 1,
-) -> prefill_pool.PrefillLatency | None:
-    """Return TTFT of one prefill lane at its `rate` [1/s], or `None` when it is not stable.
-
-    servers : lanes with one queue, as in `prefill_pool.evaluate`
-    """
-    if gaps.poisson or prefill_pool.tables(engine).single:
-        return prefill_pool.evaluate(engine, rate, gaps.at_lane, servers)
-    found = prefill_pool.evaluate(engine, rate)
-    if found is None:
-        return None
-    return replace(found, ttft=uneven.prefill_ttft(engine, found.ttft, rate, gaps))
-
-
-def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
+def prefill_alone(engine: Engine, rate: float) -> Latencies:
     """Return the latencies of one prefill lane by itself: TTFT only, TPOT 0."""
     limit = prefill_pool.capacity(engine)
-    found = _prefill(engine, _felt(rate, limit), uneven.Gaps(scv=scv, lanes=1))
+    found = prefill_pool.evaluate(engine, _felt(rate, limit))
     if found is None:
         return unstable(rate, limit)
     ttft = found.ttft.shift(engine.front_end())
@@ -347,20 +230,19 @@ def prefill_alone(engine: Engine, rate: float, scv: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*found.reasons, engine.lane.scheduling.no_formula, *gap_reasons(scv)),
-        arrivals=Trust.of(*gap_reasons(scv)),
+        trust=Trust.of(*found.reasons, engine.lane.scheduling.no_formula),
         situation=Situation(decodes_apart=True),
         status=Status.OK,
     )
 
 
-def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) -> Latencies:
+def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
     """Return the latencies of one decode lane by itself: TPOT, TTFT 0."""
     if engine.slots < 1:
         return unstable(rate, 0.0, Status.NO_SLOT)
     moved = tandem.transfer_moments(transfer, engine.requests, rate)
     limit = decode_pool.capacity(engine)
-    found = decode_pool.evaluate(engine, _felt(rate, limit), scv, moved)
+    found = decode_pool.evaluate(engine, _felt(rate, limit), moved)
     if found is None:
         return unstable(rate, limit)
     return compose(
@@ -371,8 +253,7 @@ def decode_alone(engine: Engine, rate: float, scv: float, transfer: Transfer) ->
         rate=rate,
         limit=limit,
         utilisation=found.busy,
-        trust=Trust.of(*found.reasons, *gap_reasons(scv)),
+        trust=Trust.of(*found.reasons),
         firm=Trust.of(*found.reasons),
-        arrivals=Trust.of(*gap_reasons(scv)),
         situation=Situation(decodes_apart=True),
     )

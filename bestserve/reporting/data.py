@@ -13,8 +13,9 @@ from bestserve.analysis.results import SensitivityReport
 from bestserve.analysis.sweep import Sweep
 from bestserve.analysis.uncertainty import Uncertainty
 from bestserve.analysis.waterfall import Waterfall
+from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
-from bestserve.models.latency import evaluator, stability_rate
+from bestserve.models.latency import stability_rate
 from bestserve.models.status import Status
 from bestserve.reporting.chart import Chart, Limit, Series, rows
 from bestserve.results.ranking import Ranking

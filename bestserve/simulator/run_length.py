@@ -14,8 +14,9 @@ REQUESTS = 12_000
 
 MOST_REQUESTS = 120_000
 
-LANES = 4
-"""Replicas that share `REQUESTS`; more of them get more."""
+LANES, COUPLED = 4, 8
+"""Replicas that share `REQUESTS`, by themselves and behind a router that evens them out; more of
+them get more."""
 
 TAIL_POWER, SPREAD_POWER = 0.8, 0.6
 """Of the share of requests beyond a percentile, and of 1 + the squared CV of prompts, as fitted."""
@@ -32,14 +33,16 @@ def run_length(system: System, share: float, running: float = 0.0) -> int:
 
     48 goodputs of 20,000 requests scattered over seeds by 0.2 to 2 % of a 90th percentile and 0.8
     to 5 % of a 99th: with the share beyond it to the power −0.4 and with 1 + the squared CV of the
-    prompts to 0.3, that of the answers hardly, and less with more requests in flight.
+    prompts to 0.3, that of the answers hardly, and less with more requests in flight. The variance
+    of a wait's mean over a run grows with the gaps' squared CV plus the services'.
     """
     law = system.lengths
     mean = float(law.inputs @ law.input_weights)
     second = float(law.inputs**2 @ law.input_weights) / mean**2
     tail = max(0.1 / max(1.0 - share, 1e-3), 1.0)
-    pools = math.ceil(replicas(system) / LANES)
-    needed = REQUESTS * pools * tail**TAIL_POWER * second**SPREAD_POWER
+    pools = math.ceil(replicas(system) / (LANES if system.routing == "random" else COUPLED))
+    bursts = max((1.0 + system.arrivals.scv) / 2, 1.0)
+    needed = REQUESTS * pools * tail**TAIL_POWER * second**SPREAD_POWER * bursts
     filled = TURNOVERS * running * replicas(system)
     return round(min(max(needed, filled), MOST_REQUESTS))
 

@@ -5,6 +5,9 @@ of instances, and a disaggregated strategy's is the smaller of its two pools'. S
 evaluated once each, all replica counts follow by arithmetic, and only the leading strategies are
 evaluated as whole systems. With joint or end-to-end objectives the same product is an upper
 bound, and strategies are evaluated in its order until none left can beat what is found.
+
+Formulas know Poisson arrivals that are routed at random. For others they put strategies in order,
+as if arrivals were such, and the leaders are simulated as they are; the rest is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
+from bestserve.models.lane_arrivals import poisson
 from bestserve.models.latency import latency
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role, System, Target
@@ -102,9 +106,7 @@ class _Search:
 
     def __init__(self, lowered: Lowered, target: Target, progress: Progress) -> None:
         self.lowered, self.target, self.progress = lowered, target, progress
-        self.separable = lowered.problem.routing == "random" and not (
-            target.joint or target.e2el is not None
-        )
+        self.separable = not (target.joint or target.e2el is not None)
         self.instances: list[tuple[Candidate, Goodput]] = []
         self.rejected: list[Rejected] = []
         self.considered = 0
@@ -146,7 +148,7 @@ class _Search:
 
     def beats(self, candidate: Candidate, rate: float) -> bool:
         """Whether one collocated lane meets the objectives above this rate [requests/s]."""
-        at = latency(self.lowered.collocated(candidate.lane, 1), rate)
+        at = latency(poisson(self.lowered.collocated(candidate.lane, 1)), rate)
         return margin(at, self.target)[0] > 0
 
     def better(self, candidate: Candidate, rate: float) -> Goodput | None:
@@ -157,9 +159,9 @@ class _Search:
         """Return the goodput of one lane alone."""
         lane, target = candidate.lane, self.target
         if candidate.role == "m":
-            return goodput(self.lowered.collocated(lane, 1), target)
+            return goodput(poisson(self.lowered.collocated(lane, 1)), target)
         evaluate = prefill_goodput if candidate.role == "p" else decode_goodput
-        return evaluate(lane, self.lowered.lengths, target, self.lowered.arrivals)
+        return evaluate(lane, self.lowered.lengths, target)
 
     def lanes(self, pool: tuple[int, int]) -> tuple[Lane, int]:
         """Return the lane of a pool and how many the pool has."""
@@ -247,12 +249,13 @@ class _Search:
         return Strategy(pools=tuple(self.instances[i][0].pool(n) for i, n in bound.pools))
 
     def system(self, bound: Bound) -> System:
-        """Return the queueing system of a bound's strategy."""
+        """Return the queueing system of a bound's strategy as formulas know it."""
         lanes = [self.lanes(pool) for pool in bound.pools]
         if len(lanes) == 1:
-            return self.lowered.collocated(*lanes[0])
+            return poisson(self.lowered.collocated(*lanes[0]))
         shapes = [self.instances[i][0].parallelism for i, _ in bound.pools]
-        return self.lowered.disaggregated(*lanes[0], *lanes[1], self.lowered.transfer(*shapes))
+        transfer = self.lowered.transfer(*shapes)
+        return poisson(self.lowered.disaggregated(*lanes[0], *lanes[1], transfer))
 
 
 def contained(

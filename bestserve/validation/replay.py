@@ -249,8 +249,11 @@ def one_replica(system: System, protocol: Protocol) -> tuple[System, Protocol]:
 
 def _analytic(system: System, protocol: Protocol) -> dict[str, float] | None:
     """Return stationary figures from the queueing formulas, or None where they are not trusted."""
+    from bestserve.models.lane_arrivals import uncovered
     from bestserve.models.latency import latency
 
+    if uncovered(system):
+        return None
     try:
         with np.errstate(all="ignore"):
             found = latency(system, protocol.rate)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bestserve.models.latency import latency, stability_rate
-from bestserve.models.system import Arrivals, System
+from bestserve.models.system import System
 from bestserve.simulator import simulate
 
 
@@ -40,19 +40,6 @@ def test_tandem(cases: ModuleType, load: float) -> None:
     system = cases.disaggregated(2, 1, cases.lengths(1000, 200, 0.6, 0.8))
     errors = compare(system, load, 200_000)
     assert max(abs(e) for e in errors.values()) < 0.05, errors
-
-
-@pytest.mark.parametrize("policy", ["chunked", "prefill_priority"])
-@pytest.mark.parametrize("clients", [8, 64])
-def test_benchmark_run(cases: ModuleType, policy: str, clients: int) -> None:
-    loop = Arrivals(kind="closed", concurrency=clients, num_prompts=10 * clients)
-    system = cases.collocated(policy, cases.lengths(1000, 200, 0.1, 0.5), system={"arrivals": loop})
-    found = latency(system, 1.0)
-    runs = [simulate(system, seed=seed) for seed in range(20)]
-    ttft = np.mean([run.ttft.mean() for run in runs])
-    tpot = np.mean([np.nanmean(run.tpot) for run in runs])
-    assert found.ttft.mean == pytest.approx(ttft, rel=0.10)
-    assert found.tpot.mean == pytest.approx(tpot, rel=0.04)
 
 
 @pytest.mark.parametrize("policy", ["mixed", "prefill_priority"])

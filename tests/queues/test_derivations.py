@@ -113,9 +113,3 @@ def test_size_bias(script: Script) -> None:
     assert sp.simplify(mean - (sp.Symbol("c") / tau + sp.Symbol("m"))) == 0
     expected = sp.Symbol("v") + sp.Symbol("k") / tau - (sp.Symbol("c") / tau) ** 2
     assert sp.simplify(variance - expected) == 0
-
-
-def test_closed_loop_relations(script: Script) -> None:
-    m = script("models/derive_closed_loop.py")
-    assert sp.simplify(m.token_time() - (m.t_d + m.C * m.s / m.D)) == 0
-    assert sp.simplify(m.burst_mean() - (m.C + m.n_b) / 2 * m.s) == 0

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from bestserve.errors import InputError
 from bestserve.models.goodput import (
     attainment,
     decode_goodput,
@@ -16,7 +17,8 @@ from bestserve.models.goodput import (
     marginal_attainment,
     prefill_goodput,
 )
-from bestserve.models.latency import lane_scv, latency, latency_curve, stability_rate
+from bestserve.models.lane_arrivals import poisson
+from bestserve.models.latency import latency, latency_curve, stability_rate
 from bestserve.models.policies import policies
 from bestserve.models.queues.tpot.compound_poisson import lump_mixture
 from bestserve.models.status import Status
@@ -181,20 +183,42 @@ def test_cached_prompt_tokens_shorten_prefill_only(cases: ModuleType) -> None:
     assert found.tpot.mean == pytest.approx(plain.tpot.mean, rel=1e-3)
 
 
-def test_routing_changes_the_gaps_of_a_lane() -> None:
-    bursty = Arrivals(burstiness=0.25)
-    assert lane_scv(Arrivals(), "random", 4) == 1.0
-    assert lane_scv(Arrivals(), "round_robin", 4) == 0.25
-    assert lane_scv(bursty, "random", 3) == 2.0
-    assert lane_scv(bursty, "round_robin", 4) == 1.0
+PHASES = Arrivals(kind="mmpp", rates=np.array([2.0, 0.5]), stays=np.array([5.0, 10.0]))
+CLOSED = Arrivals(kind="closed", concurrency=32, num_prompts=320)
+UNCOVERED = {
+    "routing 'round_robin'": {"routing": "round_robin"},
+    "routing 'least_outstanding'": {"routing": "least_outstanding"},
+    "gaps of burstiness 0.25": {"arrivals": Arrivals(burstiness=0.25)},
+    "phases": {"arrivals": PHASES},
+    "recorded": {"arrivals": Arrivals(kind="trace", times=np.arange(9.0))},
+    "cap": {"arrivals": Arrivals(cap=64)},
+    "closed loop": {"arrivals": CLOSED},
+}
 
 
-@pytest.mark.parametrize("kind", ["round_robin", "least_outstanding"])
-def test_state_dependent_and_dealt_routing_carry_low_trust(cases: ModuleType, kind: str) -> None:
-    found = latency(cases.collocated(replicas=4, system={"routing": kind}), 20.0)
-    assert not found.trust.high
-    assert found.trust.reasons
-    assert latency(cases.collocated(replicas=4), 20.0).trust.high
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("named", UNCOVERED)
+def test_no_formula_answers_for_arrivals_that_are_not_poisson(
+    cases: ModuleType, policy: str, named: str
+) -> None:
+    split = replace(cases.disaggregated(2, 2), **UNCOVERED[named])
+    for system in (cases.collocated(policy, replicas=4, system=UNCOVERED[named]), split):
+        for ask in (
+            lambda s: latency(s, 20.0),
+            lambda s: latency_curve(s, [20.0]),
+            lambda s: goodput(s, Target(ttft=1.0)),
+        ):
+            with pytest.raises(InputError, match=named):
+                ask(system)
+        # the saturated rate is one of waiting requests, however they came
+        assert stability_rate(system) == stability_rate(poisson(system))
+        assert latency(poisson(system), 1.0).status is Status.OK
+
+
+@pytest.mark.parametrize("routing", ["round_robin", "least_outstanding", "least_kv"])
+def test_one_lane_takes_every_request_however_it_is_routed(cases: ModuleType, routing: str) -> None:
+    alone = latency(cases.collocated(system={"routing": routing}), 4.0)
+    assert alone.ttft.mean == latency(cases.collocated(), 4.0).ttft.mean
 
 
 def test_few_slots_carry_low_trust(cases: ModuleType) -> None:
@@ -220,25 +244,6 @@ def test_joint_lengths_use_their_correlation(cases: ModuleType) -> None:
         return latency(cases.collocated(law=law), 3.0).tpot.quantile(0.9)
 
     assert context(long) > context(long[::-1])
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_closed_loop_obeys_little(cases: ModuleType, policy: str) -> None:
-    loop = Arrivals(kind="closed", concurrency=32)
-    law = cases.lengths(1000, 200, 0.1, 0.5)
-    found = latency(cases.collocated(policy, law, system={"arrivals": loop}), 1.0)
-    assert found.rate * found.e2el.mean == pytest.approx(32, rel=0.03)
-
-
-def test_benchmark_run_counts_its_burst(cases: ModuleType) -> None:
-    law = cases.lengths(1000, 200, 0.1, 0.5)
-    steady = Arrivals(kind="closed", concurrency=64)
-    run = Arrivals(kind="closed", concurrency=64, num_prompts=640)
-    first = latency(cases.collocated(law=law, system={"arrivals": steady}), 1.0)
-    second = latency(cases.collocated(law=law, system={"arrivals": run}), 1.0)
-    assert second.ttft.mean > 1.5 * first.ttft.mean
-    with pytest.raises(ValueError, match="closed loop"):
-        goodput(cases.collocated(system={"arrivals": run}), Target(ttft=1.0))
 
 
 def test_search_ends_where_the_chain_saturates_before_the_limit(cases: ModuleType) -> None:

@@ -11,7 +11,6 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.mgk import allen_cunneen, erlang_c, mgk_wait
 from bestserve.models.queues.occupancy import occupancy
 from bestserve.models.queues.tpot.compound_poisson import lump_mixture
 from bestserve.models.queues.tpot.mixture import component_cdf, cut, mixture
@@ -73,58 +72,20 @@ def test_deterministic_gaps_and_service_never_wait() -> None:
 
 def test_gig1_refuses_saturation() -> None:
     assert gig1_wait(ONE, ONE, 1.0) is None
-    assert mgk_wait(ONE, ONE, 2.0, 2) is None
+
+
+def erlang_c(servers: int, offered: float) -> float:
+    """Probability of waiting in M/M/k, by the recursion for Erlang's loss formula (Kleinrock I)."""
+    loss = 1.0
+    for k in range(1, servers + 1):
+        loss = offered * loss / (k + offered * loss)
+    return loss / (1.0 - offered / servers * (1.0 - loss))
 
 
 def test_erlang_c_values() -> None:
     # Erlang's table: C(2, 1) = 1/3; C(5, 4) = 0.5541 (Gross & Harris, Queueing Theory, 2.3)
     assert erlang_c(2, 1.0) == pytest.approx(1 / 3)
     assert erlang_c(5, 4.0) == pytest.approx(0.5541, abs=1e-4)
-
-
-@pytest.mark.parametrize(("servers", "load"), [(2, 0.5), (2, 0.8), (4, 0.8), (8, 0.9)])
-def test_shared_queue_of_exponential_servers_is_exact(servers: int, load: float) -> None:
-    # M/M/k: E W = C/(k(1 − ρ)), the wait of those who wait exponential (Kleinrock I, 3.5)
-    service, weight = exponential_atoms()
-    wait = mgk_wait(service, weight, servers * load, servers)
-    assert wait is not None
-    exact = erlang_c(servers, servers * load) / (servers * (1 - load))
-    assert wait.mean == pytest.approx(exact, rel=0.01)
-    assert allen_cunneen(servers, servers * load, 1.0, 1.0, 1.0) == pytest.approx(exact)
-
-
-def crommelin_wait(servers: int, load: float) -> float:
-    """Exact E W of M/D/k, service 1, from the number in system one service time apart.
-
-    Who is in service now is gone then: N' = max(N − k, 0) + Poisson(kρ) (Crommelin 1932), and
-    E W = (E N − kρ)/(kρ) by Little's law.
-    """
-    from scipy.stats import poisson
-
-    size = 400
-    arrivals = poisson.pmf(np.arange(size), servers * load)
-    matrix = np.zeros((size, size))
-    for n in range(size):
-        left = max(n - servers, 0)
-        matrix[n, left:] = arrivals[: size - left]
-    matrix[:, -1] += 1 - matrix.sum(axis=1)
-    system = matrix.T - np.eye(size)
-    system[-1] = 1.0
-    law = np.linalg.solve(system, np.eye(size)[-1])
-    mean = float(law @ np.arange(size))
-    return (mean - servers * load) / (servers * load)
-
-
-@pytest.mark.parametrize("load", [0.5, 0.7, 0.9])
-@pytest.mark.parametrize("servers", [2, 4])
-def test_shared_deterministic_servers(servers: int, load: float) -> None:
-    wait = mgk_wait(ONE, ONE, servers * load, servers)
-    assert wait is not None
-    assert wait.mean == pytest.approx(crommelin_wait(servers, load), rel=0.02)
-
-
-def test_one_deterministic_server_checks_the_exact_chain() -> None:
-    assert crommelin_wait(1, 0.7) == pytest.approx(0.7 / 0.6, rel=1e-6)
 
 
 def test_constant_step_time_is_infinite_server() -> None:

@@ -28,12 +28,12 @@ def capacity(engine: Engine) -> float:
 
 
 def evaluate(
-    engine: Engine, rate: float, scv: float = 1.0, transfer: tuple[float, float] = (0.0, 0.0)
+    engine: Engine, rate: float, transfer: tuple[float, float] = (0.0, 0.0)
 ) -> LaneLatency | None:
     """Return TPOT of the lane (`ttft` is the constant 0), or `None` when it is not stable.
 
-    rate : λ > 0 [1/s]; scv : squared CV of the gaps between arrivals at this lane;
-    transfer : mean and variance of the KV transfer, counted between first and second token [s, s²]
+    rate : λ > 0 [1/s]; transfer : mean and variance of the KV transfer, counted between first and
+    second token [s, s²]
     """
     r = engine.requests
     limit = capacity(engine)
@@ -45,7 +45,7 @@ def evaluate(
     own = response.alpha + response.k * r.context
     d, tau = r.classes, state.tpot
     feedback = max(1.0 - rate * r.d1 * own, 0.05)
-    variance = variance_of_mean(r, response, rate, tau, scv)
+    variance = variance_of_mean(r, response, rate, tau)
     linear = state.mean / feedback
     if state.wait > 1e-3 and linear > 0:
         variance = variance * min(1.0, state.variance / linear)
@@ -55,15 +55,12 @@ def evaluate(
     delay_variance = joins * tau**2 / 3 - (joins * tau / 2) ** 2 + transfer[1]
     delay_third = 0.0
     if state.wait > 1e-6:
-        d_scv = r.d2 / r.d1**2 - 1.0
-        wait = (scv + d_scv) / 2 / (limit - rate)
+        wait = r.d2 / r.d1**2 / 2 / (limit - rate)
         p = state.wait
         delay += p * wait
         delay_variance += (2 * p - p * p) * wait**2
         delay_third = p * (6 - 6 * p + 2 * p * p) * wait**3
     mean = tau + response.k * (r.class_prompt - r.kv1) + delay / d
-    if scv != 1.0:
-        mean = mean + (scv - 1.0) * own * r.overlap / d / feedback
     variance = variance + delay_variance / d**2
     reasons = engine.kv_reasons(state.probability)
     if state.wait > OFTEN_WAITING:

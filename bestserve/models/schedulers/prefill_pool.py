@@ -12,7 +12,6 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_load, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
-from bestserve.models.queues.mgk import mgk_wait
 from bestserve.models.schedulers.engine import Engine
 
 Floats = NDArray[np.float64]
@@ -74,25 +73,14 @@ class PrefillLatency:
     reasons: tuple[str, ...]
 
 
-def evaluate(
-    engine: Engine, rate: float, scv: float = 1.0, servers: int = 1
-) -> PrefillLatency | None:
-    """Return TTFT of a lane, or `None` when it is not stable.
+def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
+    """Return TTFT of a lane at its rate λ > 0 [1/s], or `None` when it is not stable.
 
-    rate : λ > 0 of this lane [1/s]; scv : squared CV of its gaps; servers : lanes that share one
-    queue (requests go to the least busy one), when prompts go one at a time and gaps are Poisson
-
-    Exact GI/G/1 when prompts go one at a time; else the bulk chain of Poisson arrivals, which
-    `uneven` corrects for other gaps.
+    Exact M/G/1 when prompts go one at a time; else the bulk chain.
     """
     r, lane = engine.requests, tables(engine)
     if lane.single:
-        if servers > 1:
-            shared = mgk_wait(lane.alone, r.weight, servers * rate, servers)
-            if shared is None:
-                return None
-            return PrefillLatency(shared.plus(lane.alone, r.weight), shared.load, ())
-        wait = gig1_wait(lane.alone, r.weight, rate, scv)
+        wait = gig1_wait(lane.alone, r.weight, rate)
         if wait is None:
             return None
         return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, ())

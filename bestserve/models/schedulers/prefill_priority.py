@@ -90,12 +90,8 @@ def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
     return prefill_first_limit(decode, per + engine.recomputing(engine.slots, False))
 
 
-def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | None:
-    """Return TTFT and TPOT, or `None` when the lane is not stable.
-
-    TTFT is that of Poisson arrivals unless steps hold one prompt (`uneven` corrects it); the noise
-    of TPOT counts gaps of squared CV `scv` above 1. rate : λ > 0 [1/s]
-    """
+def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
+    """Return TTFT and TPOT at `rate` λ > 0 [1/s], or `None` when the lane is not stable."""
     r, lane = engine.requests, tables(engine)
     if rate >= lane.capacity:
         return None
@@ -108,7 +104,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
         sigma = min(pace.busy, lane.most)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     if lane.single:
-        met = _one_at_a_time(engine, lane.lone, rate, state, scv)
+        met = _one_at_a_time(engine, lane.lone, rate, state)
     else:
         met = bulk_wait(server_of(engine, state), rate, lane.work)
     if met is None:
@@ -116,7 +112,7 @@ def evaluate(engine: Engine, rate: float, scv: float = 1.0) -> LaneLatency | Non
     sigma = min(met.busy, lane.most)
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     moments = [lane.s1, lane.s2, lane.s3]
-    return _assemble(engine, rate, lane.capacity, state, met, sigma, moments, max(scv, 1.0))
+    return _assemble(engine, rate, lane.capacity, state, met, sigma, moments)
 
 
 def _pause(engine: Engine, state: Occupancy) -> float:
@@ -138,12 +134,10 @@ def server_of(engine: Engine, state: Occupancy) -> BulkServer:
     )
 
 
-def _one_at_a_time(
-    engine: Engine, lone: Floats, rate: float, state: Occupancy, scv: float
-) -> BulkWait | None:
-    """Return the same quantities when each step takes one prompt: GI/G/1 with vacations."""
+def _one_at_a_time(engine: Engine, lone: Floats, rate: float, state: Occupancy) -> BulkWait | None:
+    """Return the same quantities when each step takes one prompt: M/G/1 with vacations."""
     r = engine.requests
-    wait = gig1_wait(lone, r.weight, rate, scv)
+    wait = gig1_wait(lone, r.weight, rate)
     if wait is None:
         return None
     pause = _pause(engine, state)
@@ -168,7 +162,6 @@ def _assemble(
     met: BulkWait,
     sigma: float,
     s: list[float],
-    scv: float,
 ) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the stalls."""
     r, d = engine.requests, engine.requests.classes
@@ -184,7 +177,7 @@ def _assemble(
     left = max(rate * met.ttft.mean - (met.batch_tokens / r.p1 - 1) / 2, 0.0)
     mean = (d * td + (d - 1) * td * sigma / (1 - sigma) + left * bp.first) / d
     tau = state.tpot
-    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau, scv)
+    noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau)
     total, slope = at_classes(r, noise)
     # requests meet long steps more often; the busy periods' own share of that is in `left`
     white = rate * tau * s2 / (1 - sigma) ** 2

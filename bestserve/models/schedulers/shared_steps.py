@@ -181,7 +181,6 @@ def capacity(engine: Engine, split: bool) -> float:
 def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     """Return TTFT and TPOT, or `None` when the lane is not stable.
 
-    Arrivals are Poisson; `uneven` corrects the answer for others.
     rate : λ > 0 [1/s]; split : whether prompts are cut to fit the budget (chunked) or not (mixed)
     """
     lane, r = shared_lane(engine, split), engine.requests

@@ -1,8 +1,7 @@
 """Prefill lanes feeding decode lanes through a KV transfer.
 
 The stages are evaluated apart: departures of the prefill lanes look Poisson on the time scale of
-decoding, so a decode lane sees Poisson arrivals whose clumping is that of the service's own
-arrivals, thinned or dealt out. The transfer falls between the first and the second token.
+decoding. The transfer falls between the first and the second token.
 """
 
 from __future__ import annotations

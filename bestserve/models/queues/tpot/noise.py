@@ -3,9 +3,9 @@
 Each arrival adds h(j) = α + k(l + j) to the next D steps (and a jump S at j = 0 when prompts share
 the server), while longer steps collect more arrivals: a linear Hawkes process in step time, with
 
-    S_t(ω) = λτ [ E|ĥ|² + (c_a² − 1)|E ĥ|² ] / |1 − λ E ĥ(ω)|²
+    S_t(ω) = λτ E|ĥ|² / |1 − λ E ĥ(ω)|²
 
-for mean step τ and squared CV c_a² of the gaps. The mean of D consecutive steps then has variance
+for mean step τ. The mean of D consecutive steps then has variance
 v(D) = (2/D) ∫_0^D (1 − u/D) R(u) du, R the inverse transform of S_t. Derived in
 `models/derive_noise.py`.
 """
@@ -37,13 +37,11 @@ class Response:
     jump2: float = 0.0
 
 
-def variance_of_sum(
-    requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
-) -> Floats:
+def variance_of_sum(requests: Requests, response: Response, rate: float, tau: float) -> Floats:
     """Return the variance of the sum of D consecutive step times, by bins of D [bins+1, s²].
 
     Entry i belongs to D = i · `requests.width`. rate : λ [1/s]; tau : mean step time, stalls
-    included [s]; scv : squared CV of the gaps
+    included [s]
     """
     spectrum = _spectrum(
         requests.response,
@@ -55,7 +53,6 @@ def variance_of_sum(
         rate,
         tau,
         requests.width,
-        scv,
     )
     return _sums(np.fft.irfft(spectrum), requests.survival.size + 2)
 
@@ -77,11 +74,9 @@ def size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) ->
     return np.asarray((third - ((slope - r0) / 2) ** 2) / tau**2)
 
 
-def variance_of_mean(
-    requests: Requests, response: Response, rate: float, tau: float, scv: float = 1.0
-) -> Floats:
+def variance_of_mean(requests: Requests, response: Response, rate: float, tau: float) -> Floats:
     """Return the variance of the mean of D consecutive step times [c, s²] for each class."""
-    value, _ = at_classes(requests, variance_of_sum(requests, response, rate, tau, scv))
+    value, _ = at_classes(requests, variance_of_sum(requests, response, rate, tau))
     return value / requests.classes**2
 
 
@@ -96,7 +91,6 @@ def _spectrum(
     rate: float,
     tau: float,
     width: float,
-    scv: float,
 ) -> Floats:
     """Return the spectrum of the step time per bin of `width` steps [s²].
 
@@ -109,7 +103,6 @@ def _spectrum(
         real, imag = mean + jump1, alpha * response[1, i] + k * response[3, i]
         amplitudes = alpha**2 * power[0, i] + alpha * k * power[1, i] + k**2 * power[2, i]
         density = amplitudes * width + jump2 + 2 * jump1 * mean
-        density += (scv - 1.0) * (real * real + imag * imag)
         gain = (1.0 - rate * real) ** 2 + (rate * imag) ** 2
         spectrum[i] = rate * tau * width * density / gain
     return spectrum

@@ -1,0 +1,40 @@
+"""Which answer: a formula where one knows the arrivals, else runs on common random numbers.
+
+Whoever looks at systems over rates or figures (sweeps, elasticities, uncertainty) asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bestserve.models import goodput as analytic
+from bestserve.models import latency
+from bestserve.models.goodput import Goodput
+from bestserve.models.lane_arrivals import poisson, uncovered
+from bestserve.models.latencies import Latencies
+from bestserve.models.system import System, Target
+
+ROUGH = 0.9
+"""The strictest percentile that the shorter runs are to tell: a sixth of what P99 needs."""
+
+
+def evaluator(system: System, share: float = ROUGH) -> Callable[[float], Latencies]:
+    """Return the function rate [req/s] → latencies of a system.
+
+    share : the strictest percentile that is to be told, where it takes runs
+    """
+    if not uncovered(system):
+        return latency.evaluator(system)
+    from bestserve.answers.simulated import Simulated
+
+    return Simulated(system=system, share=share)
+
+
+def goodput(system: System, target: Target) -> Goodput:
+    """Return the highest rate at which a target holds; its trust is low where it should be run."""
+    if not uncovered(system):
+        return analytic.goodput(system, target)
+    from bestserve.answers.simulated import goodput as simulated
+
+    near = analytic.goodput(poisson(system), target).rate
+    return simulated(system, target, near=near or None)

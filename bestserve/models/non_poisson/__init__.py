@@ -1,1 +1,0 @@
-"""Arrivals that are not Poisson, and routing that makes lanes depend on each other."""
