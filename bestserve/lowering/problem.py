@@ -23,6 +23,7 @@ from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.memory import MemoryPlan, memory_plan
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import (
     Arrivals,
@@ -198,18 +199,8 @@ class Lowered:
                 f"{engine.max_num_batched_tokens}; raise it"
             )
             return LaneResult(None, 1, plan, Status.INFEASIBLE_SHAPE, reason)
-        step = step_time_coefficients(
-            arch,
-            self.device,
-            parallelism,
-            self.formats,
-            engine,
-            input_len=input_len * (1 - hit),
-            output_len=output_len,
-            constants=self.constants,
-        )
         lane = Lane(
-            step=step,
+            step=self._step_time(parallelism, role),
             policy=engine.policy,
             max_num_seqs=max(1, engine.max_num_seqs * parallelism.dp // parallelism.pp),
             max_num_batched_tokens=engine.max_num_batched_tokens * parallelism.dp,
@@ -221,6 +212,27 @@ class Lowered:
             stream_interval=engine.stream_interval,
         )
         return LaneResult(lane, plan.lanes, plan, Status.OK)
+
+    @cached_property
+    def _step_times(self) -> dict[tuple[Parallelism, Role], StepTime]:
+        return {}
+
+    def _step_time(self, parallelism: Parallelism, role: Role) -> StepTime:
+        """Return the step time of an instance, found once: batch limits do not change it."""
+        key = parallelism, role
+        if key not in self._step_times:
+            input_len, output_len = self.mean_lengths
+            self._step_times[key] = step_time_coefficients(
+                self.model.architecture,
+                self.device,
+                parallelism,
+                self.formats,
+                self.engine.for_role(role),
+                input_len=input_len * (1 - self.problem.workload.prefix_cache_hit),
+                output_len=output_len,
+                constants=self.constants,
+            )
+        return self._step_times[key]
 
     def _own_lane(
         self, parallelism: Parallelism, seqs: int | None, tokens: int | None

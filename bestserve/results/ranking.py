@@ -94,7 +94,7 @@ class Ranking(Document):
     """All strategies that fit, best goodput first, with the rejected ones and their reasons.
 
     `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
-    in `Prediction`.
+    in `Prediction`; `not_tried` names what was left out.
     """
 
     problem: Problem
@@ -103,6 +103,7 @@ class Ranking(Document):
     considered: int
     seconds: float
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    not_tried: tuple[str, ...] = ()
 
     def content(self) -> dict[str, Any]:
         """Return problem, strategies (best first) and the rejected ones as plain data."""
@@ -113,6 +114,7 @@ class Ranking(Document):
             "considered": self.considered,
             "seconds": self.seconds,
             "intervals": plain(dict(self.intervals)),
+            "not_tried": list(self.not_tried),
         }
 
     @property
@@ -198,6 +200,8 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     if rejected:
         lines.append("Rejected:")
         lines += rejected
+    if ranking.not_tried:
+        lines.append(f"Not tried: {'; '.join(ranking.not_tried)}.")
     return "\n".join(lines)
 
 

@@ -12,31 +12,61 @@ from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
 from bestserve.results.document import Status
 from bestserve.results.ranking import Rejected
+from bestserve.specs.problem import LAYOUTS
 from bestserve.specs.strategy import Pool
 
 Ints = NDArray[np.int64]
 
 TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512), "p": (16384,), "d": ()}
-"""Values of max_num_batched_tokens tried besides the engine's own where it is open, falling."""
+"""Values of max_num_batched_tokens that fleets try besides the engine's own, falling."""
+
+PIPELINES = (1, 2, 4)
+"""Pipeline depths tried where the problem names none."""
 
 MAX_PIPELINE = 8
-"""Pipeline depth tried on its own accord when a model fits no other way."""
+"""Pipeline depth tried when a model fits no other way."""
+
+WIDEST_NODES = 4
+"""Nodes that experts are spread over at most."""
+
+MAX_ODD = 16
+"""Largest tp that is no power of two."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One shape of instance with its batch limits, for one role."""
+    """One shape of instance with its batch limits, for one role; None: the engine's own limit."""
 
     role: Role
     parallelism: Parallelism
+    max_num_seqs: int | None
     max_num_batched_tokens: int | None
     lane: Lane
     lanes_per_instance: int
 
+    @property
+    def share(self) -> float:
+        """GPUs of one lane."""
+        return self.parallelism.gpus / self.lanes_per_instance
+
     def pool(self, replicas: int) -> Pool:
         """Return `replicas` of these instances as a pool."""
-        limit = self.max_num_batched_tokens
-        return Pool.of(self.role, replicas, self.parallelism, max_num_batched_tokens=limit)
+        limits = {
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+        }
+        return Pool.of(self.role, replicas, self.parallelism, **limits)
+
+
+def limited(
+    lowered: Lowered, candidate: Candidate, seqs: int | None, budget: int | None
+) -> Candidate | None:
+    """Return the candidate with other limits; None if it cannot be built with them."""
+    shape, role = candidate.parallelism, candidate.role
+    found = lowered.lane(shape, seqs, budget, role=role)
+    if found.lane is None:
+        return None
+    return Candidate(role, shape, seqs, budget, found.lane, found.lanes_per_instance)
 
 
 def shapes(lowered: Lowered) -> list[Parallelism]:
@@ -48,40 +78,74 @@ def shapes(lowered: Lowered) -> list[Parallelism]:
     p = lowered.problem
     if p.step_time is not None:
         return [Parallelism()]
-    node = lowered.device.gpus_per_node
-    widest = p.gpus if p.tp_across_nodes else min(node, p.gpus)
-    tps = p.tensor_parallel_sizes or tuple(powers_of_two(widest))
-    pps = p.pipeline_parallel_sizes
+    tps = tensor_parallel_sizes(lowered)
+    pps = p.pipeline_parallel_sizes or PIPELINES
     moe = lowered.model.architecture.is_moe
     found = [Parallelism(tp=tp, pp=pp) for tp in tps for pp in pps]
     if moe:
         found += [Parallelism(tp=tp, pp=pp, ep=tp) for tp in tps if tp > 1 for pp in pps]
         if p.tensor_parallel_sizes is None:
-            wide = powers_of_two(min(p.gpus, 4 * node))
+            wide = powers_of_two(min(p.gpus, WIDEST_NODES * lowered.device.gpus_per_node))
             found += [Parallelism(dp=n, ep=n) for n in wide if n > 1]
     found = [s for s in found if s.gpus <= p.gpus]
-    if pps == (1,) and not any(lowered.lane(s).lane for s in found):
+    if p.pipeline_parallel_sizes is None and not any(lowered.lane(s).lane for s in found):
         deep = [Parallelism(tp=tp, pp=pp) for pp in range(2, MAX_PIPELINE + 1) for tp in tps]
         found += [s for s in deep if s.gpus <= p.gpus]
-    return sorted(dict.fromkeys(found), key=lambda s: (s.gpus, s.tp, s.pp, s.ep))
+    return sorted(dict.fromkeys(found), key=lambda s: (s.pp > 1, s.gpus, s.tp, s.pp, s.ep))
+
+
+def tensor_parallel_sizes(lowered: Lowered) -> tuple[int, ...]:
+    """Return the tp asked for, or powers of two and the divisors of the GPUs within a node."""
+    p = lowered.problem
+    if p.tensor_parallel_sizes is not None:
+        return p.tensor_parallel_sizes
+    widest = p.gpus if p.tp_across_nodes else min(lowered.device.gpus_per_node, p.gpus)
+    heads = {g.attention.num_heads for g in lowered.model.architecture.groups}
+    odd = [
+        n
+        for n in range(3, min(widest, MAX_ODD) + 1)
+        if p.gpus % n == 0 and not any(h % n for h in heads if h)
+    ]
+    return tuple(sorted({*powers_of_two(widest), *odd}))
+
+
+def not_tried(lowered: Lowered) -> tuple[str, ...]:
+    """Return what a ranking leaves out, one phrase each; what the problem rules out among it."""
+    p = lowered.problem
+    out = [f"{layout} instances (layouts)" for layout in LAYOUTS if layout not in p.layouts]
+    if p.step_time is not None:
+        return (*out, "other instances than the one whose step time was given")
+    device, moe = lowered.device, lowered.model.architecture.is_moe
+    if p.tensor_parallel_sizes is None and not p.tp_across_nodes and p.gpus > device.gpus_per_node:
+        out.append("tensor parallelism over nodes (tp_across_nodes)")
+    if p.tensor_parallel_sizes is not None:
+        asked = ", ".join(map(str, p.tensor_parallel_sizes))
+        out.append(f"tp other than {asked} (tensor_parallel_sizes)")
+    if p.gpus > 1:
+        depths = ", ".join(map(str, p.pipeline_parallel_sizes or PIPELINES))
+        out.append(f"pipelines of other depths than {depths} (pipeline_parallel_sizes)")
+        if p.pipeline_parallel_sizes is None:
+            out.append("pipelines that a look says gain less than 1 % per GPU")
+    if moe and p.gpus > 2:
+        out.append("data-parallel attention of tensor-parallel ranks (dp × tp with ep)")
+    if moe and p.gpus > WIDEST_NODES * device.gpus_per_node:
+        out.append(f"experts over more than {WIDEST_NODES} nodes")
+    if p.gpus > 1:
+        out.append("pools of unlike instances")
+    return tuple(out)
 
 
 def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Rejected]]:
-    """Return the instances that can be built for a role, and the shapes that cannot."""
+    """Return the instances that can be built for a role at the engine's own limits, and others."""
     p = lowered.problem
     kept: list[Candidate] = []
     rejected: list[Rejected] = []
     for shape in shapes(lowered):
-        budgets: list[int | None] = [None]
-        if p.max_num_batched_tokens is None:
-            own = lowered.engine.max_num_batched_tokens
-            budgets += [b for b in TOKEN_BUDGETS[role] if b != own]
-        for budget in budgets:
-            result = lowered.lane(shape, max_num_batched_tokens=budget, role=role)
-            if result.lane is None:
-                rejected.append(reject(role, shape, result))
-                break
-            kept.append(Candidate(role, shape, budget, result.lane, result.lanes_per_instance))
+        result = lowered.lane(shape, role=role)
+        if result.lane is None:
+            rejected.append(reject(role, shape, result))
+            continue
+        kept.append(Candidate(role, shape, None, None, result.lane, result.lanes_per_instance))
     if not kept and not rejected:
         sizes = ", ".join(map(str, p.tensor_parallel_sizes or ()))
         asked = f"none of tensor_parallel_sizes {sizes}" if sizes else "no parallelism"

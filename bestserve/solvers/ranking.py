@@ -27,16 +27,16 @@ from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
 from bestserve.models.lane_arrivals import poisson
 from bestserve.models.latency import latency
-from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results.document import Status
 from bestserve.results.ranking import Binding, RankedStrategy, Ranking, Rejected
-from bestserve.solvers.enumerate import Candidate, candidates, maximal_pairs
+from bestserve.solvers.enumerate import Candidate, candidates, limited, maximal_pairs, not_tried
+from bestserve.solvers.limits import Limits, Tuning
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
 
 Progress = Callable[[str], None]
-LEADERS = 40
+LEADERS = 24
 """Strategies evaluated as whole systems at least, however the bounds fall."""
 
 HEAD = 8
@@ -45,9 +45,12 @@ HEAD = 8
 ROUNDING = 2e-3
 """Relative overshoot of an objective that the tolerance of the search explains [1]."""
 
-COSTLY_BUDGET = 1024
-"""Token budgets below it take three to four times longer to evaluate (prompts take many steps), so
-they are searched only where one look says that they beat the larger budgets of the instance."""
+WORTH = 0.6
+"""Goodput per GPU, over the best of the role, from which other limits than the engine's are of
+interest."""
+
+WORTHWHILE = 0.01
+"""Gain per GPU from which a pipeline that the problem does not ask for is worth its stages."""
 
 RATIO_ROWS = 6
 """Prefill:decode ratios kept in the table per pair of instance shapes."""
@@ -85,6 +88,7 @@ def rank_strategies(problem: Problem | Lowered, *, progress: Progress | None = N
         table=tuple(rows),
         rejected=tuple(search.rejected),
         considered=search.considered,
+        not_tried=not_tried(lowered),
         seconds=time.perf_counter() - started,
     )
 
@@ -121,47 +125,78 @@ class _Search:
         return sorted(self.evaluate(bounds), key=best_first)
 
     def feasible(self, role: Role) -> list[int]:
-        """Evaluate one instance of each candidate of a role; return those with a goodput."""
+        """Evaluate instances of a role, choose their limits; return those with a goodput.
+
+        Pipelines that the problem does not ask for stay out unless they gain something.
+        """
         found, rejected = candidates(self.lowered, role)
         self.rejected += rejected
+        asked = self.lowered.problem.pipeline_parallel_sizes is not None
+        flat = [c for c in found if asked or c.parallelism.pp == 1]
+        kept = self.with_limits(flat)
+        floor = (1 + WORTHWHILE) * self.best_share(kept)
+        limits = {(c.max_num_seqs, c.max_num_batched_tokens) for c, _ in kept}
+        kept += self.with_limits(
+            [c for c in found if c not in flat and self.promising(c, limits, floor * c.share)],
+            floor,
+        )
+        self.instances += kept
+        return list(range(len(self.instances) - len(kept), len(self.instances)))
+
+    def promising(self, candidate: Candidate, limits: set[Limits], rate: float) -> bool:
+        """Whether an instance holds at a rate [requests/s] with limits that suit others."""
+        tried = (limited(self.lowered, candidate, *each) for each in {(None, None), *limits})
+        return rate == 0 or any(c and self.contained(c, rate) for c in tried)
+
+    def with_limits(
+        self, found: list[Candidate], least: float = 0.0
+    ) -> list[tuple[Candidate, Goodput]]:
+        """Return instances with their best limits, and collocated ones at the engine's own, too.
+
+        least : goodput per GPU that others already have [requests/s]
+        """
+        first = [(c, self.contained(c, 0.0)) for c in found]
+        known = [(c, result) for c, result in first if result is not None]
+        worth = max(WORTH * self.best_share(known), least)
         kept = []
-        rates: dict[Parallelism, list[float]] = {}
-        for candidate in found:
-            seen = rates.setdefault(candidate.parallelism, [])
-            name = f"{role}{candidate.pool(1).options}"
-            self.progress(name)
-            costly = (candidate.max_num_batched_tokens or COSTLY_BUDGET) < COSTLY_BUDGET
-            least = max(seen, default=0.0) if costly else 0.0
-            result = contained(name, self.better, candidate, least)
-            if result is None:
-                continue
-            if isinstance(result, Rejected):
-                self.rejected.append(result)
-                continue
-            seen.append(result.rate)
-            if result.rate <= 0:
+        for candidate, result in known:
+            tuning = Tuning(
+                self.lowered, (candidate, result), worth * candidate.share, self.contained
+            )
+            chosen, better = tuning.run()
+            if better.rate <= 0:
+                name = f"{candidate.role}{candidate.pool(1).options}"
                 self.rejected.append(unmet(self.lowered, name, (candidate.pool(1),), result))
                 continue
-            self.instances.append((candidate, result))
-            kept.append(len(self.instances) - 1)
-        return kept
+            kept.append((chosen, better))
+            if candidate.role == "m" and chosen is not candidate and result.rate > 0:
+                kept.append((candidate, result))
+        return [(c, result) for c, result in kept if result.rate >= least * c.share]
 
-    def beats(self, candidate: Candidate, rate: float) -> bool:
-        """Whether one collocated lane meets the objectives above this rate [requests/s]."""
-        at = latency(poisson(self.lowered.collocated(candidate.lane, 1)), rate)
-        return margin(at, self.target)[0] > 0
+    def best_share(self, found: list[tuple[Candidate, Goodput]]) -> float:
+        """Return the highest goodput per GPU [requests/s]."""
+        return max((result.rate / c.share for c, result in found), default=0.0)
 
-    def better(self, candidate: Candidate, rate: float) -> Goodput | None:
-        """Return the goodput of one lane alone if one look says that it exceeds a rate [req/s]."""
-        return self.alone(candidate) if rate == 0 or self.beats(candidate, rate) else None
+    def contained(self, candidate: Candidate, floor: float) -> Goodput | None:
+        """Return the goodput of one lane if it is above a floor [requests/s]; None if not.
 
-    def alone(self, candidate: Candidate) -> Goodput:
-        """Return the goodput of one lane alone."""
+        A numerical failure is recorded.
+        """
+        name = f"{candidate.role}{candidate.pool(1).options}"
+        self.progress(name)
+        result = contained(name, self.alone, candidate, floor)
+        if isinstance(result, Rejected):
+            self.rejected.append(result)
+            return None
+        return None if floor > 0 and result.rate <= 0 else result
+
+    def alone(self, candidate: Candidate, floor: float) -> Goodput:
+        """Return the goodput of one lane alone; none where it does not hold at `floor`."""
         lane, target = candidate.lane, self.target
         if candidate.role == "m":
-            return goodput(poisson(self.lowered.collocated(lane, 1)), target)
+            return goodput(poisson(self.lowered.collocated(lane, 1)), target, floor=floor)
         evaluate = prefill_goodput if candidate.role == "p" else decode_goodput
-        return evaluate(lane, self.lowered.lengths, target)
+        return evaluate(lane, self.lowered.lengths, target, floor=floor)
 
     def lanes(self, pool: tuple[int, int]) -> tuple[Lane, int]:
         """Return the lane of a pool and how many the pool has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
 Layout = Literal["collocated", "disaggregated"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=64)]
 
 
@@ -34,7 +35,8 @@ class Problem(Spec):
     max_num_seqs, max_num_batched_tokens, gpu_memory_utilization : vLLM's; default: the engine's
     enable_chunked_prefill : None keeps the engine's policy
     routing : how a request finds its replica
-    tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries
+    tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries; by default all tp
+        within a node and pipelines of 1, 2 and 4 stages
     tp_across_nodes : allow tensor parallelism over the network
     price_per_hour : of one GPU [USD/h]; default: the hardware record's, if it states one
     network_bandwidth : one way, per GPU, across nodes [B/s]; default: the hardware record's
@@ -58,8 +60,8 @@ class Problem(Spec):
     enable_chunked_prefill: bool | None = None
     routing: Routing = "random"
     tensor_parallel_sizes: Sizes | None = None
-    pipeline_parallel_sizes: Sizes = (1,)
-    layouts: tuple[Layout, ...] = ("collocated", "disaggregated")
+    pipeline_parallel_sizes: Sizes | None = None
+    layouts: tuple[Layout, ...] = LAYOUTS
     tp_across_nodes: bool = False
     price_per_hour: float | None = Field(default=None, gt=0, le=1e9)
     network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)

@@ -1,0 +1,126 @@
+"""Batch limits as decisions: `max_num_batched_tokens` and `max_num_seqs` of one instance.
+
+Goodput over either limit has one hill, apart from plateaus where a limit does not bind. So a few
+rungs far apart find the hill, the rungs between them its top, and a rung costs one look unless it
+beats the best so far.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+
+from bestserve.lowering import Lowered
+from bestserve.models.goodput import Goodput
+from bestserve.models.queues.held_tokens import safe_seqs
+from bestserve.models.queues.requests import prepare
+from bestserve.models.system import Role
+from bestserve.solvers.enumerate import Candidate, limited
+
+COARSE: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512, 256), "p": (16384, 2048), "d": ()}
+"""Token budgets far apart, tried in this order after the engine's own."""
+
+BUDGETS = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+"""Rungs of `max_num_batched_tokens` [tokens]."""
+
+SEQS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Rungs of `max_num_seqs` [sequences]."""
+
+ROOM = (1.1, 1.5)
+"""Limits on sequences that are tried, in mean numbers running at the goodput."""
+
+EVICTIONS = 0.01
+"""Evictions per request, all slots taken, that a limit on sequences lets happen."""
+
+NEAR_FULL = 0.7
+"""Sequences running at the goodput, over those that hardly evict, from which a cache fills now and
+then: the engine's limit gives way to the number that hardly evicts."""
+
+GAIN = 3e-3
+"""Relative gain for which a limit is changed: what the search of a goodput resolves, twice."""
+
+Limits = tuple[int | None, int | None]
+"""max_num_seqs and max_num_batched_tokens; None: the engine's own."""
+
+Evaluate = Callable[[Candidate, float], Goodput | None]
+"""Goodput of a candidate if it holds at the rate given [requests/s]; None if not."""
+
+
+class Tuning:
+    """The best limits of one instance found so far."""
+
+    def __init__(
+        self, lowered: Lowered, first: tuple[Candidate, Goodput], least: float, evaluate: Evaluate
+    ) -> None:
+        """`first` has the engine's own limits; `least` : what is worth knowing [requests/s]."""
+        self.lowered, self.evaluate, self.least = lowered, evaluate, least
+        self.candidate, self.found = first
+        self.tried = {(self.candidate.max_num_seqs, self.candidate.max_num_batched_tokens)}
+
+    def run(self) -> tuple[Candidate, Goodput]:
+        """Return the instance with the best limits, and its goodput."""
+        problem, role = self.lowered.problem, self.candidate.role
+        if problem.max_num_batched_tokens is None:
+            for budget in COARSE[role]:
+                self.consider(self.candidate.max_num_seqs, budget)
+            if role != "d":
+                self.climb_budgets()
+        if problem.max_num_seqs is None and role != "p" and self.found.rate > 0:
+            self.limit_sequences()
+        return self.candidate, self.found
+
+    def consider(self, seqs: int | None, budget: int | None, *, anyway: bool = False) -> bool:
+        """Take these limits if they are better, or anyway; return whether they were taken."""
+        if (seqs, budget) in self.tried:
+            return False
+        self.tried.add((seqs, budget))
+        other = limited(self.lowered, self.candidate, seqs, budget)
+        if other is None:
+            return False
+        floor = 0.0 if anyway else max(self.found.rate * (1 + GAIN), self.least)
+        found = self.evaluate(other, floor)
+        if found is None or found.rate <= 0:
+            return False
+        self.candidate, self.found = other, found
+        return True
+
+    def climb_budgets(self) -> None:
+        """Go up and down the rungs of the token budget while that helps."""
+        own = self.lowered.engine.max_num_batched_tokens
+        for step in (1, -1):
+            while self.found.rate > 0:
+                at = self.candidate.max_num_batched_tokens or own
+                rung = next_rung(BUDGETS, at, step)
+                if rung is None or rung == own:
+                    break
+                if not self.consider(self.candidate.max_num_seqs, rung):
+                    break
+
+    def limit_sequences(self) -> None:
+        """Limit sequences where a cache fills, or where more of them than needed slow each other.
+
+        Limits are an engine's, of one rank and one pipeline stage; a lane has those of all ranks.
+        """
+        lane, shape = self.candidate.lane, self.candidate.parallelism
+        budget, scale = self.candidate.max_num_batched_tokens, shape.pp / shape.dp
+        running = self.found.at.mean_batch
+        safe = safe_seqs(lane, prepare(self.lowered.lengths), EVICTIONS)
+        if safe < lane.max_num_seqs and running > NEAR_FULL * safe:
+            self.consider(max(math.floor(safe * scale), 1), budget, anyway=True)
+            return
+        for room in ROOM:
+            rung = next_rung(SEQS, math.ceil(room * running * scale) - 1, 1)
+            if rung is not None and rung < lane.max_num_seqs * scale:
+                self.consider(rung, budget)
+
+
+def next_rung(rungs: tuple[int, ...], at: int, step: int) -> int | None:
+    """Return the next rung above (step 1) or below (−1) a limit; None beyond the ends.
+
+    >>> next_rung(BUDGETS, 1024, 1), next_rung(BUDGETS, 1000, -1), next_rung(BUDGETS, 128, -1)
+    (1536, 768, None)
+    """
+    i = bisect_left(rungs, at)
+    i = i - 1 if step < 0 else i + (i < len(rungs) and rungs[i] == at)
+    return rungs[i] if 0 <= i < len(rungs) else None
