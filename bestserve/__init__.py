@@ -32,6 +32,7 @@ _WHERE = {
     "Fleet": "bestserve.specs.fleet",
     "allocate": "bestserve.fleet.allocate",
     "simulate": "bestserve.api",
+    "memory": "bestserve.api",
     "explain": "bestserve.api",
     "report": "bestserve.reporting.page",
     "curves": "bestserve.reporting.curves",
@@ -62,6 +63,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from bestserve.api import explain as explain
     from bestserve.api import goodput as goodput
+    from bestserve.api import memory as memory
     from bestserve.api import predict as predict
     from bestserve.api import rank as rank
     from bestserve.api import sensitivity as sensitivity

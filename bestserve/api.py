@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bestserve.analysis.versus import Versus
     from bestserve.analysis.waterfall import Explanation
     from bestserve.analysis.whatif import WhatIf
+    from bestserve.results.memory import Memory
     from bestserve.simulator import SimulationResult
 
 P = ParamSpec("P")
@@ -63,6 +64,53 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     from bestserve.answers.ranking import ranking
 
     return ranking(problem, verify=verify, progress=progress)
+
+
+def memory(
+    problem: Problem,
+    strategy: str | Strategy,
+    *,
+    max_model_len: int | None = None,
+    engine_version: str = "",
+    block_size: int | None = None,
+    enforce_eager: bool = False,
+    concurrency: float | None = None,
+    context: float | None = None,
+    startup_log: str | None = None,
+) -> Memory:
+    """Say where the memory of one instance's GPUs goes, and how many requests its cache holds.
+
+    Parameters
+    ----------
+    strategy : "1m-tp4"; of several pools the first
+    max_model_len : longest request that is admitted [tokens]; default: the model's longest context
+    engine_version : "0.19": decides what the engine counts; default: the preset's
+    block_size : tokens of a block of the cache; enforce_eager : without CUDA graphs
+    concurrency, context : wanted requests at once and their length: the least GPUs, and the
+        utilization, that hold them
+    startup_log : path of a server's log: its figures beside the predictions, and its reserve
+
+    Raises
+    ------
+    InputError : no model, a parallelism that cannot be built, a length beyond the model's
+    UnknownNameError, DataError : model, hardware, engine or log cannot be found or read
+    """
+    from bestserve.answers.memory import MemorySettings
+    from bestserve.answers.memory import memory as answer
+
+    return answer(
+        problem,
+        strategy,
+        MemorySettings(
+            max_model_len=max_model_len,
+            engine_version=engine_version,
+            block_size=block_size,
+            enforce_eager=enforce_eager,
+            concurrency=concurrency,
+            context=context,
+            startup_log=startup_log,
+        ),
+    )
 
 
 @single_threaded

@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": "tell why a strategy carries what it carries, or beats another",
     "simulate": "simulate one strategy request by request",
     "report": "write everything about a problem into one HTML page",
+    "memory": "say where GPU memory goes and how many requests the cache holds",
     "launch": "print the commands that put a strategy into service",
     "validate": "compare predictions with measured logs",
     "calibrate": "fit the few engine and deployment constants to measured logs",

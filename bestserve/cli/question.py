@@ -25,11 +25,12 @@ COMMANDS = (
     "uncertainty",
     "explain",
     "allocate",
+    "memory",
 )
 """Commands that answer a question about one problem, or one fleet."""
 
-FILES = ("save_detailed", "plot", "page")
-"""Arguments that write files, which the answers of strangers shall not."""
+FILES = ("save_detailed", "plot", "page", "startup_log")
+"""Arguments that name files, which the answers of strangers shall not touch."""
 
 _OF_ANSWER: dict[str, tuple[str, tuple[str, ...]]] = {
     "ranking": ("rank", ()),
@@ -38,6 +39,7 @@ _OF_ANSWER: dict[str, tuple[str, tuple[str, ...]]] = {
     "explanation": ("explain", ("strategy",)),
     "uncertainty": ("uncertainty", ("samples",)),
     "allocation": ("allocate", ()),
+    "memory": ("memory", ("strategy", "max_model_len")),
 }
 """Kind of answer → command and arguments, for what Python's `to_json` wrote."""
 

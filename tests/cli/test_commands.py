@@ -112,6 +112,8 @@ SMALL = [*PROBLEM[:4], "--gpus", "1", *PROBLEM[6:]]
     ["whatif", "1m-tp1", "--sweep", "slo.tpot=20ms,40ms"],
     ["explain", "1m-tp1", "--versus", "1m-tp1-tokens1024"],
     ["sensitivity", "1m-tp1", "--method", "analytic"],
+    ["memory", "1m-tp1", "--max-model-len", "8192", "--engine-version", "0.11"],
+    ["memory", "1m-tp1", "--concurrency", "64", "--context", "4096", "--enforce-eager"],
     ["uncertainty", "1m-tp1", "1m-tp1-tokens1024", "--samples", "16"],
 ])  # fmt: skip
 def test_every_answer_about_a_problem_can_be_asked_for_again(capsys, tmp_path, asked):
