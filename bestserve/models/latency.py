@@ -211,7 +211,7 @@ def _disaggregated(
         limit=limit,
         utilisation=max(first.busy, rest.busy),
         trust=Trust.of(*rest.reasons, *first.reasons, *doubts),
-        firm=Trust.of(*rest.reasons, *doubts),
+        firm=Trust.of(*rest.reasons, *first.firm, *doubts),
         situation=Situation(decodes_apart=True),
     )
 
@@ -231,6 +231,7 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         stability_rate=limit,
         mean_batch=0.0,
         trust=Trust.of(*found.reasons, engine.lane.scheduling.no_formula),
+        firm=Trust.of(*found.firm),
         situation=Situation(decodes_apart=True),
         status=Status.OK,
     )

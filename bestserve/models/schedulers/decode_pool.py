@@ -24,7 +24,7 @@ def capacity(engine: Engine) -> float:
         return 0.0
     limit = decode_limit(engine.slots, engine.requests.d1, float(engine.decode_times[-1]))
     again = engine.recomputing(engine.slots, engine.lane.scheduling.splits)
-    return prefill_first_limit(limit, again)
+    return prefill_first_limit(limit, again) if again > 0.0 else limit
 
 
 def evaluate(
@@ -62,7 +62,7 @@ def evaluate(
         delay_third = p * (6 - 6 * p + 2 * p * p) * wait**3
     mean = tau + response.k * (r.class_prompt - r.kv1) + delay / d
     variance = variance + delay_variance / d**2
-    reasons = engine.kv_reasons(state.probability)
+    reasons = engine.kv_reasons(state.probability, rate / limit)
     if state.wait > OFTEN_WAITING:
         reasons = (f"{100 * state.wait:.2g} % of the requests wait for a slot", *reasons)
     return LaneLatency(

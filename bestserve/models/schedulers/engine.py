@@ -20,6 +20,10 @@ Floats = NDArray[np.float64]
 OFTEN_FULL = 0.01
 """Share of the time with a full KV cache from which waits and evictions show in the percentiles."""
 
+NEARLY_FULL = 0.9
+"""Load from which a lane that the KV cache limits may stay full once it is: what is recomputed
+keeps it so, and with answers of one length it then carries up to a tenth less."""
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Engine:
@@ -193,15 +197,17 @@ class Engine:
         step = float(self.prompt_step(np.array([tokens / steps]), beside, split)[0])
         return steps * (step - (self.decode(beside) if rides else 0.0))
 
-    def kv_reasons(self, running: Floats) -> tuple[str, ...]:
-        """Return the warning for a KV cache that is often full.
+    def kv_reasons(self, running: Floats, load: float) -> tuple[str, ...]:
+        """Return the warnings for a KV cache that is often full, or soon would be for good.
 
-        running : chances that 0 … slots sequences run [slots + 1]
+        running : chances that 0 … slots sequences run [slots + 1]; load : share of saturation
         """
         share = float(running @ self.full)
-        if share <= OFTEN_FULL:
-            return ()
-        return (f"the KV cache is full {100 * share:.2g} % of the time",)
+        if share > OFTEN_FULL:
+            return (f"the KV cache is full {100 * share:.2g} % of the time",)
+        if load > NEARLY_FULL and self.slots < self.lane.max_num_seqs:
+            return (f"the load is {100 * load:.0f} % of what a full KV cache sustains",)
+        return ()
 
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 SINGLE = 1.3
 """Mean prompts in a saturated whole-prompt step below which prompts go one at a time."""
 
+LONG_SHARE = 0.99
+"""Share of the prompts that are no longer than the one a full step has begun."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrefillTables:
@@ -26,7 +29,7 @@ class PrefillTables:
 
     server : the bulk server of a lane without decodes; alone : time of each prompt by itself
     [m, s]; work : prompts in tokens of mean cost; single : whether a step holds one prompt;
-    capacity : saturated rate of the lane [1/s]
+    capacity : saturated rate of the lane [1/s]; kv : the warning that the cache keeps steps short
     """
 
     server: BulkServer
@@ -34,6 +37,7 @@ class PrefillTables:
     work: Prompts
     single: bool
     capacity: float
+    kv: tuple[str, ...]
 
 
 @lru_cache(maxsize=512)
@@ -41,6 +45,11 @@ def tables(engine: Engine) -> PrefillTables:
     """Return the rate-independent tables of an engine; chunked lanes split prompts."""
     policy, r = engine.lane.scheduling, engine.requests
     split, budget = policy.splits, float(policy.room(engine.lane.max_num_batched_tokens))
+    # prompts hold their blocks, cached ones too, from the step that begins them on
+    holds = max(engine.held.capacity * r.p1 / r.kv1, 1.0)
+    begun = float(np.interp(LONG_SHARE, np.cumsum(r.weight), r.prompt)) if split else 0.0
+    kv = ("prompts wait for KV memory",) if holds < budget + begun else ()
+    budget = min(budget, holds)
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
     alone = engine.prompt_times(0.0, split, budget)
     server = BulkServer(
@@ -56,7 +65,7 @@ def tables(engine: Engine) -> PrefillTables:
     single = not split and packed < SINGLE * r.p1
     busy = float(r.weight @ alone) if single else bulk_load(server, 1.0, r.p1)
     work = Prompts.of(engine.work_tokens(packed), r.weight)
-    return PrefillTables(server, alone, work, single, 1.0 / busy)
+    return PrefillTables(server, alone, work, single, 1.0 / busy, kv)
 
 
 def capacity(engine: Engine) -> float:
@@ -66,11 +75,16 @@ def capacity(engine: Engine) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PrefillLatency:
-    """ttft : [s]; busy : share of the time that steps run; reasons : what makes it doubtful."""
+    """TTFT of a lane [s].
+
+    busy : share of the time that steps run; reasons : what makes it doubtful; firm : those of them
+    that also hold for a goodput
+    """
 
     ttft: Distribution
     busy: float
     reasons: tuple[str, ...]
+    firm: tuple[str, ...]
 
 
 def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
@@ -83,8 +97,9 @@ def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
         wait = gig1_wait(lane.alone, r.weight, rate)
         if wait is None:
             return None
-        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, ())
+        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, lane.kv, lane.kv)
     met = bulk_wait(lane.server, rate, lane.work)
     if met is None:
         return None
-    return PrefillLatency(met.ttft, min(met.load, 1.0), engine.large_prompts())
+    reasons = (*lane.kv, *engine.large_prompts())
+    return PrefillLatency(met.ttft, min(met.load, 1.0), reasons, lane.kv)

@@ -198,7 +198,7 @@ def _assemble(
         wait_mean = (1.0 + bp.mates + max(d_scv, 0.0)) / 2 / (limit - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
     waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
-    reasons = (*waits, *engine.kv_reasons(state.probability))
+    reasons = (*waits, *engine.kv_reasons(state.probability, rate / limit))
     return LaneLatency(
         ttft=ttft,
         mean=mean,

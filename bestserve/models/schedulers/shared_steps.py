@@ -336,7 +336,7 @@ def _assemble(
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
         wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
-    full = engine.kv_reasons(state.probability)
+    full = engine.kv_reasons(state.probability, rate / lane.capacity)
     waits = (*slot_reason(state.wait, wait_mean, met.ttft.mean), *mode_reason(state), *full)
     return LaneLatency(
         ttft=ttft,
