@@ -42,13 +42,12 @@ def test_share_is_what_the_simulator_refuses(
 @settings(max_examples=30)
 @given(
     st.sampled_from(["chunked", "prefill_priority", "mixed", "tandem"]),
-    st.sampled_from(["random", "round_robin", "least_outstanding"]),
     st.floats(0.2, 30.0),
     st.floats(1.05, 3.0),
     st.sampled_from([0.0, 1.0]),
 )
 def test_less_memory_never_raises_goodput(
-    cases: ModuleType, kind: str, routing: str, requests: float, factor: float, reserve: float
+    cases: ModuleType, kind: str, requests: float, factor: float, reserve: float
 ) -> None:
     law = cases.lengths(1000, 200, 0.8, 0.8)
 
@@ -56,19 +55,20 @@ def test_less_memory_never_raises_goodput(
         memory = {"kv_capacity_tokens": capacity, "kv_reserve": reserve}
         if kind == "tandem":
             return goodput(cases.disaggregated(2, 1, law, **memory), TARGET).rate
-        system = cases.collocated(kind, law, system={"routing": routing}, replicas=2, **memory)
-        return goodput(system, TARGET).rate
+        return goodput(cases.collocated(kind, law, **memory), TARGET).rate
 
     assert at(1100 * requests) <= at(1100 * requests * factor) * 1.03
 
 
-def test_simulated_goodput_of_a_refusing_system_is_none(cases: ModuleType) -> None:
+@pytest.mark.parametrize("routing", ["random", "round_robin", "least_outstanding"])
+def test_simulated_goodput_of_a_refusing_system_is_none(cases: ModuleType, routing: str) -> None:
     law = cases.lengths(1000, 200, 1.0, 1.0)
     small = cases.collocated("chunked", law, kv_capacity_tokens=5_000.0)
     assert 1e-4 < refused(small).share < 0.1
-    found = simulated_goodput(small, TARGET, requests=2_000, replications=2)
+    routed = replace(small, routing=routing, replicas=2)
+    found = simulated_goodput(routed, TARGET, requests=2_000, replications=2)
     assert (found.rate, found.limit) == (0.0, Limit.REFUSED)
-    assert simulated.goodput(small, TARGET, replications=2).status is Status.SOME_REFUSED
+    assert simulated.goodput(routed, TARGET, replications=2).status is Status.SOME_REFUSED
     assert goodput(small, TARGET).status is Status.SOME_REFUSED
     assert "5,000 tokens" in goodput(small, TARGET).detail
 
