@@ -29,6 +29,8 @@ _WHERE = {
     "predict": "bestserve.api",
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
+    "headroom": "bestserve.api",
+    "size": "bestserve.api",
     "Fleet": "bestserve.specs.fleet",
     "allocate": "bestserve.fleet.allocate",
     "simulate": "bestserve.api",
@@ -63,11 +65,13 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from bestserve.api import explain as explain
     from bestserve.api import goodput as goodput
+    from bestserve.api import headroom as headroom
     from bestserve.api import memory as memory
     from bestserve.api import predict as predict
     from bestserve.api import rank as rank
     from bestserve.api import sensitivity as sensitivity
     from bestserve.api import simulate as simulate
+    from bestserve.api import size as size
     from bestserve.api import sweep as sweep
     from bestserve.api import uncertainty as uncertainty
     from bestserve.api import what_if as what_if

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bestserve.analysis.versus import Versus
     from bestserve.analysis.waterfall import Explanation
     from bestserve.analysis.whatif import WhatIf
+    from bestserve.results.capacity import Headroom, Size
     from bestserve.results.memory import Memory
     from bestserve.simulator import SimulationResult
 
@@ -157,11 +158,46 @@ def goodput(
     Raises as `predict`; InputError also without an SLO; InfeasibleError if even a request alone
     misses the objectives, with the arithmetic.
     """
+    from bestserve.answers.economics import priced
     from bestserve.answers.goodput import goodput_of
     from bestserve.solvers.ranking import checked_problem
 
-    found = goodput_of(lower(checked_problem(problem)), Strategy.parse(strategy), method)
+    lowered = lower(checked_problem(problem))
+    found = priced(lowered, goodput_of(lowered, Strategy.parse(strategy), method))
     return replace(found, trust=trust_in(problem, found.strategy, found.trust))
+
+
+@single_threaded
+def headroom(problem: Problem, strategy: str | Strategy, request_rate: float) -> Headroom:
+    """Return by how much the load of a strategy may grow within the objectives.
+
+    request_rate : today's [requests/s]
+
+    Raises as `goodput`.
+    """
+    from bestserve.answers.capacity import headroom_of
+
+    return headroom_of(problem, strategy, request_rate)
+
+
+@single_threaded
+def size(
+    problem: Problem,
+    request_rate: float,
+    *,
+    headroom: float = 0.0,
+    progress: Progress | None = None,
+) -> Size:
+    """Return the fewest GPUs that carry a rate within the objectives, and the strategy on them.
+
+    request_rate : to be carried [requests/s]; headroom : to spare, as a share of it (0.2: 20 %)
+    `problem.gpus` is not looked at.
+
+    Raises as `goodput`; InfeasibleError where no number of GPUs carries the rate.
+    """
+    from bestserve.answers.capacity import size_of
+
+    return size_of(problem, request_rate, headroom, progress)
 
 
 def simulate(

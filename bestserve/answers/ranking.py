@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bestserve.answers.doubts import trusted
+from bestserve.answers.economics import priced
 from bestserve.answers.goodput import Verdict, court_of
 from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
@@ -51,7 +52,7 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         return found
     return replace(
         found,
-        table=trusted(problem, found.table),
+        table=tuple(priced(lowered, row) for row in trusted(problem, found.table)),
         intervals=_intervals_at_best(lowered, found.best),
     )
 

@@ -21,6 +21,8 @@ from bestserve.host.stdout import answers_alone
 COMMANDS = {
     "rank": "rank serving strategies by goodput",
     "goodput": "highest rate at which one strategy meets the objectives",
+    "headroom": "how much more load a strategy takes",
+    "size": "how many GPUs a request rate needs",
     "allocate": "plan a whole fleet, with a certificate",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
     "curves": "draw TTFT, TPOT, E2EL, throughput and attainment over the load",

@@ -16,7 +16,7 @@ def catalog(name: str | None = None, item: str | None = None, *, format: Format 
     Parameters
     ----------
     name
-        hardware, models or engines to list them; the name or path of one to show it
+        hardware, models, engines or prices to list them; the name or path of one to show it
     item
         after hardware, models or engines: the one to show
     format
@@ -25,6 +25,11 @@ def catalog(name: str | None = None, item: str | None = None, *, format: Format 
     from bestserve.catalog import catalog_rows, describe
 
     kinds: tuple[Kind, ...] = ("hardware", "models", "engines")
+    if name == "prices":
+        from bestserve.catalog.prices import prices
+
+        emit_records([dict(p) for p in prices()], format, "USD per GPU and hour")
+        return 0
     if item is not None:
         if name not in kinds:
             raise InputError(f"two names: {str(name)[:40]!r} is not one of {', '.join(kinds)}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from bestserve.cli.headings import fewer, heading
+from bestserve.cli.headings import shown as as_shown
 from bestserve.results.document import Document, plain
 from bestserve.results.rows import csv_text, html_table, printed
 
@@ -53,7 +56,8 @@ def emit_records(
     What is not finite is absent, as in JSON.
     """
     records = [{k: _known(v) for k, v in row.items()} for row in records]
-    shown = [{c: r[c] for c in columns} for r in records] if columns else records
+    chosen = [c for c in columns if any(c in r for r in records)] or list(_names(records))
+    shown = [{c: as_shown(c, r.get(c)) for c in chosen} for r in records]
     if form == "table":
         print_table(shown, title)
     elif form == "csv":
@@ -68,32 +72,37 @@ def emit_records(
         print(json.dumps(records, indent=2, allow_nan=False, default=str))
 
 
+def _names(records: list[Record]) -> dict[str, None]:
+    """Return the columns that any row fills, in order; a column of blanks says nothing."""
+    return {name: None for row in records for name, value in row.items() if value is not None}
+
+
 def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else printed(value)
 
 
 def print_table(records: list[Record], title: str = "") -> None:
-    """Print rows for a person, as wide as the terminal; what has no room is named below."""
+    """Print rows for a person, as wide as the terminal or COLUMNS; what has no room is named."""
     from rich.console import Console
 
-    # Outside a terminal the width is ours to choose: nothing may be cut in a pipe or a log.
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 160, highlight=False)
+    # Outside a terminal the width is ours to choose, unless it is stated: nothing may be cut.
+    bounded = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    console = Console(width=None if bounded else 160, highlight=False)
     names = list(records[0]) if records else []
     table = _table(records, names, title, console.width)
     unlimited = console.options.update(width=10_000)
     while (
-        terminal
+        bounded
         and len(names) > 1
         and console.measure(table, options=unlimited).minimum > console.width
     ):
-        names.pop()
+        names = fewer(names)
         table = _table(records, names, title, console.width)
-    if not terminal:
+    if not bounded:
         console.width = max(console.width, console.measure(table, options=unlimited).minimum)
     console.print(table)
     if records and len(names) < len(records[0]):
-        left_out = ", ".join(n.replace("_", " ") for n in list(records[0])[len(names) :])
+        left_out = ", ".join(heading(n) for n in records[0] if n not in names)
         print(f"(no room for {left_out}; widen the terminal, or take --format csv)")
 
 
@@ -104,8 +113,8 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)
-        head = name.replace("_ms", " [ms]").replace("_", " ")
-        head = head.replace(" ", "\n") if numeric and width < 120 else head
+        head = heading(name)
+        head = head.replace(" ", "\n") if numeric or width < 120 else head
         cells = [cell(r[name]) for r in records]
         # Numbers, and what the reader types next, stay whole; other columns give way.
         named = (column == 0 or name == "strategy") and max(map(len, cells)) <= LONG_NAME
@@ -126,7 +135,7 @@ def print_markdown(records: list[Record]) -> None:
     """Print rows as a Markdown table."""
     if not records:
         return
-    print("| " + " | ".join(records[0]) + " |")
+    print("| " + " | ".join(heading(name) for name in records[0]) + " |")
     print("|" + " --- |" * len(records[0]))
     for record in records:
         print("| " + " | ".join(_marked(cell(v)) for v in record.values()) + " |")

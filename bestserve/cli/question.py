@@ -17,6 +17,8 @@ from bestserve.specs.problem import Problem
 COMMANDS = (
     "rank",
     "goodput",
+    "headroom",
+    "size",
     "predict",
     "simulate",
     "curves",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from bestserve.cli.flags import Count
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import Format, emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
+from bestserve.errors import InputError
+
+if TYPE_CHECKING:
+    from bestserve.results.ranking import Ranking
+    from bestserve.specs.problem import Problem
 
 COLUMNS = (
     "rank",
+    "hardware",
     "strategy",
     "gpus",
     "goodput",
     "goodput_per_gpu",
-    "goodput_per_dollar",
+    "usd_per_million_tokens",
     "ttft_ms",
     "tpot_ms",
     "utilisation",
@@ -32,6 +39,7 @@ def rank(
     *,
     format: Format = "table",
     top: Annotated[int, Count] = 12,
+    limits: bool = False,
     verify: bool = True,
 ) -> int:
     """Rank all strategies that fit the GPUs by goodput, best first.
@@ -39,33 +47,82 @@ def rank(
     Parameters
     ----------
     options
-        the problem
+        the problem; --hardware a,b,c ranks each GPU and puts the best side by side
     format
         table, json, csv, md or html
     top
         rows shown in the table (json, csv and html have all)
+    limits
+        show every choice of batch limits, not only the best one of each layout
     verify
         simulate the strategies that decide at their goodput
     """
+    options = options or ProblemOptions()
+    if options.hardware is not None and "," in options.hardware:
+        return _across(options, format, verify)
     from bestserve import api
 
-    problem = (options or ProblemOptions()).build()
+    problem = options.build()
     with progress("ranking") as say:
         ranking = api.rank(problem, verify=verify, progress=say)
     if not ranking.table and format != "json":
         talk(ranking.explain())
         return 3
     if format in ("table", "md"):
-        from bestserve.cli.output import emit_records
-
-        shown = ranking.records()[:top]
-        priced = any(row["goodput_per_dollar"] is not None for row in shown)
-        columns = [c for c in COLUMNS if priced or c != "goodput_per_dollar"]
-        title = f"{len(ranking.table)} strategies ranked, {min(top, len(shown))} shown"
-        emit_records(shown, format, title, columns)
+        rows = ranking.records() if limits else _layouts(ranking)
+        shown = rows[:top]
+        what = "strategies" if limits else "layouts, each with its best limits"
+        title = f"{len(ranking.table)} strategies ranked, {len(shown)} of {len(rows)} {what}"
+        emit_records(shown, format, title, COLUMNS)
         print()
         print(ranking.explain())
     else:
         emit(ranking, format, question=Question("rank", problem, {"verify": verify}))
     talk(f"{ranking.considered:,} strategies considered in {ranking.seconds:.2f} s")
+    if ranking.table and format == "table":
+        best = ranking.best.strategy
+        talk(f"next, with the same flags: bestserve explain {best}, launch {best}, report")
     return 0 if ranking.table else 3
+
+
+def _layouts(ranking: Ranking) -> list[dict[str, Any]]:
+    """Return the rows of the best limits of each layout (pools, replicas, parallelism)."""
+    from bestserve.results.ranking import layout_of
+
+    seen: set[object] = set()
+    rows = []
+    for row, strategy in zip(ranking.records(), ranking.table, strict=True):
+        layout = layout_of(strategy)
+        if layout not in seen:
+            seen.add(layout)
+            rows.append(row)
+    return rows
+
+
+def _across(options: ProblemOptions, format: Format, verify: bool) -> int:
+    """Rank several GPUs and print the best strategy of each, cheapest tokens first."""
+    from bestserve import api
+    from bestserve.errors import InfeasibleError
+
+    if format == "json":
+        raise InputError("several GPUs are no single answer: take csv, or ask one by one")
+    names = [name.strip() for name in (options.hardware or "").split(",") if name.strip()]
+    rows: list[dict[str, Any]] = []
+    problem: Problem | None = None
+    with progress("ranking") as say:
+        for name in names:
+            if problem is None:
+                problem = replace(options, hardware=name).build()
+            try:
+                found = api.rank(problem.replaced(hardware=name), verify=verify, progress=say)
+                rows.append({"hardware": name, **found.best.records()[0]})
+            except InfeasibleError as error:
+                talk(f"{name}: {error}")
+    if not rows:
+        return 3
+    unpriced = [row["hardware"] for row in rows if "usd_per_million_tokens" not in row]
+    rows.sort(key=lambda r: (r.get("usd_per_million_tokens", float("inf")), -r["goodput_per_gpu"]))
+    emit_records(rows, format, "Best strategy of each GPU", COLUMNS)
+    if unpriced:
+        talk(f"no price known of {', '.join(unpriced)}: see bestserve catalog prices")
+    return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bestserve.errors import InfeasibleError
 from bestserve.models.trust import Trust
 from bestserve.results.document import Document, Status, plain
+from bestserve.results.economics import Economics
 from bestserve.results.prediction import expected
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
@@ -39,6 +40,7 @@ class RankedStrategy(Document):
     simulated_goodput : what runs at the goodput and beside it show [requests/s], None without runs;
         confirmed : whether they were made. Where formula and runs differ by more than 3 %,
         `goodput` is the simulated one and trust is low
+    economics : tokens, money and energy at the goodput
     """
 
     strategy: str
@@ -56,6 +58,7 @@ class RankedStrategy(Document):
     method: str
     confirmed: bool = False
     simulated_goodput: float | None = None
+    economics: Economics | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """Return the one row, latencies in milliseconds."""
@@ -76,6 +79,7 @@ class RankedStrategy(Document):
                 "method": self.method,
                 "confirmed": self.confirmed,
                 "simulated_goodput": self.simulated_goodput,
+                **({} if self.economics is None else self.economics.records()),
             }
         ]
 
@@ -189,6 +193,8 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     lines.append(f"  It stops at its {_stop(best, ranking)}; trust {best.trust}.")
     if ranking.intervals:
         lines.append(f"  At this rate {expected(ranking.intervals)}.")
+    if best.economics is not None:
+        lines.append(f"  {best.economics.explain()}.")
     rivals = _rivals(ranking)
     for title, rival in rivals:
         lines.append(f"  {title}: {_against(rival, best, ranking)}")
@@ -254,16 +260,17 @@ def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:
 
 def _families(ranking: Ranking, told: list[RankedStrategy]) -> list[RankedStrategy]:
     """The best strategy of each family (pools up to their batch limits) not told of yet."""
-    seen = {_family(s) for s in told}
+    seen = {layout_of(s) for s in told}
     found = []
     for s in ranking.table:
-        if _family(s) not in seen:
-            seen.add(_family(s))
+        if layout_of(s) not in seen:
+            seen.add(layout_of(s))
             found.append(s)
     return found
 
 
-def _family(s: RankedStrategy) -> tuple[object, ...]:
+def layout_of(s: RankedStrategy) -> tuple[object, ...]:
+    """Return what a strategy is up to its batch limits: pools, replicas, parallelism."""
     return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(s.strategy).pools)
 
 
@@ -276,5 +283,5 @@ def _rejections(ranking: Ranking) -> list[str]:
         shown = ", ".join(dict.fromkeys(names[:4])) + (", …" if len(names) > 4 else "")
         lines.append(f"  {shown}: {reason}")
     if len(by_reason) > 6:
-        lines.append(f"  … and {len(by_reason) - 6} more reasons (see .rejected)")
+        lines.append(f"  … and {len(by_reason) - 6} more reasons: .rejected, or --format json")
     return lines
