@@ -22,6 +22,10 @@ _DEPTH = 5
 """How many records may extend each other; a longer chain is a mistake or a loop."""
 
 
+SLICES = (
+    "slices of a GPU (MIG) are not modelled; name the whole board, or write a record that extends "
+    "it with the slice's share of compute, memory and bandwidth"
+)
 _REASON = 300  # characters of a refusal; what it quotes is the stranger's
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,80}")
@@ -58,6 +62,8 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
     found = resolve_hardware(name)
     if found.hardware is not None:
         return found.hardware
+    if found.note == SLICES:
+        raise InputError(f"hardware {name[:120]!r}: {SLICES}")
     if found.candidates:
         raise InputError(
             f"hardware {name[:120]!r} is ambiguous: it does not say which of "
@@ -81,6 +87,8 @@ def resolve_hardware(name: str) -> Resolution:
     machine = machine_gpu(name[:200])
     if machine:
         return Resolution(_bundled(machine), note=f"{name!r} is a machine with {machine}")
+    if gpu_names.is_slice(name[:200]):
+        return Resolution(None, note=SLICES)
     key = _alias_key(name[:200])
     if not key:
         return Resolution(None, note="no GPU is named")

@@ -27,7 +27,7 @@ SPELLINGS = {
     "Tesla V100S-PCIE-32GB": "v100s-pcie",
     "NVIDIA GeForce RTX 4090": "rtx-4090",
     "NVIDIA GeForce RTX 4090 D": "rtx-4090d",
-    "rtx3090": None,
+    "rtx3090": "rtx-3090",
     "RTX 3090": "rtx-3090",
     "NVIDIA RTX A6000": "rtx-a6000",
     "A6000": "rtx-a6000",
@@ -35,18 +35,34 @@ SPELLINGS = {
     "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "rtx-pro-6000-workstation",
     "NVIDIA L4": "l4",
     "L40S": "l40s",
-    "L40": None,
+    "L40": "l40",
     "NVIDIA A10G": "a10g",
-    "A10": None,
+    "A10": "a10",
     "AMD Instinct MI300X": "mi300x",
     "MI325X OAM": "mi325x",
     "NVIDIA GB200 NVL72": "gb200",
     "NVIDIA B200 (180GB)": "b200-sxm",
     "Ascend 910B3": "ascend-910b3",
-    "GH200 480GB": None,
-    "H200 NVL": None,
+    "GH200 480GB": "gh200-96gb",  # 480 GB are the CPU's: the driver's name of the 96 GB card
+    "H200 NVL": "h200-nvl",
     "H100 SXM 40GB": None,
-    "Tesla T4": None,
+    "Tesla T4": "t4",
+    "NVIDIA GeForce RTX 5090": "rtx-5090",
+    "rtx4090": "rtx-4090",
+    "rtx4090d": "rtx-4090d",
+    "RTX6000Ada": "rtx-6000-ada",
+    "Quadro RTX 6000": None,
+    "RTX 4090 Laptop GPU": None,
+    "h100sxm5": "h100-sxm",
+    "NVIDIA A800-SXM4-80GB": "a800-80gb-sxm",
+    "NVIDIA H20": "h20",
+    "NVIDIA H20-3e": "h20-3e",
+    "NVIDIA GB10": "gb10",
+    "AMD Instinct MI350X": "mi350x",
+    "Intel Gaudi 3": "gaudi-3",
+    "Intel Gaudi 2": None,
+    "Cloud TPU v6e": "tpu-v6e",
+    "AWS Trainium 2": "trainium-2",
     "": None,
     "GPU": None,
     "\x00": None,
@@ -91,6 +107,15 @@ def test_records_answer_to_name_title_and_aliases_alone(name: str) -> None:
         assert found.hardware is not None
         assert found.hardware.name == name
     assert resolve_hardware(gpu.title).hardware is gpu or "(one GPU" in gpu.title
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["NVIDIA A100-SXM4-80GB MIG 3g.40gb", "H100 80GB HBM3 MIG 1g.10gb", "nvidia.com/mig-2g.20gb"],
+)
+def test_slices_are_refused_as_such(spelling: str) -> None:
+    with pytest.raises(InputError, match=r"slices of a GPU \(MIG\) are not modelled"):
+        load_hardware(spelling)
 
 
 def test_unknown_name_lists_the_nearest() -> None:

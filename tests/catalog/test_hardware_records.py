@@ -58,7 +58,7 @@ def test_record_is_named_after_its_file_and_answers_to_its_title(name: str) -> N
     assert gpu.name == name
     assert gpu.chip
     assert gpu.title
-    assert gpu.vendor in ("NVIDIA", "AMD", "Huawei")
+    assert gpu.vendor in ("NVIDIA", "AMD", "Huawei", "Intel", "Google", "AWS")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,15 +66,16 @@ def test_figures_are_plausible(name: str) -> None:
     device = load_hardware(name).device()
     assert 5e13 < device.flops_bf16 < 1e16
     assert 2e11 < device.memory_bandwidth < 2e13
-    assert 2e10 < device.memory_bytes < 4e11
+    assert 1.5e10 < device.memory_bytes < 4e11
     # Machine balance of real accelerators; a slip of 1e3 in a unit falls outside.
-    assert 30 < device.flops_bf16 / device.memory_bandwidth < 500
+    assert 30 < device.flops_bf16 / device.memory_bandwidth < 600
     assert 5e9 < device.link_bandwidth < device.memory_bandwidth
     assert device.network_bandwidth <= device.link_bandwidth
-    assert 16 <= device.sms <= 304
+    assert 16 <= device.sms <= 304 or device.generation in ("tpu", "trainium")
     assert 1e-6 < device.launch_time < 1e-4
     for faster in (device.flops_fp8, device.flops_fp4):
-        assert faster == 0 or faster > 1.9 * device.flops_bf16
+        least = 1.0 if device.generation == "gaudi" else 1.9  # its matrix engines run both alike
+        assert faster == 0 or faster >= least * device.flops_bf16
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,6 +99,11 @@ DATASHEET = {
     "b200-sxm": (4500 / 2, 9000 / 2, 7700, 180, 900),
     "gb200": (5000 / 2, 10000 / 2, 8000, 186, 900),
     "l40s": (362.05, 733, 864, 48, 32),
+    "h200-nvl": (1671 / 2, 3341 / 2, 4800, 141, 450),
+    "l40": (181.05, 362.1, 864, 48, 32),
+    "a10": (125, 0, 600, 24, 32),
+    "t4": (65, 0, 320, 16, 16),
+    "rtx-6000-ada": (1457 / 4, 1457 / 2, 960, 48, 32),
     "l4": (242 / 2, 485 / 2, 300, 24, 32),
     "a30": (165, 0, 933, 24, 32),
     "mi300x": (1307.4, 2614.9, 5300, 192, 448),

@@ -109,8 +109,8 @@ def test_missing_figure_and_generation_say_what_is_needed() -> None:
     del data["figures"]["memory_bytes"]
     with pytest.raises(InputError, match=r"figures.memory_bytes is missing.*extends"):
         build(data)
-    with pytest.raises(InputError, match=r"generation 'turing' is not one of volta"):
-        build({**record(), "generation": "turing"})
+    with pytest.raises(InputError, match=r"generation 'kepler' is not one of volta"):
+        build({**record(), "generation": "kepler"})
 
 
 @pytest.mark.parametrize("table", ["sources", "figures", "changes"])

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Generation = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna3", "cdna4", "ascend"]
+Generation = Literal[
+    "volta",
+    "turing",
+    "ampere",
+    "ada",
+    "hopper",
+    "blackwell",
+    "cdna3",
+    "cdna4",
+    "ascend",
+    "gaudi",
+    "tpu",
+    "trainium",
+]
 Precision = Literal["bf16", "fp8", "fp8_block", "int8", "w8a16", "nvfp4", "mxfp4", "int4"]
 """Weight formats: fp8 per tensor or channel, fp8_block scaled by 128x128 block; nvfp4 and mxfp4
 are 4-bit floats with block scales; w8a16 and int4 are 8- and 4-bit integer weights with 16-bit
