@@ -123,6 +123,21 @@ class Chain:
         mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
         return min(mean / 2, 1.0), load
 
+    def cells(self, h: float) -> loops.Cells:
+        """Return the grid as compiled loops take it; h : bin of a histogram of times [s]."""
+        return loops.Cells(
+            h=h,
+            budget=self.m,
+            full=self.full,
+            f_full=self.f_full,
+            last=self.last,
+            rate=self.rate,
+            prompt=self.l1 / self.d,
+            sizes=self.one_prompt,
+            cut=not self.whole,
+            spread=self.server.spread,
+        )
+
     def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
         """Return transforms of the tokens that arrive meanwhile [k, frequencies]."""
         return np.exp(durations[:, None] * self.log_phi)
@@ -179,12 +194,7 @@ class Chain:
             server.alone,
             server.lone / self.d,
             self.top if self.whole else self.m,
-            self.full,
-            self.f_full,
-            self.rate,
-            self.l1 / self.d,
-            self.one_prompt,
-            self.last,
+            tuple(self.cells(0.0)),
             ended,
         )
         # visits to states 1 … top between prompt-free states: after a vacation, after an idle

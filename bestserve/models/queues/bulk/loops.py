@@ -1,11 +1,15 @@
 """Compiled inner loops of the bulk chain: waiting and last steps, ramp histograms.
 
+They take the fields of `Cells`, `MetSteps` and `LaterSteps` as plain tuples, whose types numba
+tells at once; of named ones it takes longer than the loop runs.
+
 They stand in one file because numba's cache looks at the file of the outermost function only.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,57 @@ from numpy.typing import NDArray
 from bestserve.host.compiled import njit
 
 Floats = NDArray[np.float64]
+
+U_BINS = 4
+"""Parts of a met step, by how much of it has elapsed."""
+
+
+class Cells(NamedTuple):
+    """The chain's grid in cells, and its steps.
+
+    h : bin of the histogram of times [s]; budget : m, cells of a step at most; full : mean cells of
+    a full step, f_full : its time [s]; last : time of a step with 0.1, 1, 2, … cells, a full one
+    [s]; rate : λ [1/s]; prompt : mean cells of a prompt, sizes : equally likely cells of one
+    cut : whether prompts are cut to fit; spread : whether arrivals fall anywhere in a step
+    """
+
+    h: float
+    budget: int
+    full: float
+    f_full: float
+    last: Floats
+    rate: float
+    prompt: float
+    sizes: Floats
+    cut: bool
+    spread: bool
+
+
+class MetSteps(NamedTuple):
+    """Steps that arrivals meet, in groups [g].
+
+    weights : their shares [1]; lengths : their times [s]; inside : chance that all who wait after
+    one fit the next step [1]
+    """
+
+    weights: Floats
+    lengths: Floats
+    inside: Floats
+
+
+class LaterSteps(NamedTuple):
+    """What follows the met step, by cells up to a request's own last one.
+
+    overruns, f_next : how likely the rest does not fit the next step, up to a factor, and mean time
+    of that full step [m + 1]; before, remain : time before the request's own step [s] and cells
+    left for it, single : chance that it is a step of its own [cells]
+    """
+
+    overruns: Floats
+    f_next: Floats
+    before: Floats
+    remain: Floats
+    single: Floats
 
 
 @njit(cache=True)
@@ -149,12 +204,7 @@ def alone(
     time: Floats,
     lone: float,
     most: float,
-    full: float,
-    f_full: float,
-    rate: float,
-    prompt_cells: float,
-    sizes: Floats,
-    last: Floats,
+    grid: Cells,
     final: Floats,
 ) -> tuple[Floats, Floats]:
     """Return what prompts that find the server idle meet: masses and times to their first token.
@@ -164,6 +214,7 @@ def alone(
     decodes in; most : cells that a step takes beside decodes, all of those of one prompt that fits
     `lone`; final : takes the law of the state in which the last step starts
     """
+    _, _, full, f_full, last, rate, prompt_cells, sizes, _, _ = grid
     kinds = sizes.size + 2
     chance, extra = np.empty(kinds), np.empty(kinds)
     masses, times = np.zeros((cells.size, kinds)), np.zeros((cells.size, kinds))
@@ -188,49 +239,33 @@ def alone(
 @njit(cache=True)
 def queued(
     slope: Floats,
-    h: float,
     final: Floats,
     beyond: Floats,
     ahead: Floats,
-    weights: Floats,
-    lengths: Floats,
-    inside: Floats,
-    bins: int,
-    spread: bool,
-    m: int,
-    overruns: Floats,
-    f_next: Floats,
-    before: Floats,
-    remain: Floats,
-    lone: Floats,
-    cut: bool,
-    full: float,
-    rate: float,
-    prompt_cells: float,
-    sizes: Floats,
-    last: Floats,
+    met: MetSteps,
+    later: LaterSteps,
+    grid: Cells,
 ) -> tuple[float, float]:
     """Add arrivals that do not all fit the step after the met one; return mass and moment.
 
-    ahead : law of the cells up to a tagged request's own last one, per met step and part of it
-    elapsed [g·bins, cells]; weights, lengths, inside : share and time of the met steps, chance that
-    all who wait after it fit the next step [g; 1, s, 1]; beyond : law of all who wait where they do
-    not fit; spread : whether arrivals fall anywhere in a step, not only at its end; overruns,
-    f_next : how likely the rest does not fit, up to a factor, and mean time of that full step, by
-    `ahead` up to the budget [m + 1]; before, remain : time before its own step
-    and cells left for it, lone : chance that it is a step of its own, by `ahead` [cells];
-    cut : whether prompts behind are cut to fit `full` cells
+    slope : histogram of the times to the first token, as second difference; final : takes the law
+    of the state in which last steps start; ahead : law of the cells up to a tagged request's own
+    last one, per met step and part of it elapsed [g·U_BINS, cells]; beyond : law of all who wait
+    where they do not fit
     """
+    weights, lengths, inside = met
+    overruns, f_next, before, remain, single = later
+    h, m, full, _, last, rate, prompt_cells, sizes, cut, spread = grid
     rows = ahead.shape[0]
     portion, left, width = np.empty(rows), np.zeros(rows), np.zeros(rows)
     total = 0.0
     moment = 0.0
     for r in range(rows):
-        g = r // bins
-        portion[r] = weights[g] / bins
+        g = r // U_BINS
+        portion[r] = weights[g] / U_BINS
         if spread:
-            width[r] = lengths[g] / bins
-            left[r] = lengths[g] - (r % bins + 1) * width[r]
+            width[r] = lengths[g] / U_BINS
+            left[r] = lengths[g] - (r % U_BINS + 1) * width[r]
         # those ahead and the tagged one fit the next step, though not all behind them
         next_step = -inside[g]
         weight = 0.0
@@ -269,7 +304,7 @@ def queued(
             c -= 1
         end = c
     for c in range(m + 1, end):
-        rest, own = remain[c], lone[c]
+        rest, own = remain[c], single[c]
         for k in range(count + 1):
             size = sizes[k - 1] if k > 0 else 0.0
             if not cut and rest + size > m:

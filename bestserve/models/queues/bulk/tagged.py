@@ -10,11 +10,11 @@ import numpy as np
 from bestserve.models.queues.bulk import elimination as chain_loops
 from bestserve.models.queues.bulk import loops
 from bestserve.models.queues.bulk.chain import Chain, Flow, blend
+from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, MetSteps
 from bestserve.models.queues.bulk.server import BulkWait, Floats, StepLaw
 from bestserve.models.queues.bulk.whole_prompts import covered, full_steps, riding, steps_to
 from bestserve.models.queues.lattice import Ramps, fft_size, split
 
-U_BINS = 4
 GROUPS = 28
 MET_GROUPS = 4
 FULL_GROUPS = 5
@@ -115,7 +115,7 @@ class Tagged:
             plain = over[: merged.shape[0]] > 1e-9
             groups = _merged(*(a[: plain.size][plain] for a in (weights, lengths, inside)))
             full_ones = (a[plain.size :] for a in (weights, lengths, inside))
-            met = [np.concatenate(pair) for pair in zip(groups, full_ones, strict=True)]
+            met = MetSteps(*(np.concatenate(p) for p in zip(groups, full_ones, strict=True)))
             self._queued(hist, final, beyond, met, full.left, laws)
         count = float(by_size.sum()) + queued
         tokens = float(by_size @ np.arange(m + 1)) * chain.d + queued * chain.server.packed
@@ -152,18 +152,17 @@ class Tagged:
         hist: Ramps,
         final: Floats,
         beyond: Floats,
-        met: list[Floats],
+        met: MetSteps,
         left: Floats,
         laws: Floats,
     ) -> None:
         """Add arrivals that do not all fit the next step: those ahead decide, those behind fill.
 
         The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
-        are then l + CP(λ u T), and what a full step leaves behind. met : weights, lengths and
-        chances that all fit, full steps last; left : law of what those leave [g, cells]; laws : of
-        l + CP(λ t) at the chain's nodes [k, cells].
+        are then l + CP(λ u T), and what a full step leaves behind. met : full steps last; left :
+        law of what those leave [g, cells]; laws : of l + CP(λ t) at the chain's nodes [k, cells].
         """
-        weights, lengths, inside = met
+        lengths = met.lengths
         chain = self.chain
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         collected = (lengths[:, None] * u).ravel()
@@ -182,37 +181,23 @@ class Tagged:
         hist.note(
             *loops.queued(
                 hist.slope,
-                hist.h,
                 final,
                 beyond,
                 ahead,
-                weights,
-                lengths,
-                inside,
-                U_BINS,
-                chain.server.spread,
-                chain.m,
-                *self._rounds(ahead.shape[1]),
-                not chain.whole,
-                chain.full,
-                chain.rate,
-                chain.l1 / chain.d,
-                chain.one_prompt,
-                chain.last,
+                tuple(met),
+                tuple(self._later(ahead.shape[1])),
+                tuple(chain.cells(hist.h)),
             )
         )
 
-    def _rounds(self, size: int) -> tuple[Floats, ...]:
-        """Return what `loops.queued` needs by cells up to a request's end: of a full step that
-        takes it at once, its relative chance and time; of later ones, time before its own step,
-        cells left for it, chance that it has that step for itself.
-        """
+    def _later(self, size: int) -> LaterSteps:
+        """Return what follows the met step, by 0 … size − 1 cells up to a request's end."""
         chain, cells = self.chain, np.arange(size, dtype=np.float64)
         if not chain.whole:
             rounds = np.maximum(np.ceil(cells / chain.full - 1e-9) - 1.0, 1.0)
             remain = np.maximum(cells - rounds * chain.full, 0.0)
             at_once = np.ones(chain.m + 1), np.full(chain.m + 1, chain.f_full)
-            return *at_once, rounds * chain.f_full, remain, np.zeros(size)
+            return LaterSteps(*at_once, rounds * chain.f_full, remain, np.zeros(size))
         m, top = chain.m, chain.top
         steps, remain, lone = steps_to(chain.taken, m)
         f = chain.f
@@ -228,7 +213,7 @@ class Tagged:
         before = before[at] + beyond * chain.f_full / chain.full
         overruns, reach = riding(chain.pmf, chain.growth, m)
         joined = np.interp(reach, np.arange(m + 1), inside)
-        return overruns, joined, before, remain[at], lone[at]
+        return LaterSteps(overruns, joined, before, remain[at], lone[at])
 
     def _steps(self, flow: Flow, final: Floats) -> StepLaw:
         """Return the moments of step sums after a first token, from Poisson's equation."""
