@@ -8,13 +8,14 @@ pool, its count beside it. `manifest` gives Kubernetes deployments, `bench_comma
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered
 from bestserve.specs.lengths import Fixed
+from bestserve.specs.model import KV_BYTES, KvDtype
 from bestserve.specs.strategy import ROLE_NAMES, Pool, Strategy
 
 PORT = 8000
@@ -189,7 +190,7 @@ def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
     context = _context(lowered, pool)
     words += ["--max-model-len", str(context)] if context else []
     words += ["--gpu-memory-utilization", f"{lowered.engine.gpu_memory_utilization:g}"]
-    words += ["--kv-cache-dtype", "fp8"] if lowered.formats.kv_bytes == 1 else []
+    words += _kv_dtype(lowered, {"fp8": "fp8", "nvfp4": "nvfp4"})
     words += ["--quantization", "fp8"] if lowered.problem.precision == "fp8" else []
     words += ["--enforce-eager"] if not lowered.engine.cuda_graphs else []
     if pool.role != "m":
@@ -197,6 +198,11 @@ def _vllm(lowered: Lowered, pool: Pool) -> list[str]:
         config = f'{{"kv_connector":"NixlConnector","kv_role":"{role}"}}'
         words += ["--kv-transfer-config", config]
     return words
+
+
+def _kv_dtype(lowered: Lowered, words: Mapping[KvDtype, str]) -> list[str]:
+    held = lowered.formats.kv_bytes
+    return next((["--kv-cache-dtype", w] for d, w in words.items() if KV_BYTES[d] == held), [])
 
 
 def _sglang(lowered: Lowered, pool: Pool) -> list[str]:
@@ -210,7 +216,7 @@ def _sglang(lowered: Lowered, pool: Pool) -> list[str]:
     context = _context(lowered, pool)
     words += ["--context-length", str(context)] if context else []
     words += ["--mem-fraction-static", f"{lowered.engine.gpu_memory_utilization:g}"]
-    words += ["--kv-cache-dtype", "fp8_e4m3"] if lowered.formats.kv_bytes == 1 else []
+    words += _kv_dtype(lowered, {"fp8": "fp8_e4m3", "nvfp4": "fp4_e2m1"})
     words += ["--quantization", "fp8"] if lowered.problem.precision == "fp8" else []
     if pool.role != "m":
         words += ["--disaggregation-mode", ROLE_NAMES[pool.role]]

@@ -303,14 +303,34 @@ def _quantised(base: Model, suffix: PrecisionSuffix, name: str) -> Model:
 
 def _from_path(path: Path) -> Model:
     """Read a config.json, a model folder, or a folder of the Hugging Face cache."""
+    file, values = config_at(path)
+    return model_from_config(values, name=shown(path), where=f"{WHAT} {shown(file)}")
+
+
+def config_at(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the config.json that a path means, and its values with the quantisation beside it.
+
+    Raises DataError where there is none; an adapter names its base.
+    """
     file = _config_file(path)
     if file is None:
         raise DataError(
             f"{WHAT} {shown(path)}: no config.json in this folder; give the file's path"
         )
+    if file.name == ADAPTER:
+        raise DataError(_adapter(file))
     values = _config(file)
-    values = {**values, **_quantisation_beside(file, values)}
-    return model_from_config(values, name=shown(path), where=f"{WHAT} {shown(file)}")
+    return file, {**values, **_quantisation_beside(file, values)}
+
+
+ADAPTER = "adapter_config.json"
+
+
+def _adapter(file: Path) -> str:
+    own = Config(_config(file), f"{WHAT} {shown(file)}")
+    base = own.text("base_model_name_or_path", "")[:120]
+    named = f"of {base!r}; give that as the model" if base else "and names no base; give the base"
+    return f"{WHAT} {shown(file)}: is a LoRA adapter {named}, the adapter's own weights are small"
 
 
 _BESIDE = {
@@ -339,5 +359,7 @@ def _config_file(path: Path) -> Path | None:
         return path
     if (path / "config.json").is_file():
         return path / "config.json"
+    if (path / ADAPTER).is_file():
+        return path / ADAPTER
     snapshots = sorted(path.glob("snapshots/*/config.json"))
     return snapshots[-1] if snapshots else None

@@ -11,6 +11,7 @@ from bestserve.cli.flags import Many, Whole, Wholes
 from bestserve.cli.talk import announce_compilation, talk, warn_of_foreign_calibration
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
+from bestserve.specs.model import Model
 from bestserve.specs.problem import Layout, Problem
 from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload
@@ -44,6 +45,10 @@ class ProblemOptions:
         file (TOML, YAML or JSON) with the fields of bestserve.Problem
     model
         bundled name (see `bestserve catalog models`) or path of a config.json
+    like
+        read a config.json of unknown type as this type (llama, mixtral, …), if its parameters agree
+    parameters
+        how many parameters the publisher counts, with --like; default: by the index beside the file
     hardware
         bundled name (see `bestserve catalog hardware`) or path of a TOML record
     gpus
@@ -82,7 +87,7 @@ class ProblemOptions:
     precision
         weight format: bf16, fp8, fp8_block, int8, nvfp4, mxfp4, int4; default: the model's
     kv_cache_dtype
-        auto (16 bit) or fp8
+        auto (the checkpoint's, else 16 bit), bf16, fp8 or nvfp4
     max_num_seqs
         running sequences at most; default: the engine's
     max_num_batched_tokens
@@ -111,6 +116,8 @@ class ProblemOptions:
 
     problem: str | None = None
     model: str | None = None
+    like: str | None = None
+    parameters: float | None = None
     hardware: str | None = None
     gpus: Annotated[int | None, Whole] = None
     gpus_per_node: Annotated[int | None, Whole] = None
@@ -164,6 +171,9 @@ class ProblemOptions:
                 given[name] = tuple(given.pop(flag))
         if given.get("layouts") == ("both",):
             given["layouts"] = get_args(Layout)
+        like, parameters = given.pop("like", None), given.pop("parameters", None)
+        if like is not None:
+            given["model"] = _alike(given.get("model", values.get("model")), like, parameters)
         values.update(given)
         said: list[str] = []
         values["workload"] = _workload(values.get("workload"), workload, said)
@@ -174,6 +184,16 @@ class ProblemOptions:
         warn_of_foreign_calibration(problem, strategy)
         announce_compilation()
         return problem
+
+
+def _alike(model: Any, like: str, parameters: float | None) -> Model:
+    from bestserve.catalog.like import load_model_like
+
+    if not isinstance(model, str):
+        raise InputError("--like goes with --model and the path of a config.json")
+    found = load_model_like(model, like, parameters)
+    talk(found.notes[0])
+    return found
 
 
 SOURCES = ({"input_len", "output_len"}, {"classes"}, {"trace", "trace_columns", "trace_unit"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bestserve.models.step.device import Precision
 from bestserve.models.step.engine import EngineConstants
@@ -12,7 +12,7 @@ from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.lengths import LengthLaw
-from bestserve.specs.model import Model
+from bestserve.specs.model import KvDtype, Model, kv_dtype
 from bestserve.specs.problem import Layout, Problem, Sizes
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Pool, Strategy
@@ -101,7 +101,7 @@ class FleetModel(Spec):
     name: Name = ""
     engine: str | EngineConstants = "vllm"
     precision: Precision | None = None
-    kv_cache_dtype: Literal["auto", "bf16", "fp8"] = "auto"
+    kv_cache_dtype: Annotated[KvDtype, BeforeValidator(kv_dtype)] = "auto"
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     tensor_parallel_sizes: Sizes | None = None
     pipeline_parallel_sizes: Sizes = (1,)

@@ -15,6 +15,27 @@ KvDtype = Literal["auto", "bf16", "fp8", "nvfp4"]
 KV_BYTES: dict[KvDtype, float] = {"auto": 2.0, "bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5 + 1 / 16}
 """Bytes per element of the KV cache, block scales included."""
 
+_KV_WORDS: dict[str, KvDtype] = {
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp8_inc": "fp8",
+    "bfloat16": "bf16",
+    "float16": "bf16",
+    "half": "bf16",
+    "fp16": "bf16",
+    "fp4_e2m1": "nvfp4",
+    "fp4": "nvfp4",
+}
+
+
+def kv_dtype(value: object) -> object:
+    """Return the usual word for what vLLM and SGLang call a cache format; others unchanged.
+
+    >>> kv_dtype("fp8_e4m3"), kv_dtype("auto")
+    ('fp8', 'auto')
+    """
+    return _KV_WORDS.get(value.lower(), value) if isinstance(value, str) else value
+
 
 class PublishedCount(Spec):
     """How many parameters the publisher counts, and what differs from ours by definition.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bestserve.errors import nearest_names, shown
 from bestserve.models.step.device import Precision
@@ -14,7 +14,7 @@ from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
-from bestserve.specs.model import KvDtype, Model
+from bestserve.specs.model import KvDtype, Model, kv_dtype
 from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
@@ -53,7 +53,7 @@ class Problem(Spec):
     workload: Workload
     slo: SLO | None = None
     precision: Precision | None = None
-    kv_cache_dtype: KvDtype = "auto"
+    kv_cache_dtype: Annotated[KvDtype, BeforeValidator(kv_dtype)] = "auto"
     max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
