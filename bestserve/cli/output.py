@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv", "md", "html"]
 Record = dict[str, Any]
 
+WIDEST = 240
+"""Characters up to which a table outside a terminal breaks no cell."""
 LONG_NAME = 44
 """Characters up to which a name in a table is never broken."""
 
@@ -99,7 +101,8 @@ def print_table(records: list[Record], title: str = "") -> None:
         names = fewer(names)
         table = _table(records, names, title, console.width)
     if not bounded:
-        console.width = max(console.width, console.measure(table, options=unlimited).minimum)
+        wanted = console.measure(table, options=unlimited)
+        console.width = max(console.width, wanted.minimum, min(wanted.maximum, WIDEST))
     console.print(table)
     if records and len(names) < len(records[0]):
         left_out = ", ".join(heading(n) for n in records[0] if n not in names)
@@ -114,7 +117,7 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
     for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)
         head = heading(name)
-        head = head.replace(" ", "\n") if numeric or width < 120 else head
+        head = head.replace(" ", "\n") if numeric and width < 120 else head
         cells = [cell(r[name]) for r in records]
         # Numbers, and what the reader types next, stay whole; other columns give way.
         named = (column == 0 or name == "strategy") and max(map(len, cells)) <= LONG_NAME

@@ -58,7 +58,7 @@ def rank(
         simulate the strategies that decide at their goodput
     """
     options = options or ProblemOptions()
-    if options.hardware is not None and "," in options.hardware:
+    if isinstance(options, ProblemOptions) and "," in (options.hardware or ""):
         return _across(options, format, verify)
     from bestserve import api
 

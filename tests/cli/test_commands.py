@@ -360,7 +360,7 @@ def test_launch_names_the_model_as_engines_find_it(capsys):
 def test_tables_in_a_pipe_cut_no_name_and_no_column(capsys):
     _, out, _ = answer(capsys, "catalog", "hardware")
     assert "rtx-pro-6000-workstation " in out
-    assert "gpus per node" in out
+    assert "GPUs per node" in out
 
 
 @pytest.mark.parametrize("redirect", [">&-", "> /dev/full", "2>&-", "| true"])
