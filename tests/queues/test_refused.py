@@ -111,6 +111,16 @@ def test_long_prompts_on_a_small_gpu() -> None:
     assert np.mean(run.refused) == pytest.approx(found.refused, abs=2e-3)
 
 
+def test_what_refuses_is_not_ranked() -> None:
+    problem = llama(
+        "8B", 2, "rtx-4090", input_len="lognormal(6000, cv=1)", output_len="lognormal(300, cv=1)"
+    )
+    found = bs.rank(problem)
+    assert all("-tp1" not in row.strategy for row in found.table)
+    refusing = [r for r in found.rejected if r.status is Answer.SOME_REFUSED]
+    assert any("m-tp1" in r.strategy and "it holds" in r.reason for r in refusing)
+
+
 def test_a_refusing_prefill_pool_is_rejected() -> None:
     problem = llama(
         "70B", 16, "h100-sxm", input_len="lognormal(2000, cv=0.8)", output_len="fixed(300)"

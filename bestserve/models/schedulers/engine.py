@@ -207,6 +207,8 @@ class Engine:
             return (f"the KV cache is full {100 * share:.2g} % of the time",)
         if load > NEARLY_FULL and self.slots < self.lane.max_num_seqs:
             return (f"the load is {100 * load:.0f} % of what a full KV cache sustains",)
+        if self.held.capacity < self.budget:
+            return ("the KV cache holds fewer tokens than max_num_batched_tokens",)
         return ()
 
     def front_end(self) -> float:
