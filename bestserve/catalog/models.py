@@ -99,6 +99,8 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     elif config.prefix:
         notes.append("text part only: vision and audio towers are not counted")
     notes += _unheeded(config, architecture)
+    if any(group.attention.compress >= 0 for group in architecture.groups):
+        notes.append("compressed attention is timed as latent attention, whose matrices are larger")
     context, unknown = context_of(config)
     notes += unknown
     mtp = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
