@@ -10,7 +10,7 @@ from collections.abc import Callable
 from bestserve.models import goodput as analytic
 from bestserve.models import latency
 from bestserve.models.goodput import Goodput
-from bestserve.models.lane_arrivals import poisson, uncovered
+from bestserve.models.lane_arrivals import known_part, uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.system import System, Target
 
@@ -36,5 +36,5 @@ def goodput(system: System, target: Target) -> Goodput:
         return analytic.goodput(system, target)
     from bestserve.answers.simulated import goodput as simulated
 
-    near = analytic.goodput(poisson(system), target).rate
+    near = analytic.goodput(known_part(system), target).rate
     return simulated(system, target, near=near or None)

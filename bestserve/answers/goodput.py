@@ -12,7 +12,7 @@ from bestserve.answers.witness import Court
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
 from bestserve.models.goodput import Goodput, goodput
-from bestserve.models.lane_arrivals import poisson, refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import known_part, refuse_uncovered, uncovered
 from bestserve.models.system import System
 from bestserve.results.ranking import RankedStrategy
 from bestserve.solvers.ranking import ranked, unmet
@@ -50,7 +50,7 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     method = checked_method(method)
     if method == "analytic":
         refuse_uncovered(system)
-    claim = goodput(poisson(system), court.target)
+    claim = goodput(known_part(system), court.target)
     if method == "analytic" or claim.rate <= 0:
         return Verdict(found=claim)
     if uncovered(system):

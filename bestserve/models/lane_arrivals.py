@@ -1,9 +1,9 @@
-"""What the formulas know of arrivals: each lane takes a Poisson stream.
+"""What the formulas know of a system: policies that have one, a Poisson stream at each lane.
 
-Poisson arrivals split at random are Poisson at every lane, and so are those of a single lane,
-however they are routed. Everything else (turns, routers that look at the lanes, bursts, phases,
-recorded times, clients that wait for their answers) is simulated: `validation/wing.md` has the
-comparison that its formulas lost.
+A policy says itself whether it has a formula. Poisson arrivals split at random are Poisson at every
+lane, and so are those of a single lane, however they are routed. Everything else (turns, routers
+that look at the lanes, bursts, phases, recorded times, clients that wait for their answers) is
+simulated: `validation/wing.md` has the comparison that its formulas lost.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bestserve.errors import InputError
-from bestserve.models.system import Arrivals, Collocated, System
+from bestserve.models.policies import nearest_with_formula
+from bestserve.models.system import Arrivals, Collocated, Lane, System
 
 
 def uncovered(system: System) -> str:
-    """Return what of a system's arrivals no formula knows; empty where formulas answer.
+    """Return what of a system no formula knows; empty where formulas answer.
 
     >>> from bestserve.models.system import Arrivals
     >>> _of(Arrivals(burstiness=0.25), "random", 1)
     'gaps of burstiness 0.25'
     """
+    kinds: tuple[Lane, ...]
     if isinstance(system, Collocated):
-        lanes = system.replicas
+        lanes, kinds = system.replicas, (system.lane,)
     else:
         lanes = max(system.prefill_replicas, system.decode_replicas)
+        kinds = (system.prefill, system.decode)
+    for lane in kinds:
+        if not lane.scheduling.has_formula:
+            return f"policy {lane.policy!r}"
     return _of(system.arrivals, system.routing, lanes)
 
 
@@ -49,11 +55,22 @@ def refuse_uncovered(system: System) -> None:
     what = uncovered(system)
     if what:
         raise InputError(
-            f"no formula knows {what}, only Poisson arrivals that are routed at random: simulate, "
-            "or leave method at auto"
+            f"no formula knows {what}, only Poisson arrivals that are routed at random, under "
+            "policies that have one: simulate, or leave method at auto"
         )
 
 
-def poisson(system: System) -> System:
-    """Return the system with Poisson arrivals, routed at random: what formulas know of it."""
-    return replace(system, arrivals=Arrivals(), routing="random")
+def known_part(system: System) -> System:
+    """Return a system as formulas know it: Poisson, routed at random, nearest policies."""
+    if isinstance(system, Collocated):
+        known: System = replace(system, lane=_with_formula(system.lane))
+    else:
+        known = replace(
+            system, prefill=_with_formula(system.prefill), decode=_with_formula(system.decode)
+        )
+    return replace(known, arrivals=Arrivals(), routing="random")
+
+
+def _with_formula(lane: Lane) -> Lane:
+    policy = lane.scheduling
+    return lane if policy.has_formula else replace(lane, policy=nearest_with_formula(policy).name)

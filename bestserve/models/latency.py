@@ -139,7 +139,7 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         met = prefill_priority.evaluate(engine, felt)
     if met is None:
         return unstable(rate, limit)
-    doubts = (_prompt_reason(engine, met), *policy_doubts(system))
+    long = _prompt_reason(engine, met)
     return compose(
         requests,
         system.lane,
@@ -148,8 +148,8 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(*met.reasons, *doubts),
-        firm=Trust.of(*met.firm, *doubts),
+        trust=Trust.of(*met.reasons, long),
+        firm=Trust.of(*met.firm, long),
         situation=Situation(
             decodes_apart=False,
             met=share * requests.d1 * float(requests.class_weight @ met.mean),
@@ -161,15 +161,6 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
 def _felt(rate: float, limit: float) -> float:
     """Return the rate, or what is as good as none of a stability limit where it is less [1/s]."""
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
-
-
-def policy_doubts(system: System) -> tuple[str, ...]:
-    """Return why the formulas only come near the policies of a system; empty where they hold."""
-    if isinstance(system, Collocated):
-        names = [system.lane.scheduling.no_formula]
-    else:
-        names = [system.prefill.scheduling.no_formula, system.decode.scheduling.no_formula]
-    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
@@ -201,7 +192,6 @@ def _disaggregated(
     rest = decode_pool.evaluate(decode, lone / k_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit)
-    doubts = policy_doubts(system)
     return compose(
         requests,
         system.decode,
@@ -210,8 +200,8 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        trust=Trust.of(*rest.reasons, *first.reasons, *doubts),
-        firm=Trust.of(*rest.reasons, *first.firm, *doubts),
+        trust=Trust.of(*rest.reasons, *first.reasons),
+        firm=Trust.of(*rest.reasons, *first.firm),
         situation=Situation(decodes_apart=True),
     )
 
@@ -230,7 +220,7 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*found.reasons, engine.lane.scheduling.no_formula),
+        trust=Trust.of(*found.reasons),
         firm=Trust.of(*found.firm),
         situation=Situation(decodes_apart=True),
         status=Status.OK,

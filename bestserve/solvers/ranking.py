@@ -25,7 +25,7 @@ from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
-from bestserve.models.lane_arrivals import poisson
+from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency
 from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results.document import Status
@@ -194,7 +194,7 @@ class _Search:
         """Return the goodput of one lane alone; none where it does not hold at `floor`."""
         lane, target = candidate.lane, self.target
         if candidate.role == "m":
-            return goodput(poisson(self.lowered.collocated(lane, 1)), target, floor=floor)
+            return goodput(known_part(self.lowered.collocated(lane, 1)), target, floor=floor)
         evaluate = prefill_goodput if candidate.role == "p" else decode_goodput
         return evaluate(lane, self.lowered.lengths, target, floor=floor)
 
@@ -287,10 +287,10 @@ class _Search:
         """Return the queueing system of a bound's strategy as formulas know it."""
         lanes = [self.lanes(pool) for pool in bound.pools]
         if len(lanes) == 1:
-            return poisson(self.lowered.collocated(*lanes[0]))
+            return known_part(self.lowered.collocated(*lanes[0]))
         shapes = [self.instances[i][0].parallelism for i, _ in bound.pools]
         transfer = self.lowered.transfer(*shapes)
-        return poisson(self.lowered.disaggregated(*lanes[0], *lanes[1], transfer))
+        return known_part(self.lowered.disaggregated(*lanes[0], *lanes[1], transfer))
 
 
 def contained(

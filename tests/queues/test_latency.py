@@ -17,7 +17,7 @@ from bestserve.models.goodput import (
     marginal_attainment,
     prefill_goodput,
 )
-from bestserve.models.lane_arrivals import poisson
+from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency, latency_curve, stability_rate
 from bestserve.models.policies import policies
 from bestserve.models.queues.tpot.compound_poisson import lump_mixture
@@ -211,8 +211,8 @@ def test_no_formula_answers_for_arrivals_that_are_not_poisson(
             with pytest.raises(InputError, match=named):
                 ask(system)
         # the saturated rate is one of waiting requests, however they came
-        assert stability_rate(system) == stability_rate(poisson(system))
-        assert latency(poisson(system), 1.0).status is Status.OK
+        assert stability_rate(system) == stability_rate(known_part(system))
+        assert latency(known_part(system), 1.0).status is Status.OK
 
 
 @pytest.mark.parametrize("routing", ["round_robin", "least_outstanding", "least_kv"])

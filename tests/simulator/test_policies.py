@@ -14,8 +14,9 @@ import pytest
 
 import bestserve as bs
 from bestserve.catalog import load_engine
-from bestserve.errors import UnknownNameError
+from bestserve.errors import InputError, UnknownNameError
 from bestserve.models import policies as known
+from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import engine_of, latency, stability_rate
 from bestserve.models.policies import find_policy, policies
 from bestserve.models.queues.requests import prepare
@@ -76,11 +77,14 @@ def conforms(name: str, equal_to_naive: Compare) -> None:
     if policy.splits or policy.prompt_budget:
         room = policy.room(engine.lane.max_num_batched_tokens)
         assert prefill_pool.tables(engine).server.packed <= max(room, LENGTHS.inputs.max())
-    rate = 0.5 * stability_rate(dataclasses.replace(one, arrivals=Arrivals()))
-    found = latency(dataclasses.replace(one, arrivals=Arrivals()), rate)
-    assert np.isfinite(found.ttft.mean)
-    assert (policy.no_formula is None) == all(name not in reason for reason in found.trust.reasons)
-    assert policy.no_formula is None or not found.trust.high
+    open_loop = dataclasses.replace(one, arrivals=Arrivals())
+    known = known_part(open_loop)
+    assert known.lane.scheduling.has_formula
+    assert (known.lane == open_loop.lane) == policy.has_formula
+    assert np.isfinite(latency(known, 0.5 * stability_rate(known)).ttft.mean)
+    if not policy.has_formula:
+        with pytest.raises(InputError, match=f"no formula knows policy '{name}'"):
+            latency(open_loop, 1.0)
 
     engine_record = dataclasses.replace(load_engine("vllm"), policy=name)
     problem = bs.Problem(
@@ -93,7 +97,10 @@ def conforms(name: str, equal_to_naive: Compare) -> None:
     )
     told = bs.predict(problem, "1m-tp1", 1.0)
     assert told.ttft is not None
-    assert policy.no_formula is None or told.method == "simulated"
+    assert policy.has_formula or told.method == "simulated"
+    best = bs.rank(problem).best
+    assert best.goodput > 0
+    assert policy.has_formula or best.method == "simulated"
 
 
 @pytest.mark.parametrize("name", policies())

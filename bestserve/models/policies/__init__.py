@@ -50,15 +50,14 @@ class Policy:
         return min(self.prompt_budget or max_num_batched_tokens, max_num_batched_tokens)
 
     @property
-    def no_formula(self) -> str | None:
-        """Why the queueing models only come near, so that answers are simulated; None: they do."""
-        if self.most_prompts or self.prompt_budget:
-            limited = "steps with limits of their own on prompts"
-        elif self.splits and not self.rides:
-            limited = "split prompts in steps of their own"
-        else:
-            return None
-        return f"policy {self.name} has no formula: {limited}"
+    def has_formula(self) -> bool:
+        """Whether the queueing models know it; what they do not know is simulated.
+
+        They know no steps with limits of their own on prompts, and no split prompts in steps
+        without decodes.
+        """
+        limited = self.most_prompts > 0 or self.prompt_budget > 0
+        return not limited and (self.rides or not self.splits)
 
 
 @cache
@@ -72,6 +71,14 @@ def policies() -> Mapping[str, Policy]:
         policy = entry.load()
         found.setdefault(policy.name, policy)
     return found
+
+
+def nearest_with_formula(policy: Policy) -> Policy:
+    """Return the policy that the queueing models know and that fills steps most alike."""
+    return min(
+        (p for p in policies().values() if p.has_formula),
+        key=lambda p: (p.name != policy.name, p.rides != policy.rides, p.splits != policy.splits),
+    )
 
 
 def find_policy(name: str) -> Policy:
