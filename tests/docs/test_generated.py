@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -43,3 +44,19 @@ def test_the_interface_page_names_everything_public() -> None:
     page = (DOCS / "api.md").read_text(encoding="utf-8")
     for name in bestserve.__all__:
         assert name == "__version__" or f".{name}\n" in page, f"docs/api.md lacks {name}"
+
+
+def test_the_interface_page_names_modules_that_exist() -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. automodule:: (\S+)$", page, flags=re.MULTILINE)
+    assert len(named) > 10
+    for name in named:
+        assert importlib.util.find_spec(name) is not None, name
+
+
+def test_the_architecture_page_names_every_room() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = Path(bestserve.__file__).parent
+    rooms = {p.parent.relative_to(package).as_posix() for p in package.rglob("*/__init__.py")}
+    named = set(re.findall(r"^\| `([\w/]+)/` \|", page, flags=re.MULTILINE))
+    assert named == {room for room in rooms if room != "."}
