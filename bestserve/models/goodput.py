@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -39,6 +40,9 @@ TAIL_SLACK = 0.05
 
 TAIL_SHARE = 0.3
 """Part of the tail beyond a percentile, up and down, over which its steepness is looked at."""
+
+AGAIN = 0.02
+"""Rise of the margin between two rates from which latency is said to fall again."""
 
 FOREVER = 1e12
 """A threshold that every latency meets [s]."""
@@ -304,6 +308,10 @@ def _search(
     trust = _verdict(found, target, binding, apart)
     if above is not None and above[2].status is Status.NO_LAW:
         trust = trust & above[2].trust
+    if _better_above(tried, low):
+        trust = trust & Trust.of(
+            "latency falls again at higher rates, where decodes fill all slots"
+        )
     return Goodput(
         rate=low * limit,
         low=down * limit,
@@ -313,6 +321,12 @@ def _search(
         trust=trust,
         status=found.status,
     )
+
+
+def _better_above(tried: dict[float, tuple[float, Binding, Latencies]], share: float) -> bool:
+    """Return whether the target is nearer at a higher rate than at a lower one, both beyond it."""
+    beyond = [tried[s][0] for s in sorted(tried) if s >= share]
+    return any(later > now + AGAIN for now, later in pairwise(beyond))
 
 
 def _below(found: Latencies, floor: float) -> Goodput:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from bestserve.models.latency import latency, stability_rate
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import System
 from bestserve.simulator import simulate
 
@@ -69,3 +71,23 @@ def test_whole_prompts_of_many_budgets(cases: ModuleType, load: float) -> None:
     )
     errors = compare(system, load)
     assert max(abs(e) for e in errors.values()) < 0.08, errors
+
+
+@pytest.mark.parametrize("policy", ["chunked", "mixed"])
+@pytest.mark.parametrize(("prompt", "answer"), [(256, 64), (128, 9)])
+def test_experts_and_dear_mixed_steps(
+    cases: ModuleType, policy: str, prompt: int, answer: int
+) -> None:
+    # m(T) rises steeply and then hardly, and φ counts for decodes that ride along
+    table = tuple(30e-3 * (1 - math.exp(-(2.0 ** (i / 2)) / 40)) for i in range(29))
+    step = StepTime(w=3e-3, c=1e-5, e=1e-6, a=1e-10, k=2e-8, a_seq=1e-5, phi=1.1, moe=table)
+    system = cases.collocated(policy, cases.lengths(prompt, answer), step=step)
+    errors = compare(system, 0.6)
+    assert max(abs(e) for e in errors.values()) < 0.04, errors
+
+
+def test_stalls_of_prompts_taken_together(cases: ModuleType) -> None:
+    # a prompt step costs nearly as much for one prompt as for several: no M/G/1 busy periods
+    system = cases.collocated("prefill_priority", cases.lengths(128, 9))
+    errors = compare(system, 0.5)
+    assert max(abs(e) for e in errors.values()) < 0.05, errors

@@ -14,17 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.models.queues.bulk.packing import packed_tokens
-from bestserve.models.queues.bulk.wait import BulkServer, BulkWait, Prompts, bulk_pace, bulk_wait
+from bestserve.models.queues.bulk.wait import (
+    BulkServer,
+    BulkWait,
+    Prompts,
+    Stalls,
+    bulk_pace,
+    bulk_wait,
+)
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import Occupancy, occupancy
 from bestserve.models.queues.slots import with_wait
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
-from bestserve.models.queues.tpot.noise import Response, at_classes, size_bias, variance_of_sum
+from bestserve.models.queues.tpot.noise import (
+    Response,
+    at_classes,
+    size_bias,
+    time_beside,
+    variance_of_sum,
+)
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import SINGLE
 
 Floats = NDArray[np.float64]
+
+UNHINDERED = 0.98
+"""Share of the stalls that arrivals make and free slots allow, below which slots matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,8 @@ class PrefillFirst:
 
     capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]; lone : time of
     each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost
-    single : whether a step holds one prompt; most : share of the time that prompts take at
+    single : whether a step holds one prompt; pauses : lengths of decode steps, from those of one
+    sequence to those of a full lane [g, s]; most : share of the time that prompts take at
     saturation, when as many wait as slots fall free
     """
 
@@ -45,6 +62,7 @@ class PrefillFirst:
     s3: float
     work: Prompts
     single: bool
+    pauses: Floats
     most: float
 
 
@@ -66,6 +84,7 @@ def tables(engine: Engine) -> PrefillFirst:
         s3=s3,
         work=Prompts.of(engine.work_tokens(packed), r.weight),
         single=packed < SINGLE * r.p1,
+        pauses=np.geomspace(engine.decode(1.0), engine.decode(max(engine.slots, 1) + 1.0), 24),
         most=min(1.0 - limit / decode, 0.99),
     )
 
@@ -97,22 +116,34 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
         return None
     sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    pace = None if lane.single else bulk_pace(server_of(engine, state), rate, lane.work)
-    if not lane.single:
+    if lane.single:
+        met = _one_at_a_time(engine, lane, rate, state)
+    else:
+        pace = bulk_pace(server_of(engine, state), rate, lane.work)
         if pace is None:
             return None
         sigma = min(pace.busy, lane.most)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    if lane.single:
-        met = _one_at_a_time(engine, lane.lone, rate, state)
-    else:
-        met = bulk_wait(server_of(engine, state), rate, lane.work)
+        met = bulk_wait(server_of(engine, state), rate, lane.work, pauses=lane.pauses)
     if met is None:
         return None
-    sigma = min(met.busy, lane.most)
-    state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    moments = [lane.s1, lane.s2, lane.s3]
-    return _assemble(engine, rate, lane.capacity, state, met, sigma, moments)
+    times = _stretched(engine, lane, met)
+    state = occupancy(rate, r.d1, times)
+    return _assemble(engine, rate, state, met)
+
+
+def _stretched(engine: Engine, lane: PrefillFirst, met: BulkWait) -> Floats:
+    """Return mean times from one decode step to the next, with n = 1 … slots decodes [s].
+
+    A stall serves no more prompts than there are free slots, and those that a step frees.
+    """
+    assert met.stalls is not None
+    plain, d1 = engine.decode_times, max(engine.requests.d1, 1e-12)
+    slots = plain.size
+    n = np.arange(1.0, slots + 1)
+    stall = np.interp(plain, lane.pauses, met.stalls.means)
+    per_prompt = max(1.0 / lane.capacity - d1 * float(plain[-1]) / slots, 0.0)
+    return np.asarray(plain + np.minimum(stall, (slots - n + slots / d1) * per_prompt))
 
 
 def _pause(engine: Engine, state: Occupancy) -> float:
@@ -134,77 +165,110 @@ def server_of(engine: Engine, state: Occupancy) -> BulkServer:
     )
 
 
-def _one_at_a_time(engine: Engine, lone: Floats, rate: float, state: Occupancy) -> BulkWait | None:
-    """Return the same quantities when each step takes one prompt: M/G/1 with vacations."""
-    r = engine.requests
-    wait = gig1_wait(lone, r.weight, rate)
+def _stall_after(engine: Engine, met: BulkWait, state: Occupancy) -> float:
+    """Return the mean stall that arrivals would make if slots were never short [s]."""
+    assert met.stalls is not None
+    plain = np.append(engine.decode_times, engine.decode_times[-1])
+    stalls = np.interp(plain, tables(engine).pauses, met.stalls.means)
+    return max(float(state.probability @ stalls), 1e-300)
+
+
+def _growth(pauses: Floats, means: Floats, pause: float) -> float:
+    """Return how much longer the mean stall is after a longer step, per second of that [1]."""
+    i = min(max(int(np.searchsorted(pauses, pause)), 2), pauses.size - 2)
+    return float(max((means[i + 1] - means[i - 2]) / (pauses[i + 1] - pauses[i - 2]), 0.0))
+
+
+def _one_at_a_time(
+    engine: Engine, lane: PrefillFirst, rate: float, state: Occupancy
+) -> BulkWait | None:
+    """Return the same quantities when each step takes one prompt: M/G/1 with vacations.
+
+    Stalls are busy periods (Takács), after a first token of those who wait then: by distributional
+    Little's law they are as many as arrive during its TTFT.
+    """
+    lone, share = lane.lone, engine.requests.weight
+    wait = gig1_wait(lone, share, rate)
     if wait is None:
         return None
     pause = _pause(engine, state)
-    ttft = wait.plus(lone, r.weight, pause, state.idle)
+    ttft = wait.plus(lone, share, pause, state.idle)
+    busy = busy_period(rate, lane.s1, lane.s2, lane.s3)
+    first, second, third = busy.first, busy.second, busy.third
+    left, behind = rate * ttft.mean, rate**2 * ttft.variance * first**2
+    met = rate * pause
+    stalls = Stalls(
+        between=(met * first, met * second, met * third),
+        after=(left * first, left * second + behind, left * third + 2 * behind**1.5),
+        calm=float(np.exp(-left)),
+        means=rate * lane.pauses * first,
+    )
     return BulkWait(
         ttft=ttft,
         busy=wait.load,
         tau=pause / (1 - wait.load),
         spacing=pause / (1 - wait.load),
-        batch_tokens=r.p1,
-        backlog=rate * (ttft.mean - float(r.weight @ lone)) * r.p1,
+        batch_tokens=engine.requests.p1,
+        backlog=rate * (ttft.mean - lane.s1) * engine.requests.p1,
         load=wait.load,
         saturated=wait.load,
+        stalls=stalls,
     )
 
 
-def _assemble(
-    engine: Engine,
-    rate: float,
-    limit: float,
-    state: Occupancy,
-    met: BulkWait,
-    sigma: float,
-    s: list[float],
-) -> LaneLatency:
+def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the stalls."""
-    r, d = engine.requests, engine.requests.classes
-    scale = sigma / (rate * s[0])
-    s1, s2, s3 = s[0] * scale, s[1] * scale**2, s[2] * scale**3
-    bp = busy_period(rate, s1, s2, s3)
+    assert met.stalls is not None
+    r, d, limit = engine.requests, engine.requests.classes, tables(engine).capacity
+    seen = np.append(engine.decode_times, engine.decode_times[-1])
+    pause, tau = float(state.probability @ seen), state.tpot
+    sigma = min(max(1.0 - pause / tau, 1e-9), 1.0 - 1e-9)
+    # where free slots limit the stalls, all of them are shorter
+    scale = min((tau - pause) / _stall_after(engine, met, state), 1.0)
+    white, skew = met.stalls.between[1] * scale**2, met.stalls.between[2] * scale**3
+    after = [value * scale**i for i, value in enumerate(met.stalls.after, 1)]
+    # a longer step brings more prompts, whose stall grows by `more` times that
+    more = _growth(tables(engine).pauses, met.stalls.means, pause) * scale
+    s1 = more / (1 + more) / rate
+    s2 = white * (1 - rate * s1) ** 2 / (rate * tau)
+    # others that join at the end of the same stall, beyond those of a mean step
+    mates = 2 * more + rate * white / tau
     spread = max(state.variance, 0.0) ** 0.5
     base = engine.response(state.mean, spread)
     own = base.alpha + base.k * r.context
-    feedback = max(1.0 - rate * r.d1 * own / (1 - sigma), 0.05)
-    td = (1 - sigma) * state.tpot + bp.mates * own * r.overlap / d / feedback
-    td = td + base.k * (r.class_prompt - r.kv1)
-    left = max(rate * met.ttft.mean - (met.batch_tokens / r.p1 - 1) / 2, 0.0)
-    mean = (d * td + (d - 1) * td * sigma / (1 - sigma) + left * bp.first) / d
-    tau = state.tpot
+    feedback = max(1.0 - rate * r.d1 * own * (1 + more), 0.05)
+    joined = mates * own * time_beside(r, 1.0 - feedback) / d + base.k * (r.class_prompt - r.kv1)
+    td = pause + joined
+    mean = td + ((d - 1) * (tau - pause + more * joined) + after[0]) / d
     noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau)
     total, slope = at_classes(r, noise)
-    # requests meet long steps more often; the busy periods' own share of that is in `left`
-    white = rate * tau * s2 / (1 - sigma) ** 2
-    total = total + np.maximum(size_bias(total, slope, noise[1] / r.width, d, tau), 0.0)
-    total = total - (white / tau) ** 2 * (d > 1)
+    # requests meet long steps more often, but the stalls between their tokens begin anew
+    slow, slow_slope = np.maximum(total - d * white, 0.0), np.maximum(slope - white, 0.0)
+    start = max(noise[1] / r.width - white, 0.0)
+    slow = slow + np.maximum(size_bias(slow, slow_slope, start, d, tau), 0.0)
     if state.wait > 1e-3:
-        total = total * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
-    ttft_var = met.ttft.variance
-    behind = rate**2 * ttft_var * bp.first**2
-    third = 3 * total**2 / (d * tau) + d * rate * (1 - sigma) * tau * s3 / (1 - sigma) ** 4
-    third = (third + left * bp.third + 2 * behind**1.5) / d**3
-    variance = (total + left * bp.second + behind) / d**2
-    calm_total, _ = at_classes(r, variance_of_sum(r, base, rate, (1 - sigma) * tau))
+        slow = slow * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
+    total = slow + (d - 1) * white
+    third = 3 * total**2 / (d * tau) + (d - 1) * max(skew - 3 * white**2 / tau, 0.0)
+    third = (third + after[2]) / d**3
+    variance = (total + after[1]) / d**2
+    calm_total, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
     ttft = met.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
         d_scv = r.d2 / r.d1**2 - 1.0
-        wait_mean = (1.0 + bp.mates + max(d_scv, 0.0)) / 2 / (limit - rate)
+        wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (limit - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
     waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
+    if scale < UNHINDERED:
+        waits = (*waits, "prompts hold decodes up until no slot is free")
     reasons = (*waits, *engine.kv_reasons(state.probability, rate / limit))
     return LaneLatency(
         ttft=ttft,
         mean=mean,
         variance=variance,
         third=third,
-        calm=np.exp(-rate * (d - 1) * td - left),
+        calm=met.stalls.calm * np.exp(-rate * (d - 1) * td),
         calm_mean=td,
         calm_variance=calm_total / d**2,
         low=engine.decode(1.0),

@@ -149,9 +149,9 @@ class Chain:
         laws = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.empty((top + 1, top + 1))
         ratio = 0.0
+        self.laws = laws[:-1, : top + 1]
         if self.whole:
             self._take_at_random()
-            self.laws = laws[:-1, : top + 1]
             arrived = self.blend @ self.laws
             matrix[: m + 1] = arrived[: m + 1]
         else:

@@ -131,6 +131,21 @@ class StepLaw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stalls:
+    """Time that steps with prompts take between two without, where nothing else runs meanwhile.
+
+    between : mean, variance and third cumulant after a step without prompts [s, s², s³]; after :
+    those after a first token; calm : chance of none after it; means : mean after steps of the
+    lengths asked for [m, s]
+    """
+
+    between: tuple[float, float, float]
+    after: tuple[float, float, float]
+    calm: float
+    means: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BulkWait:
     """What a Poisson arrival meets.
 
@@ -139,7 +154,8 @@ class BulkWait:
     three while something decodes; spacing : all time per such step [s]; batch_tokens : mean
     prompt tokens of a step that ends a prompt; load : λ E[l] f(M_E)/M_E; saturated : share of
     arrivals that wait more than one step;
-    steps : the step durations that follow a first token (if asked for)
+    steps: the step durations that follow a first token, stalls : where they hold up decodes (both
+    if asked for)
     """
 
     ttft: Distribution
@@ -151,3 +167,4 @@ class BulkWait:
     load: float
     saturated: float
     steps: StepLaw | None = None
+    stalls: Stalls | None = None

@@ -11,7 +11,7 @@ from bestserve.models.queues.bulk import elimination as chain_loops
 from bestserve.models.queues.bulk import loops
 from bestserve.models.queues.bulk.chain import Chain, Flow, blend
 from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, MetSteps
-from bestserve.models.queues.bulk.server import BulkWait, Floats, StepLaw
+from bestserve.models.queues.bulk.server import BulkWait, Floats, Stalls, StepLaw
 from bestserve.models.queues.bulk.whole_prompts import covered, full_steps, riding, steps_to
 from bestserve.models.queues.lattice import Ramps, fft_size, split
 
@@ -44,14 +44,21 @@ def _merged(weights: Floats, lengths: Floats, inside: Floats) -> tuple[Floats, F
     return mass, lengths, np.add.reduceat(weights * inside, edges) / mass
 
 
+def _cumulants(moments: Floats) -> tuple[float, float, float]:
+    """Return mean, variance and third cumulant of raw moments [3]."""
+    m1, m2, m3 = map(float, moments)
+    variance = max(m2 - m1**2, 0.0)
+    return m1, variance, max(m3 - 3 * m1 * variance - m1**3, 0.0)
+
+
 class Tagged:
     """A tagged arrival at a solved chain: its wait, and the steps after its first token."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
 
-    def solve(self, load: float, with_steps: bool) -> BulkWait:
-        """Return the wait; `load` is passed on, `with_steps` asks for `StepLaw` too."""
+    def solve(self, load: float, with_steps: bool, pauses: Floats | None) -> BulkWait:
+        """Return the wait; `load` is passed on, the others ask for `StepLaw` and `Stalls` too."""
         flow = self.chain.flow()
         ratio, d = flow.ratio, self.chain.d
         pi = (1 - self.chain.q) * flow.visits[:, 0] + self.chain.q * flow.visits[:, 1]
@@ -76,6 +83,7 @@ class Tagged:
             load=load,
             saturated=queued,
             steps=self._steps(flow, final) if with_steps else None,
+            stalls=None if pauses is None else self._stalls(flow, final, pauses),
         )
 
     def _met_step(
@@ -249,6 +257,36 @@ class Tagged:
             calm=float(final @ matrix[:, 0]),
             excess=excess,
             start=spread - float(law @ h**2),
+        )
+
+    def _stalls(self, flow: Flow, final: Floats, pauses: Floats) -> Stalls:
+        """Return the moments of the time until state 0: h₁ = f + P h₁, and so on."""
+        chain = self.chain
+        f = chain.step_time
+        f2, f3 = f**2, f**3
+        if chain.whole:
+            f2[chain.m + 1 :] = chain.taken @ chain.f**2
+            f3[chain.m + 1 :] = chain.taken @ chain.f**3
+
+        def solve(now: Floats) -> tuple[Floats, Floats]:
+            found = chain_loops.solve_columns(flow.factors, chain.low, now[1:])
+            h = np.concatenate(([0.0], found))
+            return h, np.maximum(h - now, 0.0)
+
+        h1, later1 = solve(f)
+        h2, later2 = solve(f2 + 2 * f * later1)
+        h3, later3 = solve(f3 + 3 * f2 * later1 + 3 * f * later2)
+        final = final / final.sum()
+        after = final @ np.column_stack((later1, later2, later3))
+        moments = np.column_stack((h1, h2, h3))
+        between = flow.matrix[0] @ moments
+        by_node = chain.laws @ h1 + np.maximum(1.0 - chain.laws.sum(axis=1), 0.0) * h1[-1]
+        inside = np.minimum(pauses, chain.longest)
+        return Stalls(
+            between=_cumulants(between),
+            after=_cumulants(after),
+            calm=float(final @ flow.matrix[:, 0]),
+            means=blend(chain.nodes, chain.longest, inside) @ by_node * (pauses / inside),
         )
 
     def _horizon(self, pi: Floats, ratio: float) -> float:

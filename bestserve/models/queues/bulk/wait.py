@@ -26,7 +26,15 @@ from dataclasses import replace
 import numpy as np
 
 from bestserve.models.queues.bulk.chain import Chain
-from bestserve.models.queues.bulk.server import BulkServer, BulkWait, Pace, Prompts, StepLaw
+from bestserve.models.queues.bulk.server import (
+    BulkServer,
+    BulkWait,
+    Floats,
+    Pace,
+    Prompts,
+    Stalls,
+    StepLaw,
+)
 from bestserve.models.queues.bulk.tagged import Tagged
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "BulkWait",
     "Pace",
     "Prompts",
+    "Stalls",
     "StepLaw",
     "bulk_load",
     "bulk_pace",
@@ -59,16 +68,18 @@ def bulk_wait(
     prompts: Prompts,
     points: int | None = None,
     with_steps: bool = False,
+    pauses: Floats | None = None,
 ) -> BulkWait | None:
     """Return the wait under Poisson arrivals, or `None` when the load is 1 or more.
 
-    rate : λ > 0 [1/s]; with_steps : also analyse the steps that follow a first token
+    rate : λ > 0 [1/s]; with_steps : also analyse the steps that follow a first token; pauses : also
+    what stalls do after steps without prompts of these lengths [m, s]
     """
     load = bulk_load(server, rate, prompts.mean)
     if load >= 1.0:
         return None
     points = points or (POINTS if server.cut else WHOLE_POINTS)
-    return Tagged(Chain(server, rate, prompts, points)).solve(load, with_steps)
+    return Tagged(Chain(server, rate, prompts, points)).solve(load, with_steps, pauses)
 
 
 def bulk_pace(server: BulkServer, rate: float, prompts: Prompts, points: int = 48) -> Pace | None:

@@ -12,6 +12,7 @@ v(D) = (2/D) ∫_0^D (1 − u/D) R(u) du, R the inverse transform of S_t. Derive
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,23 @@ def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
     """Return `variance_of_sum` and its slope per step at the output classes [c, s²]."""
     value, slope = _line(sums, requests.classes / requests.width)
     return value, slope / requests.width
+
+
+def time_beside(requests: Requests, growth: float) -> Floats:
+    """Return steps that a request spends beside one that joined with it, and those it brings [c].
+
+    One more sequence makes steps longer, so that more requests join, `growth` = λ E[D] dt/dn for
+    each that stays as long as a mean one: x(j) = P(D > j) + growth/E[D] Σ_{u<j} P(D ≥ j − u) x(u),
+    summed over a request's own steps. Without growth it is E[min(D', D)], `Requests.overlap`.
+    """
+    r = requests
+    # 128 bins tell it to 1 %
+    some = int(np.count_nonzero(r.survival > 0.0))
+    merged = max(math.ceil(some / 128), 1)
+    survival = r.survival[: r.survival.size // merged * merged].reshape(-1, merged).mean(axis=1)
+    width = r.width * merged
+    total = _beside(survival, growth / max(r.d1, 1e-12) * width) * width
+    return _line(total, r.classes / width)[0]
 
 
 def size_bias(total: Floats, slope: Floats, r0: float, d: Floats, tau: float) -> Floats:
@@ -117,6 +135,24 @@ def _sums(covariance: Floats, size: int) -> Floats:
         sums[m] = sums[m - 1] + slope
         slope += 2.0 * covariance[m]
     return np.maximum(sums, 0.0)
+
+
+@njit(cache=True)
+def _beside(survival: Floats, growth: float) -> Floats:
+    """Return Σ_{i<m} x(i) for m = 0, 1, … of x(i) = S(i) + growth Σ_{u<i} S(i − 1 − u) x(u)."""
+    size = survival.size
+    last = size
+    while last > 1 and survival[last - 1] == 0.0:
+        last -= 1
+    x = np.zeros(size)
+    total = np.zeros(size + 1)
+    for i in range(size):
+        value = 0.0
+        for u in range(max(i - last, 0), i):
+            value += survival[i - 1 - u] * x[u]
+        x[i] = survival[i] + growth * value if i < last else 0.0
+        total[i + 1] = total[i] + x[i]
+    return total
 
 
 @njit(cache=True)
