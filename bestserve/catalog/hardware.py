@@ -74,6 +74,7 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
     )
 
 
+@lru_cache(maxsize=1024)
 def resolve_hardware(name: str) -> Resolution:
     """Say which record a spelling names, without guessing.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
@@ -24,6 +24,9 @@ def whole(type_: Any, tokens: Sequence[Token]) -> Any:
             raise ValueError(f"{token.value[:40]!r} is no whole number") from None
     return values[0] if type_ is int else values
 
+
+Method = Literal["auto", "analytic", "simulated"]
+"""How an answer is found."""
 
 Many = Parameter(consume_multiple=True, negative="")
 Repeated = Parameter(negative="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bestserve.cli.flags import Method
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
@@ -9,7 +10,11 @@ from bestserve.cli.talk import talk
 
 
 def goodput(
-    strategy: str, options: ProblemOptions | None = None, *, format: Format = "table"
+    strategy: str,
+    options: ProblemOptions | None = None,
+    *,
+    method: Method = "auto",
+    format: Format = "table",
 ) -> int:
     """Find the highest rate at which one strategy meets the objectives.
 
@@ -19,14 +24,19 @@ def goodput(
         2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
     options
         the problem
+    method
+        auto takes the formulas where runs agree with them; analytic, simulated
     format
         table, json, csv, md or html
     """
     from bestserve import api
 
     problem = (options or ProblemOptions()).build(strategy)
-    found = api.goodput(problem, strategy)
-    emit(found, format, question=Question("goodput", problem, {"strategy": strategy}))
+    found = api.goodput(problem, strategy, method=method)
+    asked = {"strategy": strategy, "method": method}
+    emit(found, format, question=Question("goodput", problem, asked))
+    if found.economics is not None and format in ("table", "md"):
+        print(f"\n{found.economics.explain()}")
     if not found.trust.high:
         talk(f"trust {found.trust}")
     return 0

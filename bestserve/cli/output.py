@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from bestserve.cli.headings import fewer, heading
-from bestserve.cli.headings import shown as as_shown
 from bestserve.results.document import Document, plain
-from bestserve.results.rows import csv_text, html_table, printed
+from bestserve.results.headings import fewer, heading
+from bestserve.results.headings import shown as as_shown
+from bestserve.results.rows import cell, csv_text, html_table, printed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,21 +149,3 @@ def _marked(text: str) -> str:
     for mark, shown in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("[", "\\["), ("`", "\\`")):
         text = text.replace(mark, shown)
     return text
-
-
-def cell(value: Any) -> str:
-    """Return a value as a person reads it: four digits, SI prefixes, blanks for what is absent.
-
-    >>> cell(3.35e12), cell(12.3456), cell(None)
-    ('3.35 T', '12.35', '')
-    """
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g} {prefix}"
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bestserve.cli.flags import Method
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import Format, emit
 from bestserve.cli.question import Question
@@ -13,6 +14,7 @@ def predict(
     options: ProblemOptions | None = None,
     *,
     request_rate: float | None = None,
+    method: Method = "auto",
     format: Format = "table",
 ) -> int:
     """Predict mean and percentiles of TTFT, TPOT and E2EL of one strategy.
@@ -24,16 +26,18 @@ def predict(
     options
         the problem
     request_rate
-        requests per second; not needed for a closed loop (--max-concurrency)
+        requests per second; not needed for a closed loop (--max-concurrency) or a trace
+    method
+        auto takes the formulas where a run agrees with them; analytic, simulated
     format
         table, json, csv, md or html
     """
     from bestserve import api
 
     problem = (options or ProblemOptions()).build(strategy)
-    asked = {"strategy": strategy, "request_rate": request_rate}
+    asked = {"strategy": strategy, "request_rate": request_rate, "method": method}
     question = Question("predict", problem, asked)
-    prediction = api.predict(problem, strategy, request_rate)
+    prediction = api.predict(problem, strategy, request_rate, method=method)
     if prediction.ttft is None:
         if format == "json":
             emit(prediction, format, question=question)

@@ -294,12 +294,27 @@ def _parquet(file: Path, schema: Schema | None) -> tuple[frozenset[str], Records
         known = (schema,) if schema else SCHEMAS
         fit = next((s for s in known if s.columns() <= names), None)
         wanted = sorted((fit.columns() | {fit.hashes or ""}) & names) if fit else []
+        _bounded(opened.metadata, wanted, name)
         rows = opened.read(columns=wanted).to_pylist()
     except DataError:
         raise
     except (OSError, ValueError, MemoryError) as error:  # Arrow's errors derive from these
         raise DataError(f"{name}: not readable parquet ({printable(str(error), 80)})") from None
     return names, iter(enumerate(rows))
+
+
+def _bounded(metadata: Any, wanted: Sequence[str], name: str) -> None:
+    """Refuse columns that unpack to more than they should: a row can hold millions of hashes."""
+    values: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            top = column.path_in_schema.partition(".")[0]
+            values[top] = values.get(top, 0) + column.num_values
+    for column_name in wanted:
+        if values.get(column_name, 0) > MAX_RECORDS:
+            raise DataError(f"{name}: more than {MAX_RECORDS} values of {column_name}")
 
 
 def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Trace:

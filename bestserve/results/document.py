@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bestserve._version import __version__
 from bestserve.host.extras import require
 from bestserve.models.trust import Trust
-from bestserve.results.rows import html_table
+from bestserve.results.rows import html_table, text_table
 from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ class Document:
 
     def _repr_html_(self) -> str:
         return html_table(self.records())
+
+    def __str__(self) -> str:
+        """Return the table, and what there is to explain, as the command line prints them."""
+        explain = getattr(self, "explain", None)
+        table = text_table(self.records())
+        return table if explain is None else f"{table}\n\n{explain()}"
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Rows as CSV and HTML that are safe to open, whatever names they quote."""
+"""Rows as text, CSV and HTML that are safe to open, whatever names they quote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import html
 import io
 from collections.abc import Sequence
 from typing import Any
+
+from bestserve.results.headings import heading, shown
 
 Record = dict[str, Any]
 
@@ -58,3 +60,44 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(printed(value))
+
+
+def cell(value: Any) -> str:
+    """Return a value as a person reads it: four digits, SI prefixes, blanks for what is absent.
+
+    >>> cell(3.35e12), cell(12.3456), cell(None)
+    ('3.35 T', '12.35', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= factor:
+            return f"{value / factor:.4g} {prefix}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+MOST_ROWS = 20
+"""Rows that a printed answer shows."""
+
+
+def text_table(records: Sequence[Record]) -> str:
+    """Return rows as plain text, a line each; columns that are blank throughout are left out."""
+    names = {n: None for row in records for n, value in row.items() if value is not None}
+    lines = [[heading(name) for name in names]]
+    lines += [[cell(printed(shown(n, row.get(n)))) for n in names] for row in records[:MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    numeric = [all(isinstance(row.get(n), int | float | None) for row in records) for n in names]
+    out = [
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
+    if len(records) > MOST_ROWS:
+        out.append(f"… and {len(records) - MOST_ROWS} more rows: records(), to_frame()")
+    return "\n".join(out)

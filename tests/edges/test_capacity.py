@@ -12,9 +12,9 @@ import bestserve as bs
 from bestserve.catalog import list_hardware
 from bestserve.catalog.prices import price_of, prices
 from bestserve.cli import run
-from bestserve.cli.headings import fewer
 from bestserve.cli.output import emit_records
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.results.headings import fewer
 
 FLAGS = [
     "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm",
@@ -170,3 +170,23 @@ def test_columns_go_in_the_order_of_their_worth():
 def test_shares_are_in_per_cent_and_blank_columns_are_left_out(capsys):
     emit_records([{"name": "x", "utilisation": 0.5, "nothing": None}], "md")
     assert capsys.readouterr().out.splitlines()[0] == "| name | utilisation [%] |"
+
+
+def test_print_shows_the_table_and_why(problem):
+    for answer in (
+        bs.goodput(problem, "1m-tp1", method="analytic"),
+        bs.rank(problem, verify=False),
+        bs.headroom(problem, "1m-tp1", 5.0),
+    ):
+        text = str(answer)
+        assert "goodput [req/s]" in text.splitlines()[0]
+        assert "Problem(" not in text
+    assert "wins with" in str(bs.rank(problem, verify=False))
+
+
+def test_the_method_is_a_flag(capsys):
+    for method in ("analytic", "simulated"):
+        _, out, _ = answer(
+            capsys, "goodput", "1m-tp1", *FLAGS, "--method", method, "--format", "json"
+        )
+        assert json.loads(out)["method"] == method

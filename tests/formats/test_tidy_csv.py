@@ -216,3 +216,16 @@ def test_a_table_that_is_almost_tidy_is_told_what_it_lacks(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="in none of the known formats"):
         read_log(path)
+
+
+def test_percentiles_out_of_order_are_named(tmp_path):
+    fixture = FIXTURES / "tidy-csv/rows.csv"
+    rows = list(csv.DictReader(io.StringIO(fixture.read_text())))
+    rows[0] |= {"ttft_p50_ms": "100", "ttft_p90_ms": "90", "ttft_p99_ms": "200"}
+    path = tmp_path / "log.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert any("P90 TTFT 90 ms is below P50 100 ms" in w for w in read_log(path).warnings)
+    assert not any("is below P" in w for w in read_log(fixture).warnings)

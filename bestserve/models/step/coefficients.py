@@ -11,6 +11,8 @@ experts in the table m(T), together with the routed experts, routers and all-to-
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from bestserve.models.step.architecture import Architecture
@@ -31,6 +33,7 @@ TOLERANCE = 0.03
 ITERATIONS = 8
 
 
+@lru_cache(maxsize=1024)
 def step_time_coefficients(
     arch: Architecture,
     device: Device,
@@ -46,6 +49,8 @@ def step_time_coefficients(
 
     input_len : prompt tokens that are computed (without cached ones); output_len [tokens]; both
     ≥ 1. Of the work in `StepTime.__call__`, with dp > 1 that of all ranks together.
+
+    Kept, because the rows of a log and the problems of a sweep mostly share their deployment.
     """
     experts = arch.is_moe
     probes = probing_steps(input_len, output_len, experts=experts)

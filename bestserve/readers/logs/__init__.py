@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import glob
 import importlib
+import itertools
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -96,6 +97,7 @@ def read_log(path: str | Path, *, max_bytes: int = MAX_BYTES, **stated: Any) -> 
     if not rows:
         raise DataError(f"{source.name}: a {reader.NAME} log without any run")
     rows = [_with(row, stated) for row in rows]
+    source.warnings += _disordered(source.name, rows)
     return LogRead(tuple(rows), reader.NAME, tuple(dict.fromkeys(source.warnings)))
 
 
@@ -123,6 +125,26 @@ def _with(row: TidyRow, stated: Mapping[str, Any]) -> TidyRow:
         regime=regime_of(out.request_rate, out.concurrency, out.req_throughput),
         arrivals=out.arrivals or arrivals_of(out.request_rate, out.concurrency, None),
     )
+
+
+def _disordered(name: str, rows: Sequence[TidyRow]) -> list[str]:
+    """Return a warning if percentiles fall where they must rise, naming the first such row."""
+    found = []
+    for row in rows:
+        for metric in ("ttft", "tpot"):
+            stated = [(p, getattr(row, f"{metric}_p{p}_ms")) for p in (50, 90, 99)]
+            known = [(p, value) for p, value in stated if value is not None]
+            for (low, small), (high, large) in itertools.pairwise(known):
+                if large < SLIP * small:
+                    found.append(
+                        f"{name} {printable(row.id, 60)}: P{high} {metric.upper()} {large:.4g} ms "
+                        f"is below P{low} {small:.4g} ms"
+                    )
+    return [] if not found else [found[0] + (f", and {len(found) - 1} more" * (len(found) > 1))]
+
+
+SLIP = 0.999
+"""Percentiles that fall by less were rounded."""
 
 
 def find_logs(patterns: Iterable[str | Path]) -> list[Path]:
