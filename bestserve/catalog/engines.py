@@ -85,6 +85,7 @@ COUNTS = (
     "small_gpu_batched_tokens",
     "kv_block",
     "stream_interval",
+    "rocm_expert_multiple",
 )
 POSITIVE = ("max_num_seqs", "max_num_batched_tokens", "kv_block", "kv_bytes", "stream_interval")
 _DEPTH = 5
@@ -302,7 +303,7 @@ def _record(name: str, tables: Mapping[str, Any]) -> EngineRecord:
     if missing:
         raise InputError(f'missing: {", ".join(missing)}; or extend a record: extends = "vllm"')
     values: dict[str, Any] = {n: figure.value for n, figure in figures.items()}
-    for count in COUNTS:
+    for count in (name for name in COUNTS if name in values):
         if values[count] != int(values[count]):
             raise InputError(f"{count} = {values[count]} must be a whole number")
         values[count] = int(values[count])

@@ -116,7 +116,7 @@ def test_engines(make: Make, spelling: str) -> None:
     [
         ({"gpu": "nvidia_h100"}, Outcome.GPU_AMBIGUOUS),  # SXM, PCIe or NVL: never guessed
         ({"gpu": "A100 80GB"}, Outcome.GPU_AMBIGUOUS),
-        ({"gpu": "Tesla T4"}, Outcome.GPU_UNKNOWN),
+        ({"gpu": "Tesla K80"}, Outcome.GPU_UNKNOWN),
         ({"model": "llama3.1:8b"}, Outcome.MODEL_UNKNOWN),  # Ollama's: 4-bit by default
         ({"engine": "llama.cpp"}, Outcome.ENGINE_UNKNOWN),
     ],
