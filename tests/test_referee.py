@@ -96,7 +96,7 @@ def test_run_length_grows_with_the_tail_the_replicas_and_what_they_hold():
     assert 5 * usual < run_length(one, 0.99) < 10 * usual
     assert 2 * usual < run_length(spread, 0.9) < 3 * usual
     assert run_length(many, 0.9) == 4 * usual
-    assert run_length(one, 0.9, running=1000.0) == 20_000
+    assert run_length(one, 0.9, running=1000.0) == 24_000
 
 
 @pytest.mark.parametrize(("half", "high"), [(0.4, True), (0.6, False)])

@@ -156,3 +156,38 @@ def test_bursts_meet_prompts_beyond_the_budget(engine, strategy, burstiness):
     assert found.attainment > 0.9
     with pytest.raises(InputError, match=f"burstiness {burstiness:g}"):
         bs.predict(problem, strategy, 1.0, method="analytic")
+
+
+@pytest.mark.parametrize("changes", [
+    {"routing": "round_robin"}, {"routing": "least_outstanding"}, {"burstiness": 0.5},
+])  # fmt: skip
+def test_rankings_of_what_no_formula_knows_are_simulated(changes):
+    def problem(gpus: int) -> bs.Problem:
+        workload = bs.Workload(
+            input_len="lognormal(800, cv=1)",
+            output_len="geometric(150)",
+            burstiness=changes.get("burstiness", 1.0),
+        )
+        return bs.Problem(
+            model="meta-llama/Llama-3.1-8B",
+            hardware="h100-sxm",
+            gpus=gpus,
+            workload=workload,
+            slo="ttft:500 tpot:25",
+            routing=changes.get("routing", "random"),
+            layouts=("collocated",),
+        )
+
+    few, many = bs.rank(problem(4)), bs.rank(problem(16))
+    for found in (few, many):
+        assert all(row.method == "simulated" for row in found.table)
+        assert [row.goodput for row in found.table] == sorted(
+            (row.goodput for row in found.table), reverse=True
+        )
+    assert many.best.goodput_per_gpu > 0.98 * few.best.goodput_per_gpu
+    again = Simulated(system=lower(problem(16)).system(many.best.strategy), share=0.99, seed=7)
+    target = Target(ttft=0.5, tpot=0.025)
+    assert margin(again(0.95 * many.best.goodput), target)[0] > 0
+    assert margin(again(1.06 * many.best.goodput), target)[0] < 0
+    with pytest.raises(InputError, match="no formula"):
+        bs.rank(problem(4), verify=False)

@@ -15,6 +15,7 @@ from bestserve.answers.saturation import sustained
 from bestserve.answers.witness import Court
 from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.trust import TRUSTED
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import (
     best_first,
@@ -28,7 +29,7 @@ from bestserve.specs.strategy import Strategy
 
 Progress = Callable[[str], None]
 
-RACED, SHOWN = 16, 5
+RACED, SHOWN = 16, 4
 """Rows simulated at most where formulas told only the order, and how many of them are searched even
 if they lose."""
 
@@ -106,14 +107,51 @@ def _raced(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
             if not court.reaches(lowered.system(row.strategy), best):
                 continue
         progress(f"simulating {row.strategy}")
-        again = contained(row.strategy, _heard, lowered, row, court, best, near)
+        again = contained(row.strategy, _searched, lowered, row, court, near, best)
         if isinstance(again, Rejected):
             out.append(again)
             continue
         rows.append(again)
         best, gain = max(best, again.goodput), max(gain, again.goodput / row.goodput)
-    rows = _lowest(lowered, sorted(rows, key=best_first), court)
+    rows.sort(key=best_first)
+    sure: set[str] = set()
+    while rows and rows[0].strategy not in sure:
+        first = rows.pop(0)
+        sure.add(first.strategy)
+        again = contained(first.strategy, _searched, lowered, first, court, first.goodput)
+        if isinstance(again, Rejected):
+            out.append(again)
+        else:
+            rows = sorted([*rows, again], key=best_first)
     return replace(found, table=tuple(rows), rejected=tuple(out))
+
+
+def _searched(
+    lowered: Lowered,
+    row: RankedStrategy,
+    court: Court,
+    near: float,
+    best: float | None = None,
+) -> RankedStrategy | Rejected:
+    """Return the row with the goodput that runs show near a guess [req/s].
+
+    best : what the best row so far carries; None: this is the best one, to be made sure of
+    """
+    strategy = Strategy.parse(row.strategy)
+    system = lowered.system(strategy)
+    sure = best is None
+    testimony = court.hears(system, near, best or 0.0, thorough=sure, throughout=sure)
+    found = testimony.found
+    if found is None:
+        return replace(row, confirmed=True, simulated_goodput=testimony.rate)
+    if testimony.rate <= 0:
+        return unmet(lowered, row.strategy, strategy.pools, found)
+    trust = testimony.trust(TRUSTED) & coverage(system, court.given, court.target.strictest)
+    at = replace(found.at, stability_rate=max(_limit(row), testimony.rate))
+    shown = Verdict(
+        found=replace(found, trust=trust, at=at), method="simulated", simulated=testimony.rate
+    )
+    return shown.row(lowered, strategy)
 
 
 def _lowest(lowered: Lowered, rows: list[RankedStrategy], court: Court) -> list[RankedStrategy]:
@@ -142,20 +180,16 @@ def _limit(row: RankedStrategy) -> float:
 
 
 def _heard(
-    lowered: Lowered,
-    row: RankedStrategy,
-    court: Court,
-    floor: float,
-    near: float | None = None,
+    lowered: Lowered, row: RankedStrategy, court: Court, floor: float
 ) -> RankedStrategy | Rejected:
-    """Return the row after runs at its goodput, or near a guess; `floor` as in `Court.hears`."""
+    """Return the row after runs at its goodput; `floor` as in `Court.hears`."""
     strategy = Strategy.parse(row.strategy)
     system = lowered.system(strategy)
     enough = coverage(system, court.given, court.target.strictest)
-    if not enough.high and not uncovered(system):
+    if not enough.high:
         return replace(row, trust=row.trust & enough)
-    testimony = court.hears(system, near or row.goodput, floor)
-    trust = testimony.trust(row.trust) & enough
+    testimony = court.hears(system, row.goodput, floor)
+    trust = testimony.trust(row.trust)
     if testimony.found is None:
         return replace(row, trust=trust, confirmed=True, simulated_goodput=testimony.rate)
     if testimony.rate <= 0:

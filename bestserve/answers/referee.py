@@ -46,7 +46,7 @@ POOLED, POOLED_APART = 16, 8
 """Lanes a pool keeps where a router looks at them: P90 TTFT 10 % lower, P90 TPOT 10 % higher than
 with 64 of them at worst, in a dozen settings."""
 
-FEW = 1500
+FEW = 1000
 """Requests a lane below which filling and draining weigh too much in a run."""
 
 BINDINGS: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
@@ -130,7 +130,7 @@ def simulated(
     return simulate(smaller, rate / factor, requests=run_length(smaller, share), given=given)
 
 
-def saturation(system: System, given: Requests | None, seed: int = 0) -> float:
+def saturation(system: System, given: Requests | None) -> float:
     """Return the highest completion rate that a run of the system shows [requests/s].
 
     All requests wait from the start, so that neither gaps nor routing matter: lanes take turns.
@@ -139,7 +139,7 @@ def saturation(system: System, given: Requests | None, seed: int = 0) -> float:
         system = replace(system, arrivals=Arrivals(), routing="round_robin")
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
     size = run_length(smaller, 0.0)
-    return saturation_rate(smaller, requests=size, seed=seed, given=given) * factor
+    return saturation_rate(smaller, requests=size, given=given) * factor
 
 
 def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latencies:

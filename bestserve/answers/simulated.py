@@ -18,6 +18,7 @@ from bestserve.answers.referee import PREDICTED, as_latencies, coverage, saturat
 from bestserve.errors import InputError
 from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
 from bestserve.models.latencies import Latencies, unstable
+from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
 from bestserve.models.system import System, Target
@@ -69,7 +70,8 @@ class Simulated:
     """Runs of one system that share their random numbers, of whatever rate.
 
     share : of the requests that meet the strictest objective, as in `run_length`
-    times : as many requests as those
+    times : as many requests as those; running : requests that a replica serves at a time, as far as
+    known, likewise
     given : the requests to run instead of sampling the workload
     drawn : that many requests of the workload, drawn before: drawing takes a third of a run
     """
@@ -77,6 +79,7 @@ class Simulated:
     system: System
     share: float = PREDICTED
     times: int = 1
+    running: float = 0.0
     seed: int = 0
     given: Requests | None = None
     drawn: Requests | None = None
@@ -91,7 +94,7 @@ class Simulated:
         """Requests of a run; where rates change in phases, enough for `CYCLES` rounds of them."""
         if self.given is not None:
             return len(self.given)
-        usual = self.times * run_length(self.smaller[0], self.share)
+        usual = self.times * run_length(self.smaller[0], self.share, self.running)
         arrivals = self.system.arrivals
         if arrivals.kind != "mmpp":
             return usual
@@ -110,8 +113,8 @@ class Simulated:
 
     @cached_property
     def limit(self) -> float:
-        """The saturated rate [req/s]."""
-        return saturation(self.system, self.given, self.seed)
+        """The saturated rate that a run shows [req/s]."""
+        return saturation(self.system, self.given)
 
     def run(self, rate: float) -> SimulationResult:
         """Run at a rate of the whole system [req/s]; a closed loop sets its own."""
@@ -121,12 +124,16 @@ class Simulated:
         return run_prepared(self.prepared, asked, trim)
 
     def __call__(self, rate: float) -> Latencies:
-        """Return the latencies at a rate of the whole system [req/s]; infinite if it saturates."""
+        """Return the latencies at a rate of the whole system [req/s].
+
+        Infinite from the formulas' saturated rate on, which knows of neither gaps nor routing.
+        """
         if self.system.arrivals.kind == "closed":
             return as_latencies(self.run(rate), rate, math.nan)
-        if rate >= self.limit:
-            return unstable(rate, self.limit, Status.UNSTABLE)
-        return as_latencies(self.run(rate), rate, self.limit)
+        limit = stability_rate(self.system)
+        if rate >= limit:
+            return unstable(rate, limit, Status.UNSTABLE)
+        return as_latencies(self.run(rate), rate, limit)
 
     def look(self, rate: float, target: Target) -> Look:
         """Return how far a target is met at a rate [req/s]; not at all beyond saturation."""

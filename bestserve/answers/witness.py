@@ -29,7 +29,7 @@ from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import unstable
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
-from bestserve.models.system import System, Target
+from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.simulator import Limit, Requests
 from bestserve.simulator.inputs import sample_lengths
@@ -100,41 +100,64 @@ class Court:
         self.target, self.given = target, given
         self.drawn: dict[int, Requests] = {}
 
-    def runs(self, system: System, times: int = 1) -> Simulated:
-        """Return the runs of a system, with so many times the usual number of requests."""
+    def runs(self, system: System, rate: float, times: int = 1) -> Simulated:
+        """Return the runs of a system near a rate [req/s], `times` the usual number of requests."""
         if self.given is not None:
             return Simulated(system=system, given=self.given)
-        share = self.target.strictest
-        size = Simulated(system=system, share=share, times=times).size
-        if size not in self.drawn:
-            self.drawn[size] = sample_lengths(system.lengths, size, SEED)
-        drawn = self.drawn[size]
-        return Simulated(system=system, share=share, times=times, seed=SEED, drawn=drawn)
+        runs = Simulated(
+            system=system,
+            share=self.target.strictest,
+            times=times,
+            running=self.running(system, rate),
+            seed=SEED,
+        )
+        if runs.size not in self.drawn:
+            self.drawn[runs.size] = sample_lengths(system.lengths, runs.size, SEED)
+        return replace(runs, drawn=self.drawn[runs.size])
+
+    def running(self, system: System, rate: float) -> float:
+        """Return the requests that decode on a replica, by Little's law, at the TPOT objective."""
+        law = system.lengths
+        steps = float(law.outputs @ law.output_weights)
+        lanes = system.replicas if isinstance(system, Collocated) else system.decode_replicas
+        return rate / lanes * steps * (self.target.tpot or 0.0)
 
     def reaches(self, system: System, rate: float) -> bool:
         """Return whether a run at a rate [req/s] meets the objectives."""
-        return self.runs(system).look(rate, self.target).room >= 0
+        return self.runs(system, rate).look(rate, self.target).room >= 0
 
     def gap(self, system: System, rate: float) -> bool:
         """Return whether objectives that hold at a rate [req/s] are missed at lower ones."""
-        runs = self.runs(system)
+        runs = self.runs(system, rate)
         return any(runs.look(share * rate, self.target).room < -GAP for share in LOWER)
 
     def hears(
-        self, system: System, claim: float, floor: float = 0.0, *, throughout: bool = False
+        self,
+        system: System,
+        claim: float,
+        floor: float = 0.0,
+        *,
+        thorough: bool = True,
+        throughout: bool = False,
     ) -> Testimony:
         """Return what runs of a system say about a claimed goodput [req/s].
 
-        floor : what is less need not be known exactly [req/s]; throughout : look at a few lower
-        rates too, where objectives may be missed that are met again at the claim
+        floor : what is less need not be known exactly [req/s]; thorough : with longer runs where a
+        full cache evicts; throughout : look at a few lower rates too, where objectives may be
+        missed that are met again at the claim
         """
-        runs = self.runs(system)
+        usual = runs = self.runs(system, claim)
         found = _beside(runs, self.target, claim)
         full = found is not None and any(map(_evicts, found)) and found[1].rate > floor
-        if full and self.given is None:
-            runs = self.runs(system, THOROUGH)
-            found = _beside(runs, self.target, claim)
-        return _weighed(runs, self.target, claim, found, floor=floor, throughout=throughout)
+        if found is not None and full and thorough and self.given is None:
+            near = crossing(*found) if uncovered(system) else claim
+            runs = self.runs(system, claim, THOROUGH)
+            found = _beside(runs, self.target, near)
+        gap = None
+        if found is not None and throughout:
+            low, gap = lowest(usual, self.target, found)
+            found = low if gap else found
+        return _weighed(runs, self.target, claim, found, floor=floor, gap=gap)
 
 
 def _beside(runs: Simulated, target: Target, claim: float) -> tuple[Look, Look] | None:
@@ -149,16 +172,17 @@ def _weighed(
     found: tuple[Look, Look] | None,
     *,
     floor: float,
-    throughout: bool,
+    gap: str | None,
 ) -> Testimony:
-    """Return what the looks say, after a search where they do not say what is claimed."""
+    """Return what the looks say, after a search where they do not say what is claimed.
+
+    floor : as in `Court.hears`; gap : what is to be said of rates that miss the objectives below
+    rates that meet them
+    """
     refused = float(np.mean(runs.prepared.refused))
     if found is None:
         nothing = _nothing(Limit.REFUSED if refused == 1.0 else Limit.INFEASIBLE)
         return Testimony(rate=0.0, low=0.0, high=0.0, agrees=False, found=nothing, refused=refused)
-    gap = None
-    if throughout:
-        found, gap = lowest(runs, target, found)
     below, above = found
     rate = crossing(below, above)
     stands = _near(rate, claim) and (above.rate > claim or _short(above, target) <= SHORT)

@@ -14,7 +14,7 @@ REQUESTS = 12_000
 
 MOST_REQUESTS = 120_000
 
-LANES, COUPLED = 4, 8
+LANES, COUPLED = 4, 16
 """Replicas that share `REQUESTS`, by themselves and behind a router that evens them out; more of
 them get more."""
 
@@ -44,7 +44,9 @@ def run_length(system: System, share: float, running: float = 0.0) -> int:
     bursts = max((1.0 + system.arrivals.scv) / 2, 1.0)
     needed = REQUESTS * pools * tail**TAIL_POWER * second**SPREAD_POWER * bursts
     filled = TURNOVERS * running * replicas(system)
-    return round(min(max(needed, filled), MOST_REQUESTS))
+    # doubled, so that systems alike have runs of a few lengths, which can share random numbers
+    doubled = 2.0 ** math.ceil(math.log2(max(filled / needed, 1.0)))
+    return round(min(needed * doubled, MOST_REQUESTS))
 
 
 def replicas(system: System) -> int:
