@@ -1,379 +1,303 @@
-"""How well the queueing models agree with the simulator: errors and the worth of `trust`.
+"""How well the formulas agree with the simulator over the catalogue, and what trust is worth.
 
-Draws random settings (hardware class, length laws, load, objectives), evaluates each by
-`bestserve.models` and by `bestserve.simulator`, and writes one table per system. The simulator
-shares the step time with the models and nothing else, so the figures judge the queueing alone.
+Draws questions as `questions.py` does, answers each analytically (latencies at its load, and its
+goodput) and by simulation, and writes one table by regime. The simulator shares the step time with
+the models and nothing else, so the figures judge the queueing alone.
 
-    python validation/agreement.py                         # the report: validation/agreement.md
-    python validation/agreement.py --seed 1 --systems chunked --verbose     # to look closer
+    python validation/agreement.py                          # the report: validation/agreement.md
+    python validation/agreement.py --seed 1 --count 20 --rows rows.jsonl    # to look closer
 
-Seeds below 1000, 20261, 47119, 71933 and 83417 served to build and tune the models or were
-looked at before; the report uses `REPORT_SEED`.
+What the simulator says is kept as it comes in: a stopped study goes on where it ended, and other
+formulas are judged by the same runs. `trust.py` fits trust to the rows. Seeds in `USED` served to
+build, tune or fit; the report's was never looked at before.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from questions import REGIMES, Question, ask
 
+from bestserve.answers.simulated import Simulated
+from bestserve.lowering import lower
 from bestserve.models.goodput import goodput
-from bestserve.models.latency import latency, stability_rate
-from bestserve.models.queues.requests import prepare
-from bestserve.models.schedulers.engine import Engine
+from bestserve.models.lane_arrivals import uncovered
+from bestserve.models.latencies import Latencies
+from bestserve.models.latency import latency
 from bestserve.models.status import Status
-from bestserve.models.step.step_time import StepTime
-from bestserve.models.system import (
-    Collocated,
-    Disaggregated,
-    Lane,
-    Lengths,
-    System,
-    Target,
-    Transfer,
-)
-from bestserve.simulator import simulate
+from bestserve.models.system import System, Target
 
-REPORT_SEED = 26953
-ATOMS = 400
-QUANTILES = (0.5, 0.9, 0.99)
+REPORT_SEED = 90437
+USED = (*range(1000), 20261, 26953, 47119, 64019, 71933, 83417)
 
-HARDWARE = {
-    "8B on one H100": StepTime(
-        w=6e-3, c=26e-6, e=1e-6, a=0.7e-9, k=0.049e-6, a_step=0.8e-3, a_seq=35e-6
-    ),
-    "70B on four H100": StepTime(
-        w=13.5e-3, c=95e-6, e=3e-6, a=1.2e-9, k=0.031e-6, a_step=1.5e-3, a_seq=55e-6, phi=1.05
-    ),
-    "32B on two A100": StepTime(
-        w=12e-3, c=85e-6, e=2e-6, a=1.4e-9, k=0.05e-6, a_step=0.4e-3, a_seq=20e-6
-    ),
-}
+OFF = 0.05
+"""Relative error beyond which an answer is off, once its sampling noise is taken away [1]."""
+
+LATENCIES = ("ttft", "tpot", "e2el")
+STATISTICS = {"mean": None, "p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+SIMULATED = ("routed", "bursty")
+"""Regimes without a formula."""
+
+JUDGED = ("ttft mean", "ttft p90", "tpot mean", "tpot p90")
+"""What trust in a prediction is about; 99th percentiles have a verdict of their own."""
+
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One random case: a system, the load to look at, and an objective."""
-
-    name: str
-    system: System
-    load: float
-    target: Target
+# -- the truth -----------------------------------------------------------------------------------
 
 
-def atoms(kind: str, mean: float, cv: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a length law as weighted atoms: exact conditional means over quantile bins."""
-    if kind == "fixed":
-        return np.array([mean]), np.array([1.0])
-    fine = (np.arange(100_000) + 0.5) / 100_000
-    if kind == "lognormal":
-        from scipy.special import ndtri
+def simulated(question: Question) -> Row:
+    """Return what runs say of a question: latencies at its load, and its goodput twice.
 
-        s2 = math.log(1 + cv * cv)
-        x = np.exp(math.log(mean) - s2 / 2 + math.sqrt(s2) * ndtri(fine))
-    else:
-        x = np.ceil(np.log1p(-fine) / math.log1p(-1 / mean))
-    x = np.maximum(np.rint(x), 1.0)
-    edges = np.sin(np.pi * np.arange(1, ATOMS) / (2 * ATOMS)) ** 2
-    group = np.searchsorted(edges, fine)
-    weight = np.bincount(group, minlength=ATOMS) / fine.size
-    return np.bincount(group, x, ATOMS) / fine.size / weight, weight
-
-
-def draw_lengths(rng: np.random.Generator, prompts: Iterable[int]) -> tuple[Lengths, str]:
-    """Return a random workload with independent lengths, and its name."""
-    kind, mean = rng.choice(["fixed", "lognormal"]), float(rng.choice(list(prompts)))
-    cv = float(rng.choice([0.5, 1.0]))
-    out_kind = rng.choice(["fixed", "lognormal", "geometric"])
-    out = float(rng.choice([64, 128, 256, 512]))
-    a, p = atoms(kind, mean, cv)
-    b, q = atoms(out_kind, out)
-    lengths = Lengths(inputs=a, input_weights=p, outputs=b, output_weights=q)
-    spread = "" if kind == "fixed" else f" cv {cv}"
-    return lengths, f"{kind} {mean:.0f}{spread} / {out_kind} {out:.0f}"
+    Halves are of 95 % intervals. No formula has a part in it but as a first guess of the goodput.
+    """
+    system = lower(question.problem).system(question.strategy)
+    target = question.problem.slo.target()  # type: ignore[union-attr]
+    row: Row = {"number": question.number, "text": str(question)}
+    if uncovered(system):
+        return row | {"uncovered": True}
+    runs = Simulated(system=system, share=0.99, seed=question.number)
+    if runs.refuses:
+        return row | {"refused": True}
+    rate = question.load * runs.limit
+    run = runs.run(rate)
+    seen, halves = {}, {}
+    for metric in LATENCIES:
+        summary = run.summary(metric)
+        for name, half in zip(STATISTICS, summary.half_width, strict=True):
+            seen[f"{metric} {name}"] = getattr(summary, name)
+            halves[f"{metric} {name}"] = half
+    rates: list[float] = []
+    for seed in (2 * question.number + 10_001, 2 * question.number + 10_002):
+        near = rates[0] if rates and rates[0] > 0 else _guess(system, target)
+        found = Simulated(system=system, share=target.strictest, seed=seed).highest(target, near)
+        rates.append(found[0].rate if found else 0.0)
+    return row | {"rate": rate, "seen": seen, "halves": halves, "goodputs": rates}
 
 
-PROMPTS = (256, 512, 1024, 2048, 4096)
+def _guess(system: System, target: Target) -> float | None:
+    try:
+        return goodput(system, target).rate or None
+    except Exception:  # whatever it is, the answer's row will say so
+        return None
 
 
-def draw_target(
-    rng: np.random.Generator, step: StepTime, system: System, percentile: float
-) -> Target:
-    """Return objectives as multiples of a mean lone prefill and of a lone decode step."""
-    lane = system.lane if isinstance(system, Collocated) else system.prefill
-    engine = Engine.of(lane, prepare(system.lengths))
-    alone = float(engine.requests.weight @ engine.prompt_times(0.0, True, engine.budget))
-    decode = engine.decode(1.0)
-    return Target(
-        ttft=float(rng.choice([2.5, 4, 7, 12])) * alone,
-        tpot=float(rng.choice([1.4, 1.8, 2.5, 4])) * decode,
-        ttft_percentile=percentile,
-        tpot_percentile=percentile,
-    )
+# -- the answer ----------------------------------------------------------------------------------
 
 
-def collocated(
-    rng: np.random.Generator,
-    policy: str,
-    *,
-    replicas: int = 1,
-    prompts: Iterable[int] = PROMPTS,
-    budget: Iterable[int] = (2048, 8192),
-    limit: Callable[[np.random.Generator, Lengths], dict[str, float]] | None = None,
-    lengths: Callable[[np.random.Generator], tuple[Lengths, str]] | None = None,
-) -> tuple[System, str, StepTime]:
-    """Return a random collocated system, its name and step time."""
-    hardware = str(rng.choice(list(HARDWARE)))
-    law, name = lengths(rng) if lengths else draw_lengths(rng, prompts)
-    tokens = int(rng.choice(list(budget)))
-    extra = limit(rng, law) if limit else {}
-    lane = Lane(
-        step=HARDWARE[hardware],
-        policy=policy,  # type: ignore[arg-type]
-        max_num_batched_tokens=tokens,
-        **extra,  # type: ignore[arg-type]
-    )
-    system = Collocated(
-        lane=lane,
-        replicas=replicas,
-        lengths=law,
-    )
-    notes = "".join(f" {k} {v:.0f}" for k, v in extra.items())
-    return system, f"{hardware}, {name}, budget {tokens}{notes}", lane.step
-
-
-def tandem(rng: np.random.Generator) -> tuple[System, str, StepTime]:
-    """Return a random disaggregated system, its name and step time."""
-    hardware = str(rng.choice(list(HARDWARE)))
-    law, name = draw_lengths(rng, PROMPTS)
-    step = HARDWARE[hardware]
-    tokens = int(rng.choice([2048, 8192]))
-    policy = str(rng.choice(["chunked", "prefill_priority"]))
-    prefill = Lane(step=step, policy=policy, max_num_batched_tokens=tokens)  # type: ignore[arg-type]
-    decode = Lane(step=step, max_num_batched_tokens=tokens)
-    k_p, k_d = int(rng.integers(1, 5)), int(rng.integers(1, 4))
-    system = Disaggregated(
-        prefill=prefill,
-        prefill_replicas=k_p,
-        decode=decode,
-        decode_replicas=k_d,
-        lengths=law,
-        transfer=Transfer(latency=2e-3, seconds_per_token=float(rng.choice([0.0, 4e-6]))),
-    )
-    return system, f"{hardware}, {name}, {k_p}p{k_d}d {policy} {tokens}", step
-
-
-def kv_limit(rng: np.random.Generator, lengths: Lengths) -> dict[str, float]:
-    """Return a KV cache that holds a few dozen requests."""
-    r = prepare(lengths)
-    held = float(rng.choice([12, 24, 48])) * (r.kv1 + r.d1 / 2)
-    longest = float(lengths.inputs.max() + lengths.outputs.max())
-    return {"kv_capacity_tokens": round(max(held, 1.5 * longest)), "kv_reserve": 1.0}
-
-
-def slot_limit(rng: np.random.Generator, lengths: Lengths) -> dict[str, float]:
-    """Return a small cap on running sequences."""
-    return {"max_num_seqs": int(rng.choice([8, 16, 32, 64]))}
-
-
-def correlated(rng: np.random.Generator) -> tuple[Lengths, str]:
-    """Return lengths whose logarithms correlate by ± 0.6."""
-    mean_in, mean_out = float(rng.choice([512, 1024, 2048])), float(rng.choice([128, 256, 512]))
-    rho = float(rng.choice([-0.6, 0.6]))
-    z = rng.standard_normal((2, 4000))
-    z[1] = rho * z[0] + math.sqrt(1 - rho**2) * z[1]
-    s = math.sqrt(math.log(1 + 0.8**2))
-    rows = [
-        np.maximum(np.rint(m * np.exp(s * v - s * s / 2)), 1.0)
-        for m, v in zip((mean_in, mean_out), z, strict=True)
-    ]
-    w = np.full(4000, 1 / 4000)
-    lengths = Lengths(
-        inputs=rows[0], input_weights=w, outputs=rows[1], output_weights=w, joint=True
-    )
-    return lengths, f"joint {mean_in:.0f} / {mean_out:.0f}, correlation {rho}"
-
-
-Draw = Callable[[np.random.Generator], tuple[System, str, StepTime]]
-
-SYSTEMS: dict[str, Draw] = {
-    "disaggregated": tandem,
-    "prefill_priority": lambda rng: collocated(rng, "prefill_priority"),
-    "chunked": lambda rng: collocated(rng, "chunked"),
-    "mixed": lambda rng: collocated(rng, "mixed"),
-}
-
-HARDER: dict[str, Draw] = {
-    "chunked, prompts beyond the budget": lambda rng: collocated(
-        rng, "chunked", prompts=(2048, 4096, 8192), budget=(1024, 2048)
-    ),
-    "chunked, few slots": lambda rng: collocated(rng, "chunked", limit=slot_limit),
-    "chunked, small KV cache": lambda rng: collocated(rng, "chunked", limit=kv_limit),
-    "chunked, correlated lengths": lambda rng: collocated(rng, "chunked", lengths=correlated),
-}
-
-
-def draw(system: str, count: int, seed: int) -> list[Setting]:
-    """Return `count` settings, every third with P99/P99 objectives instead of P90/P90."""
-    make = {**SYSTEMS, **HARDER}[system]
-    settings = []
-    for i in range(count):
-        rng = np.random.default_rng([seed, i, *system.encode()])
-        built, name, step = make(rng)
-        load = float(rng.uniform(0.2, 0.9))
-        percentile = 0.99 if i % 3 == 2 else 0.9
-        settings.append(Setting(name, built, load, draw_target(rng, step, built, percentile)))
-    return settings
-
-
-@dataclass
-class Row:
-    """What came out for one setting; errors are model/simulator − 1."""
-
-    setting: Setting
-    ttft: list[float] = field(default_factory=list)
-    tpot: list[float] = field(default_factory=list)
-    e2el: list[float] = field(default_factory=list)
-    trust: bool = True
-    reasons: tuple[str, ...] = ()
-    model: float = math.nan
-    simulated: float = math.nan
-    interval: tuple[float, float] = (math.nan, math.nan)
-    goodput_trust: bool = True
-    goodput_reasons: tuple[str, ...] = ()
-    binding: str = ""
-    seconds: float = 0.0
-    goodput_seconds: float = 0.0
-
-    @property
-    def error(self) -> float:
-        """Relative error of goodput; 0 when both call the target infeasible, 1 when one does."""
-        if self.model <= 0 and self.simulated <= 0:
-            return 0.0
-        if self.model <= 0 or self.simulated <= 0:
-            return 1.0
-        return self.model / self.simulated - 1.0
-
-
-def simulated_goodput(
-    setting: Setting, guess: float, limit: float, requests: int, seed: int
-) -> float:
-    """Return the simulator's goodput by bisection on common random numbers, to 0.2 %."""
-    lo, hi = 0.0, math.inf
-    rate = guess if guess > 0 else 0.02 * limit
-    stride = 1.04
-    while hi == math.inf or lo == 0.0 or hi / lo > 1.002:
-        if simulate(setting.system, rate, requests=requests, seed=seed).meets(setting.target):
-            lo = rate
-        else:
-            hi = rate
-        if hi < 2e-3 * limit:
-            return 0.0
-        if lo > 1.15 * limit:
-            return lo
-        if lo == 0.0:
-            rate = max(hi / stride, 1e-3 * limit)
-            stride = stride**2
-        elif hi == math.inf:
-            rate = lo * stride
-            stride = stride**2
-        else:
-            rate = math.sqrt(lo * hi)
-    return math.sqrt(lo * hi)
-
-
-def judge(setting: Setting, requests: int, seed: int, with_goodput: bool = True) -> Row:
-    """Evaluate one setting both ways."""
-    limit = stability_rate(setting.system)
-    rate = setting.load * limit
-    row = Row(setting)
-    started = time.process_time()
-    found = latency(setting.system, rate)
-    row.seconds = time.process_time() - started
-    run = simulate(setting.system, rate, requests=requests, seed=seed)
-    row.trust, row.reasons = found.trust.high, found.trust.reasons
-    for name in ("ttft", "tpot", "e2el"):
-        true = getattr(run, name)[run.kept]
-        true = true[np.isfinite(true)]
-        law = getattr(found, name)
-        errors = [law.mean / true.mean() - 1]
-        errors += [law.quantile(p) / np.quantile(true, p) - 1 for p in QUANTILES]
-        getattr(row, name).extend(float(e) for e in errors)
-    if with_goodput:
-        started = time.process_time()
-        best = goodput(setting.system, setting.target)
-        row.goodput_seconds = time.process_time() - started
-        row.model, row.interval = best.rate, (best.low, best.high)
-        row.goodput_trust, row.goodput_reasons = best.trust.high, best.trust.reasons
-        row.binding = best.binding
-        row.simulated = simulated_goodput(setting, best.rate, limit, requests, seed + 1)
-        if best.status is Status.INFEASIBLE:
-            row.binding = "infeasible"
+def judged(question: Question, truth: Row) -> Row:
+    """Return errors, noise and verdicts of the answers to one question."""
+    system = lower(question.problem).system(question.strategy)
+    target = question.problem.slo.target()  # type: ignore[union-attr]
+    row: Row = {"regimes": question.regimes} | truth
+    if "seen" not in truth:
+        return row
+    try:
+        found = latency(system, truth["rate"])
+        best = goodput(system, target)
+    except Exception as error:
+        return row | {"crash": f"{type(error).__name__}: {error}"[:200]}
+    true = float(np.mean(truth["goodputs"]))
+    row |= {
+        "model": best.rate,
+        "simulated": true,
+        # a difference of two tells little: three halves of it, and what pairs differ by in general
+        "goodput noise": 1.5 * abs(float(np.diff(truth["goodputs"])[0])) / max(true, 1e-300),
+        "goodput trust": best.trust.high,
+        "goodput reasons": best.trust.reasons,
+        "binding": best.binding,
+        "low": best.low,
+        "high": best.high,
+        "share": target.strictest,
+        "joint": target.joint,
+        "status": found.status.name,
+    }
+    if best.at.status is Status.OK:
+        row["at goodput"] = situation(best.at, [target.strictest])
+    if found.status is Status.OK:
+        row |= _errors(found, truth)
+        row |= {"trust": found.trust.high, "reasons": found.trust.reasons}
+        row["situation"] = situation(found, [0.9, 0.99])
     return row
+
+
+def _errors(found: Latencies, truth: Row) -> Row:
+    """Return relative errors of latencies and their noise, both as shares of the truth."""
+    errors, noise = {}, {}
+    for metric in LATENCIES:
+        law = getattr(found, metric)
+        for name, p in STATISTICS.items():
+            key, true = f"{metric} {name}", truth["seen"][f"{metric} {name}"]
+            if true > 0:
+                errors[key] = (law.mean if p is None else law.quantile(p)) / true - 1
+                noise[key] = truth["halves"][key] / true
+    return {"errors": errors, "noise": noise}
+
+
+def situation(found: Latencies, percentiles: Iterable[float]) -> Row:
+    """Return what trust depends on, with the difference of TPOT's readings at percentiles."""
+    if found.situation is None:
+        return {}
+    law = found.reading
+    return asdict(found.situation) | {
+        "firm": found.firm.high,
+        "readings": [law.apart(p) if law is not None else 0.0 for p in percentiles],
+    }
+
+
+def goodput_error(row: Row) -> float:
+    """Return the relative error; 1 where one side alone calls the objectives infeasible."""
+    if row["model"] <= 0 and row["simulated"] <= 0:
+        return 0.0
+    if row["model"] <= 0 or row["simulated"] <= 0:
+        return 1.0
+    return float(row["model"] / row["simulated"] - 1)
+
+
+def off(error: float, noise: float) -> bool:
+    """Return whether an answer is off by more than 5 % beyond sampling noise."""
+    return not abs(error) - (noise if math.isfinite(noise) else 0.0) <= OFF
+
+
+def goodput_off(row: Row) -> bool:
+    """Return whether a row's goodput is off."""
+    return off(goodput_error(row), row["goodput noise"])
+
+
+def latency_off(row: Row, names: Iterable[str]) -> bool:
+    """Return whether any of a row's latencies is off."""
+    return any(off(row["errors"][n], row["noise"][n]) for n in names if n in row["errors"])
+
+
+# -- the study -----------------------------------------------------------------------------------
+
+
+def truths(seed: int, count: int, kept: Path) -> Iterator[tuple[Question, Row]]:
+    """Simulate questions, those already in the file `kept` from there."""
+    done: dict[int, Row] = {}
+    if kept.exists():
+        done = {r["number"]: r for r in map(json.loads, kept.read_text().splitlines())}
+    for number in range(count):
+        question = ask(seed, number)
+        # a catalogue that has changed draws other questions
+        if number not in done or done[number]["text"] != str(question):
+            done[number] = simulated(question)
+            with kept.open("a") as file:
+                file.write(json.dumps(done[number]) + "\n")
+        yield question, done[number]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the study and write its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=REPORT_SEED)
-    parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--requests", type=int, default=240_000)
-    parser.add_argument("--systems", nargs="*")
-    parser.add_argument("--no-goodput", action="store_true")
-    parser.add_argument("--verbose", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--count", type=int, default=250)
+    parser.add_argument("--truths", type=Path, help="where simulated answers are kept")
+    parser.add_argument("--rows", type=Path, help="where the rows are written")
+    parser.add_argument("--simulate-only", action="store_true", help="only fill the truths")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("agreement.md"))
     args = parser.parse_args(argv)
-    names = args.systems or [*SYSTEMS, *HARDER]
-    rows: dict[str, list[Row]] = {}
-    for name in names:
-        settings = args.count if name in SYSTEMS else max(args.count // 5, 1)
-        few = 1 if name in SYSTEMS else 2
-        tasks = []
-        for i, setting in enumerate(draw(name, settings, args.seed)):
-            # a 99th percentile needs more requests for the same precision
-            more = 2 if setting.target.ttft_percentile > 0.95 else 1
-            count = more * args.requests // few
-            tasks.append(delayed(judge)(setting, count, args.seed + 100 + i, not args.no_goodput))
-        rows[name] = []
-        for row in Parallel(n_jobs=args.jobs, return_as="generator")(tasks):
-            rows[name].append(row)
-            if args.verbose:
-                print(describe(name, row), flush=True)
-    text = report(rows, args)
+    started = time.process_time()
+    kept = args.truths or Path(tempfile.gettempdir()) / f"bestserve-truths-{args.seed}.jsonl"
+    if args.simulate_only:
+        return sum(1 for _ in truths(args.seed, args.count, kept)) and 0
+    rows = [judged(question, truth) for question, truth in truths(args.seed, args.count, kept)]
+    if args.rows:
+        args.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = report(rows, args.seed)
     print(text)
-    if not args.systems:
+    print(f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr)
+    if args.seed == REPORT_SEED:
         args.out.write_text(text)
     return 0
 
 
-def describe(name: str, row: Row) -> str:
-    """Return one line on a setting."""
+# -- the report ----------------------------------------------------------------------------------
 
-    def show(errors: Iterable[float]) -> str:
-        return " ".join(f"{100 * v:6.1f}" for v in errors)
 
-    good = ""
-    if not math.isnan(row.model):
-        good = (
-            f" | goodput {100 * row.error:6.1f} % {row.binding} "
-            f"P{100 * row.setting.target.ttft_percentile:.0f} "
-            f"[{row.interval[0] / max(row.model, 1e-9) - 1:.3f} "
-            f"{row.interval[1] / max(row.model, 1e-9) - 1:.3f}] "
-            f"{'' if row.goodput_trust else 'low'} {row.goodput_seconds * 1e3:.0f} ms"
-        )
-    return (
-        f"{row.setting.name:75s} load {row.setting.load:.2f} TTFT {show(row.ttft)} "
-        f"TPOT {show(row.tpot)} E2EL {show(row.e2el)}{'' if row.trust else ' low'}{good}"
-        f" {row.seconds * 1e3:.1f} ms {';'.join(row.goodput_reasons)}"
+def report(rows: list[Row], seed: int) -> str:
+    """Return the study as Markdown."""
+    answered = [r for r in rows if "model" in r]
+    predicted = [r for r in answered if "errors" in r]
+    crashed, refused, uncovered = (
+        sum(key in r for r in rows) for key in ("crash", "refused", "uncovered")
     )
+    noise = [r["goodput noise"] for r in answered if r["simulated"] > 0]
+    lines = [
+        "# Agreement of the formulas with the simulator, over the whole catalogue",
+        "",
+        f"Generated by `python validation/agreement.py --seed {seed} --count {len(rows)}`: "
+        f"{len(rows)} random questions (`questions.py`). Of these {uncovered} have arrivals or "
+        f"routing that no formula knows, {refused} requests that no KV cache holds; {crashed} "
+        "crashed. Errors are |analytic/simulated − 1| in %: "
+        "median / 90th percentile / largest; a question counts in every regime that it belongs to. "
+        f"Sampling noise of a simulated goodput: {_percent(np.median(noise))} in the median, "
+        f"{_percent(np.quantile(noise, 0.9))} in one of ten.",
+        "",
+        "| regime | n | TTFT P90 | TTFT P99 | TPOT mean | TPOT P90 | TPOT P99 | E2EL P90 "
+        "| goodput | … under high trust |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    columns = ("ttft p90", "ttft p99", "tpot mean", "tpot p90", "tpot p99", "e2el p90")
+    for name in ("all", *(r for r in REGIMES if r not in SIMULATED)):
+        mine = [r for r in answered if name in ("all", *r["regimes"])]
+        laws = [r for r in predicted if name in ("all", *r["regimes"])]
+        trusted = [goodput_error(r) for r in mine if r["goodput trust"]]
+        cells = [_spread(r["errors"][c] for r in laws if c in r["errors"]) for c in columns]
+        cells += [_spread(map(goodput_error, mine)), f"{_spread(trusted)} ({len(trusted)})"]
+        lines.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
+    lines += ["", "## Trust", "", f"Off: by more than {OFF:.0%} beyond sampling noise.", ""]
+    tail = ("ttft p99", "tpot p99")
+    lines += _confusion("goodput", [(r, goodput_off(r), r["goodput trust"]) for r in answered])
+    lines += _confusion(
+        "latencies at a rate, mean and P90",
+        [(r, latency_off(r, JUDGED), r["trust"]) for r in predicted],
+    )
+    lines += _confusion(
+        "99th percentiles at a rate",
+        [(r, latency_off(r, tail), tail_trusted(r)) for r in predicted],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def tail_trusted(row: Row) -> bool:
+    """Return whether nothing is said against a prediction, nor against its 99th percentiles."""
+    return bool(row["trust"] and not row["reasons"])
+
+
+def _confusion(title: str, verdicts: list[tuple[Row, bool, bool]]) -> list[str]:
+    """Return one trust table, by regime: verdict against error."""
+    lines = [
+        f"### {title}",
+        "",
+        "| regime | good, high | good, low | off, high | off, low |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("all", *(r for r in REGIMES if r not in SIMULATED)):
+        cells = np.zeros(4, dtype=int)
+        for row, wrong, high in verdicts:
+            if name in ("all", *row["regimes"]):
+                cells[2 * wrong + (not high)] += 1
+        lines.append(f"| {name} | " + " | ".join(map(str, cells)) + " |")
+        if name == "all":
+            good, wrong = int(cells[0] + cells[1]), int(cells[2] + cells[3])
+            said = (
+                f"Of {wrong} that are off {cells[3]} carry low trust "
+                f"({_percent(cells[3] / max(wrong, 1))}), of {good} good ones {cells[1]} "
+                f"({_percent(cells[1] / max(good, 1))})."
+            )
+    return [*lines, "", said, ""]
 
 
 def _spread(values: Iterable[float]) -> str:
@@ -383,78 +307,8 @@ def _spread(values: Iterable[float]) -> str:
     return f"{np.median(v):.1f} / {np.quantile(v, 0.9):.1f} / {v.max():.1f}"
 
 
-def report(rows: dict[str, list[Row]], args: argparse.Namespace) -> str:
-    """Return the study as Markdown."""
-    lines = [
-        "# Agreement of the queueing models with the simulator",
-        "",
-        f"Generated by `python validation/agreement.py --seed {args.seed} --count {args.count} "
-        f"--requests {args.requests}`; P99 objectives (every third setting) with twice as many "
-        "requests. Errors are |model/simulator − 1| in %: median / 90th "
-        "percentile / largest over settings. Seeds below 1000 served to build the "
-        "models.",
-        "",
-        "Rows after the fourth are harder on purpose, simulated with half as many requests.",
-        "",
-        "| system | settings | TTFT P90 | TTFT P99 | TPOT mean | TPOT P90 | TPOT P99 | E2EL P90 "
-        "| goodput | … P90 objectives | … trust high |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, found in rows.items():
-        high = [r for r in found if r.goodput_trust]
-        cells = [
-            name,
-            str(len(found)),
-            _spread(r.ttft[2] for r in found),
-            _spread(r.ttft[3] for r in found),
-            _spread(r.tpot[0] for r in found),
-            _spread(r.tpot[2] for r in found),
-            _spread(r.tpot[3] for r in found),
-            _spread(r.e2el[2] for r in found),
-        ]
-        if not args.no_goodput:
-            cells += [
-                _spread(r.error for r in found),
-                _spread(r.error for r in found if r.setting.target.ttft_percentile < 0.95),
-                f"{_spread(r.error for r in high)} ({len(high)})",
-            ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if not args.no_goodput:
-        lines += ["", *_confusion(rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _confusion(rows: dict[str, list[Row]]) -> list[str]:
-    """Return the trust table: verdict against error."""
-    out = [
-        "## Trust",
-        "",
-        "| system | good (≤ 5 %), high | good, low | off (> 5 %), high | off, low |",
-        "|---|---|---|---|---|",
-    ]
-    total = np.zeros(4, dtype=int)
-    main = np.zeros(4, dtype=int)
-    for name, found in rows.items():
-        cells = np.zeros(4, dtype=int)
-        for r in found:
-            cells[2 * (abs(r.error) > 0.05) + (not r.goodput_trust)] += 1
-        total += cells
-        if name in SYSTEMS:
-            main += cells
-        out.append(f"| {name} | " + " | ".join(str(c) for c in cells) + " |")
-    sentences = []
-    for label, cells in (("the four systems", main), ("all", total)):
-        out.append(f"| **{label}** | " + " | ".join(f"**{c}**" for c in cells) + " |")
-        good, off = int(cells[0] + cells[1]), int(cells[2] + cells[3])
-        sentences.append(
-            f"Of {label}: {cells[3]} of {off} settings off by more than 5 % carry low trust; "
-            f"{cells[1]} of {good} good ones do."
-        )
-    trusted = [abs(r.error) for found in rows.values() for r in found if r.goodput_trust]
-    sentences.append(
-        f"The largest error under high trust is {100 * max(trusted, default=0.0):.1f} %."
-    )
-    return [*out, "", *sentences]
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
 from bestserve.models.system import Lane, Lengths, System, Target, Transfer
-from bestserve.models.trust import DOUBTED, Sight, Trust, chance_off
+from bestserve.models.trust import Sight, Trust, doubt
 
 Objective = Literal["ttft", "tpot", "e2el"]
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
@@ -37,9 +37,6 @@ SLO_SLACK = 0.02
 
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
-
-TAIL_SHARE = 0.3
-"""Part of the tail beyond a percentile, up and down, over which its steepness is looked at."""
 
 AGAIN = 0.02
 """Rise of the margin between two rates from which latency is said to fall again."""
@@ -304,8 +301,7 @@ def _search(
         binding = "stability"
     above = tried.get(high)
     down, up = _interval(tried, low, _slack(found, target, binding))
-    apart = math.log(max(low / down, up / low))
-    trust = _verdict(found, target, binding, apart)
+    trust = _verdict(found, target, binding, math.log(up / down))
     if above is not None and above[2].status is Status.NO_LAW:
         trust = trust & above[2].trust
     if _better_above(tried, low):
@@ -343,35 +339,24 @@ def _below(found: Latencies, floor: float) -> Goodput:
     )
 
 
-def _verdict(found: Latencies, target: Target, binding: Binding, apart: float) -> Trust:
+def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -> Trust:
     """Return whether the rate itself may be trusted.
 
-    apart : log of how far the interval's ends are
+    width : as of `Sight`
     """
-    trust = found.firm
     if found.situation is None:
-        return trust & found.trust
-    slack = SLO_SLACK if target.joint else _slack(found, target, binding)
-    names: tuple[Literal["ttft", "tpot"], ...] = ()
-    if binding in ("joint", "e2el"):
-        names = ("ttft", "tpot") if found.classes is not None else ("ttft",)
-    elif binding == "ttft" or binding == "tpot":
-        names = (binding,)
-    doubts = []
-    for name in names:
-        p = target.attainment if target.joint else getattr(target, f"{binding}_percentile")
-        sight = Sight(
-            elasticity=apart / slack,
-            spread=_spread(found, name, p, TAIL_SHARE),
-            apart=found.reading.apart(p) if name == "tpot" and found.reading else 0.0,
-            tail=p > 0.95,
-        )
-        chance, cause = chance_off(name, found.situation, sight)
-        if chance > DOUBTED:
-            doubts.append(
-                f"one in {1 / chance:.0f} settings like this is off by more than 5 %: {cause}"
-            )
-    return trust & Trust.of(*doubts)
+        return found.firm & found.trust
+    limits: dict[Binding, tuple[Literal["ttft", "tpot"], ...]] = {
+        "ttft": ("ttft",),
+        "tpot": ("tpot",),
+        "joint": ("ttft", "tpot"),
+        "e2el": ("ttft", "tpot"),
+    }
+    p = target.strictest if binding == "stability" else target.required(binding)
+    both = found.reading.apart(p) if found.reading is not None else 0.0
+    sight = Sight(width=width, apart=both)
+    names = [n for n in limits.get(binding, ()) if n == "ttft" or found.classes is not None]
+    return found.firm & Trust.of(*(doubt(n, found.situation, sight) for n in names))
 
 
 def _next(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,7 +16,7 @@ from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import Status
 from bestserve.models.system import Lane, Target
 from bestserve.models.tpot_law import TpotLaw
-from bestserve.models.trust import TRUSTED, Situation, Trust
+from bestserve.models.trust import TRUSTED, Sight, Situation, Trust, doubt
 
 Floats = NDArray[np.float64]
 
@@ -156,9 +156,8 @@ def compose(
     rate: float,
     limit: float,
     utilisation: float,
-    trust: Trust,
-    firm: Trust = TRUSTED,
-    situation: Situation | None = None,
+    firm: Trust,
+    situation: Situation,
 ) -> Latencies:
     """Return the percentiles of TPOT and E2EL from the moments per output class."""
     d = requests.classes
@@ -204,11 +203,29 @@ def compose(
         mean_batch=met.running,
         firm=firm,
         situation=situation,
-        trust=trust,
+        trust=firm,
         status=Status.OK,
         classes=classes,
         reading=reading,
     )
+
+
+def judged(found: Latencies) -> Latencies:
+    """Return latencies with the trust that their mean and P90 deserve.
+
+    Doubts of 99th percentiles alone are said, and lower nothing.
+    """
+    if found.situation is None:
+        return found
+    law, s = found.reading, found.situation
+    names: tuple[Literal["ttft", "tpot"], ...] = ("ttft",) if law is None else ("ttft", "tpot")
+    body, tail = (
+        [doubt(name, s, Sight(apart=law.apart(p) if law else 0.0)) for name in names]
+        for p in (0.9, 0.99)
+    )
+    trust = found.trust & Trust.of(*body)
+    said = [f"99th percentiles: {why}" for why in tail if why and trust.high]
+    return replace(found, trust=Trust(trust.high, (*trust.reasons, *said[:1])))
 
 
 def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:

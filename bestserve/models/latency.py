@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
-from bestserve.models.latencies import Latencies, OutputClasses, compose, unstable
+from bestserve.models.latencies import Latencies, OutputClasses, compose, judged, unstable
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
@@ -49,9 +49,6 @@ Floats = NDArray[np.float64]
 ALONE = 1e-6
 """Share of the stability limit below which next to no request meets another one."""
 
-LONG_PROMPT = 0.5
-"""Prefill time of a mean prompt, in decode times of a mean answer, from which TPOT is doubted."""
-
 
 def latency(system: System, rate: float) -> Latencies:
     """Return the stationary latencies of `system` at `rate` requests per second.
@@ -63,13 +60,13 @@ def latency(system: System, rate: float) -> Latencies:
     """
     if not rate > 0:
         raise ValueError(f"rate = {rate} must be positive [1/s]")
-    return evaluator(system)(rate)
+    return judged(evaluator(system)(rate))
 
 
 def latency_curve(system: System, rates: Iterable[float]) -> list[Latencies]:
     """Return `latency` at each of `rates` [1/s]; lanes and workload are prepared once."""
     evaluate = evaluator(system)
-    return [evaluate(float(rate)) for rate in rates]
+    return [judged(evaluate(float(rate))) for rate in rates]
 
 
 def stability_rate(system: System) -> float:
@@ -139,7 +136,6 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         met = prefill_priority.evaluate(engine, felt)
     if met is None:
         return unstable(rate, limit)
-    long = _prompt_reason(engine, met)
     return compose(
         requests,
         system.lane,
@@ -148,13 +144,8 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        trust=Trust.of(*met.reasons, long),
-        firm=Trust.of(*met.firm, long),
-        situation=Situation(
-            decodes_apart=False,
-            met=share * requests.d1 * float(requests.class_weight @ met.mean),
-            scv=_prompts_alone(engine)[1],
-        ),
+        firm=Trust.of(*met.firm),
+        situation=_situation(engine, rate / limit, met, shared=True),
     )
 
 
@@ -163,19 +154,25 @@ def _felt(rate: float, limit: float) -> float:
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
 
 
-def _prompt_reason(engine: Engine, met: LaneLatency) -> str | None:
-    """Doubt prompts so long against the answers that few of them decide an answer's TPOT."""
-    answer = engine.requests.d1 * engine.decode(max(met.running, 1.0))
-    if _prompts_alone(engine)[0] <= LONG_PROMPT * answer:
-        return None
-    return "a prompt takes as long as most of an answer: few prompts decide TPOT"
+def _situation(
+    prompts: Engine, load: float, met: LaneLatency | None = None, *, shared: bool = False
+) -> Situation:
+    """Return what trust depends on.
 
-
-@lru_cache(maxsize=512)
-def _prompts_alone(engine: Engine) -> tuple[float, float]:
-    """Return the mean time of split prompts by themselves and their squared CV as served [s, 1]."""
-    alone = engine.prompt_times(0.0, True, engine.budget)
-    return float(engine.requests.weight @ alone), engine.prompt_scv()
+    prompts : the engine that takes them; met : what decodes meet, if any; shared : on its lanes
+    """
+    r = prompts.requests
+    prompt, cached = float(r.weight @ r.prompt), float(r.weight @ r.cached)
+    decoding = 0.0 if met is None else r.d1 * float(r.class_weight @ met.mean)
+    return Situation(
+        decodes_apart=not shared,
+        experts=bool(prompts.lane.step.moe),
+        load=load,
+        stall=0.0 if met is None else met.stall,
+        met=0.0 if met is None else decoding * load * met.capacity,
+        spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
+        cached=cached / (prompt + cached),
+    )
 
 
 def _disaggregated(
@@ -200,9 +197,8 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        trust=Trust.of(*rest.reasons, *first.reasons),
         firm=Trust.of(*rest.reasons, *first.firm),
-        situation=Situation(decodes_apart=True),
+        situation=_situation(prefill, rate / limit, rest),
     )
 
 
@@ -213,6 +209,7 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
     if found is None:
         return unstable(rate, limit)
     ttft = found.ttft.shift(engine.front_end())
+    firm = Trust.of(*found.firm)
     return Latencies(
         ttft=ttft,
         tpot=Distribution.point(0.0),
@@ -220,9 +217,9 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=Trust.of(*found.reasons),
-        firm=Trust.of(*found.firm),
-        situation=Situation(decodes_apart=True),
+        trust=firm,
+        firm=firm,
+        situation=_situation(engine, rate / limit),
         status=Status.OK,
     )
 
@@ -244,7 +241,6 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         rate=rate,
         limit=limit,
         utilisation=found.busy,
-        trust=Trust.of(*found.reasons),
         firm=Trust.of(*found.reasons),
-        situation=Situation(decodes_apart=True),
+        situation=_situation(engine, rate / limit, found),
     )

@@ -7,43 +7,63 @@ from typing import Literal
 
 import pytest
 
-from bestserve.models.trust import CAUSES, DOUBTED, Sight, Situation, chance_off
+from bestserve.models.trust import (
+    CAUSES,
+    DOUBTED,
+    ODDS,
+    SHARP,
+    Sight,
+    Situation,
+    chance_off,
+    doubt,
+    terms,
+)
 
 Objective = Literal["ttft", "tpot"]
 
-PLAIN = Sight(elasticity=1.0, spread=0.1, apart=0.001, tail=False)
+PLAIN = Situation(decodes_apart=False, met=30.0, load=0.4, stall=0.1, spread=0.2)
 
 
-@pytest.mark.parametrize("decodes_apart", [False, True])
 @pytest.mark.parametrize("objective", ["ttft", "tpot"])
-def test_plain_settings_are_trusted(objective: Objective, decodes_apart: bool) -> None:
-    plain = Situation(decodes_apart=decodes_apart, met=30.0)
-    chance, _ = chance_off(objective, plain, PLAIN)
+def test_plain_settings_are_trusted(objective: Objective) -> None:
+    chance, _ = chance_off(objective, PLAIN, Sight())
     assert 0 < chance < DOUBTED
+    assert doubt(objective, PLAIN, Sight()) is None
 
 
-def test_chance_grows_with_what_makes_models_worse() -> None:
-    shared = Situation(decodes_apart=False, met=30.0, scv=0.2)
-    apart = Situation(decodes_apart=True)
-    cases: list[tuple[Objective, Situation, Situation, Sight]] = [
-        ("ttft", shared, shared, replace(PLAIN, tail=True)),
-        ("ttft", shared, shared, replace(PLAIN, elasticity=12.0)),
-        ("tpot", apart, apart, replace(PLAIN, elasticity=12.0)),
-        ("tpot", shared, shared, replace(PLAIN, tail=True)),
-        ("tpot", shared, shared, replace(PLAIN, apart=0.1)),
-        ("tpot", shared, replace(shared, met=0.3), PLAIN),
-        ("tpot", shared, replace(shared, scv=1.0), PLAIN),
-    ]
-    for objective, calm, situation, sight in cases:
-        least, _ = chance_off(objective, calm, PLAIN)
-        chance, cause = chance_off(objective, situation, sight)
-        assert chance > least
-        assert cause in CAUSES.values()
+@pytest.mark.parametrize(("objective", "situation", "sight", "cause"), [
+    ("ttft", PLAIN, Sight(width=20 * SHARP), "wide"),
+    ("tpot", PLAIN, Sight(width=20 * SHARP), "wide"),
+    ("tpot", PLAIN, Sight(apart=0.3), "readings"),
+    ("tpot", replace(PLAIN, met=0.1), Sight(), "few"),
+    ("tpot", replace(PLAIN, stall=0.8), Sight(apart=0.01), "stall"),
+    ("ttft", replace(PLAIN, spread=4.0), Sight(), "spread"),
+    ("ttft", replace(PLAIN, spread=1.0, cached=0.7, load=0.8), Sight(), "cached"),
+    ("ttft", replace(PLAIN, load=0.97), Sight(), "load"),
+])  # fmt: skip
+def test_chance_grows_with_what_makes_formulas_worse(
+    objective: Objective, situation: Situation, sight: Sight, cause: str
+) -> None:
+    chance, found = chance_off(objective, situation, sight)
+    assert chance > chance_off(objective, PLAIN, Sight())[0]
+    weight, value = ODDS[objective][cause], terms(situation, sight)[cause]
+    assert weight * value > 0
+    assert found in CAUSES.values()
 
 
-def test_cause_names_the_largest_contribution() -> None:
-    few = Situation(decodes_apart=False, met=0.1)
-    assert chance_off("tpot", few, PLAIN)[1] == "few prompts decide TPOT"
-    flat = replace(PLAIN, elasticity=20.0, spread=0.5)
-    served = Situation(decodes_apart=True)
-    assert chance_off("tpot", served, flat)[1] == "latency hardly depends on the rate"
+def test_mixtures_of_experts_are_doubted_sooner() -> None:
+    experts = replace(PLAIN, experts=True)
+    assert chance_off("tpot", experts, Sight())[0] > chance_off("tpot", PLAIN, Sight())[0]
+
+
+def test_a_doubt_names_the_largest_contribution() -> None:
+    few = replace(PLAIN, met=0.05)
+    said = doubt("tpot", few, Sight(apart=0.05))
+    assert said is not None
+    assert said.endswith("few prompts decide TPOT")
+    assert said.startswith("one in ")
+
+
+def test_every_term_has_a_weight_and_a_cause() -> None:
+    assert set(terms(PLAIN, Sight())) == set(ODDS["ttft"]) | set(ODDS["tpot"])
+    assert set(CAUSES) | {"one", "apart"} == set(terms(PLAIN, Sight()))
