@@ -15,10 +15,10 @@ import numpy as np
 
 from bestserve.analysis.operating import Operating, objective_room
 from bestserve.lowering import Lowered
+from bestserve.models.arrays import Floats
 from bestserve.models.latency import evaluator, stability_rate
 from bestserve.models.step.coefficients import polishing_grid
 from bestserve.models.step.derivatives import step_elasticities
-from bestserve.models.step.roofline import Floats
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
 from bestserve.specs.strategy import Pool

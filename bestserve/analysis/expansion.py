@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
 
 DEGREE = 2
 """Goodput is close to exponential in each factor; kinks where objectives change hands need more

@@ -13,10 +13,10 @@ import numpy as np
 from scipy.optimize import brentq
 
 from bestserve.lowering import Lowered
+from bestserve.models.arrays import Floats
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.derivatives import step_elasticities
 from bestserve.models.step.device import Device
-from bestserve.models.step.roofline import Floats
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.step.step_work import StepWork
 from bestserve.specs.strategy import Pool, Strategy

@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.fleet.configurations import Configuration
 from bestserve.fleet.stage import ClassLoad, Measure, Stage, stage_goodput
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Routing
 from bestserve.solvers.allocation.tables import isotone_per_instance
-
-Floats = NDArray[np.float64]
 
 POOLED_COUNTS = (1, 2, 4, 8, 16)
 """Lane counts at which pooling is simulated; between them goodput per lane is interpolated in

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.measure.machine import Machine, Op
 from bestserve.measure.timing import Timing, kernel_time, step_time, submission_time, sync_time
+from bestserve.models.arrays import Floats
 from bestserve.models.step.dispatch import bounds, pipeline
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
+
 Predict = Callable[[Mapping[str, float]], Floats]
 
 UNIDENTIFIED = 1.0

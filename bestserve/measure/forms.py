@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.measure.fit import Fit, fit_form, fit_linear
 from bestserve.measure.shapes import LayerShape
+from bestserve.models.arrays import Floats
 from bestserve.models.step.attention import decode_attention, prefill_attention
 from bestserve.models.step.collectives import all_reduce
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
@@ -22,7 +22,6 @@ from bestserve.models.step.device import Device
 from bestserve.models.step.roofline import gemm
 from bestserve.models.step.step_time import StepTime
 
-Floats = NDArray[np.float64]
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from bestserve.measure.fit import Fit, fit_form
 from bestserve.measure.serve_loop import Limits, Run, Step
+from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, Lengths
 from bestserve.simulator import simulate
 from bestserve.simulator.inputs import Requests
-
-Floats = NDArray[np.float64]
 
 STATISTICS = {"mean": None, "p50": 50, "p90": 90, "p99": 99}
 

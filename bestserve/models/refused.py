@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Collocated, Lane, Lengths, Role, System
-
-Floats = NDArray[np.float64]
 
 REFUSABLE = 1e-4
 """Share of requests that a configuration may refuse and still count as serving the workload [1]."""

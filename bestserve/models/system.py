@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.policies import Policy, find_policy
 from bestserve.models.step.step_time import StepTime
 
@@ -20,7 +20,6 @@ Role = Literal["m", "p", "d"]
 
 Routing = Literal["random", "round_robin", "least_outstanding", "power_of_two", "least_kv"]
 ArrivalKind = Literal["gamma", "mmpp", "trace", "closed"]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

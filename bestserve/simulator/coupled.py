@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,
@@ -23,7 +24,6 @@ from bestserve.simulator.layout import (
     STREAM,
     T_NEXT,
     Bools,
-    Floats,
     Ints32,
 )
 from bestserve.simulator.pool import Pool, append

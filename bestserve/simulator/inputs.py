@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.errors import InputError
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Arrivals, Lengths
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES = range(7)

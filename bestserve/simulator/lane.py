@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.heap import (
     FINISH,
@@ -98,7 +99,6 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
-    Floats,
     Ints32,
     Ints64,
 )

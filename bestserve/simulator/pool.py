@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
@@ -34,7 +35,6 @@ from bestserve.simulator.layout import (
     TAIL,
     UNLIMITED,
     Bools,
-    Floats,
     Ints32,
     Ints64,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.errors import InputError
+from bestserve.models.arrays import Floats
 from bestserve.models.policies import find_policy
 from bestserve.models.system import Disaggregated, Lane, System
 from bestserve.simulator import routing as routes
@@ -35,7 +36,6 @@ from bestserve.simulator.layout import (
     TIMES_WIDTH,
     UNLIMITED,
     Bools,
-    Floats,
     Ints32,
 )
 from bestserve.simulator.pool import NOBODY, Pool, kv_blocks, new_pool, run_assigned, run_routed

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.errors import InputError
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Target
 from bestserve.results.document import Document, plain
 from bestserve.simulator.summary import STATISTICS, Summary, summarise
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, K
 from bestserve.simulator.lane import steps_to, tokens_cost
 from bestserve.simulator.layout import (
@@ -18,7 +19,6 @@ from bestserve.simulator.layout import (
     OUTSTANDING,
     QUEUED_TOKENS,
     STEPPING,
-    Floats,
     Ints32,
     Ints64,
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 BATCHES = 20

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bestserve.host.compiled import njit
-from bestserve.simulator.layout import Floats, Ints64
+from bestserve.models.arrays import Floats
+from bestserve.simulator.layout import Ints64
 
 
 @njit(cache=True)

@@ -12,7 +12,8 @@ import math
 import numpy as np
 
 from bestserve.host.compiled import njit
-from bestserve.simulator.layout import Floats, Ints32, Ints64
+from bestserve.models.arrays import Floats
+from bestserve.simulator.layout import Ints32, Ints64
 from bestserve.simulator.time_heap import drop, put
 
 # link_clock[i]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Disaggregated, System
 from bestserve.simulator import SimulationResult
 from bestserve.validation.protocol import Protocol
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

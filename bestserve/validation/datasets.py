@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Lengths
 from bestserve.readers.tidy import TidyRow
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform
@@ -20,8 +20,6 @@ from bestserve.validation.length_tables import (
 )
 from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
 from bestserve.validation.sources import Suite
-
-Floats = NDArray[np.float64]
 
 # Quantiles of lengths over their mean at 0, 5, 10, 20 … 90, 95, 98, 100 %: 1,000 ShareGPT
 # requests as `vllm bench serve` filters them (a detailed log of vLLM 0.6.3, Llama-3.1-405B).

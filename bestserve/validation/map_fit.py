@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.answers.factors import Factor, apply_factors
+from bestserve.models.arrays import Floats
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.outcome import UnpredictableError
 from bestserve.validation.replay import Prepared, measured_figures, predict, system_of
@@ -27,9 +27,6 @@ LONGEST, SMALL = 0.7, 0.01
 
 ITERATIONS = 12
 FOLDS = 5
-
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

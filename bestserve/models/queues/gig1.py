@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.lattice import split
-
-Floats = NDArray[np.float64]
 
 CELLS_PER_SERVICE = 32
 MAX_CELLS = 1 << 15

@@ -25,12 +25,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.queues.requests import Requests
 from bestserve.models.system import Lane
-
-Floats = NDArray[np.float64]
 
 NO_SKEW = 1e-3
 """Skewness below which the sum is taken as normal: the gamma law of Pearson III has no limit."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import loops
-
-Floats = NDArray[np.float64]
 
 TIME_POINTS = 1600
 

@@ -13,12 +13,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
-
-Floats = NDArray[np.float64]
-
+from bestserve.models.arrays import Floats
 
 RARELY = 1e-3
 """How much rarer than the first mode a minimum of π must be for the process to stay before it."""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.system import Lengths
-
-Floats = NDArray[np.float64]
 
 STEP_BINS = 512
 """Resolution of functions of the decode age; a bin is one step for outputs up to 512 tokens."""

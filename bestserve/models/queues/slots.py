@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
-
-Floats = NDArray[np.float64]
 
 _EXPONENTIAL_ATOMS = -np.log(1.0 - (np.arange(12) + 0.5) / 12)
 _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()

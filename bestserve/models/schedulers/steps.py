@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import step_time
-
-Floats = NDArray[np.float64]
 
 
 @njit(cache=True)

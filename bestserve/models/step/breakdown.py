@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism
@@ -18,7 +19,6 @@ from bestserve.models.step.operators import (
     operator_list,
     time_by_bound,
 )
-from bestserve.models.step.roofline import Floats
 from bestserve.models.step.step_work import StepWork
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import Operator, operator_list
-from bestserve.models.step.roofline import Floats, Number
+from bestserve.models.step.roofline import Number
 from bestserve.models.step.step_time import KNOTS_PER_OCTAVE
 from bestserve.models.step.step_work import StepWork
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.breakdown import host_sequence_time, host_step_time
 from bestserve.models.step.closed_form import probing_steps, read_off
@@ -23,7 +24,6 @@ from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.dispatch import eager_step
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import operator_list
-from bestserve.models.step.roofline import Floats
 from bestserve.models.step.step_time import KNOTS_PER_OCTAVE, StepTime, moe_time
 from bestserve.models.step.step_work import StepWork
 

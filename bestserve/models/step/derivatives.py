@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.breakdown import host_sequence_time, host_step_time, prefill_factor
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
@@ -19,7 +20,6 @@ from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.dispatch import kernel_sequence, launch_time, launch_times
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import Operator, operator_list
-from bestserve.models.step.roofline import Floats
 from bestserve.models.step.step_work import StepWork
 
 

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.device import Device
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import Operator
-from bestserve.models.step.roofline import Floats, Number, present
+from bestserve.models.step.roofline import Number, present
 
 
 class Dispatch(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.architecture import Architecture, Attention, Ffn
 from bestserve.models.step.attention import (
     decode_attention,
@@ -31,7 +32,7 @@ from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism, WeightFormat
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.moe import grouped_experts
-from bestserve.models.step.roofline import Cost, Floats, Number, elementwise, gemm, present
+from bestserve.models.step.roofline import Cost, Number, elementwise, gemm, present
 from bestserve.models.step.sharding import (
     Matrix,
     attention_matrices,

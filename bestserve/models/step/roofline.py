@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import WEIGHT_BYTES, Device, Precision
 
-Floats = NDArray[np.float64]
 Number = float | Floats
 
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.highs import LinearModel
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Kind = Literal["continuous", "binary", "integer"]
 

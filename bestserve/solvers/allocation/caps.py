@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import slopes
 from bestserve.solvers.allocation.highs import Options, Stop, solve
 from bestserve.solvers.allocation.reduction import Reduced, from_tables
@@ -24,8 +25,6 @@ from bestserve.solvers.allocation.tables import (
     Requirements,
     Tables,
 )
-
-Floats = NDArray[np.float64]
 
 ROUNDS = 4
 """Rounds of bound and cap; the fourth changed the bound by less than 0.1 % on all test fleets."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.reduction import Reduced
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL, Tables
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MULTIPLES = tuple(range(1, 21))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.algebra import Algebra, Rows, Variable, compile_model
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import attainable, shorten
 from bestserve.solvers.allocation.columns import choices
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
@@ -24,8 +25,6 @@ from bestserve.solvers.allocation.reduction import (
     reduce_configurations,
 )
 from bestserve.solvers.allocation.tables import Requirements, Tables
-
-Floats = NDArray[np.float64]
 
 MOST_GROWTH = 4
 """Extra GPUs of one type that are considered: this many times all GPUs there are."""

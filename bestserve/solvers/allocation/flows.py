@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation.algebra import Algebra, Variable, sparse, sparse_of
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import (
@@ -22,7 +23,6 @@ from bestserve.solvers.allocation.tables import (
     Tables,
 )
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TOLERANCE = 1e-6

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import best_slope
 from bestserve.solvers.allocation.columns import Columns, slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
@@ -24,7 +25,6 @@ from bestserve.solvers.allocation.proof import Narrowed
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SCALING_ROUNDS = 25

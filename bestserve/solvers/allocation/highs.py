@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.host.stdout import nothing_printed
-
-Floats = NDArray[np.float64]
+from bestserve.solvers.allocation.arrays import Floats
 
 BETWEEN_REPORTS = 0.25
 """Seconds between two reports of progress of one solve."""

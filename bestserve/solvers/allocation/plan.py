@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     DECODE,
@@ -21,7 +22,6 @@ from bestserve.solvers.allocation.tables import (
     Tables,
 )
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

@@ -28,6 +28,7 @@ from bestserve.solvers.allocation.algebra import (
     sparse,
     sparse_of,
 )
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.flows import add_flows
 from bestserve.solvers.allocation.packing import fragments, is_chain, maximal_patterns
@@ -37,7 +38,6 @@ from bestserve.solvers.allocation.tables import (
     Tables,
 )
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 

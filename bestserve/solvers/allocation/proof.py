@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.cuts import Covering, violated
 from bestserve.solvers.allocation.highs import (
     LinearModel,
@@ -26,7 +27,6 @@ from bestserve.solvers.allocation.highs import (
 )
 from bestserve.solvers.allocation.programme import Programme
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Coverings = Callable[[float], tuple[Covering, ...]]
 """Covering rows that every point with a minimised value below the argument satisfies."""

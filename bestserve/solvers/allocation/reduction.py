@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.packing import is_chain
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SLACK = 1e-9

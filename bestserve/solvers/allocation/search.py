@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.solvers.allocation import programme as formulation
+from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
 from bestserve.solvers.allocation.columns import choices
@@ -41,7 +42,6 @@ from bestserve.solvers.allocation.reduction import (
 )
 from bestserve.solvers.allocation.tables import Requirements, Tables
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SMALL = 1500

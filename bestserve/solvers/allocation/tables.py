@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bestserve.solvers.allocation.arrays import Floats
+
 Ints = NDArray[np.int64]
 Objective = Literal["max_goodput", "min_cost", "max_headroom"]
 

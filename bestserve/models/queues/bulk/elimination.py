@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
-
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
 
 
 @njit(cache=True, fastmath={"contract"})

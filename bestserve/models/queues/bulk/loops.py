@@ -12,11 +12,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
-
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
 
 U_BINS = 4
 """Parts of a met step, by how much of it has elapsed."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.queues.lattice import split
-
-Floats = NDArray[np.float64]
 
 CELLS = 256
 

@@ -18,12 +18,10 @@ prompt of y tokens crosses the budget in y places.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.queues.lattice import fft_size
-
-Floats = NDArray[np.float64]
 
 
 def taken(pmf: Floats, m: int, top: int, growth: float, full: float) -> Floats:

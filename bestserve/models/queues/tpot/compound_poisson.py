@@ -14,12 +14,10 @@ that variance.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.lattice import split
-
-Floats = NDArray[np.float64]
 
 CELLS = 384
 """Grid of the sum of stalls."""

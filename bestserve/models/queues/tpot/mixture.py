@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.models.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.tpot.pearson import component_rows, cut_classes, smooth_mixture
-
-Floats = NDArray[np.float64]
 
 _Z = np.array([-3.5, -2.5, -1.8, -1.2, -0.7, -0.3, 0.0, 0.3, 0.7, 1.2, 1.8, 2.5, 3.5, 5.0])
 _Z_SHARE = np.array(

@@ -16,12 +16,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
+from bestserve.models.arrays import Floats
 from bestserve.models.queues.requests import Requests
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

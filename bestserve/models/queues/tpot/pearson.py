@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.host.compiled import njit
-
-Floats = NDArray[np.float64]
+from bestserve.models.arrays import Floats
 
 FAR = 4.8
 """Standard normal deviations beyond which a distribution function is 0 or 1 (1e-6)."""
