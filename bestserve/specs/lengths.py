@@ -20,7 +20,56 @@ MOST_TOKENS = 100_000_000
 LONGEST_LAW = 200
 """Characters of a law as text."""
 ATOMS = 96
-"""Atoms a continuous law is cut into; 64 to 96 keep goodput within 0.1 % of the limit."""
+"""Atoms a continuous law is cut into, two a bin."""
+
+MOST_LISTED = 5000.0
+"""Mean of a geometric law up to which its lengths are listed; longer ones are as good as real."""
+
+END = 40.0
+"""Means of a geometric law beyond which no length is: one in e^40."""
+
+
+def two_a_bin(weights: Floats, powers: Floats, mean: float) -> tuple[Floats, Floats]:
+    """Return two atoms a bin of a law with its first three moments (Gauss), none below 1 token.
+
+    weights : shares of the bins [b]; powers : E[lⁱ | bin], i = 1, 2, 3 [3, b]; mean : of the law
+    [tokens]. What is lifted to 1 token is taken from the others, so that the mean stays.
+
+    >>> lengths, shares = two_a_bin(np.ones(1), np.array([[10.0], [200.0], [6000.0]]), 10.0)
+    >>> [round(float(shares @ lengths**i)) for i in (1, 2, 3)]  # of an exponential law
+    [10, 200, 6000]
+    """
+    m = powers[0]
+    variance = np.maximum(powers[1] - m**2, 0.0)
+    spread = np.sqrt(variance)
+    third = powers[2] - 3 * m * powers[1] + 2 * m**3
+    wide = spread > 1e-4 * m
+    skew = np.where(wide, third, 0.0) / np.where(wide, spread, 1.0) ** 3
+    half = np.sqrt(1.0 + skew**2 / 4)
+    share = 0.5 - skew / (4 * half)
+    lengths = np.concatenate((m + spread * (skew / 2 - half), m + spread * (skew / 2 + half)))
+    shares = np.concatenate((weights * (1 - share), weights * share))
+    lengths = np.maximum(lengths, 1.0)
+    lifted = float(shares @ lengths)
+    if lifted > mean:
+        lengths = 1.0 + (lengths - 1.0) * ((mean - 1.0) / (lifted - 1.0))
+    order = np.argsort(lengths)
+    return lengths[order], shares[order]
+
+
+def _bin_edges(count: int) -> Floats:
+    """Return the probabilities between `count` bins, narrow in both tails [count + 1]."""
+    return np.asarray(np.sin(np.pi * np.arange(count + 1) / (2 * count)) ** 2)
+
+
+def _grouped(values: Floats, shares: Floats, count: int) -> tuple[Floats, Floats]:
+    """Return at most `count` atoms of ascending weighted values, their three moments kept."""
+    group = np.searchsorted(_bin_edges(count // 2)[1:-1], np.cumsum(shares) - shares / 2)
+    weights = np.asarray(np.bincount(group, shares), dtype=np.float64)
+    some = weights > 0
+    powers = np.stack([np.bincount(group, shares * values**i)[some] for i in (1, 2, 3)])
+    weights = weights[some]
+    return two_a_bin(weights, powers / weights, float(shares @ values))
 
 
 class _Law(Spec):
@@ -32,17 +81,17 @@ class _Law(Spec):
         raise NotImplementedError
 
     def atoms(self, count: int = ATOMS) -> tuple[Floats, Floats]:
-        """Return (lengths, weights) whose mean is the law's: conditional means of quantile bins.
+        """Return (lengths, weights) whose first three moments are the law's: two in a quantile bin.
 
         Bin edges are sin²-spaced, fine in both tails, where percentiles and E[l²] are made.
         """
-        edges = np.sin(np.pi * np.arange(count + 1) / (2 * count)) ** 2
-        weights = np.diff(edges)
-        inner = (np.arange(16) + 0.5) / 16
-        u = edges[:-1, None] + weights[:, None] * inner
-        lengths = self.quantile(np.clip(u, 1e-12, 1 - 1e-12)).mean(axis=1)
-        lengths *= self.mean_tokens / float(lengths @ weights)
-        return np.maximum(lengths, 1.0), weights
+        edges = _bin_edges(count // 2)
+        inner = (np.arange(64) + 0.5) / 64
+        u = edges[:-1, None] + np.diff(edges)[:, None] * inner
+        sizes = self.quantile(np.clip(u, 1e-12, 1 - 1e-12))
+        sizes = sizes * (self.mean_tokens / float(sizes.mean(axis=1) @ np.diff(edges)))
+        powers = np.stack([(sizes**i).mean(axis=1) for i in (1, 2, 3)])
+        return two_a_bin(np.diff(edges), powers, self.mean_tokens)
 
     @property
     def mean_tokens(self) -> float:
@@ -156,13 +205,18 @@ class LogNormal(_Law):
         return self.mean * np.exp(self._sigma * ndtri(u) - self._sigma**2 / 2)
 
     def atoms(self, count: int = ATOMS) -> tuple[Floats, Floats]:
-        """Return conditional means in closed form: mean·[Φ(z−σ)] between the edges of each bin."""
+        """Return two atoms a bin, from E[lⁱ; bin] = meanⁱ e^{i(i−1)σ²/2} [Φ(z − iσ)]."""
         from scipy.special import ndtr, ndtri
 
-        edges = np.sin(np.pi * np.arange(count + 1) / (2 * count)) ** 2
-        weights = np.diff(edges)
-        mass = np.diff(ndtr(ndtri(edges) - self._sigma))
-        return np.maximum(self.mean * mass / weights, 1.0), weights
+        edges, s = _bin_edges(count // 2), self._sigma
+        weights, z = np.diff(edges), ndtri(edges)
+        # from the side where the distribution function is small, or its differences are rounding
+        mass = [
+            np.where(z[:-1] < i * s, np.diff(ndtr(z - i * s)), -np.diff(ndtr(i * s - z)))
+            * (self.mean**i * math.exp(i * (i - 1) * s * s / 2))
+            for i in (1, 2, 3)
+        ]
+        return two_a_bin(weights, np.stack(mass) / weights, self.mean)
 
     @property
     def mean_tokens(self) -> float:
@@ -189,6 +243,14 @@ class Geometric(_Law):
         """Return ⌈log(1−u)/log(1−1/mean)⌉ [tokens]."""
         steps = np.log1p(-np.asarray(u)) / math.log1p(-1 / self.mean)
         return np.maximum(np.ceil(steps), 1.0)
+
+    def atoms(self, count: int = ATOMS) -> tuple[Floats, Floats]:
+        """Return every length if there are few, else two atoms a quantile bin."""
+        if self.mean > MOST_LISTED:
+            return super().atoms(count)
+        lengths = np.arange(1.0, math.ceil(END * self.mean) + 1)
+        shares = (1 - 1 / self.mean) ** (lengths - 1) / self.mean
+        return _grouped(lengths, shares / shares.sum(), count)
 
     @property
     def mean_tokens(self) -> float:
@@ -228,11 +290,7 @@ class Empirical(_Law):
         if values.size <= count:
             return values, counts / counts.sum()
         ordered = np.sort(np.asarray(self.values, dtype=np.float64))
-        edges = np.sin(np.pi * np.arange(count + 1) / (2 * count)) ** 2
-        cuts = np.unique(np.round(edges * ordered.size).astype(int))
-        sums = np.add.reduceat(ordered, cuts[:-1])
-        sizes = np.diff(cuts)
-        return sums / sizes, sizes / ordered.size
+        return _grouped(ordered, np.full(ordered.size, 1 / ordered.size), count)
 
     @property
     def mean_tokens(self) -> float:

@@ -109,6 +109,21 @@ def test_joint_attainment_is_above_no_marginal(
         assert joint == pytest.approx(min(marginals.values()), abs=1e-12)
 
 
+@pytest.mark.parametrize("policy", ["chunked", "mixed", "prefill_priority"])
+def test_rare_prompts_of_very_many_budgets_are_said(policy: str) -> None:
+    """One prompt in 10,000 has two hundred budgets and most of E[l²]."""
+    lengths = Lengths(
+        inputs=np.array([500.0, 200_000.0]),
+        input_weights=np.array([0.9999, 0.0001]),
+        outputs=np.array([100.0]),
+        output_weights=np.ones(1),
+    )
+    lane = Lane(step=STEPS["dense"], policy=policy, max_num_batched_tokens=1024)  # type: ignore[arg-type]
+    system = Collocated(lane=lane, replicas=1, lengths=lengths)
+    found = latency(system, 0.3 * stability_rate(system))
+    assert any("longest prompts" in reason for reason in found.trust.reasons)
+
+
 def test_answers_of_one_token_meet_any_tpot() -> None:
     """Three in ten answers have no TPOT: P90 of all requests is P85.7 of the others."""
     lengths = Lengths(

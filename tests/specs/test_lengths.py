@@ -34,15 +34,30 @@ def test_atoms_are_a_law_with_the_same_mean(law):
     assert weights.sum() == pytest.approx(1)
     assert (weights > 0).all()
     assert (lengths >= 1).all()
-    assert lengths @ weights == pytest.approx(law.mean_tokens, rel=2e-3)
+    assert lengths @ weights == pytest.approx(law.mean_tokens, rel=1e-9)
 
 
 @given(laws)
-def test_atoms_keep_most_of_the_variance(law):
+def test_atoms_keep_the_variance(law):
     lengths, weights = law.atoms()
     mean = lengths @ weights
     scv = (lengths**2 @ weights) / mean**2 - 1
-    assert scv == pytest.approx(law.scv, rel=0.05, abs=2e-3)
+    assert scv == pytest.approx(law.scv, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("cv", [0.5, 1.0, 2.0, 3.0])
+def test_atoms_of_spread_lengths_keep_the_third_moment(cv):
+    lengths, weights = LogNormal(2000, cv=cv).atoms()
+    assert len(lengths) == 96
+    assert lengths**2 @ weights == pytest.approx(2000**2 * (1 + cv**2), rel=1e-6)
+    assert lengths**3 @ weights == pytest.approx(2000**3 * (1 + cv**2) ** 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "cv"), [(1.0, 4.0), (1.5, 2.0), (3.0, 2.0), (20.0, 3.0)])
+def test_no_length_below_one_token_and_the_mean_is_the_stated_one(mean, cv):
+    lengths, weights = LogNormal(mean, cv=cv).atoms()
+    assert lengths.min() >= 1.0
+    assert lengths @ weights == pytest.approx(mean, rel=1e-9)
 
 
 @given(laws, st.floats(0.001, 0.998))

@@ -17,6 +17,9 @@ from bestserve.models.trust import LARGE_PROMPTS
 
 Floats = NDArray[np.float64]
 
+FEW_LONGEST = 0.1
+"""Share of E[tokens²] in prompts beyond the chain's grid: mean waits are off by as much."""
+
 OFTEN_FULL = 0.01
 """Share of the time with a full KV cache from which waits and evictions show in the percentiles."""
 
@@ -210,6 +213,15 @@ class Engine:
         if self.held.capacity < self.budget:
             return ("the KV cache holds fewer tokens than max_num_batched_tokens",)
         return ()
+
+    def longest_prompts(self, cut_off: float) -> tuple[str, ...]:
+        """Return the warning for prompts that the chain does not see at their length.
+
+        cut_off : share of E[tokens²] in them [1]
+        """
+        if cut_off <= FEW_LONGEST:
+            return ()
+        return ("the rare longest prompts, of very many token budgets, decide the wait",)
 
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""

@@ -101,5 +101,5 @@ def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
     met = bulk_wait(lane.server, rate, lane.work)
     if met is None:
         return None
-    reasons = (*lane.kv, *engine.large_prompts())
-    return PrefillLatency(met.ttft, min(met.load, 1.0), reasons, lane.kv)
+    firm = (*lane.kv, *engine.longest_prompts(met.cut_off))
+    return PrefillLatency(met.ttft, min(met.load, 1.0), (*firm, *engine.large_prompts()), firm)

@@ -262,7 +262,11 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> L
     waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
     if scale < UNHINDERED:
         waits = (*waits, "prompts hold decodes up until no slot is free")
-    reasons = (*waits, *engine.kv_reasons(state.probability, rate / limit))
+    reasons = (
+        *waits,
+        *engine.kv_reasons(state.probability, rate / limit),
+        *engine.longest_prompts(met.cut_off),
+    )
     return LaneLatency(
         ttft=ttft,
         mean=mean,

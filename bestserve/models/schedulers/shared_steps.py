@@ -350,6 +350,7 @@ def _assemble(
         *mode_reason(state),
         *crowd_reason(behind),
         *engine.kv_reasons(state.probability, rate / lane.capacity),
+        *engine.longest_prompts(met.cut_off),
     )
     return LaneLatency(
         ttft=ttft,
@@ -367,7 +368,11 @@ def _assemble(
         wait=state.wait,
         stall=sigma,
         single=lane.single(decodes),
-        reasons=(*waits, *engine.large_prompts(), *load_reason(rate / lane.capacity)),
+        reasons=(
+            *waits,
+            *engine.large_prompts(),
+            *load_reason(rate / lane.capacity),
+        ),
         firm=waits,
     )
 

@@ -69,6 +69,8 @@ class Chain:
         self.size = fft_size(2 * self.top + 2)
         self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
         self.phi = np.fft.rfft(self.pmf)
+        seen = self.d**2 * float(self.pmf @ np.arange(self.size, dtype=np.float64) ** 2)
+        self.cut_off = max(1.0 - seen / prompts.square, 0.0)
         self.one_prompt = prompts.one / self.d
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations

@@ -153,7 +153,7 @@ class BulkWait:
     steps with prompts, tau : mean step time [s] and backlog : mean V at step starts [tokens], all
     three while something decodes; spacing : all time per such step [s]; batch_tokens : mean
     prompt tokens of a step that ends a prompt; load : λ E[l] f(M_E)/M_E; saturated : share of
-    arrivals that wait more than one step;
+    arrivals that wait more than one step; cut_off : share of E[tokens²] in prompts beyond the grid;
     steps: the step durations that follow a first token, stalls : where they hold up decodes (both
     if asked for)
     """
@@ -166,5 +166,6 @@ class BulkWait:
     backlog: float
     load: float
     saturated: float
+    cut_off: float = 0.0
     steps: StepLaw | None = None
     stalls: Stalls | None = None

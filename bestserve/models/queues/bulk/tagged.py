@@ -13,7 +13,7 @@ from bestserve.models.queues.bulk.chain import Chain, Flow, blend
 from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, MetSteps
 from bestserve.models.queues.bulk.server import BulkWait, Floats, Stalls, StepLaw
 from bestserve.models.queues.bulk.whole_prompts import covered, full_steps, riding, steps_to
-from bestserve.models.queues.lattice import Ramps, fft_size, split
+from bestserve.models.queues.lattice import Ramps, fft_size, split, weighted_quantile
 
 GROUPS = 28
 MET_GROUPS = 4
@@ -82,6 +82,7 @@ class Tagged:
             backlog=(float(flow.law @ np.arange(self.chain.top + 1)) + far) * d,
             load=load,
             saturated=queued,
+            cut_off=self.chain.cut_off,
             steps=self._steps(flow, final) if with_steps else None,
             stalls=None if pauses is None else self._stalls(flow, final, pauses),
         )
@@ -300,4 +301,6 @@ class Tagged:
         rounds = math.ceil((cells + 6 * chain.l1 / chain.d) / chain.full)
         longest = float(chain.f[: chain.m + 1].max())
         met = float(chain.f[min(math.ceil(cells), chain.top)])
-        return 1.02 * (rounds * max(longest, chain.f_full) + met + float(chain.server.alone.max()))
+        # one prompt in 10,000 may be so long that a grid up to it would tell nothing of the others
+        alone = weighted_quantile(chain.server.alone, chain.prompts.share, 1.0 - 1e-4)
+        return 1.02 * (rounds * max(longest, chain.f_full) + met + alone)
