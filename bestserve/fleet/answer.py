@@ -138,6 +138,8 @@ def _notes(tables: Evaluated, plan: Plan) -> tuple[str, ...]:
     fleet = tables.fleet
     used = [tables.configurations[int(tables.tables.pools.key[p])] for p in plan.pool]
     notes: list[str] = []
+    if tables.fleet.headroom:
+        notes.append(f"rates are planned {tables.fleet.headroom:.0%} larger than stated")
     for g, m in {(c.gpu, c.model) for c in used if c.role != COLLOCATED}:
         model = fleet.models[m]
         notes += splitting_doubts(fleet.problem(fleet.gpus[g], model, model.classes))

@@ -252,14 +252,16 @@ def _reasons(
 
 
 def _demand(fleet: Fleet) -> Demand:
-    """Return the classes of all models; a share of the mix counts as a rate."""
+    """Return the classes of all models, their rates with the fleet's headroom; a share of the mix
+    counts as a rate.
+    """
     classes = [(m, c) for m, model in enumerate(fleet.models) for c in model.classes]
     several = len(fleet.models) > 1
     return Demand(
         names=tuple(f"{fleet.models[m].label} {c.name}" if several else c.name for m, c in classes),
         models=tuple(m.label for m in fleet.models),
         model=np.array([m for m, _ in classes], dtype=np.int64),
-        rate=np.array([c.rate or c.share for _, c in classes], dtype=np.float64),
+        rate=np.array([c.rate or c.share for _, c in classes]) * (1.0 + fleet.headroom),
         value=np.array([c.value for _, c in classes]),
         kv_bytes=np.zeros(len(classes)),
     )

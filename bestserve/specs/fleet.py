@@ -26,8 +26,9 @@ class GpuGroup(Spec):
     """GPUs of one type.
 
     hardware : bundled name, path of a TOML, or a `Hardware`; name : how answers call it
-    count : GPUs; gpus_per_node, network_bandwidth (one way, per GPU [B/s]) : default: the record's
-    price_per_hour : of one GPU [$/h]; power : of one GPU [W]; default: the record's, if it has one
+    count : GPUs; gpus_per_node : GPUs that share the fast link, default: the record's
+    network_bandwidth : one way, per GPU [B/s], default: the record's
+    price_per_hour : of one GPU [$/h]; power : of one GPU [W]; both default to the record's
     """
 
     hardware: str | Hardware
@@ -47,7 +48,10 @@ class GpuGroup(Spec):
 
 
 class Link(Spec):
-    """Bandwidth between two GPU types in total, one way [B/s]; 0: no path."""
+    """Bandwidth between two GPU types in total.
+
+    source, target : names of GPU types; bandwidth : one way [B/s], 0: no path
+    """
 
     source: str
     target: str
@@ -57,6 +61,8 @@ class Link(Spec):
 class FleetClass(Spec):
     """Requests of one kind for one model.
 
+    name : how answers call it; input_len, output_len : length laws [tokens]
+    slo : its objectives, separate ones; prefix_cache_hit : share of the prompt found in the cache
     rate : to be carried [requests/s]; share : of the mix, if only the mix is known
     value : worth of one served request, for "max_goodput" with rates
     """
@@ -90,7 +96,10 @@ class FleetClass(Spec):
 class FleetModel(Spec):
     """One model with its request classes and what may be tried for it.
 
-    model, engine, precision, kv_cache_dtype, …: as in `Problem`
+    model : bundled name or path of a config.json; name : how answers call it
+    classes : its kinds of requests, `[[models.classes]]`
+    engine, precision, kv_cache_dtype, gpu_memory_utilization : as in `Problem`
+    tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what is tried, as in `Problem`
     min_replicas : instances that each of its pools has at least, for availability
     max_num_batched_tokens : values tried; empty: the engine's own and common ones
     max_num_seqs : values tried where requests decode; empty: the engine's own
@@ -119,7 +128,11 @@ class FleetModel(Spec):
 
 
 class Deployed(Spec):
-    """Instances running today, as strategies are written: "4m-tp2", "3p-tp1+2d-tp4"."""
+    """Instances running today.
+
+    gpu : GPU type; model : name of the model
+    pools : as strategies are written, "4m-tp2", "3p-tp1+2d-tp4"
+    """
 
     gpu: str
     model: str
@@ -138,6 +151,7 @@ class Deployed(Spec):
 class Fleet(Spec):
     """What to serve on which GPUs, and what the plan must respect.
 
+    gpus : the types, `[[gpus]]`; models : what is served, `[[models]]`
     objective : "max_goodput" serves as much as possible (of the rates, or of the mix if shares are
         given), "min_cost" carries all rates at the least price, "max_headroom" finds the largest
         factor by which all rates can grow
@@ -146,6 +160,7 @@ class Fleet(Spec):
     links : bandwidth between GPU types where a fabric limits it; others: the network cards alone
     cross_type : whether prefill may run on another GPU type than decode
     network_share : share of the links that KV transfers may use on average [1]
+    headroom : by how much all rates are planned larger than stated: 0.2 is 20 % [1]
     deployed, start_price ($/h per GPU that starts serving something new), max_started_gpus : what
         runs today and what changing it costs
     routing : how a request finds its instance; all but "random" are simulated
@@ -163,6 +178,7 @@ class Fleet(Spec):
     links: tuple[Link, ...] = Field(default=(), max_length=10_000)
     cross_type: bool = True
     network_share: float = Field(default=0.7, gt=0, le=1)
+    headroom: float = Field(default=0.0, ge=0, le=100)
     deployed: tuple[Deployed, ...] = Field(default=(), max_length=10_000)
     start_price: float = Field(default=0.0, ge=0)
     max_started_gpus: int | None = Field(default=None, ge=0)
@@ -186,6 +202,8 @@ class Fleet(Spec):
             raise ValueError("give all classes a rate, or all a share")
         if shares and self.objective != "max_goodput":
             raise ValueError(f"{self.objective} needs rates; shares go with max_goodput")
+        if shares and self.headroom:
+            raise ValueError("headroom needs rates; these classes have shares of a mix")
         if shares and abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"the shares of all classes sum to {sum(shares):.6g}, not 1")
         known = {*types}

@@ -126,11 +126,14 @@ def compare_rows(
         return out
     from joblib import Parallel, delayed
 
-    if progress is not None:
-        progress(f"{len(rows)} rows on {workers} processes")
-    found: list[RowComparison] = Parallel(n_jobs=workers, batch_size=8)(
+    done = Parallel(n_jobs=workers, batch_size=8, return_as="generator")(
         delayed(compare_row)(row, calibration, with_intervals=with_intervals) for row in rows
     )
+    found: list[RowComparison] = []
+    for number, one in enumerate(done, start=1):
+        found.append(one)
+        if progress is not None and number % 10 == 0:
+            progress(f"{number} of {len(rows)} rows on {workers} processes")
     return found
 
 

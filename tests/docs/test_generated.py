@@ -60,3 +60,9 @@ def test_the_architecture_page_names_every_room() -> None:
     rooms = {p.parent.relative_to(package).as_posix() for p in package.rglob("*/__init__.py")}
     named = set(re.findall(r"^\| `([\w/]+)/` \|", page, flags=re.MULTILINE))
     assert named == {room for room in rooms if room != "."}
+
+
+def test_every_key_of_a_fleet_file_has_a_meaning() -> None:
+    for line in generator.fleet_keys().splitlines():
+        if line.startswith("| `"):
+            assert not line.endswith("|  |"), line

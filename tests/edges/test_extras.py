@@ -46,16 +46,15 @@ REFUSED = {
     "parquet": ["predict", "1m-tp1", *PROBLEM[:6], "--trace", "x.parquet"],
 }
 WITHOUT = f"""
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {sorted(EXTRAS)!r}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
-sys.modules.update(dict.fromkeys({sorted(EXTRAS)!r}))
+import importlib.machinery, sys
+find = importlib.machinery.PathFinder.find_spec
+def absent(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in {sorted(EXTRAS)!r} else find(name, path, target)
+importlib.machinery.PathFinder.find_spec = classmethod(absent)
 from bestserve.cli import main
 main(sys.argv[1:])
 """
+"""The command line where no package of an extra can be found, as in a fresh installation."""
 
 
 @pytest.fixture(scope="module")
