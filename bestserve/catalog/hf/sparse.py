@@ -51,6 +51,8 @@ class Traits:
 
 
 FAMILIES: dict[str, Traits] = {
+    "deepseek": Traits(),
+    "aria_text": Traits(),
     "olmoe": Traits(qk_norm="heads"),
     "flex_olmo": Traits(qk_norm="heads"),
     "granitemoe": Traits(),
