@@ -149,9 +149,7 @@ def test_a_log_names_models_of_the_catalogue_and_opens_no_files(
     monkeypatch.chdir(tmp_path)
     for name in ("./priv/config.json", str(tmp_path / "priv"), "priv", "~/priv/config.json"):
         with pytest.raises(UnpredictableError) as refusal:
-            deployment_of(make(model=name))
+            deployed(make(model=name))
         assert refusal.value.outcome is Outcome.MODEL_UNKNOWN
     own = make(model="./priv/config.json", stated=("model",))
-    assert (
-        deployment_of(own).model.architecture == load_model("meta-llama/Llama-3.1-8B").architecture
-    )
+    assert deployed(own).model.architecture == load_model("meta-llama/Llama-3.1-8B").architecture
