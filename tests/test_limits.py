@@ -94,3 +94,14 @@ def test_what_is_not_tried_is_named():
     assert said.startswith("Not tried: disaggregated instances (layouts); ")
     assert "tensor parallelism over nodes" in said
     assert found.to_dict()["not_tried"] == list(found.not_tried)
+
+
+def test_what_tuning_brings_is_said():
+    found = bs.rank(problem(layouts=("collocated",)))
+    assert found.defaults is not None
+    own = bs.Strategy.parse(found.defaults.strategy)
+    assert all(p.max_num_seqs is None and p.max_num_batched_tokens is None for p in own.pools)
+    assert found.best.goodput > found.defaults.goodput
+    assert f"over the engine's own: {found.defaults.strategy} carries" in found.explain()
+    fixed = bs.rank(problem(max_num_batched_tokens=1024, max_num_seqs=200))
+    assert fixed.defaults is None

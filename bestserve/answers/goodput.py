@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from bestserve.answers.errors import calibration_error, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage, simulated_goodput
 from bestserve.answers.saturation import sustained
@@ -24,18 +26,25 @@ class Verdict:
     """The goodput of a system as it is answered.
 
     method : "analytic" or "simulated"; simulated : what runs show [req/s], None without runs
+    errors : relative half-widths of its interval by cause, as far as runs tell
     """
 
     found: Goodput
     method: str = "analytic"
     simulated: float | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
 
     def row(self, lowered: Lowered, strategy: Strategy) -> RankedStrategy:
         """Return the table row of the strategy that this is about."""
         slo = lowered.problem.slo
         assert slo is not None
         row = ranked(lowered, strategy, self.found, slo.target(), self.method)
-        return replace(row, simulated_goodput=self.simulated, confirmed=self.simulated is not None)
+        return replace(
+            row,
+            simulated_goodput=self.simulated,
+            confirmed=self.simulated is not None,
+            errors=self.errors,
+        )
 
 
 def court_of(lowered: Lowered) -> Court:
@@ -64,15 +73,20 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
         return Verdict(found=found, method="simulated", simulated=found.rate)
     testimony = court.hears(system, claim.rate, throughout=True)
     found = testimony.found or claim
-    limit = max(sustained(system, court.given), found.rate)
+    # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
+    limit = sustained(system, court.given)
+    less = limit < found.rate
+    if less:
+        found = replace(found, rate=limit, binding="stability")
     return Verdict(
         found=replace(
             found,
             trust=testimony.trust(claim.trust),
             at=replace(found.at, stability_rate=limit),
         ),
-        method="simulated" if testimony.found else "analytic",
-        simulated=testimony.rate,
+        method="simulated" if testimony.found or less else "analytic",
+        simulated=min(testimony.rate, limit) if less else testimony.rate,
+        errors=testimony.errors(claim.rate),
     )
 
 
@@ -81,9 +95,13 @@ def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> Ra
 
     Raises InfeasibleError if it cannot be built or a request alone misses the objectives.
     """
-    found = verdict(lowered.system(strategy), court_of(lowered), method)
+    court = court_of(lowered)
+    found = verdict(lowered.system(strategy), court, method)
     if found.found.rate <= 0:
         raise InfeasibleError(
             f"{strategy}: {unmet(lowered, str(strategy), strategy.pools, found.found).reason}"
         )
-    return found.row(lowered, strategy)
+    row = found.row(lowered, strategy)
+    at = moved(lowered, strategy, row.goodput)
+    calibration = calibration_error(at, court.target)
+    return with_errors(row, {**own_errors(row), "calibration": calibration})

@@ -15,6 +15,7 @@ from bestserve.answers.factors import apply_factors, spreads_of, varied
 from bestserve.answers.intervals import intervals, propagated
 from bestserve.answers.predict import predict_strategy
 from bestserve.lowering import Lowered
+from bestserve.models.latencies import Latencies
 from bestserve.models.status import Status
 from bestserve.results.document import Summary
 from bestserve.results.prediction import Prediction
@@ -27,9 +28,14 @@ Interval = tuple[float, float]
 
 
 def prediction_intervals(
-    lowered: Lowered, strategy: Strategy, found: Prediction
+    lowered: Lowered,
+    strategy: Strategy,
+    found: Prediction,
+    seen: Mapping[str, Latencies] | None = None,
 ) -> dict[str, Interval]:
     """Return the 90 % interval of each latency by name, "ttft_mean" to "tpot_p99" [s].
+
+    seen : latencies at the rate with each constant moved, as `errors.moved` returns them
 
     The upper end is infinite where the rate could not be sustained with constants one standard
     deviation slower. Empty for answers without latencies and for the user's own step times, whose
@@ -45,6 +51,8 @@ def prediction_intervals(
     closed = lowered.problem.workload.closed
 
     def run(factors: Mapping[str, float]) -> Figures:
+        if seen:
+            return _stationary(seen[next(iter(factors), "")])
         moved = apply_factors(lowered, factors)
         if closed:
             again = predict_strategy(moved, strategy, None, "auto")
@@ -54,7 +62,7 @@ def prediction_intervals(
                 **_figures("ttft", _by_name(again.ttft)),
                 **_figures("tpot", _by_name(again.tpot)),
             }
-        return _stationary(moved, strategy, found.request_rate)
+        return _stationary(evaluator(moved.system(strategy))(found.request_rate))
 
     # The formulas, or short runs that share their random numbers, tell how far constants move a
     # long run's answer, too.
@@ -76,9 +84,8 @@ def _kind(lowered: Lowered) -> str:
     return "burst" if arrivals.concurrency >= arrivals.num_prompts > 1 else "closed"
 
 
-def _stationary(lowered: Lowered, strategy: Strategy, rate: float) -> Figures:
+def _stationary(found: Latencies) -> Figures:
     """Return stationary figures [ms]; infinite beyond saturation."""
-    found = evaluator(lowered.system(strategy))(rate)
     out: Figures = {}
     for metric in ("ttft", "tpot"):
         law = getattr(found, metric)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bestserve.answers.doubts import trusted
 from bestserve.answers.economics import priced
-from bestserve.answers.goodput import Verdict, court_of
+from bestserve.answers.errors import calibration_error, moved, own_errors, with_errors
+from bestserve.answers.goodput import Verdict, court_of, verdict
 from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.answers.referee import coverage
 from bestserve.answers.saturation import sustained
-from bestserve.answers.witness import Court
+from bestserve.answers.witness import AGREEMENT, Court
+from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.latencies import Latencies
 from bestserve.models.trust import TRUSTED
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import (
@@ -51,11 +55,53 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         found = _witnessed(lowered, found, say)
     if not found.table:
         return found
+    seen = moved(lowered, Strategy.parse(found.best.strategy), found.best.goodput)
+    slo = problem.slo
+    assert slo is not None
+    calibration = calibration_error(seen, slo.target())
     return replace(
         found,
-        table=tuple(priced(lowered, row) for row in trusted(problem, found.table)),
-        intervals=_intervals_at_best(lowered, found.best),
+        table=tuple(
+            priced(lowered, row)
+            for row in trusted(problem, _with_intervals(found.table, calibration))
+        ),
+        intervals=_intervals_at_best(lowered, found.best, seen),
+        defaults=_with_own_limits(lowered, found, "auto" if verify else "analytic"),
     )
+
+
+def _with_intervals(
+    table: tuple[RankedStrategy, ...], calibration: float
+) -> tuple[RankedStrategy, ...]:
+    """Return the rows with their intervals, and ties with the first one marked.
+
+    calibration : of the first row; constants move all strategies alike
+    """
+    first = own_errors(table[0])
+    out = []
+    for row in table:
+        own = own_errors(row)
+        open_to = math.hypot(*first.values(), *own.values())
+        tied = row is not table[0] and math.log(table[0].goodput / row.goodput) <= open_to
+        out.append(replace(with_errors(row, {**own, "calibration": calibration}), tied=tied))
+    return tuple(out)
+
+
+def _with_own_limits(lowered: Lowered, found: Ranking, method: Method) -> RankedStrategy | None:
+    """Return the first strategy with the engine's own limits; None if these are its limits."""
+    strategy = Strategy.parse(found.best.strategy)
+    own = {"max_num_seqs": None, "max_num_batched_tokens": None}
+    plain = Strategy(pools=tuple(pool.model_copy(update=own) for pool in strategy.pools))
+    if plain == strategy:
+        return None
+    listed = next((row for row in found.table if row.strategy == str(plain)), None)
+    if listed is not None:
+        return listed
+    try:
+        known = verdict(lowered.system(plain), court_of(lowered), method)
+    except InfeasibleError:
+        return None
+    return known.row(lowered, plain) if known.found.rate > 0 else None
 
 
 def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
@@ -68,7 +114,7 @@ def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
         first = rows[0]
         # Where the formulas told a row too little, they may tell the rows below too little.
         least = min(first.goodput, first.simulated_goodput or first.goodput) / low
-        reaching = [r for r in rows if r.strategy not in heard and r.high >= least]
+        reaching = [r for r in rows if r.strategy not in heard and _reach(r) >= least]
         if not reaching or (first.strategy in heard and len(heard) >= HEARD):
             break
         row = reaching[0]
@@ -84,9 +130,20 @@ def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
         rows = sorted([*rows, again], key=best_first)
     rows = _lowest(lowered, rows, court)
     if rows:
-        limit = sustained(lowered.system(rows[0].strategy), court.given)
-        rows[0] = replace(rows[0], utilisation=min(rows[0].goodput / limit, 1.0))
+        leader = Strategy.parse(rows[0].strategy)
+        system = lowered.system(leader)
+        limit = sustained(system, court.given)
+        if limit < rows[0].goodput:
+            rows[0] = verdict(system, court).row(lowered, leader)
+            rows.sort(key=best_first)
+        else:
+            rows[0] = replace(rows[0], utilisation=rows[0].goodput / limit)
     return replace(found, table=tuple(rows), rejected=tuple(out))
+
+
+def _reach(row: RankedStrategy) -> float:
+    """Return what a row may carry that runs have not been asked about [req/s]."""
+    return max(row.high, row.goodput * (1 + AGREEMENT / 2))
 
 
 def _raced(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
@@ -149,7 +206,10 @@ def _searched(
     trust = testimony.trust(TRUSTED) & coverage(system, court.given, court.target.strictest)
     at = replace(found.at, stability_rate=max(_limit(row), testimony.rate))
     shown = Verdict(
-        found=replace(found, trust=trust, at=at), method="simulated", simulated=testimony.rate
+        found=replace(found, trust=trust, at=at),
+        method="simulated",
+        simulated=testimony.rate,
+        errors=testimony.errors(row.goodput),
     )
     return shown.row(lowered, strategy)
 
@@ -191,18 +251,31 @@ def _heard(
     testimony = court.hears(system, row.goodput, floor)
     trust = testimony.trust(row.trust)
     if testimony.found is None:
-        return replace(row, trust=trust, confirmed=True, simulated_goodput=testimony.rate)
+        return replace(
+            row,
+            trust=trust,
+            confirmed=True,
+            simulated_goodput=testimony.rate,
+            errors=testimony.errors(row.goodput),
+        )
     if testimony.rate <= 0:
         return unmet(lowered, row.strategy, strategy.pools, testimony.found)
     limit = max(_limit(row), testimony.rate)
     at = replace(testimony.found.at, stability_rate=limit)
     shown = replace(testimony.found, trust=trust, at=at)
-    return Verdict(found=shown, method="simulated", simulated=testimony.rate).row(lowered, strategy)
+    return Verdict(
+        found=shown,
+        method="simulated",
+        simulated=testimony.rate,
+        errors=testimony.errors(row.goodput),
+    ).row(lowered, strategy)
 
 
-def _intervals_at_best(lowered: Lowered, best: RankedStrategy) -> Mapping[str, tuple[float, float]]:
+def _intervals_at_best(
+    lowered: Lowered, best: RankedStrategy, seen: Mapping[str, Latencies]
+) -> Mapping[str, tuple[float, float]]:
     """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
     parsed = Strategy.parse(best.strategy)
     method: Method = "auto" if uncovered(lowered.system(parsed)) else "analytic"
     found = predict_strategy(lowered, parsed, best.goodput, method)
-    return prediction_intervals(lowered, parsed, found)
+    return prediction_intervals(lowered, parsed, found, seen)

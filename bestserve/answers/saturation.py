@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from bestserve.answers.referee import saturation
-from bestserve.answers.simulated import Simulated
+from bestserve.answers.simulated import GROWTH, Simulated, growth
 from bestserve.models.latency import stability_rate
 from bestserve.models.system import Collocated, Lane, Lengths, System
-from bestserve.simulator import Requests, SimulationResult
+from bestserve.simulator import Requests
 
 AGREEMENT = 0.03
 """Relative difference of the formulas' saturated rate from a run's up to which it stands."""
 
-GROWTH = 0.01
-"""Share of the arriving requests that pile up, from which a queue is taken to grow [1]."""
+SHARE, TIMES = 0.9, 5
+"""Length of those runs, that of 90th percentiles behind a cache that evicts: what a run says of an
+objective, the same run says of the queue."""
 
-RESOLUTION = 0.01
+RESOLUTION = 0.005
 """Relative width at which the search for a growing queue ends."""
 
 
@@ -36,23 +35,14 @@ def sustained(system: System, given: Requests | None) -> float:
     if low <= 0 or abs(formula - low) <= AGREEMENT * low:
         return formula if low > 0 else 0.0
     high = max(formula, low)
-    runs = Simulated(system=system, given=given)
+    runs = Simulated(system=system, share=SHARE, times=TIMES, given=given)
     while high > low * (1 + RESOLUTION):
         middle = math.sqrt(low * high)
         if growth(runs.run(middle)) > GROWTH:
             high = middle
         else:
             low = middle
-    return low
-
-
-def growth(result: SimulationResult) -> float:
-    """Return which share of the arriving requests piles up in the second half of a run [1]."""
-    served = ~result.refused
-    arrival, last = result.arrival[served], np.sort(result.last_token[served])
-    present = np.arange(arrival.size) - np.searchsorted(last, arrival)
-    quarters = [float(part.mean()) for part in np.array_split(present, 4)]
-    return (quarters[3] - quarters[1]) / (arrival.size / 2) if arrival.size >= 4 else 0.0
+    return math.sqrt(low * high)
 
 
 def _may_fill(lane: Lane, lengths: Lengths) -> bool:

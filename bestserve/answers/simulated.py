@@ -21,7 +21,7 @@ from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import Status
-from bestserve.models.system import System, Target
+from bestserve.models.system import Disaggregated, System, Target
 from bestserve.models.trust import Trust
 from bestserve.simulator import Limit, Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
@@ -32,6 +32,12 @@ from bestserve.simulator.run_length import REPLICATIONS, run_length
 TELLING = 5e-3
 """Part of a run's duration that a threshold may be for a run to show a growing queue; with longer
 thresholds, or none, the saturated rate is looked up."""
+
+GROWTH = 0.01
+"""Share of the arriving requests that pile up, from which a queue is taken to grow [1]."""
+
+EVICTING = 1e-3
+"""Evictions per request from which a cache counts as full."""
 
 LEAST = 1e-3
 """Share of saturation that stands for no load: objectives missed there are infeasible."""
@@ -140,11 +146,18 @@ class Simulated:
         if not self.telling(rate, target) and rate > self.limit:
             return Look(rate, -math.inf, "stability", None)
         result = self.run(rate)
+        if evicts(result) and growth(result) > GROWTH:
+            return Look(rate, -math.inf, "stability", result)
         room, binding = _room(result, target)
         return Look(rate, room, binding, result)
 
     def telling(self, rate: float, target: Target) -> bool:
-        """Whether a queue that grows at a rate [req/s] makes a run miss the target by itself."""
+        """Whether a queue that grows at a rate [req/s] makes a run miss the target by itself.
+
+        Of prefill and decode pools, TTFT shows only the first.
+        """
+        if isinstance(self.system, Disaggregated) and target.tpot is None and target.e2el is None:
+            return False
         limits = [t for t in (target.ttft, target.e2el) if t is not None]
         duration = self.size * self.smaller[1] / rate
         return bool(limits) and min(limits) < TELLING * duration
@@ -203,6 +216,20 @@ def goodput(
         trust=coverage(system, given, target.strictest) & Trust.of(gap),
         status=Status.OK,
     )
+
+
+def growth(result: SimulationResult) -> float:
+    """Return which share of the arriving requests piles up in the second half of a run [1]."""
+    served = ~result.refused
+    arrival, last = result.arrival[served], np.sort(result.last_token[served])
+    present = np.arange(arrival.size) - np.searchsorted(last, arrival)
+    quarters = [float(part.mean()) for part in np.array_split(present, 4)]
+    return (quarters[3] - quarters[1]) / (arrival.size / 2) if arrival.size >= 4 else 0.0
+
+
+def evicts(result: SimulationResult) -> bool:
+    """Whether a full cache costs a run more than a few evictions."""
+    return float(result.preemptions.sum()) > EVICTING * len(result)
 
 
 def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bestserve.answers.errors import MODEL
 from bestserve.answers.referee import SURE, as_latencies
 from bestserve.answers.simulated import (
     GAP,
@@ -22,6 +23,7 @@ from bestserve.answers.simulated import (
     bracket,
     closed_in,
     crossing,
+    evicts,
     lowest,
 )
 from bestserve.models.goodput import Goodput
@@ -49,9 +51,6 @@ FAIR, FAR = 0.04, 0.13
 """Width of a bracket at which the crossing is interpolated where there is no claim to hold it to,
 and where it is below what matters [ln]."""
 
-EVICTING = 1e-3
-"""Evictions per request from which a cache counts as full."""
-
 BATCHES = 16
 """Parts of a run whose scatter tells its sampling error: long beside the time a queue remembers."""
 
@@ -76,6 +75,12 @@ class Testimony:
     agrees: bool
     found: Goodput | None = None
     refused: float = 0.0
+
+    def errors(self, claim: float) -> dict[str, float]:
+        """Return the relative half-widths of what is shown by cause: sampling and model."""
+        apart = abs(math.log(self.rate / claim)) if self.found is None else 0.0
+        sampling = math.log(self.high / self.low) / 2 if self.low > 0 else 0.0
+        return {"sampling": min(sampling, 1.0), "model": max(apart, MODEL)}
 
     def trust(self, claimed: Trust) -> Trust:
         """Return how far the answer may be trusted, given the trust in the formula's claim.
@@ -210,9 +215,7 @@ def _near(rate: float, claim: float) -> bool:
 
 
 def _evicts(look: Look) -> bool:
-    """Whether a full cache costs a run more than a few evictions."""
-    run = look.result
-    return run is not None and float(run.preemptions.sum()) > EVICTING * len(run)
+    return look.result is not None and evicts(look.result)
 
 
 def _short(look: Look, target: Target) -> float:

@@ -31,6 +31,7 @@ COLUMNS = (
     "trust",
     "method",
     "confirmed",
+    "tied",
 )
 
 

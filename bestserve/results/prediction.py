@@ -29,6 +29,22 @@ def expected(intervals: Mapping[str, tuple[float, float]]) -> str:
     return f"90 % of measured runs would have a mean {', '.join(said)}"
 
 
+UNTOLD = "what measured runs would show is open: the constants' uncertainty spans saturation"
+
+VAGUE = 20.0
+"""Ratio of an interval's ends from which it says nothing."""
+
+
+def telling(intervals: Mapping[str, tuple[float, float]]) -> bool:
+    """Return whether the intervals of both means say anything.
+
+    >>> telling({"ttft_mean": (0.0, math.inf), "tpot_mean": (0.02, 0.03)})
+    False
+    """
+    ends = [intervals[f"{metric}_mean"] for metric in ("ttft", "tpot")]
+    return all((low > 0 and high < VAGUE * low) or high == 0 for low, high in ends)
+
+
 def _three(value: float) -> str:
     """Return three significant digits without an exponent."""
     return f"{float(f'{value:.3g}'):.12g}"
@@ -95,7 +111,8 @@ class Prediction(Document):
             saturates = "" if limit is None else f"; saturates at {limit:.3g} req/s"
             lines.append(f"  utilisation {self.utilisation:.0%}{saturates}")
         if self.intervals:
-            lines.append(f"  {expected(self.intervals)}")
+            said = expected(self.intervals) if telling(self.intervals) else UNTOLD
+            lines.append(f"  {said}")
         if self.bound:
             lines.append(f"  {self.bound}")
         if self.attainment is not None:

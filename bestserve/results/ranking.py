@@ -11,7 +11,7 @@ from bestserve.errors import InfeasibleError
 from bestserve.models.trust import Trust
 from bestserve.results.document import Document, Status, plain
 from bestserve.results.economics import Economics
-from bestserve.results.prediction import expected
+from bestserve.results.prediction import expected, telling
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
 
@@ -34,7 +34,10 @@ class Binding(StrEnum):
 class RankedStrategy(Document):
     """One strategy with its goodput and where it stands at that rate.
 
-    goodput, low, high : [requests/s], the interval of the estimate
+    goodput, low, high : [requests/s], with the interval in which 90 % of deployments would lie;
+        errors : its parts by cause, "sampling", "model" and "calibration", as relative half-widths
+        [1]; their squares add up
+    tied : whether sampling and model leave open which of it and the first row carries more
     goodput_per_dollar : requests per dollar, if the hardware record has a price
     ttft, tpot : at the percentile of the objective, at the goodput [s]
     simulated_goodput : what runs at the goodput and beside it show [requests/s], None without runs;
@@ -59,6 +62,8 @@ class RankedStrategy(Document):
     confirmed: bool = False
     simulated_goodput: float | None = None
     economics: Economics | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    tied: bool = False
 
     def records(self) -> list[dict[str, Any]]:
         """Return the one row, latencies in milliseconds."""
@@ -80,6 +85,7 @@ class RankedStrategy(Document):
                 "confirmed": self.confirmed,
                 "simulated_goodput": self.simulated_goodput,
                 **({} if self.economics is None else self.economics.records()),
+                "tied": self.tied,
             }
         ]
 
@@ -98,7 +104,8 @@ class Ranking(Document):
     """All strategies that fit, best goodput first, with the rejected ones and their reasons.
 
     `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
-    in `Prediction`; `not_tried` names what was left out.
+    in `Prediction`; `not_tried` names what was left out; `defaults` is the best strategy with the
+    engine's own batch limits, None if they are its own.
     """
 
     problem: Problem
@@ -108,6 +115,7 @@ class Ranking(Document):
     seconds: float
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     not_tried: tuple[str, ...] = ()
+    defaults: RankedStrategy | None = None
 
     def content(self) -> dict[str, Any]:
         """Return problem, strategies (best first) and the rejected ones as plain data."""
@@ -119,6 +127,7 @@ class Ranking(Document):
             "seconds": self.seconds,
             "intervals": plain(dict(self.intervals)),
             "not_tried": list(self.not_tried),
+            "defaults": plain(self.defaults),
         }
 
     @property
@@ -191,10 +200,20 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     best = ranking.best
     lines = [f"{best.strategy} wins with {best.goodput:.3g} req/s ({_interval(best)})."]
     lines.append(f"  It stops at its {_stop(best, ranking)}; trust {best.trust}.")
-    if ranking.intervals:
+    if ranking.intervals and telling(ranking.intervals):
         lines.append(f"  At this rate {expected(ranking.intervals)}.")
     if best.economics is not None:
         lines.append(f"  {best.economics.explain()}.")
+    if ranking.defaults is not None and ranking.defaults.goodput > 0:
+        more = best.goodput / ranking.defaults.goodput - 1
+        plain = f"{ranking.defaults.strategy} carries {ranking.defaults.goodput:.3g} req/s"
+        lines.append(f"  Its batch limits bring {more:.0%} over the engine's own: {plain}.")
+    ties = [s.strategy for s in ranking.table[1:] if s.tied]
+    if ties:
+        more_of_them = f" and {len(ties) - 3} more" if len(ties) > 3 else ""
+        lines.append(
+            f"  Within what is uncertain it ties with {', '.join(ties[:3])}{more_of_them}."
+        )
     rivals = _rivals(ranking)
     for title, rival in rivals:
         lines.append(f"  {title}: {_against(rival, best, ranking)}")
@@ -213,9 +232,10 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
 
 def _interval(s: RankedStrategy) -> str:
     per_gpu = f"{s.goodput_per_gpu:.3g} per GPU"
-    if s.high - s.low > 0.02 * s.goodput:
-        return f"{s.low:.3g} to {s.high:.3g}, {per_gpu}"
-    return per_gpu
+    if not s.errors:
+        return per_gpu
+    parts = ", ".join(f"{name} {part:.1%}" for name, part in s.errors.items() if part > 0)
+    return f"{per_gpu}; {s.low:.3g} to {s.high:.3g}: {parts}"
 
 
 def _stop(s: RankedStrategy, ranking: Ranking) -> str:

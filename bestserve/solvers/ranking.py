@@ -112,6 +112,7 @@ class _Search:
         self.lowered, self.target, self.progress = lowered, target, progress
         self.separable = not (target.joint or target.e2el is not None)
         self.instances: list[tuple[Candidate, Goodput]] = []
+        self.plain: dict[Candidate, tuple[Candidate, Goodput]] = {}
         self.rejected: list[Rejected] = []
         self.considered = 0
 
@@ -169,8 +170,12 @@ class _Search:
                 self.rejected.append(unmet(self.lowered, name, (candidate.pool(1),), result))
                 continue
             kept.append((chosen, better))
-            if candidate.role == "m" and chosen is not candidate and result.rate > 0:
+            if chosen is candidate or result.rate <= 0:
+                continue
+            if candidate.role == "m":
                 kept.append((candidate, result))
+            elif candidate.role == "p":
+                self.plain[chosen] = (candidate, result)
         return [(c, result) for c, result in kept if result.rate >= least * c.share]
 
     def best_share(self, found: list[tuple[Candidate, Goodput]]) -> float:
@@ -231,8 +236,21 @@ class _Search:
             self.considered += int(np.sum((gpus - every_x * sizes[0]) // sizes[1]))
             rates = np.minimum(x * self.unit(i), y * self.unit(j))
             for k in np.argsort(-rates, kind="stable")[:RATIO_ROWS]:
-                bounds.append(Bound(float(rates[k]), ((i, int(x[k])), (j, int(y[k])))))
+                prefill = self.simplest(i, float(rates[k]) / int(x[k]))
+                bounds.append(Bound(float(rates[k]), ((prefill, int(x[k])), (j, int(y[k])))))
         return bounds
+
+    def simplest(self, i: int, rate: float) -> int:
+        """Return the same instance at the engine's own limits, if these carry a rate, too [req/s].
+
+        Where decode pools limit a strategy, nothing is gained by tuning its prefill pools.
+        """
+        plain = self.plain.get(self.instances[i][0])
+        if plain is None or plain[1].rate * plain[0].lanes_per_instance < rate:
+            return i
+        if plain not in self.instances:
+            self.instances.append(plain)
+        return self.instances.index(plain)
 
     def evaluate(self, bounds: list[Bound]) -> list[RankedStrategy]:
         """Evaluate whole systems in the order of their bounds; stop where none can lead."""

@@ -16,6 +16,7 @@ from bestserve.answers.residuals import RESIDUAL
 from bestserve.catalog.calibration import save_calibration
 from bestserve.cli import run
 from bestserve.lowering import lower
+from bestserve.results.prediction import telling
 from bestserve.specs.calibration import Calibration, Constant, Provenance
 
 
@@ -68,7 +69,7 @@ def test_a_rate_that_slower_constants_cannot_carry_has_no_upper_end(problem: bs.
     assert limit is not None
     found = bs.predict(problem, "1m-tp1", 0.995 * limit, method="analytic")
     assert found.intervals["ttft_mean"][1] == math.inf
-    assert "ms or more" in found.explain()
+    assert "the constants' uncertainty spans saturation" in found.explain()
     assert json.loads(found.to_json())["intervals"]["ttft_mean"][1] is None
 
 
@@ -115,9 +116,10 @@ def test_a_ranking_states_those_of_its_winner(problem: bs.Problem) -> None:
     best = found.best
     again = bs.predict(problem, best.strategy, best.goodput, method="analytic")
     assert found.intervals == again.intervals
-    assert "90 % of measured runs" in found.explain()
+    assert ("90 % of measured runs" in found.explain()) == telling(found.intervals)
     assert json.loads(found.to_json())["intervals"].keys() == again.intervals.keys()
-    assert replace(found, intervals={}).explain() != found.explain()
+    said = replace(found, intervals={}).explain() != found.explain()
+    assert said == telling(found.intervals)
 
 
 def test_the_command_line_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
