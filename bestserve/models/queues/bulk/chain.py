@@ -87,19 +87,12 @@ class Chain:
         self.f = np.full(self.top + 1, self.f_full)
         self.f[1 : most + 1] = f[1:-1]
         self.f[0] = pause
-        # in a closed loop every step brings as many arrivals: as if all were equally long
-        self.collects, self.collects_full = self.f, self.f_full
-        if server.per_step is not None:
-            each = server.per_step / rate
-            self.collects = np.full(self.f.size, each if server.shared else 0.0)
-            self.collects[0] = each
-            self.collects_full = float(self.collects[-1]) if server.shared else 0.0
-        self.longest = float(self.collects[: most + 1].max())
+        self.longest = float(self.f[: most + 1].max())
         self.nodes = chebyshev(self.longest, rate)
-        self.blend = blend(self.nodes, self.longest, self.collects[: most + 1])
+        self.blend = blend(self.nodes, self.longest, self.f[: most + 1])
         self.log_phi = rate * (self.phi - 1.0)
         # by state: how far a step goes down at most, and how long it is on average
-        self.low, self.step_time, self.step_collects = self.m + 1, self.f, self.collects
+        self.low, self.step_time = self.m + 1, self.f
 
     def _take_at_random(self) -> None:
         """Prepare the law of what full steps take of whole prompts, and their mean times."""
@@ -108,7 +101,6 @@ class Chain:
         self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
         inside = slice(self.m + 1)
         self.step_time = np.concatenate((self.f[inside], self.taken @ self.f))
-        self.step_collects = np.concatenate((self.collects[inside], self.taken @ self.collects))
 
     def _crowding(self) -> tuple[float, float]:
         """Return θ of `taken` and the share of full steps that follow a full step, nearly ρ.
@@ -116,8 +108,6 @@ class Chain:
         θ is half the mean arrivals in a step before the budget binds: in decode-only steps, in
         those of one prompt, and in full ones.
         """
-        if self.server.per_step is not None:
-            return min(self.server.per_step / 2, 1.0), 0.5
         load = self.rate * self.l1 * self.f_full / self.server.packed
         calm = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
         lone = self.rate * float(self.f[max(min(round(self.l1 / self.d), self.m), 1)])
@@ -137,7 +127,6 @@ class Chain:
             prompt=self.l1 / self.d,
             sizes=self.one_prompt,
             cut=not self.whole,
-            spread=self.server.spread,
         )
 
     def arrivals(self, durations: Floats) -> NDArray[np.complex128]:
@@ -147,7 +136,7 @@ class Chain:
     def matrix(self) -> tuple[Floats, float]:
         """Return transition rows [top+1, top+1], a vacation in state 0, and the tail ratio."""
         top, m = self.top, self.m
-        self.spectra = self.arrivals(np.append(self.nodes, self.collects_full))
+        self.spectra = self.arrivals(np.append(self.nodes, self.f_full))
         laws = np.fft.irfft(self.spectra, n=self.size, axis=1)
         matrix = np.empty((top + 1, top + 1))
         ratio = 0.0
@@ -174,9 +163,7 @@ class Chain:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = laws[-1, :top]
-            ratio = float(
-                chain_loops.tail_ratio(self.pmf, self.rate * self.collects_full, self.full)
-            )
+            ratio = float(chain_loops.tail_ratio(self.pmf, self.rate * self.f_full, self.full))
             if ratio > 0:
                 geometric = (1 - ratio) * ratio ** np.arange(down + 1)
                 matrix[top] = 0.0
@@ -208,7 +195,7 @@ class Chain:
         factors.flat[:: top + 1] += 1.0 + RESTART
         chain_loops.eliminate(factors, self.low)
         # nothing follows a vacation of no time, nor restarts where nothing decodes
-        needed = np.array((float(self.collects[0]) > 0.0, True, server.shared))
+        needed = np.array((float(self.f[0]) > 0.0, True, server.shared))
         visits = np.zeros((top, 3))
         found = chain_loops.solve_rows(factors, self.low, sources[1:, needed])
         visits[:, needed] = np.maximum(found, 0.0)
@@ -274,10 +261,6 @@ def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
 def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tuple[float, int]:
     """Return cell width [tokens] and index of the last state."""
     l1, l2, large = prompts.mean, prompts.square, prompts.large
-    if server.per_step is not None:
-        arrivals = server.per_step
-        high = l1 * arrivals + 6.0 * math.sqrt(arrivals * l2) + large
-        return _cells(server, prompts, high, l2 * arrivals, l1 * arrivals, points)
     # mean tokens of a step with no budget: x = λ E[l] f(x), by secants as f is nearly affine
     first, full = (float(t) for t in server.step(np.array([l1, server.packed])))
     x, at, share = l1, first, 0.0

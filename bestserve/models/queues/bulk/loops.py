@@ -26,7 +26,7 @@ class Cells(NamedTuple):
     h : bin of the histogram of times [s]; budget : m, cells of a step at most; full : mean cells of
     a full step, f_full : its time [s]; last : time of a step with 0.1, 1, 2, … cells, a full one
     [s]; rate : λ [1/s]; prompt : mean cells of a prompt, sizes : equally likely cells of one
-    cut : whether prompts are cut to fit; spread : whether arrivals fall anywhere in a step
+    cut : whether prompts are cut to fit
     """
 
     h: float
@@ -38,7 +38,6 @@ class Cells(NamedTuple):
     prompt: float
     sizes: Floats
     cut: bool
-    spread: bool
 
 
 class MetSteps(NamedTuple):
@@ -212,7 +211,7 @@ def alone(
     decodes in; most : cells that a step takes beside decodes, all of those of one prompt that fits
     `lone`; final : takes the law of the state in which the last step starts
     """
-    _, _, full, f_full, last, rate, prompt_cells, sizes, _, _ = grid
+    _, _, full, f_full, last, rate, prompt_cells, sizes, _ = grid
     kinds = sizes.size + 2
     chance, extra = np.empty(kinds), np.empty(kinds)
     masses, times = np.zeros((cells.size, kinds)), np.zeros((cells.size, kinds))
@@ -253,7 +252,7 @@ def queued(
     """
     weights, lengths, inside = met
     overruns, f_next, before, remain, single = later
-    h, m, full, _, last, rate, prompt_cells, sizes, cut, spread = grid
+    h, m, full, _, last, rate, prompt_cells, sizes, cut = grid
     rows = ahead.shape[0]
     portion, left, width = np.empty(rows), np.zeros(rows), np.zeros(rows)
     total = 0.0
@@ -261,9 +260,8 @@ def queued(
     for r in range(rows):
         g = r // U_BINS
         portion[r] = weights[g] / U_BINS
-        if spread:
-            width[r] = lengths[g] / U_BINS
-            left[r] = lengths[g] - (r % U_BINS + 1) * width[r]
+        width[r] = lengths[g] / U_BINS
+        left[r] = lengths[g] - (r % U_BINS + 1) * width[r]
         # those ahead and the tagged one fit the next step, though not all behind them
         next_step = -inside[g]
         weight = 0.0

@@ -56,11 +56,7 @@ class BulkServer:
     vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
     else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
     shared : whether decodes take part in steps with prompts
-    per_step : mean arrivals per step with decodes, whatever its length: what the clients of a
-    closed loop send when their requests end (None: Poisson in time); others : share of them that
-    a tagged arrival sees ((C − 1)/C for C clients); cut : False for whole prompts of random length,
-    so that what a full step takes is random; spread : whether arrivals fall anywhere in a step, not
-    only at its end
+    cut : False for whole prompts of random length, so that what a full step takes is random
     """
 
     budget: float
@@ -70,11 +66,8 @@ class BulkServer:
     alone: Floats
     idle: float
     shared: bool = False
-    per_step: float | None = None
-    others: float = 1.0
     cut: bool = True
     lone: float = math.inf
-    spread: bool = True
 
     @property
     def most(self) -> float:

@@ -24,13 +24,12 @@ FULL_GROUPS = 5
 class FullSteps:
     """Full steps that arrivals meet, in groups.
 
-    weights : share of the arrivals, lengths : time of the step [s], collects : time over which it
-    collects arrivals (another in closed loops) [s], left : law of the tokens left behind [g, cells]
+    weights : share of the arrivals, lengths : time of the step [s], left : law of the tokens left
+    behind [g, cells]
     """
 
     weights: Floats
     lengths: Floats
-    collects: Floats
     left: Floats
 
 
@@ -63,7 +62,7 @@ class Tagged:
         ratio, d = flow.ratio, self.chain.d
         pi = (1 - self.chain.q) * flow.visits[:, 0] + self.chain.q * flow.visits[:, 1]
         pi = np.concatenate(([1.0], pi))
-        time = pi * self.chain.step_collects
+        time = pi * self.chain.step_time
         time[0] *= 1 - self.chain.q
         idle_time = self.chain.q / self.chain.rate
         total = float(time.sum()) + idle_time
@@ -92,12 +91,10 @@ class Tagged:
     ) -> tuple[float, float]:
         """Add arrivals that meet a step; return mean tokens of their last step and who queues."""
         chain = self.chain
-        m, top, others = chain.m, chain.top, chain.server.others
+        m, top = chain.m, chain.top
         f_done = chain.f[: m + 1].copy()
         f_done[0] = chain.f[min(1, top)]
         spectra = chain.spectra[:-1]
-        if others != 1.0:
-            spectra = chain.arrivals(others * chain.nodes)
         laws = np.fft.irfft(spectra * chain.phi, n=chain.size, axis=1)
         weights, lengths, merged = loops.grouped(
             share[: m + 1], chain.f[: m + 1], chain.blend[: m + 1], GROUPS
@@ -105,7 +102,7 @@ class Tagged:
         waiting = merged @ laws[:, : top + 1]
         full = self._full_steps(share[m + 1 :], pi, ratio)
         if full.weights.size:
-            spectra = chain.arrivals(others * full.collects) * chain.phi
+            spectra = chain.arrivals(full.lengths) * chain.phi
             spectra *= np.fft.rfft(full.left, n=chain.size, axis=1)
             behind = np.fft.irfft(spectra, n=chain.size, axis=1)[:, : top + 1]
             waiting = np.concatenate((waiting, behind))
@@ -113,7 +110,7 @@ class Tagged:
             lengths = np.concatenate((lengths, full.lengths))
         # where the budget never binds, what the grid does not reach stays in its last state
         by_size, inside, *added = loops.fitting(
-            hist.slope, hist.h, waiting, weights, f_done, lengths * chain.server.spread, m == top
+            hist.slope, hist.h, waiting, weights, f_done, lengths, m == top
         )
         hist.note(*added)
         final[: m + 1] += by_size
@@ -137,24 +134,24 @@ class Tagged:
         """
         chain, total = self.chain, float(share.sum())
         if total <= 0:
-            return FullSteps(np.empty(0), np.empty(0), np.empty(0), np.empty((0, 1)))
+            return FullSteps(np.empty(0), np.empty(0), np.empty((0, 1)))
         tail: Floats = np.ones(1)
         if ratio > 0:
             extra = min(chain.size, int(12.0 / -math.log(ratio)) + 1)
             tail = (1 - ratio) * ratio ** np.arange(extra, dtype=np.float64)
         if chain.whole:
             waiting = pi[chain.m + 1 :]
-            mass, lengths, collects, left = full_steps(
-                chain.taken, waiting, chain.f, chain.collects, chain.m, tail, FULL_GROUPS
+            mass, lengths, left = full_steps(
+                chain.taken, waiting, chain.f, chain.m, tail, FULL_GROUPS
             )
             some = mass > 0.0
             share = mass[some] * (total / mass.sum())
-            return FullSteps(share, lengths[some], collects[some], left[some])
+            return FullSteps(share, lengths[some], left[some])
         beyond = np.concatenate((pi[chain.m + 1 : -1], pi[-1] * tail))
         position = np.maximum(np.arange(beyond.size) + (chain.m + 1) - chain.full, 0.0)
         left = split(position, beyond / beyond.sum(), beyond.size + 2)
         lengths = np.array([chain.f_full])
-        return FullSteps(np.array([total]), lengths, np.array([chain.collects_full]), left[None, :])
+        return FullSteps(np.array([total]), lengths, left[None, :])
 
     def _queued(
         self,
@@ -175,8 +172,6 @@ class Tagged:
         chain = self.chain
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         collected = (lengths[:, None] * u).ravel()
-        if chain.server.per_step is not None:
-            collected = np.tile(u, lengths.size) * chain.collects_full
         ahead = blend(chain.nodes, chain.longest, collected) @ laws
         if left.size:
             size = fft_size(max(chain.size, left.shape[1] + 2 * chain.top))

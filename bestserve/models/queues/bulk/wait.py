@@ -57,8 +57,6 @@ TTFT by 0.3 % at the median."""
 def bulk_load(server: BulkServer, rate: float, tokens: float) -> float:
     """Return λ E[l] f(M_E)/M_E, the share of time that full steps would need [1]."""
     full = float(server.step(np.array([server.packed]))[0])
-    if server.per_step is not None:
-        return server.per_step * tokens / server.packed if server.shared else 0.0
     return rate * tokens * full / server.packed
 
 

@@ -150,26 +150,25 @@ def full_steps(
     law: Floats,
     weight: Floats,
     length: Floats,
-    collects: Floats,
     m: int,
     tail: Floats,
     groups: int,
-) -> tuple[Floats, Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats]:
     """Return full steps as arrivals meet them, in groups by the cells they take.
 
-    weight : of states m + 1 …; length, collects : time of a step with x cells, and time over which
-    it collects arrivals [s]; tail : law of the cells beyond the last state. Returns mass, mean
-    length and mean of what it collects [g], and the law of the cells left behind [g, cells]
+    weight : of states m + 1 …; length : time of a step with x cells [s]; tail : law of the cells
+    beyond the last state. Returns mass and mean length [g], and the law of the cells left behind
+    [g, cells]
     """
     top = m + law.shape[0]
     size = top + 1
     by_x = np.zeros(size)
     for row in range(law.shape[0]):
         for x in range(1, m + 2 + row):
-            by_x[x] += weight[row] * law[row, x] * collects[x]
+            by_x[x] += weight[row] * law[row, x] * length[x]
     total = by_x.sum()
     group = np.zeros(size, dtype=np.int64)
-    mass, mean, mean_collects = np.zeros(groups), np.zeros(groups), np.zeros(groups)
+    mass, mean = np.zeros(groups), np.zeros(groups)
     below = 0.0
     for x in range(1, size):
         # narrow groups of long steps, where percentiles are read
@@ -179,12 +178,11 @@ def full_steps(
         below += by_x[x]
         mass[g] += by_x[x]
         mean[g] += by_x[x] * length[x]
-        mean_collects[g] += by_x[x] * collects[x]
     left = np.zeros((groups, size + tail.size - 1))
     for row in range(law.shape[0]):
         v = m + 1 + row
         for x in range(1, v + 1):
-            w = weight[row] * law[row, x] * collects[x]
+            w = weight[row] * law[row, x] * length[x]
             if w <= 0.0:
                 continue
             g = group[x]
@@ -196,10 +194,9 @@ def full_steps(
     for g in range(groups):
         if mass[g] > 0.0:
             mean[g] /= mass[g]
-            mean_collects[g] /= mass[g]
             for k in range(left.shape[1]):
                 left[g, k] /= mass[g]
-    return mass, mean, mean_collects, left
+    return mass, mean, left
 
 
 @njit(cache=True)
