@@ -149,18 +149,20 @@ def _simulated(
         runs.append(
             _rows(operating, wanted, rate, simulated_observer(seed), SIMULATED_STEP, silent)
         )
-    steep = float(np.mean([s for _, s in runs]))
+    slopes = np.array([s for _, s in runs])
+    steep = float(slopes.mean())
     rows = []
     for same in zip(*(r for r, _ in runs), strict=True):
         # Ratio of means: the slope by the rate is common to all rows and noisy in each run.
-        goodputs = [r.goodput * s / steep for r, (_, s) in zip(same, runs, strict=True)]
+        moved = np.array([r.goodput for r in same]) * slopes
+        ratio = float(moved.mean()) / steep
         rows.append(
             replace(
                 same[0],
-                goodput=float(np.mean(goodputs)),
+                goodput=ratio,
                 ttft={k: float(np.mean([r.ttft[k] for r in same])) for k in SHOWN},
                 tpot={k: float(np.mean([r.tpot[k] for r in same])) for k in SHOWN},
-                sd=float(np.std(goodputs, ddof=1) / math.sqrt(len(same))),
+                sd=float(np.std(moved - ratio * slopes, ddof=1)) / steep / math.sqrt(len(same)),
             )
         )
     return operating, tuple(rows), steep
