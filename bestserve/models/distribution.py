@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike
 
 from bestserve.models.arrays import Floats
 
+MEAN_TOLD = 0.05
+"""Relative difference of a law's mean and that of its grid, up to which they are one law's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -55,6 +58,16 @@ class Distribution:
             F = F / F[-1]
         law = cls(x, F, 0.0)
         return cls(x, F, law._moment(1) if mean is None else mean)
+
+    @property
+    def read_mean(self) -> float:
+        """E[X] as the grid has it [s]."""
+        return self._moment(1)
+
+    @property
+    def told(self) -> bool:
+        """Whether the grid tells the mean: not so of a law whose tail it does not reach."""
+        return abs(self.read_mean - self.mean) <= MEAN_TOLD * abs(self.mean)
 
     @property
     def finite(self) -> bool:

@@ -185,6 +185,12 @@ def compose(
         )
         reading = TpotLaw(requests, met, parts, lane.stream_interval == 1)
         tpot = reading.law()
+        if not tpot.told:
+            untold = Trust.of(
+                "three moments do not tell the law of TPOT: few requests stall for long"
+            )
+            tpot = replace(tpot, mean=tpot.read_mean)
+            firm = firm & untold
         classes = OutputClasses(
             steps=d,
             weight=requests.class_weight,
@@ -237,6 +243,8 @@ def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
         max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
         float(ttft.x[0]),
     )
+    if not law.told:
+        law = replace(law, mean=law.read_mean)
     if c.no_decode > 0:
         return Distribution.mixture([law, ttft], [1 - c.no_decode, c.no_decode])
     return law

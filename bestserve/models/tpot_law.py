@@ -35,8 +35,12 @@ class TpotLaw:
     each_token: bool
 
     def law(self) -> Distribution:
-        """Return the law of TPOT [s], of single stalls where they are few."""
-        return self._lumps() if self._few_prompts() else self._smooth()
+        """Return the law of TPOT [s], of single stalls where they are few and tell its mean."""
+        if self._few_prompts():
+            found = self._lumps()
+            if found.told:
+                return found
+        return self._smooth()
 
     def apart(self, p: float) -> float:
         """Return |ratio − 1| of the p-quantiles of both readings; 0 where there is but one."""

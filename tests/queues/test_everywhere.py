@@ -74,6 +74,8 @@ def test_stable_lanes_have_finite_laws(
             read = [law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)]
             assert np.all(np.isfinite([law.mean, *read]))
             assert np.all(np.diff([0.0, *read]) >= 0)
+            # Markov: a share 1 − p of the requests takes the p-quantile or longer
+            assert law.mean >= 0.95 * max(0.5 * read[0], 0.1 * read[1], 0.01 * read[3])
     target = Target(ttft=0.5, tpot=0.1)
     assert np.isfinite(goodput(system, target).rate)
 
