@@ -371,6 +371,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], float, float]] = [
         2,
         NVFP4,
     ),
+    (
+        "modelopt expression",
+        DENSE,
+        {**MODELOPT, "ignore": ["re:.*self_attn.*"]},
+        2,
+        NVFP4,
+    ),
     ("modelopt part", DENSE, {**MODELOPT, "exclude_modules": ["self_attn"]}, 2, NVFP4),
     (
         "modelopt weights only",

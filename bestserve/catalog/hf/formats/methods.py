@@ -82,7 +82,9 @@ def _part_of_text(text: str) -> tuple[Rule, ...]:
 
 
 def _wildcard(text: str) -> tuple[Rule, ...]:
-    """ModelOpt: shell patterns; older files name a part of the text."""
+    """ModelOpt: shell patterns; older files name a part of the text, some write "re:"."""
+    if text.startswith("re:"):
+        return (Rule("match", text[3:]),)
     return _shell(text) or (Rule("part", text),)
 
 
