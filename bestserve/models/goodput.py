@@ -24,7 +24,7 @@ from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import Status
 from bestserve.models.system import Lane, Lengths, System, Target, Transfer
-from bestserve.models.trust import Sight, Trust, doubt
+from bestserve.models.trust import TRUSTED, Sight, Trust, doubt
 
 Objective = Literal["ttft", "tpot", "e2el"]
 Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
@@ -34,6 +34,9 @@ NEARLY_SATURATED = 0.995
 
 SLO_SLACK = 0.02
 """Relative error of a percentile for which the interval `low … high` accounts [1]."""
+
+HAIR = 0.1
+"""Logarithm of percentile over threshold up to which a lone request misses it by a hair."""
 
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
@@ -437,7 +440,15 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         high=0.0,
         binding="infeasible",
         at=light,
-        trust=light.firm,
+        trust=light.firm & _hair(light, target),
         status=Status.INFEASIBLE,
         detail=detail,
     )
+
+
+def _hair(light: Latencies, target: Target) -> Trust:
+    """Return low trust where a request alone misses the target by no more than formulas err."""
+    slack = 1.0 - target.attainment if target.joint else HAIR
+    if margin(light, target)[0] < -slack:
+        return TRUSTED
+    return Trust.of("a request alone misses the objectives by a hair")

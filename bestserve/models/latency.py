@@ -144,7 +144,7 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         rate=rate,
         limit=met.capacity * system.replicas,
         utilisation=met.busy,
-        firm=Trust.of(*met.firm),
+        firm=Trust.of(*met.reasons),
         situation=_situation(engine, rate / limit, met, shared=True),
     )
 
@@ -197,7 +197,7 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        firm=Trust.of(*rest.reasons, *first.firm),
+        firm=Trust.of(*rest.reasons, *first.reasons),
         situation=_situation(prefill, rate / limit, rest),
     )
 
@@ -209,7 +209,7 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
     if found is None:
         return unstable(rate, limit)
     ttft = found.ttft.shift(engine.front_end())
-    firm = Trust.of(*found.firm)
+    firm = Trust.of(*found.reasons)
     return Latencies(
         ttft=ttft,
         tpot=Distribution.point(0.0),

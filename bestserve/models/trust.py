@@ -12,12 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-HIGH_LOAD = 0.85
-"""Share of the saturated rate above which decodes and waiting prompts move together."""
-
-LARGE_PROMPTS = 0.2
-"""Share of prompts above half the budget from which packing of whole prompts is too coarse."""
-
 DOUBTED = 0.18
 """Chance of an error above 5 % from which an answer is doubted: of what was off in the fit, 94 % of
 the latencies at a rate and 95 % of the goodputs lie above, of the good ones 33 and 58 %."""

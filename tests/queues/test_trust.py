@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 from typing import Literal
 
 import pytest
 
+from bestserve.models.goodput import goodput
+from bestserve.models.latency import latency, stability_rate
+from bestserve.models.status import Status
+from bestserve.models.system import Target
 from bestserve.models.trust import (
     CAUSES,
     DOUBTED,
@@ -67,3 +72,12 @@ def test_a_doubt_names_the_largest_contribution() -> None:
 def test_every_term_has_a_weight_and_a_cause() -> None:
     assert set(terms(PLAIN, Sight())) == set(ODDS["ttft"]) | set(ODDS["tpot"])
     assert set(CAUSES) | {"one", "apart"} == set(terms(PLAIN, Sight()))
+
+
+@pytest.mark.parametrize(("short", "high"), [(0.98, False), (0.5, True)])
+def test_infeasible_by_a_hair_is_doubted(cases: ModuleType, short: float, high: bool) -> None:
+    system = cases.collocated("chunked")
+    light = latency(system, 2e-3 * stability_rate(system))
+    found = goodput(system, Target(ttft=short * light.percentile("ttft", 0.9)))
+    assert found.status is Status.INFEASIBLE
+    assert found.trust.high == high

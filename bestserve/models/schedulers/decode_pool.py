@@ -81,5 +81,4 @@ def evaluate(
         wait=state.wait,
         stall=0.0,
         reasons=reasons,
-        firm=reasons,
     )

@@ -13,7 +13,6 @@ from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.schedulers.steps import decode_steps, mean_steps, prompt_steps
 from bestserve.models.system import Lane
-from bestserve.models.trust import LARGE_PROMPTS
 
 Floats = NDArray[np.float64]
 
@@ -156,26 +155,6 @@ class Engine:
         cost = r.prompt * (full / room) + pairs
         return np.asarray(cost * (r.p1 / float(r.weight @ cost)))
 
-    def large_share(self) -> float:
-        """Return the share of whole prompts, of random length, above half the budget [1]."""
-        r = self.requests
-        if r.fixed_prompt or self.lane.scheduling.splits:
-            return 0.0
-        return float(r.weight[r.prompt > self.budget / 2].sum())
-
-    def prompt_scv(self) -> float:
-        """Return the squared CV of the time that prompts take by themselves [1]."""
-        r = self.requests
-        alone = self.prompt_times(0.0, self.lane.scheduling.splits, self.budget)
-        return float(r.weight @ alone**2) / float(r.weight @ alone) ** 2 - 1.0
-
-    def large_prompts(self) -> tuple[str, ...]:
-        """Return the warning for whole prompts of random length that fill much of the budget."""
-        share = self.large_share()
-        if share <= LARGE_PROMPTS:
-            return ()
-        return (f"{100 * share:.0f} % of prompts fill more than half of max_num_batched_tokens",)
-
     def evictions(self, decodes: float) -> float:
         """Return the evictions per request with so many decoding; as many as do when all wait.
 
@@ -239,7 +218,7 @@ class LaneLatency:
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
     prompt steps; single : atoms of what one prompt adds to a decode [m, s], None where decodes meet
-    none; firm : those of `reasons` that also hold for a goodput
+    none; reasons : why no law is known to hold
     """
 
     ttft: Distribution
@@ -258,4 +237,3 @@ class LaneLatency:
     stall: float
     reasons: tuple[str, ...]
     single: Floats | None = None
-    firm: tuple[str, ...] = ()

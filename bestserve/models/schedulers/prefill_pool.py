@@ -77,14 +77,12 @@ def capacity(engine: Engine) -> float:
 class PrefillLatency:
     """TTFT of a lane [s].
 
-    busy : share of the time that steps run; reasons : what makes it doubtful; firm : those of them
-    that also hold for a goodput
+    busy : share of the time that steps run; reasons : why no law is known to hold
     """
 
     ttft: Distribution
     busy: float
     reasons: tuple[str, ...]
-    firm: tuple[str, ...]
 
 
 def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
@@ -97,9 +95,9 @@ def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
         wait = gig1_wait(lane.alone, r.weight, rate)
         if wait is None:
             return None
-        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, lane.kv, lane.kv)
+        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, lane.kv)
     met = bulk_wait(lane.server, rate, lane.work)
     if met is None:
         return None
-    firm = (*lane.kv, *engine.longest_prompts(met.cut_off))
-    return PrefillLatency(met.ttft, min(met.load, 1.0), (*firm, *engine.large_prompts()), firm)
+    reasons = (*lane.kv, *engine.longest_prompts(met.cut_off))
+    return PrefillLatency(met.ttft, min(met.load, 1.0), reasons)

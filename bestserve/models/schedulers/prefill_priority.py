@@ -284,7 +284,6 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> L
         stall=sigma,
         single=tables(engine).lone,
         reasons=reasons,
-        firm=reasons,
     )
 
 

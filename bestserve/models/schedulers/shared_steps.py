@@ -43,7 +43,6 @@ from bestserve.models.queues.tpot.noise import (
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
-from bestserve.models.trust import HIGH_LOAD
 
 Floats = NDArray[np.float64]
 
@@ -368,12 +367,7 @@ def _assemble(
         wait=state.wait,
         stall=sigma,
         single=lane.single(decodes),
-        reasons=(
-            *waits,
-            *engine.large_prompts(),
-            *load_reason(rate / lane.capacity),
-        ),
-        firm=waits,
+        reasons=waits,
     )
 
 
@@ -391,13 +385,6 @@ def crowd_reason(behind: float) -> tuple[str, ...]:
     """
     if behind > CROWD:
         return ("answers begin and end while prompts queue: both move together",)
-    return ()
-
-
-def load_reason(load: float) -> tuple[str, ...]:
-    """Return the warning for loads at which decodes and waiting prompts move together."""
-    if load > HIGH_LOAD:
-        return (f"the load is {100 * load:.0f} % of saturation",)
     return ()
 
 
