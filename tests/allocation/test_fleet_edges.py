@@ -171,7 +171,7 @@ def test_what_cannot_be_done_is_refused_before_the_work(
         ('[[gpus]]\nhardware = "l40s"', '[[gpu]]\nhardware = "l40s"', "nearest: gpus"),
         ("[[models.classes]]", "[[classes]]", "'classes' is no field of Fleet"),
         ("count = 4", "count = -1", r"gpus.0: count: .* \(given: -1\)"),
-        ('"l40s"', '"l40"', "nearest: l40s"),
+        ('"l40s"', '"l40ss"', "nearest: l40s"),
         ("ttft:500", "ttfb:500", "objective 'ttfb:500'"),
         ('"ttft:500 tpot:40"', "{ ttft = 500 }", 'write ttft = "500ms"'),
     ],
