@@ -120,7 +120,8 @@ def row_of(seed: int, number: int) -> dict[str, object]:
 
 def table(rows: list[dict[str, object]]) -> str:
     """Return the report: quantiles of error and regret, and the worst questions."""
-    won = [r for r in rows if r.get("winner")]
+    rows = [r for r in rows if "refused" not in r]
+    won = [r for r in rows if r["winner"]]
     errors = np.array([abs(float(r["off"])) for r in won])  # type: ignore[arg-type]
     regrets = np.array([float(r["regret"]) for r in won])  # type: ignore[arg-type]
     seconds = np.array([float(r["seconds"]) for r in rows])  # type: ignore[arg-type]
