@@ -328,7 +328,7 @@ def _assemble(
     if state.wait > 1e-3:
         variance = variance * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
     low, high = engine.decode(1.0), lane.longest(decodes)
-    mean = np.minimum(mean, 0.98 * high + 0.02 * low)
+    mean = np.clip(mean, low, 0.98 * high + 0.02 * low)
     # no law within these bounds varies more
     variance = np.minimum(variance, np.maximum(mean - low, 0.0) * (high - mean) * d**2)
     third = 3 * variance**2 / (d * tau)
