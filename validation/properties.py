@@ -93,25 +93,37 @@ Found = Iterator[Violation]
 def examine(question: Question) -> list[Violation]:
     """Return all violations of one question."""
     found: list[Violation] = []
+    laws: list[Callable[[Question], Found]] = []
+    _watched(found, "system", lambda: laws.extend(_laws(question)))
+    for law in laws:
+        _watched(found, law.__name__, lambda law=law: found.extend(law(question)))
+    return found
+
+
+def _laws(question: Question) -> list[Callable[[Question], Found]]:
+    """Return what must hold of a question; formulas are asked only where there are some."""
     formulas = not uncovered(lower(question.problem).system(question.strategy))
     laws: list[Callable[[Question], Found]] = [curve, goodputs] if formulas else []
     if question.number % DEFAULT_MODE == 0 or not formulas:
         laws.append(default_mode)
     if question.number % RANKED == 0:
         laws.append(ranking)
-    for law in laws:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                found += law(question)
-            except Exception as error:
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                said = f"{type(error).__name__}: {str(error)[:100]}"
-                place = f"{where.filename.rsplit('bestserve/', 1)[-1]}:{where.lineno}"
-                found.append(Violation("crash", False, f"{law.__name__}: {said} ({place})"))
-        for text in dict.fromkeys(f"{w.filename}:{w.lineno} {w.message}" for w in caught):
-            found.append(Violation("warning", False, f"{law.__name__}: {text[-160:]}"))
-    return found
+    return laws
+
+
+def _watched(found: list[Violation], name: str, work: Callable[[], object]) -> None:
+    """Do some work; add its exception and its warnings to what was found."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            work()
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {str(error)[:100]}"
+            place = f"{where.filename.rsplit('bestserve/', 1)[-1]}:{where.lineno}"
+            found.append(Violation("crash", False, f"{name}: {said} ({place})"))
+    for text in dict.fromkeys(f"{w.filename}:{w.lineno} {w.message}" for w in caught):
+        found.append(Violation("warning", False, f"{name}: {text[-160:]}"))
 
 
 # -- what must hold ------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class WhatIf(Document):
                 continue
             line = f"{s.name}: {s.answer.strategy} carries {s.answer.goodput:.3g} req/s"
             if base is not None and s is not self.scenarios[0]:
-                line += f" ({s.answer.goodput / base.goodput - 1:+.0%})"
+                line += f" ({round(s.answer.goodput / base.goodput - 1, 2) + 0.0:+.0%})"
                 if s.answer.strategy != base.strategy:
                     kept = "cannot" if s.kept is None else f"would carry {s.kept:.3g}"
                     line += f"; {base.strategy}, best before, {kept}"
