@@ -42,6 +42,8 @@ def own_errors(row: RankedStrategy) -> dict[str, float]:
     if row.errors:
         return {"sampling": row.errors["sampling"], "model": row.errors["model"]}
     spread = math.log(row.high / row.low) / 2 if 0 < row.low <= row.high < math.inf else 0.0
+    if row.method == "simulated":
+        return {"sampling": spread, "model": MODEL}
     return {"sampling": 0.0, "model": max(spread, MODEL)}
 
 
