@@ -498,7 +498,7 @@ def write_residuals(found: dict[Cell, float]) -> None:
         'its tail and throughput [1]: 90 % of the left-out figures lie inside."""',
         "",
     ]
-    target = HERE.parent / "bestserve" / "validation" / "residuals.py"
+    target = HERE.parent / "bestserve" / "answers" / "residuals.py"
     target.write_text("\n".join(lines), encoding="utf-8")
 
 
