@@ -39,7 +39,7 @@ class Console(CodeBlockParser):
                 text=True,
                 timeout=300,
                 cwd=ROOT,
-                env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+                env=environment(),
                 check=False,
             )
             if done.returncode:
@@ -50,6 +50,12 @@ class Console(CodeBlockParser):
             if expected.strip() and not same:
                 return f"$ {command}\nexpected:\n{expected}\ngot:\n{done.stdout}"
         return None
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a command: this Python first, and no width of a terminal."""
+    kept = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def close(expected: str, got: str) -> bool:

@@ -36,6 +36,12 @@ def forget_stale_code() -> None:
 forget_stale_code()
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as their words, whatever ran the tests: xdist gives workers 80 columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout, for tests of files that are not installed."""
