@@ -14,13 +14,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bestserve.arrays import Floats
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("BESTSERVE_SHARED", HERE.parent.parent / "shared"))
 TARGET = HERE.parent / "bestserve" / "validation" / "length_tables.py"
 GROUPS = 8
-Floats = NDArray[np.float64]
 
 HEADER = '''"""Length laws of benchmark data sets, from `validation/length_tables.py`: do not edit.
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from bestserve.analysis.operating import Operating, objective_room
+from bestserve.arrays import Floats
 from bestserve.lowering import Lowered
-from bestserve.models.arrays import Floats
 from bestserve.models.latency import evaluator, stability_rate
 from bestserve.models.step.coefficients import polishing_grid
 from bestserve.models.step.derivatives import step_elasticities

@@ -10,9 +10,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats, Ints
 
 DEGREE = 2
 """Goodput is close to exponential in each factor; kinks where objectives change hands need more
@@ -31,7 +30,7 @@ class Expansion:
     explained : share of the variance predicted on samples left out; nan when not asked for [1]
     """
 
-    powers: NDArray[np.int64]
+    powers: Ints
     coefficients: Floats
     explained: float
 
@@ -85,14 +84,14 @@ def fit(z: Floats, values: Floats, *, held_out: bool = True) -> Expansion:
     return Expansion(powers, coefficients, explained)
 
 
-def multi_indices(variables: int, degree: int) -> NDArray[np.int64]:
+def multi_indices(variables: int, degree: int) -> Ints:
     """Return all exponents of total degree ≤ degree, the constant first [terms, variables]."""
     every = itertools.product(range(degree + 1), repeat=variables)
     kept = sorted((p for p in every if sum(p) <= degree), key=lambda p: (sum(p), p))
     return np.array(kept, dtype=np.int64)
 
 
-def design(z: Floats, powers: NDArray[np.int64]) -> Floats:
+def design(z: Floats, powers: Ints) -> Floats:
     """Return the orthonormal polynomials at points [n, terms]."""
     degree = int(powers.max())
     hermite = [np.ones_like(z), z]

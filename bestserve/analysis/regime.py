@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 from scipy.optimize import brentq
 
+from bestserve.arrays import Floats
 from bestserve.lowering import Lowered
-from bestserve.models.arrays import Floats
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.derivatives import step_elasticities
 from bestserve.models.step.device import Device

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.fleet.configurations import Configuration
 from bestserve.fleet.stage import ClassLoad, Measure, Stage, stage_goodput
-from bestserve.models.arrays import Floats
 from bestserve.models.system import Routing
 from bestserve.solvers.allocation.tables import isotone_per_instance
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Bools, Ints
 from bestserve.fleet.stage import ClassLoad, Stage, stage_target
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.step.step_time import StepTime
@@ -65,7 +65,7 @@ class Labelled:
     """Requests of a mix in random order, and the class of each [n]."""
 
     requests: Requests
-    labels: NDArray[np.int64]
+    labels: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def stage_system(stage: Stage) -> System:
 
 
 def class_checks(
-    result: SimulationResult, labels: NDArray[np.int64], loads: tuple[ClassLoad, ...], role: int
+    result: SimulationResult, labels: Ints, loads: tuple[ClassLoad, ...], role: int
 ) -> list[ClassCheck]:
     """Return the share of each class that met each of its objectives; refused ones met none."""
     counted = np.zeros(len(result), dtype=bool)
@@ -156,7 +156,7 @@ def class_checks(
     return checks
 
 
-def _batch_error(good: NDArray[np.bool_]) -> float:
+def _batch_error(good: Bools) -> float:
     """Return the standard error of the mean: requests near each other in time fare alike."""
     batches = np.array([part.mean() for part in np.array_split(good, BATCHES) if part.size])
     return float(batches.std(ddof=1) / math.sqrt(batches.size)) if batches.size > 1 else 0.0

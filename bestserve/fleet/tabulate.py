@@ -14,8 +14,8 @@ from itertools import combinations
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import InputError
 from bestserve.fleet.configurations import (
     Buildable,
@@ -41,8 +41,6 @@ from bestserve.solvers.allocation.tables import (
 )
 from bestserve.specs.fleet import Fleet, FleetClass
 from bestserve.specs.workload import Workload
-
-Floats = NDArray[np.float64]
 
 SMALL_LOSS = 0.05
 """Share of the fleet that rounding every class up to whole instances may cost for pairs of classes
@@ -308,7 +306,7 @@ def _tables(
     tokens = np.array([c.input_len.mean_tokens for model in fleet.models for c in model.classes])
     used = [configurations[i] for i, _, _ in rows]
 
-    def column(values: list[int]) -> NDArray[np.int64]:
+    def column(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)
 
     return Tables(

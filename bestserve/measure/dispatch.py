@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.measure.machine import Machine, Op
 from bestserve.measure.timing import Timing, kernel_time, step_time, submission_time, sync_time
-from bestserve.models.arrays import Floats
 from bestserve.models.step.dispatch import bounds, pipeline
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 
 Predict = Callable[[Mapping[str, float]], Floats]
 

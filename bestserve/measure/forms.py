@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.measure.fit import Fit, fit_form, fit_linear
 from bestserve.measure.shapes import LayerShape
-from bestserve.models.arrays import Floats
 from bestserve.models.step.attention import decode_attention, prefill_attention
 from bestserve.models.step.collectives import all_reduce
 from bestserve.models.step.constants import DEFAULT, OperatorConstants

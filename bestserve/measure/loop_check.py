@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.measure.fit import Fit, fit_form
 from bestserve.measure.serve_loop import Limits, Run, Step
-from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, Lengths
 from bestserve.simulator import simulate

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 
 MEAN_TOLD = 0.05
 """Relative difference of a law's mean and that of its grid, up to which they are one law's."""

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.mixture import Components, cut, mixture
@@ -17,8 +17,6 @@ from bestserve.models.status import Status
 from bestserve.models.system import Lane, Target
 from bestserve.models.tpot_law import TpotLaw
 from bestserve.models.trust import TRUSTED, Sight, Situation, Trust, doubt
-
-Floats = NDArray[np.float64]
 
 ONE_MESSAGE = 1e-6
 """Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has

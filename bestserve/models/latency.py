@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
@@ -44,7 +43,6 @@ __all__ = [
     "stability_rate",
 ]
 
-Floats = NDArray[np.float64]
 
 ALONE = 1e-6
 """Share of the stability limit below which next to no request meets another one."""

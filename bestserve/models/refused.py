@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.system import Collocated, Lane, Lengths, Role, System
 
 REFUSABLE = 1e-4

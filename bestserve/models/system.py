@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.policies import Policy, find_policy
 from bestserve.models.step.step_time import StepTime
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import DataError, InputError, shown
 from bestserve.readers.traces import Trace
 from bestserve.readers.untrusted import open_source, printable
@@ -50,8 +50,8 @@ class Window:
 class Histogram:
     """Lengths [tokens] and their weights (sum 1)."""
 
-    lengths: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    lengths: Ints
+    weights: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,14 +153,14 @@ def generate(client: Client, start: float, duration: float, seed: int = 0) -> Tr
     )
 
 
-def _renewal(window: Window, span: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def _renewal(window: Window, span: float, rng: np.random.Generator) -> Floats:
     """Arrivals of a renewal process at the window's rate over `span` [s]."""
     expected = span * window.rate
     if expected > MAX_REQUESTS:
         raise InputError(f"{expected:.3g} requests in one window, more than {MAX_REQUESTS}")
     gamma = window.law == "Gamma"
     mean = window.shape if gamma else math.gamma(1 + 1 / window.shape)
-    parts: list[NDArray[np.float64]] = []
+    parts: list[Floats] = []
     now = 0.0
     while now < span:
         count = int(1.2 * expected) + 16
@@ -174,9 +174,9 @@ def _renewal(window: Window, span: float, rng: np.random.Generator) -> NDArray[n
 
 def _lengths(
     laws: tuple[tuple[float, Histogram], ...],
-    arrivals: NDArray[np.float64],
+    arrivals: Floats,
     rng: np.random.Generator,
-) -> NDArray[np.int64]:
+) -> Ints:
     """One length an arrival, from the last histogram that starts before it (or the first)."""
     begins = np.array([begin for begin, _ in laws])
     which = np.maximum(np.searchsorted(begins, arrivals, side="right") - 1, 0)

@@ -14,9 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import DataError, shown
 
 MAX_TEXT = 2000
@@ -125,12 +123,12 @@ class RequestLog:
     start : float64[n] [s] from the first request sent
     """
 
-    input_len: NDArray[np.int64] | None = None
-    output_len: NDArray[np.int64] | None = None
-    ttft: NDArray[np.float64] | None = None
-    tpot: NDArray[np.float64] | None = None
-    e2el: NDArray[np.float64] | None = None
-    start: NDArray[np.float64] | None = None
+    input_len: Ints | None = None
+    output_len: Ints | None = None
+    ttft: Floats | None = None
+    tpot: Floats | None = None
+    e2el: Floats | None = None
+    start: Floats | None = None
 
     def __len__(self) -> int:
         arrays = (getattr(self, f.name) for f in dataclasses.fields(self))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import DataError, InputError, shown
 from bestserve.host.extras import require
 from bestserve.readers.untrusted import (
@@ -62,9 +63,9 @@ class Trace:
     dropped : requests of the file without a token in or out, left out here
     """
 
-    arrivals: NDArray[np.float64] | None
-    input_len: NDArray[np.int64]
-    output_len: NDArray[np.int64]
+    arrivals: Floats | None
+    input_len: Ints
+    output_len: Ints
     hash_ids: Hashes | None = None
     source: str = ""
     dropped: int = 0
@@ -399,7 +400,7 @@ def _stamp(value: Any, unit: float, where: str, column: str) -> Any:
     return number
 
 
-def _times(stamps: list[Any], unit: float, name: str) -> NDArray[np.float64]:
+def _times(stamps: list[Any], unit: float, name: str) -> Floats:
     """Arrival times [s], from the earliest for dates."""
     if unit == 0:
         dates = np.array(stamps, dtype="datetime64[ns]")

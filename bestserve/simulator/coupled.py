@@ -12,20 +12,10 @@ import math
 
 import numpy as np
 
+from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.simulator.lane import advance
-from bestserve.simulator.layout import (
-    ARRIVAL,
-    FIRST,
-    LAST,
-    OUTPUT,
-    PROMPT,
-    STREAM,
-    T_NEXT,
-    Bools,
-    Ints32,
-)
+from bestserve.simulator.layout import ARRIVAL, FIRST, LAST, OUTPUT, PROMPT, STREAM, T_NEXT
 from bestserve.simulator.pool import Pool, append
 from bestserve.simulator.routing import choose
 from bestserve.simulator.time_heap import drop, put

@@ -7,8 +7,8 @@ jump over steps.
 
 from __future__ import annotations
 
+from bestserve.arrays import Ints
 from bestserve.host.compiled import njit
-from bestserve.simulator.layout import Ints64
 
 FINISH, FIRST_MESSAGE, GROW = range(3)
 """Kinds: last token out; first message to the client; KV reservation used up."""
@@ -27,7 +27,7 @@ def pack(iteration: int, request: int, kind: int) -> int:
 
 
 @njit(cache=True)
-def push(heaps: Ints64, lane: int, size: int, event: int) -> int:
+def push(heaps: Ints, lane: int, size: int, event: int) -> int:
     """Add an event to a lane's heap; return the new size."""
     i = size
     while i > 0:
@@ -42,7 +42,7 @@ def push(heaps: Ints64, lane: int, size: int, event: int) -> int:
 
 
 @njit(cache=True)
-def remove(heaps: Ints64, lane: int, size: int, at: int) -> int:
+def remove(heaps: Ints, lane: int, size: int, at: int) -> int:
     """Delete the event at position `at` (0: the earliest); return the new size."""
     size -= 1
     event = heaps[lane, size]
@@ -65,7 +65,7 @@ def remove(heaps: Ints64, lane: int, size: int, at: int) -> int:
 
 
 @njit(cache=True)
-def forget(heaps: Ints64, lane: int, size: int, request: int) -> int:
+def forget(heaps: Ints, lane: int, size: int, request: int) -> int:
     """Delete all events of one request; return the new size."""
     i = 0
     while i < size:

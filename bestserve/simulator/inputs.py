@@ -16,11 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints32
 from bestserve.errors import InputError
-from bestserve.models.arrays import Floats
 from bestserve.models.system import Arrivals, Lengths
-
-Ints = NDArray[np.int32]
 
 GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES = range(7)
 
@@ -79,7 +77,7 @@ def _pick(values: Floats, weights: Floats, u: Floats) -> NDArray[np.intp]:
     return np.minimum(found, len(values) - 1)
 
 
-def _whole(values: Floats, rng: np.random.Generator) -> Ints:
+def _whole(values: Floats, rng: np.random.Generator) -> Ints32:
     """Round up or down at random so that the mean stays; at least 1 token."""
     floor: Floats = np.floor(values)
     part = values - floor

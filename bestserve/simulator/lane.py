@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 
+from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.heap import (
     FINISH,
@@ -99,8 +99,6 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
-    Ints32,
-    Ints64,
 )
 
 
@@ -140,7 +138,7 @@ def tokens_cost(tokens: int, table: Floats, costs: Floats, moe: Floats) -> float
 
 
 @njit(cache=True)
-def growing_blocks(context: int, phases: Ints64, lane: int, iteration: int, block: int) -> int:
+def growing_blocks(context: int, phases: Ints, lane: int, iteration: int, block: int) -> int:
     """Return Σ⌈cᵢ/block⌉ over the growing requests in the next step [blocks].
 
     context : Σcᵢ; phases[lane, p] : how many have (cᵢ − iteration) mod block = p, which never
@@ -167,7 +165,7 @@ def steps_to(gap: float, first: float, growth: float) -> int:
 
 
 @njit(cache=True)
-def sample(series: Floats, state: Ints64, lane: int, now: float, batch: int, kv: int) -> None:
+def sample(series: Floats, state: Ints, lane: int, now: float, batch: int, kv: int) -> None:
     """Keep one point of the lane's series; when full, drop every second one, now and later."""
     n = state[lane, SAMPLES]
     if n == SERIES_LENGTH:
@@ -199,19 +197,19 @@ def advance(
     until: float,
     before: float,
     clock: Floats,
-    state: Ints64,
-    heaps: Ints64,
-    phases: Ints64,
-    joins: Ints64,
+    state: Ints,
+    heaps: Ints,
+    phases: Ints,
+    joins: Ints,
     series: Floats,
     journals: Floats,
     times: Floats,
     facts: Ints32,
-    limits: Ints64,
+    limits: Ints,
     costs: Floats,
     moe: Floats,
     table: Floats,
-    done: Ints64,
+    done: Ints,
 ) -> int:
     """Process the lane's events up to `until` [s] and return how many requests ended.
 

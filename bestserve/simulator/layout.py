@@ -8,13 +8,6 @@ otherwise.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-Ints32 = NDArray[np.int32]
-Ints64 = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 # times[request]
 ARRIVAL, START, FIRST, LAST = range(4)
 """Arrival; start of the first step that works on it; first message; last token. −1: not yet."""

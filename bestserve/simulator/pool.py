@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
@@ -34,9 +34,6 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
-    Bools,
-    Ints32,
-    Ints64,
 )
 from bestserve.simulator.routing import choose
 
@@ -50,13 +47,13 @@ class Pool(NamedTuple):
     """The arrays of the lanes of one pool; see `layout` for what is where."""
 
     clock: Floats
-    state: Ints64
-    heaps: Ints64
-    phases: Ints64
-    joins: Ints64
+    state: Ints
+    heaps: Ints
+    phases: Ints
+    joins: Ints
     series: Floats
     journals: Floats
-    limits: Ints64
+    limits: Ints
     costs: Floats
     moe: Floats
     table: Floats
@@ -129,7 +126,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
 
 
 @njit(cache=True)
-def append(lane: int, request: int, state: Ints64, facts: Ints32) -> None:
+def append(lane: int, request: int, state: Ints, facts: Ints32) -> None:
     """Put a request at the end of a lane's queue."""
     tail = state[lane, TAIL]
     facts[request, NEXT] = -1
@@ -143,7 +140,7 @@ def append(lane: int, request: int, state: Ints64, facts: Ints32) -> None:
 
 
 @njit(cache=True)
-def append_all(lanes: Ints32, refused: Bools, state: Ints64, facts: Ints32) -> None:
+def append_all(lanes: Ints32, refused: Bools, state: Ints, facts: Ints32) -> None:
     """Put all requests into the queues of their lanes."""
     for r in range(lanes.shape[0]):
         if not refused[r]:
@@ -184,7 +181,7 @@ def run_routed(
     facts: Ints32,
     lanes: Ints32,
     refused: Bools,
-    nobody: Ints64,
+    nobody: Ints,
     routing: int,
     draws: Floats,
 ) -> None:

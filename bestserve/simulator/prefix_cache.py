@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.arrays import Ints32
 from bestserve.errors import InputError
 from bestserve.models.system import System
 from bestserve.simulator import routing as routes
 from bestserve.simulator.inputs import ROUTES
-from bestserve.simulator.layout import Ints32
 from bestserve.simulator.prepared import replicas, routing_draws
 
 MOONCAKE_BLOCK = 512

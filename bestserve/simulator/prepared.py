@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.errors import InputError
-from bestserve.models.arrays import Floats
 from bestserve.models.policies import find_policy
 from bestserve.models.system import Disaggregated, Lane, System
 from bestserve.simulator import routing as routes
@@ -35,8 +35,6 @@ from bestserve.simulator.layout import (
     START,
     TIMES_WIDTH,
     UNLIMITED,
-    Bools,
-    Ints32,
 )
 from bestserve.simulator.pool import NOBODY, Pool, kv_blocks, new_pool, run_assigned, run_routed
 from bestserve.simulator.transfer import share_link

@@ -8,15 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.errors import InputError
-from bestserve.models.arrays import Floats
 from bestserve.models.system import Target
 from bestserve.results.document import Document, plain
 from bestserve.simulator.summary import STATISTICS, Summary, summarise
-
-Ints = NDArray[np.int32]
 
 
 class RunStatus(enum.Enum):
@@ -45,8 +42,8 @@ class PoolUse:
     batch: Floats
     kv: Floats
     kv_peak: Floats
-    steps: NDArray[np.int64]
-    preemptions: NDArray[np.int64]
+    steps: Ints
+    preemptions: Ints
     series: tuple[tuple[Floats, Floats, Floats], ...]
 
 
@@ -84,13 +81,13 @@ class SimulationResult(Document):
     start: Floats
     first_token: Floats
     last_token: Floats
-    input_len: Ints
-    output_len: Ints
-    preemptions: Ints
-    replica: Ints
-    decode_replica: Ints
+    input_len: Ints32
+    output_len: Ints32
+    preemptions: Ints32
+    replica: Ints32
+    decode_replica: Ints32
     window: tuple[int, int]
-    kept: NDArray[np.bool_]
+    kept: Bools
     pools: tuple[PoolUse, ...]
     front_end: Floats
     stream_interval: int = 1
@@ -102,7 +99,7 @@ class SimulationResult(Document):
         return len(self.arrival)
 
     @cached_property
-    def refused(self) -> NDArray[np.bool_]:
+    def refused(self) -> Bools:
         """Whether a request can never fit the KV cache [n]."""
         return np.isnan(self.last_token)
 
@@ -163,7 +160,7 @@ class SimulationResult(Document):
         tokens = float(self.output_len[~self.refused].sum())
         return tokens / self.duration if self.duration > 0 else 0.0
 
-    def met(self, target: Target) -> dict[str, NDArray[np.bool_]]:
+    def met(self, target: Target) -> dict[str, Bools]:
         """Return which of the window's requests met each objective, and all ("joint") [k].
 
         Refused requests meet none; a request with one output token meets any TPOT. Cool-down and
@@ -172,7 +169,7 @@ class SimulationResult(Document):
         counted = slice(*self.window)
         served = ~self.refused[counted]
         joint = served.copy()
-        out: dict[str, NDArray[np.bool_]] = {}
+        out: dict[str, Bools] = {}
         for metric in target.asked:
             values = getattr(self, metric)[counted]
             out[metric] = served & ((values <= getattr(target, metric)) | np.isnan(values))

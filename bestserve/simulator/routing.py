@@ -8,20 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, K
 from bestserve.simulator.lane import steps_to, tokens_cost
-from bestserve.simulator.layout import (
-    CONTEXT,
-    DECODING,
-    NOW,
-    OUTSTANDING,
-    QUEUED_TOKENS,
-    STEPPING,
-    Ints32,
-    Ints64,
-)
+from bestserve.simulator.layout import CONTEXT, DECODING, NOW, OUTSTANDING, QUEUED_TOKENS, STEPPING
 
 RANDOM, ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_KV = range(5)
 CODES = {
@@ -46,7 +37,7 @@ def kv_load(
     lane: int,
     now: float,
     clock: Floats,
-    state: Ints64,
+    state: Ints,
     costs: Floats,
     moe: Floats,
     table: Floats,
@@ -78,7 +69,7 @@ def choose(
     draws: Floats,
     now: float,
     clock: Floats,
-    state: Ints64,
+    state: Ints,
     costs: Floats,
     moe: Floats,
     table: Floats,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 BATCHES = 20

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from bestserve.arrays import Floats, Ints
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
-from bestserve.simulator.layout import Ints64
 
 
 @njit(cache=True)
-def put(keys: Floats, values: Ints64, size: int, key: float, value: int) -> int:
+def put(keys: Floats, values: Ints, size: int, key: float, value: int) -> int:
     """Add (key, value); return the new size."""
     i = size
     while i > 0:
@@ -22,7 +21,7 @@ def put(keys: Floats, values: Ints64, size: int, key: float, value: int) -> int:
 
 
 @njit(cache=True)
-def drop(keys: Floats, values: Ints64, size: int) -> int:
+def drop(keys: Floats, values: Ints, size: int) -> int:
     """Delete the first pair; return the new size."""
     size -= 1
     key, value = keys[size], values[size]

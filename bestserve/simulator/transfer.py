@@ -11,9 +11,8 @@ import math
 
 import numpy as np
 
+from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
-from bestserve.simulator.layout import Ints32, Ints64
 from bestserve.simulator.time_heap import drop, put
 
 # link_clock[i]
@@ -31,7 +30,7 @@ def link_next(keys: Floats, size: int, clock: Floats) -> float:
 @njit(cache=True)
 def link_add(
     keys: Floats,
-    values: Ints64,
+    values: Ints,
     size: int,
     clock: Floats,
     now: float,
@@ -49,7 +48,7 @@ def link_add(
 
 
 @njit(cache=True)
-def link_end(keys: Floats, values: Ints64, size: int, clock: Floats, now: float) -> int:
+def link_end(keys: Floats, values: Ints, size: int, clock: Floats, now: float) -> int:
     """End the transfer that is due at `now`; return the number still under way."""
     clock[ATTAINED] = keys[0]
     clock[UPDATED] = now

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 
 if TYPE_CHECKING:
     from bestserve.simulator.result import SimulationResult

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Ints
 from bestserve.lowering import LaneResult, Lowered
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
@@ -14,8 +14,6 @@ from bestserve.results.document import Status
 from bestserve.results.ranking import Rejected
 from bestserve.specs.problem import LAYOUTS
 from bestserve.specs.strategy import Pool
-
-Ints = NDArray[np.int64]
 
 TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512), "p": (16384,), "d": ()}
 """Values of max_num_batched_tokens that fleets try besides the engine's own, falling."""

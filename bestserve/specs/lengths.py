@@ -7,13 +7,11 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
+from bestserve.arrays import Floats
 from bestserve.errors import InputError, shown
 from bestserve.specs.base import Spec
-
-Floats = NDArray[np.float64]
 
 MOST_TOKENS = 100_000_000
 """Longest length [tokens]; ten times the longest context that any model takes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.system import Disaggregated, System
 from bestserve.simulator import SimulationResult
 from bestserve.validation.protocol import Protocol

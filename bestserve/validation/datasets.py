@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.system import Lengths
 from bestserve.readers.tidy import TidyRow
 from bestserve.specs.lengths import Fixed, LengthLaw, LogNormal, Uniform

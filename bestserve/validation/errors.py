@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bestserve.arrays import Floats
 
 
 def relative_errors(
@@ -56,7 +57,7 @@ def summarise(pairs: Sequence[tuple[float, float]]) -> ErrorSummary:
     )
 
 
-def spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:
+def spearman(left: Floats, right: Floats) -> float | None:
     """Return Spearman's rank correlation, ties at their mean rank; None if it has no meaning."""
     if len(left) < 4:
         return None
@@ -68,9 +69,9 @@ def spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | N
     return float((centred[0] * centred[1]).mean() / (spread[0] * spread[1]))
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _ranks(values: Floats) -> Floats:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     middle = ends - (counts - 1) / 2
-    ranks: NDArray[np.float64] = middle[inverse].astype(np.float64)
+    ranks: Floats = middle[inverse].astype(np.float64)
     return ranks

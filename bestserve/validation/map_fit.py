@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.answers.factors import Factor, apply_factors
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.outcome import UnpredictableError
 from bestserve.validation.replay import Prepared, measured_figures, predict, system_of

@@ -13,9 +13,9 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bestserve.answers.doubts import splitting_doubts
+from bestserve.arrays import Floats
 from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered
@@ -310,7 +310,7 @@ def pooled(runs: list[SimulationResult], system: System, protocol: Protocol) -> 
     out: dict[str, float] = {}
     seen = [seen_by_client(run, system, protocol) for run in runs]
     for name in ("ttft", "tpot"):
-        columns: list[NDArray[np.float64]] = []
+        columns: list[Floats] = []
         for one in seen:
             values = getattr(one, name)
             values = values[np.isfinite(values)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.lattice import split
 

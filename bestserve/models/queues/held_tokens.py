@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.queues.requests import Requests
 from bestserve.models.system import Lane
 

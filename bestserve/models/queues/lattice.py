@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk import loops
 

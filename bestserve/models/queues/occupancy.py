@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 
 RARELY = 1e-3
 """How much rarer than the first mode a minimum of π must be for the process to stay before it."""

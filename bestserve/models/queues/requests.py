@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.system import Lengths
 
 STEP_BINS = 512

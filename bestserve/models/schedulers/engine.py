@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.schedulers.steps import decode_steps, mean_steps, prompt_steps
 from bestserve.models.system import Lane
-
-Floats = NDArray[np.float64]
 
 FEW_LONGEST = 0.1
 """Share of E[tokens²] in prompts beyond the chain's grid: mean waits are off by as much."""

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_load, bulk_wait
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.schedulers.engine import Engine
-
-Floats = NDArray[np.float64]
 
 SINGLE = 1.3
 """Mean prompts in a saturated whole-prompt step below which prompts go one at a time."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.bulk.wait import (
     BulkServer,
@@ -36,8 +36,6 @@ from bestserve.models.queues.tpot.noise import (
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import SINGLE
-
-Floats = NDArray[np.float64]
 
 UNHINDERED = 0.98
 """Share of the stalls that arrivals make and free slots allow, below which slots matter."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.bulk.wait import (
     BulkServer,
@@ -43,8 +43,6 @@ from bestserve.models.queues.tpot.noise import (
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
-
-Floats = NDArray[np.float64]
 
 CROWD = 0.12
 """Share of a decode in what the chain says of the steps after a first token, from which decodes

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.step.step_time_jit import step_time
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.breakdown import host_sequence_time, host_step_time
 from bestserve.models.step.closed_form import probing_steps, read_off

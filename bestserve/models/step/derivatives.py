@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.breakdown import host_sequence_time, host_step_time, prefill_factor
 from bestserve.models.step.constants import DEFAULT, OperatorConstants

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.device import Device
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import Operator

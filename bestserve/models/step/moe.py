@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import WEIGHT_BYTES, Device, Precision
 from bestserve.models.step.roofline import Cost, Number, compute_format, peak, present

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.architecture import Architecture, Attention, Ffn
 from bestserve.models.step.attention import (
     decode_attention,

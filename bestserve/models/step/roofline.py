@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import WEIGHT_BYTES, Device, Precision
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from bestserve.arrays import Floats
 
 KNOTS_PER_OCTAVE = 2
 """MoE table resolution: knot i holds m(T) at T = 2^(i / KNOTS_PER_OCTAVE)."""
@@ -66,15 +68,15 @@ class StepTime:
         if any(not (math.isfinite(m) and m >= 0) for m in self.moe):
             raise ValueError("MoE table values must be finite and ≥ 0")
 
-    def coefficients(self) -> NDArray[np.float64]:
+    def coefficients(self) -> Floats:
         """Return (w, c, e, a, k, a_step, a_seq, phi) [8] for compiled loops."""
         return np.array([getattr(self, name) for name in COEFFICIENTS], dtype=np.float64)
 
-    def moe_table(self) -> NDArray[np.float64]:
+    def moe_table(self) -> Floats:
         """Return m at the knots [len(moe)], empty for dense models [s]."""
         return np.array(self.moe, dtype=np.float64)
 
-    def token_time(self, T: ArrayLike) -> NDArray[np.float64]:
+    def token_time(self, T: ArrayLike) -> Floats:
         """Return the part that depends on the token count alone, without φ and host time [s]."""
         tokens = np.asarray(T, dtype=np.float64)
         dense = np.cbrt(self.w**3 + (self.c * tokens) ** 3) + self.e * tokens
@@ -101,7 +103,7 @@ class StepTime:
 COEFFICIENTS = tuple(f.name for f in fields(StepTime) if f.name != "moe")
 
 
-def moe_time(tokens: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
+def moe_time(tokens: Floats, table: Floats) -> Floats:
     """Interpolate the MoE table linearly in T between knots, proportionally beyond the last [s]."""
     knots = 2.0 ** (np.arange(table.size) / KNOTS_PER_OCTAVE)
     inside = np.interp(tokens, knots, table)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ W, C, E, A, K, A_STEP, A_SEQ, PHI = range(8)
 
 
 @njit(cache=True, inline="always")
-def token_time(tokens: float, coef: NDArray[np.float64], moe: NDArray[np.float64]) -> float:
+def token_time(tokens: float, coef: Floats, moe: Floats) -> float:
     """Return [w³ + (cT)³]^(1/3) + eT + m(T) [s]."""
     compute = coef[C] * tokens
     time = (coef[W] ** 3 + compute**3) ** (1.0 / 3.0) + coef[E] * tokens
@@ -44,8 +42,8 @@ def step_time(
     context: float,
     sequences: float,
     prefill: bool,
-    coef: NDArray[np.float64],
-    moe: NDArray[np.float64],
+    coef: Floats,
+    moe: Floats,
 ) -> float:
     """Return the time of one step [s]; arguments as in `StepTime.__call__`."""
     device = token_time(tokens, coef, moe) + coef[A] * pairs + coef[K] * context

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 
 
 @dataclass(frozen=True, slots=True)

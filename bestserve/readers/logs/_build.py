@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.errors import DataError
 from bestserve.readers.logs._record import Record, lengths, per_token, placed, summarised
 from bestserve.readers.tidy import RequestLog, TidyRow, regime_of, status_of
@@ -151,7 +151,7 @@ def detailed(record: Record) -> tuple[RequestLog | None, int]:
     return log, int((sound & ~good).sum())
 
 
-def _decode_times(record: Record, count: int) -> NDArray[np.float64] | None:
+def _decode_times(record: Record, count: int) -> Floats | None:
     """Time from first to last token [s] of each request: the sum of its gaps."""
     gaps = record.data.get("itls")
     if gaps is None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import DataError, shown
 from bestserve.readers.untrusted import Source, printable
 
@@ -134,7 +134,7 @@ class Record:
             return None
         raise self.fail(key, "expected true or false")
 
-    def array(self, key: str) -> NDArray[np.float64] | None:
+    def array(self, key: str) -> Floats | None:
         """The list of numbers ≥ 0 under `key` as float64[n]; None if absent."""
         values = self.data.get(key)
         if values is None:
@@ -159,9 +159,7 @@ class Record:
         return array
 
 
-def summarised(
-    name: str, values: Sequence[float] | NDArray[np.float64], scale: float = MS
-) -> Figures:
+def summarised(name: str, values: Sequence[float] | Floats, scale: float = MS) -> Figures:
     """Mean, percentiles and spread of per-request `values` [s] under tidy names [ms].
 
     nan values (a TPOT of a one-token answer) are left out; no values give no figures.
@@ -192,7 +190,7 @@ def placed(figures: Mapping[str, float | None]) -> dict[str, Any]:
     return {**columns, "more": more}
 
 
-def lengths(values: NDArray[np.float64], record: Record, key: str) -> NDArray[np.int64]:
+def lengths(values: Floats, record: Record, key: str) -> Ints:
     """Token counts as int64[n]; raises `DataError` where one is not whole."""
     bad = np.flatnonzero((values != np.floor(values)) | (values > 1e12))
     if bad.size:
@@ -202,9 +200,7 @@ def lengths(values: NDArray[np.float64], record: Record, key: str) -> NDArray[np
     return values.astype(np.int64)
 
 
-def per_token(
-    e2el: NDArray[np.float64], ttft: NDArray[np.float64], output_len: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def per_token(e2el: Floats, ttft: Floats, output_len: Ints) -> Floats:
     """TPOT [s] = (e2el − ttft)/(n_out − 1) per request; nan below two output tokens."""
     gaps = output_len - 1
     with np.errstate(invalid="ignore", divide="ignore"):

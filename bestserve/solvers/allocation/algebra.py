@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation.highs import LinearModel
 
-Ints = NDArray[np.int64]
 Kind = Literal["continuous", "binary", "integer"]
 
 

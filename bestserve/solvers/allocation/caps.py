@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation import programme as formulation
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import slopes
 from bestserve.solvers.allocation.highs import Options, Stop, solve
 from bestserve.solvers.allocation.reduction import Reduced, from_tables
@@ -142,7 +141,7 @@ def shorten(tables: Tables, reduced: Reduced, cap: Floats) -> Reduced:
     return replace(reduced, goodput=goodput[:, :width], source=reduced.source[:, :width], most=most)
 
 
-def _for_network(tables: Tables, reduced: Reduced, cap: Floats) -> NDArray[np.int64]:
+def _for_network(tables: Tables, reduced: Reduced, cap: Floats) -> Ints:
     """Return the counts above which more instances do not even help to move KV [p]."""
     supply = tables.supply
     room = supply.network_share * supply.nic[reduced.gpu] * reduced.size

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.solvers.allocation.reduction import Reduced
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Columns:
     high: Floats
 
     @property
-    def repeated(self) -> NDArray[np.bool_]:
+    def repeated(self) -> Bools:
         """Whether a column may be taken several times [j]."""
         return self.high > 1
 

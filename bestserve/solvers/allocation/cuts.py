@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL, Tables
-
-Ints = NDArray[np.int64]
 
 MULTIPLES = tuple(range(1, 21))
 """m is one of these over a share a_j that the relaxation uses."""

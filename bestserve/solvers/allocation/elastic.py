@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.solvers.allocation import programme as formulation
 from bestserve.solvers.allocation.algebra import Algebra, Rows, Variable, compile_model
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import attainable, shorten
 from bestserve.solvers.allocation.columns import choices
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
@@ -113,11 +112,11 @@ def explain(
     return Explanation((), (), elastic.together(options, stop))
 
 
-def _none() -> NDArray[np.int64]:
+def _none() -> Ints:
     return np.zeros(0, dtype=np.int64)
 
 
-def _unreachable(tables: Tables) -> NDArray[np.bool_]:
+def _unreachable(tables: Tables) -> Bools:
     """Return the classes that no pool, or no pair of prefill and decode pools, serves [w]."""
     serves = np.zeros((3, tables.demand.count), dtype=bool)
     able = tables.pools.goodput[:, -1] > 0
@@ -312,7 +311,7 @@ def _slacks(tables: Tables, requirements: Requirements) -> list[_Slack]:
     return found
 
 
-def _grown(tables: Tables, growth: NDArray[np.int64]) -> Tables:
+def _grown(tables: Tables, growth: Ints) -> Tables:
     """Return tables with more GPUs, long enough to carry every class's demand on any pool."""
     grown = tables.with_supply(gpus=tables.supply.gpus + growth)
     mixes = tables.mixes[tables.pools.recipe]

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation.algebra import Algebra, Variable, sparse, sparse_of
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import (
@@ -22,8 +21,6 @@ from bestserve.solvers.allocation.tables import (
     Requirements,
     Tables,
 )
-
-Ints = NDArray[np.int64]
 
 TOLERANCE = 1e-6
 """HiGHS's feasibility tolerance: shares of a cap closer to 1 than this are 1."""

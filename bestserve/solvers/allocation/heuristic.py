@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.solvers.allocation import programme as formulation
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import best_slope
 from bestserve.solvers.allocation.columns import Columns, slopes
 from bestserve.solvers.allocation.highs import Options, Outcome, Stop, solve
@@ -24,8 +23,6 @@ from bestserve.solvers.allocation.programme import Programme
 from bestserve.solvers.allocation.proof import Narrowed
 from bestserve.solvers.allocation.reduction import Reduced
 from bestserve.solvers.allocation.tables import Requirements, Tables
-
-Ints = NDArray[np.int64]
 
 SCALING_ROUNDS = 25
 WINDOW = 0.08
@@ -108,9 +105,7 @@ def slope_at(reduced: Reduced, count: Floats) -> Floats:
     return np.asarray(value / at * discount)
 
 
-def window(
-    columns: Columns, reduced: Reduced, centres: list[Floats], extra: Ints
-) -> NDArray[np.bool_]:
+def window(columns: Columns, reduced: Reduced, centres: list[Floats], extra: Ints) -> Bools:
     """Return the columns near any of the centres, and the small counts of `extra` pools [j]."""
     keep = np.zeros(columns.pool.size, dtype=bool)
     for centre in centres:
@@ -121,9 +116,7 @@ def window(
     return keep | (np.isin(columns.pool, extra) & small)
 
 
-def _around(
-    columns: Columns, reduced: Reduced, narrowed: Narrowed, position: Ints
-) -> NDArray[np.bool_]:
+def _around(columns: Columns, reduced: Reduced, narrowed: Narrowed, position: Ints) -> Bools:
     """Return the columns at and next to those that the relaxation with cuts uses [j].
 
     Before any cuts the relaxation is too far from a plan to be worth following.

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.host.stdout import nothing_printed
-from bestserve.solvers.allocation.arrays import Floats
 
 BETWEEN_REPORTS = 0.25
 """Seconds between two reports of progress of one solve."""
@@ -35,13 +34,13 @@ class LinearModel:
     upper: Floats
     low: Floats
     high: Floats
-    integer: NDArray[np.bool_]
+    integer: Bools
 
     def relaxed(self) -> LinearModel:
         """Return the linear relaxation."""
         return replace(self, integer=np.zeros_like(self.integer))
 
-    def restricted(self, keep: NDArray[np.int64]) -> LinearModel:
+    def restricted(self, keep: Ints) -> LinearModel:
         """Return the model on the columns `keep`; all other variables are 0."""
         return LinearModel(
             self.cost[keep],

@@ -13,7 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+
+from bestserve.arrays import Ints
 
 
 def fragments(size: int, node_size: int) -> tuple[int, int]:
@@ -32,7 +33,7 @@ def is_chain(sizes: Iterable[int], node_size: int) -> bool:
     return all(big % small == 0 for small, big in pairwise(ordered))
 
 
-def maximal_patterns(sizes: Sequence[int], node_size: int) -> NDArray[np.int64]:
+def maximal_patterns(sizes: Sequence[int], node_size: int) -> Ints:
     """Return the ways to cut a node to which no further instance can be added [pattern, size].
 
     >>> maximal_patterns([3, 6], 8).tolist()

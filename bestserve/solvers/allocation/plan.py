@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
     DECODE,
@@ -21,8 +20,6 @@ from bestserve.solvers.allocation.tables import (
     Requirements,
     Tables,
 )
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.solvers.allocation.algebra import (
     Algebra,
     Compiled,
@@ -28,7 +28,6 @@ from bestserve.solvers.allocation.algebra import (
     sparse,
     sparse_of,
 )
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.columns import Columns
 from bestserve.solvers.allocation.flows import add_flows
 from bestserve.solvers.allocation.packing import fragments, is_chain, maximal_patterns
@@ -37,8 +36,6 @@ from bestserve.solvers.allocation.tables import (
     Requirements,
     Tables,
 )
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.solvers.allocation.cuts import Covering, violated
 from bestserve.solvers.allocation.highs import (
     LinearModel,
@@ -27,7 +26,6 @@ from bestserve.solvers.allocation.highs import (
 )
 from bestserve.solvers.allocation.programme import Programme
 
-Ints = NDArray[np.int64]
 Coverings = Callable[[float], tuple[Covering, ...]]
 """Covering rows that every point with a minimised value below the argument satisfies."""
 
@@ -98,7 +96,7 @@ class Narrowed:
         position[at[mine]] = np.flatnonzero(mine)
         return position
 
-    def without(self, dropped: NDArray[np.bool_]) -> Narrowed:
+    def without(self, dropped: Bools) -> Narrowed:
         """Return this without some of its columns."""
         kept = np.flatnonzero(~dropped)
         best = self.relaxed
@@ -112,7 +110,7 @@ def untouched(model: LinearModel, relaxed: Outcome) -> Narrowed:
     return Narrowed(model, np.arange(model.cost.size), relaxed)
 
 
-def ruled_out(narrowed: Narrowed, cutoff: float) -> NDArray[np.bool_]:
+def ruled_out(narrowed: Narrowed, cutoff: float) -> Bools:
     """Return the columns whose reduced cost lifts the relaxation above the cut-off: no better
     plan has them."""
     lifted = narrowed.relaxed.bound + np.maximum(narrowed.relaxed.reduced_costs, 0.0)

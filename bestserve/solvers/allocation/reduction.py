@@ -18,13 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.solvers.allocation.packing import is_chain
 from bestserve.solvers.allocation.tables import Requirements, Tables
-
-Ints = NDArray[np.int64]
 
 SLACK = 1e-9
 """Relative difference of goodputs below which two tables count as equal."""
@@ -48,15 +45,15 @@ class Reduced:
     source: Ints
     most: Ints
     fewest: Ints
-    pooling: NDArray[np.bool_]
-    linear: NDArray[np.bool_]
+    pooling: Bools
+    linear: Bools
 
     @property
     def count(self) -> int:
         """Number of pools left."""
         return int(self.gpu.size)
 
-    def take(self, rows: Ints | NDArray[np.bool_]) -> Reduced:
+    def take(self, rows: Ints | Bools) -> Reduced:
         """Return the pools at `rows`."""
         return Reduced(**{name: getattr(self, name)[rows] for name in self.__slots__})
 
@@ -181,7 +178,7 @@ def _matches(reduced: Reduced, small: int, large: int, counts: Ints, ratio: int)
     return bool(np.all(enough))
 
 
-def _protected(reduced: Reduced, tables: Tables, requirements: Requirements) -> NDArray[np.bool_]:
+def _protected(reduced: Reduced, tables: Tables, requirements: Requirements) -> Bools:
     """Return the pools whose configuration runs today while starting others is charged [p]."""
     if not requirements.migrating:
         return np.zeros(reduced.count, dtype=bool)

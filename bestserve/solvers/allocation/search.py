@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from time import perf_counter, process_time
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.solvers.allocation import programme as formulation
-from bestserve.solvers.allocation.arrays import Floats
 from bestserve.solvers.allocation.caps import Capped, attainable, tighten
 from bestserve.solvers.allocation.check import violations
 from bestserve.solvers.allocation.columns import choices
@@ -41,8 +40,6 @@ from bestserve.solvers.allocation.reduction import (
     reduce_configurations,
 )
 from bestserve.solvers.allocation.tables import Requirements, Tables
-
-Ints = NDArray[np.int64]
 
 SMALL = 1500
 """Columns up to which the exact programme is solved at once: windows only cost time there."""

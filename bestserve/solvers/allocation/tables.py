@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.solvers.allocation.arrays import Floats
+from bestserve.arrays import Bools, Floats, Ints
 
-Ints = NDArray[np.int64]
 Objective = Literal["max_goodput", "min_cost", "max_headroom"]
 
 COLLOCATED, PREFILL, DECODE = 0, 1, 2
@@ -98,7 +96,7 @@ class Pools:
         """Number of pools."""
         return int(self.gpu.size)
 
-    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Pools:
+    def take(self, rows: Ints | Bools) -> Pools:
         """Return the pools at `rows`."""
         return Pools(
             gpu=self.gpu[rows],

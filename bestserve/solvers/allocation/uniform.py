@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Ints
 from bestserve.solvers.allocation.found import Found
 from bestserve.solvers.allocation.highs import Options, Stop
 from bestserve.solvers.allocation.search import search
@@ -26,7 +26,7 @@ from bestserve.solvers.allocation.tables import (
 LAYOUTS = {"collocated": (COLLOCATED,), "disaggregated": (PREFILL, DECODE)}
 
 
-def uniform_pools(tables: Tables, layout: str) -> NDArray[np.int64]:
+def uniform_pools(tables: Tables, layout: str) -> Ints:
     """Return the rows of `tables.pools` that a uniform strategy of this layout may use."""
     pools, demand = tables.pools, tables.demand
     full = {}

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
 from bestserve.models.queues.bulk import elimination as chain_loops
 from bestserve.models.queues.bulk import loops
-from bestserve.models.queues.bulk.server import BulkServer, Floats, Pace, Prompts
+from bestserve.models.queues.bulk.server import BulkServer, Pace, Prompts
 from bestserve.models.queues.bulk.whole_prompts import rows, taken
 from bestserve.models.queues.lattice import fft_size, split
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 
 U_BINS = 4
 """Parts of a met step, by how much of it has elapsed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats
 from bestserve.models.queues.lattice import split
 
 CELLS = 256

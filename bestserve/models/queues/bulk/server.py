@@ -7,13 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.lattice import thinned, weighted_quantile
-
-Floats = NDArray[np.float64]
-
 
 ONE_PROMPT = 3
 """Equally likely sizes that stand for one prompt behind a tagged one."""

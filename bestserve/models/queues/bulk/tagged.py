@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.models.queues.bulk import elimination as chain_loops
 from bestserve.models.queues.bulk import loops
 from bestserve.models.queues.bulk.chain import Chain, Flow, blend
 from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, MetSteps
-from bestserve.models.queues.bulk.server import BulkWait, Floats, Stalls, StepLaw
+from bestserve.models.queues.bulk.server import BulkWait, Stalls, StepLaw
 from bestserve.models.queues.bulk.whole_prompts import covered, full_steps, riding, steps_to
 from bestserve.models.queues.lattice import Ramps, fft_size, split, weighted_quantile
 

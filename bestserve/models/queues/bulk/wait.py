@@ -25,16 +25,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.models.queues.bulk.chain import Chain
-from bestserve.models.queues.bulk.server import (
-    BulkServer,
-    BulkWait,
-    Floats,
-    Pace,
-    Prompts,
-    Stalls,
-    StepLaw,
-)
+from bestserve.models.queues.bulk.server import BulkServer, BulkWait, Pace, Prompts, Stalls, StepLaw
 from bestserve.models.queues.bulk.tagged import Tagged
 
 __all__ = [

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.queues.lattice import fft_size
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bestserve.models.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.tpot.pearson import component_rows, cut_classes, smooth_mixture
 
@@ -39,7 +38,7 @@ class Components:
     central moments [k; s, s², s³]; low, high : no value lies outside [s]
     """
 
-    cls: NDArray[np.int64]
+    cls: Ints
     share: Floats
     mean: Floats
     variance: Floats

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 from bestserve.models.queues.requests import Requests
 
 

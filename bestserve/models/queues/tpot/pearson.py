@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestserve.arrays import Floats, Ints
 from bestserve.host.compiled import njit
-from bestserve.models.arrays import Floats
 
 FAR = 4.8
 """Standard normal deviations beyond which a distribution function is 0 or 1 (1e-6)."""
@@ -198,7 +197,7 @@ def component_rows(
 @njit(cache=True)
 def _grid(
     points: Floats,
-    order: NDArray[np.int64],
+    order: Ints,
     weight: Floats,
     share: Floats,
     levels: Floats,
@@ -251,7 +250,7 @@ def _grid(
 @njit(cache=True)
 def smooth_mixture(
     points: Floats,
-    order: NDArray[np.int64],
+    order: Ints,
     share: Floats,
     levels: Floats,
     even: int,
@@ -314,7 +313,7 @@ def cut_classes(
     low: float,
     high: float,
     skew: float,
-) -> tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]:
+) -> tuple[Ints, Floats, Floats, Floats, Floats]:
     """Return class, share, mean, variance and third moment of the components of all classes.
 
     `skew` limits the skewness of what is left; see `mixture.cut`.
