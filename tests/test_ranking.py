@@ -12,9 +12,9 @@ import bestserve as bs
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.models.goodput import Goodput
 from bestserve.models.latencies import unstable
-from bestserve.models.status import Status as Outcome
+from bestserve.models.status import LatencyStatus
 from bestserve.models.trust import TRUSTED
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import pareto_front
 from bestserve.solvers.enumerate import maximal_pairs
 from bestserve.solvers.ranking import contained
@@ -27,9 +27,9 @@ FOUND = Goodput(
     low=1.0,
     high=1.0,
     binding="ttft",
-    at=unstable(1.0, 1.0, Outcome.OK),
+    at=unstable(1.0, 1.0, LatencyStatus.OK),
     trust=TRUSTED,
-    status=Outcome.OK,
+    status=LatencyStatus.OK,
 )
 
 
@@ -114,7 +114,7 @@ def test_the_answer_is_the_same_twice(ranking):
 def test_a_model_too_large_leaves_the_arithmetic():
     found = bs.rank(problem(model="meta-llama/Llama-3.1-405B", gpus=1))
     assert not found.table
-    assert {r.status for r in found.rejected} == {Status.INFEASIBLE_MEMORY}
+    assert {r.status for r in found.rejected} == {AnswerStatus.INFEASIBLE_MEMORY}
     assert "GB" in found.why_nothing()
     with pytest.raises(InfeasibleError, match="on 1 GPU:"):
         _ = found.best
@@ -224,10 +224,10 @@ def test_a_numerical_failure_is_a_row_and_ends_no_ranking():
 
     for kind in (IndexError, ValueError, FloatingPointError, ZeroDivisionError):
         found = contained("2m-tp4", fails, kind)
-        assert found.status is Status.FAILED
+        assert found.status is AnswerStatus.FAILED
         assert found.reason == f"{kind.__name__}: index 385 is out of bounds"
     not_a_number = contained("2m-tp4", lambda: replace(FOUND, rate=float("nan")))
-    assert not_a_number.status is Status.FAILED
+    assert not_a_number.status is AnswerStatus.FAILED
     assert contained("2m-tp4", lambda: FOUND) is FOUND
     for kind in (InputError, InfeasibleError, KeyError):
         with pytest.raises(kind):

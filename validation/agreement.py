@@ -35,7 +35,7 @@ from bestserve.models.goodput import goodput
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.latency import latency
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System, Target
 
 REPORT_SEED = 51871
@@ -128,9 +128,9 @@ def judged(question: Question, truth: Row) -> Row:
         "joint": target.joint,
         "status": found.status.name,
     }
-    if best.at.status is Status.OK:
+    if best.at.status is LatencyStatus.OK:
         row["at goodput"] = situation(best.at, [target.strictest])
-    if found.status is Status.OK:
+    if found.status is LatencyStatus.OK:
         row |= _errors(found, truth)
         row |= {"trust": found.trust.high, "reasons": found.trust.reasons}
         row["situation"] = situation(found, [0.9, 0.99])

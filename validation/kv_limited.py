@@ -20,7 +20,7 @@ from agreement import HARDWARE, atoms
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.requests import prepare
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, Disaggregated, Lane, Lengths, System, Target
 from bestserve.simulator import simulate, simulated_goodput
 from bestserve.simulator.saturation import saturation_rate
@@ -103,7 +103,7 @@ def compare(setting: Setting) -> Row:
     rate = setting.load * saturated
     found, run = latency(system, rate), simulate(system, rate, requests=40_000, seed=7)
     measured = float(np.nanquantile(run.tpot[run.kept], 0.9))
-    stable = found.status is Status.OK
+    stable = found.status is LatencyStatus.OK
     said = goodput(system, setting.target)
     held = simulated_goodput(
         system, setting.target, requests=20_000, replications=2, near=0.8 * saturated

@@ -34,7 +34,7 @@ from bestserve.errors import BestserveError, InfeasibleError
 from bestserve.lowering import lower
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latency import stability_rate
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.results.prediction import Prediction
 from bestserve.results.ranking import RankedStrategy
 
@@ -163,11 +163,11 @@ def sound(found: Prediction) -> Found:
     """One prediction by itself."""
     trust, rate = found.trust.high, found.request_rate
     limit = found.stability_limit
-    judged = limit is not None and found.status in (Status.UNSTABLE, Status.OK)
-    if judged and (found.status is Status.UNSTABLE) != (rate >= limit):
+    judged = limit is not None and found.status in (AnswerStatus.UNSTABLE, AnswerStatus.OK)
+    if judged and (found.status is AnswerStatus.UNSTABLE) != (rate >= limit):
         said = f"{found.status.name} at {rate:.5g}/s, limit {limit:.5g}/s"
         yield Violation("status contradicts", trust, said)
-    if found.status is not Status.OK:
+    if found.status is not AnswerStatus.OK:
         return
     for metric in ("ttft", "tpot", "e2el"):
         s = getattr(found, metric)
@@ -240,7 +240,7 @@ def consistent(question: Question, found: RankedStrategy) -> Found:
     yield from sound(at)
     slo = question.problem.slo
     assert slo is not None
-    if at.status is not Status.OK:
+    if at.status is not AnswerStatus.OK:
         yield Violation("status contradicts", trust, f"{at.status.name} at the goodput")
         return
     target = slo.target()

@@ -14,7 +14,7 @@ from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, margin
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.latency import stability_rate
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System, Target
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
@@ -100,7 +100,7 @@ def objective_room(found: Latencies, target: Target, binding: Binding) -> float:
     """Return `room` of one objective from latencies already found."""
     from bestserve.models.goodput import attainment
 
-    if found.status is not Status.OK:
+    if found.status is not LatencyStatus.OK:
         return -math.inf
     if binding == "joint":
         return attainment(found, target) - target.attainment

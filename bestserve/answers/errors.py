@@ -16,7 +16,7 @@ from bestserve.models.goodput import margin
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latencies import Latencies
 from bestserve.models.latency import evaluator
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
 from bestserve.results.ranking import RankedStrategy
 from bestserve.specs.strategy import Strategy
@@ -85,7 +85,7 @@ def calibration_error(found: Mapping[str, Latencies], target: Target) -> float:
         if name in ("", LOWER):
             continue
         change = math.log(at.stability_rate / base.stability_rate)
-        if at.status is Status.OK and known:
+        if at.status is LatencyStatus.OK and known:
             change = (margin(at, target)[0] - room) / per_rate
         changes.append(max(min(change, STEEPEST), -STEEPEST))
     return Z90 * math.hypot(*changes)

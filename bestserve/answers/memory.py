@@ -16,7 +16,7 @@ from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.memory import MemoryPlan, memory_plan
 from bestserve.readers.startup_log import GIB, StartupLog, read_startup_log
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.results.memory import Memory, Printed, Wanted
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -76,16 +76,16 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         )
     at_limit, at_mean = plan(length, engine), plan(mean, engine)
     concurrency = at_limit.kv_capacity_tokens * at_limit.lanes / length
-    status = Status.OK if concurrency >= 1 else Status.NO_CAPACITY
+    status = AnswerStatus.OK if concurrency >= 1 else AnswerStatus.NO_CAPACITY
     if at_limit.kv_bytes <= 0:
-        status = Status.INFEASIBLE_MEMORY
+        status = AnswerStatus.INFEASIBLE_MEMORY
     return Memory(
         strategy=str(Strategy.parse(strategy)),
         model=lowered.model.name,
         hardware=lowered.hardware.name,
         engine=engine.name,
         status=status,
-        reason="" if status is Status.OK else at_limit.explain(),
+        reason="" if status is AnswerStatus.OK else at_limit.explain(),
         memory_bytes=at_limit.memory,
         gpu_memory_utilization=at_limit.utilization,
         weights_bytes=at_limit.weights,

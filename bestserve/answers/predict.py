@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered
 from bestserve.models import latencies
-from bestserve.models import status as analytic
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import attainment, marginal_attainment
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.readers.recorded import recorded
-from bestserve.results.document import Status, Summary
+from bestserve.results.document import AnswerStatus, Summary
 from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -38,13 +38,13 @@ ROUGH = 0.05
 """Relative half-width of a run's 95 % intervals from which its answer has low trust."""
 
 STATUS = {
-    analytic.Status.OK: Status.OK,
-    analytic.Status.UNSTABLE: Status.UNSTABLE,
-    analytic.Status.NO_LAW: Status.NO_LAW,
-    analytic.Status.NO_SLOT: Status.NO_CAPACITY,
-    analytic.Status.SOME_REFUSED: Status.SOME_REFUSED,
+    LatencyStatus.OK: AnswerStatus.OK,
+    LatencyStatus.UNSTABLE: AnswerStatus.UNSTABLE,
+    LatencyStatus.NO_LAW: AnswerStatus.NO_LAW,
+    LatencyStatus.NO_SLOT: AnswerStatus.NO_CAPACITY,
+    LatencyStatus.SOME_REFUSED: AnswerStatus.SOME_REFUSED,
 }
-"""Outcome of the models in the words of the answers; others are `Status.UNSTABLE`'s kin."""
+"""Outcome of the models in the words of the answers; others are `AnswerStatus.UNSTABLE`'s kin."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class Service:
             return _analytic(self, rate, replace(found, trust=found.trust & enough))
         limit = self.saturated
         if rate >= limit:
-            unsettled = latencies.unstable(rate, limit, analytic.Status.UNSTABLE)
+            unsettled = latencies.unstable(rate, limit, LatencyStatus.UNSTABLE)
             return _analytic(self, rate, replace(unsettled, trust=TRUSTED))
         result = simulated(self.system, rate, self.given)
-        if found.status is analytic.Status.OK and _agree(found, result):
+        if found.status is LatencyStatus.OK and _agree(found, result):
             agreed = replace(found, trust=TRUSTED, stability_rate=limit)
             return _analytic(self, rate, agreed)
         return _from_run(self, rate, result)
@@ -186,7 +186,7 @@ def _agree(found: Latencies, result: SimulationResult) -> bool:
 def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
     lowered, strategy = service.lowered, service.strategy
     problem = lowered.problem
-    status = STATUS.get(found.status, Status.UNSTABLE)
+    status = STATUS.get(found.status, AnswerStatus.UNSTABLE)
     limit = found.stability_rate
     base = Prediction(
         problem=problem,
@@ -196,7 +196,7 @@ def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
         stability_limit=limit,
         trust=found.trust,
     )
-    if status is not Status.OK:
+    if status is not AnswerStatus.OK:
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
         return replace(base, detail=detail)
     return replace(
@@ -224,17 +224,17 @@ def _from_run(service: Service, rate: float, result: SimulationResult) -> Predic
         problem=problem,
         strategy=str(strategy),
         request_rate=result.throughput if closed else rate,
-        status=Status.OK,
+        status=AnswerStatus.OK,
         stability_limit=limit,
         method="simulated",
         ttft_flavour="benchmark" if closed else "steady",
         trust=enough if closed else enough & _told(result),
     )
     if not result.kept.any():
-        return replace(base, status=Status.NO_CAPACITY, detail=result.status.value)
+        return replace(base, status=AnswerStatus.NO_CAPACITY, detail=result.status.value)
     if limit is not None and rate >= limit:
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
-        return replace(base, status=Status.UNSTABLE, detail=detail)
+        return replace(base, status=AnswerStatus.UNSTABLE, detail=detail)
     batch = mean_batch(result)
     met = result.meeting(problem.slo.target()) if problem.slo else {}
     return replace(
@@ -255,7 +255,7 @@ def _with_refused(base: Prediction, share: float) -> Prediction:
     if share <= REFUSABLE:
         return replace(base, refused=share)
     detail = f"{100 * share:.2g} % of the requests are refused; the latencies are of the others"
-    return replace(base, status=Status.SOME_REFUSED, refused=share, detail=detail)
+    return replace(base, status=AnswerStatus.SOME_REFUSED, refused=share, detail=detail)
 
 
 def _told(result: SimulationResult) -> Trust:

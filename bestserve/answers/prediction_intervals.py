@@ -16,7 +16,7 @@ from bestserve.answers.intervals import intervals, propagated
 from bestserve.answers.predict import predict_strategy
 from bestserve.lowering import Lowered
 from bestserve.models.latencies import Latencies
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.results.document import Summary
 from bestserve.results.prediction import Prediction
 from bestserve.specs.strategy import Strategy
@@ -89,7 +89,7 @@ def _stationary(found: Latencies) -> Figures:
     out: Figures = {}
     for metric in ("ttft", "tpot"):
         law = getattr(found, metric)
-        known = found.status is Status.OK
+        known = found.status is LatencyStatus.OK
         by_name = {"mean": law.mean if known else math.inf}
         by_name |= {s: law.quantile(p) if known else math.inf for s, p in SHARES.items()}
         out |= _figures(metric, by_name)

@@ -10,7 +10,7 @@ import numpy as np
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import Binding, Goodput
 from bestserve.models.latencies import Latencies, Observed
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Arrivals, Collocated, System, Target
 from bestserve.models.trust import Trust
 from bestserve.simulator import (
@@ -154,7 +154,7 @@ def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latenci
         stability_rate=limit,
         mean_batch=mean_batch(result),
         trust=Trust(True),
-        status=Status.OK if bool(kept.any()) else Status.NO_SLOT,
+        status=LatencyStatus.OK if bool(kept.any()) else LatencyStatus.NO_SLOT,
         observed=Observed(
             ttft=np.nan_to_num(result.ttft[counted]) + lost,
             tpot=np.nan_to_num(result.tpot[counted]) + lost,
@@ -186,7 +186,7 @@ def simulated_goodput(
     enough = coverage(system, given, target.strictest)
     if not enough.high:
         return replace(start, trust=start.trust & enough)
-    running = start.at.mean_batch if start.at.status is Status.OK else 0.0
+    running = start.at.mean_batch if start.at.status is LatencyStatus.OK else 0.0
     found = crossing(
         smaller,
         target,
@@ -196,7 +196,7 @@ def simulated_goodput(
         given=given,
     )
     if found.rate <= 0:
-        status = Status.SOME_REFUSED if found.limit is Limit.REFUSED else start.status
+        status = LatencyStatus.SOME_REFUSED if found.limit is Limit.REFUSED else start.status
         return replace(start, rate=0.0, low=0.0, high=0.0, status=status, detail=found.limit.value)
     rate = found.rate * factor
     result = simulated(system, rate, given, target.strictest)
@@ -207,7 +207,7 @@ def simulated_goodput(
         binding="stability" if found.limit is Limit.SATURATION else BINDINGS[found.binding],
         at=as_latencies(result, rate, found.saturation * factor),
         trust=certainty(found),
-        status=Status.OK,
+        status=LatencyStatus.OK,
     )
 
 

@@ -20,7 +20,7 @@ from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
 from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Disaggregated, System, Target
 from bestserve.models.trust import Trust
 from bestserve.simulator import Limit, Requests, SimulationResult
@@ -138,7 +138,7 @@ class Simulated:
             return as_latencies(self.run(rate), rate, math.nan)
         limit = stability_rate(self.system)
         if rate >= limit:
-            return unstable(rate, limit, Status.UNSTABLE)
+            return unstable(rate, limit, LatencyStatus.UNSTABLE)
         return as_latencies(self.run(rate), rate, limit)
 
     def look(self, rate: float, target: Target) -> Look:
@@ -214,7 +214,7 @@ def goodput(
         binding=found[1].binding,
         at=first(rate),
         trust=coverage(system, given, target.strictest) & Trust.of(gap),
-        status=Status.OK,
+        status=LatencyStatus.OK,
     )
 
 
@@ -326,9 +326,9 @@ def lowest(
 def _none(runs: Simulated, target: Target) -> Goodput:
     """Return the verdict that the target is missed at any load, or that requests do not fit."""
     light = runs(LEAST * runs.limit if runs.limit > 0 else 1.0)
-    status = Status.INFEASIBLE if runs.limit > 0 else Status.NO_SLOT
+    status = LatencyStatus.INFEASIBLE if runs.limit > 0 else LatencyStatus.NO_SLOT
     if runs.refuses and runs.limit > 0:
-        status = Status.SOME_REFUSED
+        status = LatencyStatus.SOME_REFUSED
     return Goodput(
         rate=0.0,
         low=0.0,
@@ -337,5 +337,5 @@ def _none(runs: Simulated, target: Target) -> Goodput:
         at=light,
         trust=Trust(True),
         status=status,
-        detail=(Limit.INFEASIBLE if status is Status.INFEASIBLE else Limit.REFUSED).value,
+        detail=(Limit.INFEASIBLE if status is LatencyStatus.INFEASIBLE else Limit.REFUSED).value,
     )

@@ -30,7 +30,7 @@ from bestserve.models.goodput import Goodput
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import unstable
 from bestserve.models.refused import REFUSABLE
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.simulator import Limit, Requests
@@ -245,7 +245,7 @@ def _instead(
         binding=above.binding,
         at=as_latencies(below.result, rate, math.nan),
         trust=Trust.of(reason),
-        status=Status.OK,
+        status=LatencyStatus.OK,
     )
 
 
@@ -256,9 +256,9 @@ def _nothing(limit: Limit) -> Goodput:
         low=0.0,
         high=0.0,
         binding="infeasible",
-        at=unstable(0.0, 0.0, Status.INFEASIBLE),
+        at=unstable(0.0, 0.0, LatencyStatus.INFEASIBLE),
         trust=TRUSTED,
-        status=Status.INFEASIBLE,
+        status=LatencyStatus.INFEASIBLE,
         detail=limit.value,
     )
 

@@ -35,7 +35,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.specs.problem import Problem
@@ -58,7 +58,7 @@ class LaneResult:
     lane: Lane | None
     lanes_per_instance: int
     plan: MemoryPlan | None
-    status: Status
+    status: AnswerStatus
     reason: str = ""
 
 
@@ -160,7 +160,7 @@ class Lowered:
             self.model, self.device, parallelism, p.gpus, across_nodes=p.tp_across_nodes
         )
         if reason:
-            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
+            return LaneResult(None, 1, None, AnswerStatus.INFEASIBLE_SHAPE, reason)
         engine = dataclasses.replace(
             self.engine.for_role(role),
             max_num_seqs=seqs or self.engine.max_num_seqs,
@@ -177,7 +177,7 @@ class Lowered:
                 f'file, e.g. {{"rope_type": "yarn", "factor": {math.ceil(length / context)}, '
                 f'"original_max_position_embeddings": {context}}}'
             )
-            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
+            return LaneResult(None, 1, None, AnswerStatus.INFEASIBLE_SHAPE, reason)
         plan = memory_plan(
             arch,
             self.device,
@@ -189,7 +189,7 @@ class Lowered:
         )
         if not plan.fits:
             memory = plan.kv_bytes <= 0
-            status = Status.INFEASIBLE_MEMORY if memory else Status.NO_CAPACITY
+            status = AnswerStatus.INFEASIBLE_MEMORY if memory else AnswerStatus.NO_CAPACITY
             return LaneResult(None, 1, plan, status, plan.explain())
         hit = p.workload.prefix_cache_hit
         if input_len * (1 - hit) > MOST_CHUNKS * engine.max_num_batched_tokens:
@@ -198,7 +198,7 @@ class Lowered:
                 f"a mean prompt would take {steps:,.0f} steps of max_num_batched_tokens = "
                 f"{engine.max_num_batched_tokens}; raise it"
             )
-            return LaneResult(None, 1, plan, Status.INFEASIBLE_SHAPE, reason)
+            return LaneResult(None, 1, plan, AnswerStatus.INFEASIBLE_SHAPE, reason)
         lane = Lane(
             step=self._step_time(parallelism, role),
             policy=engine.policy,
@@ -211,7 +211,7 @@ class Lowered:
             t_req_token=engine.t_req_token,
             stream_interval=engine.stream_interval,
         )
-        return LaneResult(lane, plan.lanes, plan, Status.OK)
+        return LaneResult(lane, plan.lanes, plan, AnswerStatus.OK)
 
     @cached_property
     def _step_times(self) -> dict[tuple[Parallelism, Role], StepTime]:
@@ -241,7 +241,7 @@ class Lowered:
         assert p.step_time is not None
         if parallelism.gpus > 1:
             reason = "step_time describes one instance: write 2m-tp1 for two of them"
-            return LaneResult(None, 1, None, Status.INFEASIBLE_SHAPE, reason)
+            return LaneResult(None, 1, None, AnswerStatus.INFEASIBLE_SHAPE, reason)
         lane = Lane(
             step=p.step_time,
             policy=self.engine.policy,
@@ -251,7 +251,7 @@ class Lowered:
             kv_reserve=self.engine.kv_reserve,
             kv_block=self.engine.kv_block,
         )
-        return LaneResult(lane, 1, None, Status.OK)
+        return LaneResult(lane, 1, None, AnswerStatus.OK)
 
     def pool_result(self, pool: Pool) -> LaneResult:
         """Return one lane of a pool, or why it cannot be built."""

@@ -22,7 +22,7 @@ from bestserve.models.latency import (
 from bestserve.models.queues.requests import prepare
 from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Lengths, System, Target, Transfer
 from bestserve.models.trust import TRUSTED, Sight, Trust, doubt
 
@@ -70,7 +70,7 @@ class Goodput:
     binding: Binding
     at: Latencies
     trust: Trust
-    status: Status
+    status: LatencyStatus
     detail: str = ""
 
 
@@ -81,7 +81,7 @@ def attainment(latencies: Latencies, target: Target) -> float:
     given the output length, and refused requests meet nothing. It is built on
     `marginal_attainment`: one objective's is that share, that of several is above none of theirs.
     """
-    if latencies.status is not Status.OK:
+    if latencies.status is not LatencyStatus.OK:
         return 0.0
     if latencies.observed is not None:
         return latencies.observed.meeting(target)
@@ -152,7 +152,7 @@ def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
 
     Marginal targets: the least log(threshold / percentile); joint ones: attainment less target.
     """
-    if latencies.status is not Status.OK:
+    if latencies.status is not LatencyStatus.OK:
         return -math.inf, "stability"
     if target.joint:
         return attainment(latencies, target) - target.attainment, "joint"
@@ -169,8 +169,8 @@ def goodput(
 ) -> Goodput:
     """Return the highest rate at which `target` holds, within `tolerance` of it.
 
-    A target that a lone request misses gives `Status.INFEASIBLE`, rate 0 and the arithmetic in
-    `detail`; a KV cache that cannot hold more than one request in 10,000 `Status.SOME_REFUSED`
+    A target that a lone request misses gives status `INFEASIBLE`, rate 0 and the arithmetic in
+    `detail`; a KV cache that cannot hold more than one request in 10,000 `SOME_REFUSED`
     likewise: turning long requests away is no way to a higher goodput. One that holds up to the
     stability limit gives binding "stability". Where the target does not hold at `floor` [1/s], the
     search ends there with rate 0: less is not asked for.
@@ -239,9 +239,9 @@ def _refusing(turned_away: Refused, limit: float) -> Goodput:
         low=0.0,
         high=0.0,
         binding="infeasible",
-        at=unstable(limit, limit, Status.SOME_REFUSED),
+        at=unstable(limit, limit, LatencyStatus.SOME_REFUSED),
         trust=Trust(True),
-        status=Status.SOME_REFUSED,
+        status=LatencyStatus.SOME_REFUSED,
         detail=turned_away.reason,
     )
 
@@ -305,7 +305,7 @@ def _search(
     above = tried.get(high)
     down, up = _interval(tried, low, _slack(found, target, binding))
     trust = _verdict(found, target, binding, math.log(up / down))
-    if above is not None and above[2].status is Status.NO_LAW:
+    if above is not None and above[2].status is LatencyStatus.NO_LAW:
         trust = trust & above[2].trust
     if _better_above(tried, low):
         trust = trust & Trust.of(
@@ -419,7 +419,7 @@ def _interval(
 
 def _infeasible(light: Latencies, target: Target) -> Goodput:
     """Return the verdict that even a request alone misses the target, with the arithmetic."""
-    if light.status is not Status.OK:
+    if light.status is not LatencyStatus.OK:
         return replace(_below(light, 0.0), detail=light.status.value)
     if target.joint:
         share = attainment(light, target)
@@ -441,7 +441,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         binding="infeasible",
         at=light,
         trust=light.firm & _hair(light, target),
-        status=Status.INFEASIBLE,
+        status=LatencyStatus.INFEASIBLE,
         detail=detail,
     )
 

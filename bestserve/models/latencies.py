@@ -13,7 +13,7 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.mixture import Components, cut, mixture
 from bestserve.models.schedulers.engine import LaneLatency
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
 from bestserve.models.tpot_law import TpotLaw
 from bestserve.models.trust import TRUSTED, Sight, Situation, Trust, doubt
@@ -91,7 +91,7 @@ class Latencies:
     stability_rate: float
     mean_batch: float
     trust: Trust
-    status: Status
+    status: LatencyStatus
     classes: OutputClasses | None = None
     firm: Trust = TRUSTED
     situation: Situation | None = None
@@ -126,12 +126,12 @@ class Latencies:
         return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 
-def unstable(rate: float, limit: float, status: Status | None = None) -> Latencies:
+def unstable(rate: float, limit: float, status: LatencyStatus | None = None) -> Latencies:
     """Return infinite laws: of a system that never settles, or whose law is not to be had.
 
     status : why, when the rate has nothing to do with it; else it is above `limit` or not [1/s]
     """
-    status = status or (Status.UNSTABLE if rate >= limit else Status.NO_LAW)
+    status = status or (LatencyStatus.UNSTABLE if rate >= limit else LatencyStatus.NO_LAW)
     never = Distribution.point(float("inf"))
     return Latencies(
         ttft=never,
@@ -140,7 +140,7 @@ def unstable(rate: float, limit: float, status: Status | None = None) -> Latenci
         utilisation=1.0,
         stability_rate=limit,
         mean_batch=float("nan"),
-        trust=Trust.of(status.value if status is Status.NO_LAW else None),
+        trust=Trust.of(status.value if status is LatencyStatus.NO_LAW else None),
         status=status,
     )
 
@@ -208,7 +208,7 @@ def compose(
         firm=firm,
         situation=situation,
         trust=firm,
-        status=Status.OK,
+        status=LatencyStatus.OK,
         classes=classes,
         reading=reading,
     )

@@ -21,7 +21,7 @@ from bestserve.models.schedulers import (
     tandem,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import (
     Collocated,
     Disaggregated,
@@ -51,8 +51,8 @@ ALONE = 1e-6
 def latency(system: System, rate: float) -> Latencies:
     """Return the stationary latencies of `system` at `rate` requests per second.
 
-    A rate at or above the stability limit gives `Status.UNSTABLE` and infinite laws; where the
-    formulas have none below it, it is `Status.NO_LAW`.
+    A rate at or above the stability limit gives `LatencyStatus.UNSTABLE` and infinite laws; where
+    the formulas have none below it, it is `LatencyStatus.NO_LAW`.
 
     Raises InputError for arrivals that are not Poisson at every lane.
     """
@@ -124,7 +124,7 @@ def engine_of(lane: Lane, requests: Requests) -> Engine:
 def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:
     engine = engine_of(system.lane, requests)
     if engine.slots < 1:
-        return unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     share = rate / system.replicas
     limit = capacity(engine) * system.replicas
     policy, felt = system.lane.scheduling, _felt(share, limit / system.replicas)
@@ -179,7 +179,7 @@ def _disaggregated(
     prefill = engine_of(system.prefill, requests)
     decode = engine_of(system.decode, requests)
     if decode.slots < 1:
-        return unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
     lone = _felt(rate, limit)
     moved = tandem.transfer_moments(system.transfer, requests, lone / k_p)
@@ -218,14 +218,14 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         trust=firm,
         firm=firm,
         situation=_situation(engine, rate / limit),
-        status=Status.OK,
+        status=LatencyStatus.OK,
     )
 
 
 def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
     """Return the latencies of one decode lane by itself: TPOT, TTFT 0."""
     if engine.slots < 1:
-        return unstable(rate, 0.0, Status.NO_SLOT)
+        return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     moved = tandem.transfer_moments(transfer, engine.requests, rate)
     limit = decode_pool.capacity(engine)
     found = decode_pool.evaluate(engine, _felt(rate, limit), moved)

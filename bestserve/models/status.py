@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class LatencyStatus(StrEnum):
     """Outcome of `latency` and `goodput`."""
 
     OK = "the system is stable and the latencies are stationary"

@@ -16,7 +16,7 @@ from bestserve.analysis.waterfall import Waterfall
 from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
 from bestserve.models.latency import stability_rate
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, rows
 from bestserve.results.ranking import Ranking
 from bestserve.specs.slo import SLO
@@ -106,7 +106,7 @@ def latency_charts(lowered: Lowered, strategies: Sequence[str]) -> tuple[Chart, 
         evaluate, limit = evaluator(system), stability_rate(system)
         for rate in rates_up_to(limit, CURVE_POINTS):
             at = evaluate(rate)
-            if at.status is Status.OK:
+            if at.status is LatencyStatus.OK:
                 for metric in METRICS:
                     value = getattr(at, metric).quantile(_share(slo, metric))
                     found[metric].append((name, rate, value * 1e3))

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 """Of every JSON document bestserve writes; raised when a field changes its meaning."""
 
 
-class Status(StrEnum):
+class AnswerStatus(StrEnum):
     """What became of a question; the value is the sentence the user reads."""
 
     OK = "predicted"

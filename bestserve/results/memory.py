@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bestserve.results.document import Document, Status, plain
+from bestserve.results.document import AnswerStatus, Document, plain
 from bestserve.specs.problem import Problem
 
 GB = 1e9
@@ -53,7 +53,7 @@ class Memory(Document):
     model: str
     hardware: str
     engine: str
-    status: Status
+    status: AnswerStatus
     reason: str
     memory_bytes: float
     gpu_memory_utilization: float
@@ -119,7 +119,7 @@ class Memory(Document):
 
     def explain(self) -> str:
         """Return the arithmetic, what the engine will print, and what was left out."""
-        lines = [self.reason or self.status.value] if self.status is not Status.OK else []
+        lines = [self.reason or self.status.value] if self.status is not AnswerStatus.OK else []
         if self.startup:
             lines += [f"{self.engine} will print at start-up:", *(f"  {s}" for s in self.startup)]
         return "\n".join([*lines, *self.notes])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bestserve.models.trust import Trust
-from bestserve.results.document import Document, Status, Summary
+from bestserve.results.document import AnswerStatus, Document, Summary
 from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Prediction(Document):
     problem: Problem
     strategy: str
     request_rate: float
-    status: Status
+    status: AnswerStatus
     ttft: Summary | None = None
     tpot: Summary | None = None
     e2el: Summary | None = None

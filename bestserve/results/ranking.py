@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestserve.errors import InfeasibleError
 from bestserve.models.trust import Trust
-from bestserve.results.document import Document, Status, plain
+from bestserve.results.document import AnswerStatus, Document, plain
 from bestserve.results.economics import Economics
 from bestserve.results.prediction import expected, telling
 from bestserve.specs.strategy import Strategy
@@ -95,7 +95,7 @@ class Rejected:
     """A strategy, or a family of them, that was not ranked, and why."""
 
     strategy: str
-    status: Status
+    status: AnswerStatus
     reason: str
 
 
@@ -140,7 +140,7 @@ class Ranking(Document):
     @property
     def failures(self) -> tuple[Rejected, ...]:
         """The strategies on which the models failed numerically, with the error: a bug each."""
-        return tuple(r for r in self.rejected if r.status is Status.FAILED)
+        return tuple(r for r in self.rejected if r.status is AnswerStatus.FAILED)
 
     def why_nothing(self) -> str:
         """Return, in one line, why no strategy is feasible and what to try."""

@@ -10,7 +10,7 @@ from bestserve.arrays import Ints
 from bestserve.lowering import LaneResult, Lowered
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import Rejected
 from bestserve.specs.problem import LAYOUTS
 from bestserve.specs.strategy import Pool
@@ -148,7 +148,7 @@ def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Reje
         sizes = ", ".join(map(str, p.tensor_parallel_sizes or ()))
         asked = f"none of tensor_parallel_sizes {sizes}" if sizes else "no parallelism"
         why = f"{asked} fits {p.gpus} GPUs"
-        rejected.append(Rejected(role, Status.INFEASIBLE_SHAPE, why))
+        rejected.append(Rejected(role, AnswerStatus.INFEASIBLE_SHAPE, why))
     return kept, rejected
 
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models import status as analytic
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Role, System, Target
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import Binding, RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, limited, maximal_pairs, not_tried
 from bestserve.solvers.limits import Limits, Tuning
@@ -326,7 +326,7 @@ def contained(
     except BestserveError:
         raise
     except NUMERICAL as error:
-        return Rejected(name, Status.FAILED, f"{type(error).__name__}: {error}")
+        return Rejected(name, AnswerStatus.FAILED, f"{type(error).__name__}: {error}")
     return found
 
 
@@ -337,8 +337,8 @@ def best_first(row: RankedStrategy) -> tuple[float, ...]:
 
 def unmet(lowered: Lowered, name: str, pools: Sequence[Pool], result: Goodput) -> Rejected:
     """Return the record of why a strategy, or an instance of it, has no goodput."""
-    if result.status is not analytic.Status.SOME_REFUSED:
-        status = Status.INFEASIBLE_SLO if result.detail else Status.NO_CAPACITY
+    if result.status is not LatencyStatus.SOME_REFUSED:
+        status = AnswerStatus.INFEASIBLE_SLO if result.detail else AnswerStatus.NO_CAPACITY
         return Rejected(name, status, result.detail or status.value)
     plans = [lowered.pool_result(pool).plan for pool in pools]
     tightest = min(
@@ -347,7 +347,7 @@ def unmet(lowered: Lowered, name: str, pools: Sequence[Pool], result: Goodput) -
         default=None,
     )
     arithmetic = "" if tightest is None else f"; {tightest.explain()}"
-    return Rejected(name, Status.SOME_REFUSED, f"{result.detail}{arithmetic}")
+    return Rejected(name, AnswerStatus.SOME_REFUSED, f"{result.detail}{arithmetic}")
 
 
 def ranked(

@@ -10,7 +10,7 @@ import pytest
 import bestserve as bs
 from bestserve.errors import DataError, InputError
 from bestserve.readers.startup_log import GIB, read_startup_log
-from bestserve.results.document import Status
+from bestserve.results.document import AnswerStatus
 
 LOG = """
 (Worker pid=1) INFO 09-18 14:02:10 [gpu_model_runner.py:4879] Model loading took 14.99 GiB memory
@@ -80,11 +80,11 @@ def test_the_least_gpus_hold_what_is_wanted_and_fewer_do_not() -> None:
 
 def test_what_does_not_fit_says_so() -> None:
     tight = bs.memory(problem("meta-llama/Llama-3.1-70B"), "1m-tp1", max_model_len=8192)
-    assert tight.status is Status.INFEASIBLE_MEMORY
+    assert tight.status is AnswerStatus.INFEASIBLE_MEMORY
     assert tight.kv_tokens == tight.longest_context == 0
     assert "do not fit" in tight.explain()
     short = bs.memory(problem(gpu_memory_utilization=0.4), "1m-tp1")
-    assert short.status is Status.NO_CAPACITY
+    assert short.status is AnswerStatus.NO_CAPACITY
     assert "larger than the available KV cache memory" in short.startup[-1]
     assert 0 < short.longest_context < 131072
     json.dumps(tight.to_dict(), allow_nan=False)

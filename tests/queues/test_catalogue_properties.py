@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.models.trust import Trust
-from bestserve.results.document import Status, Summary
+from bestserve.results.document import AnswerStatus, Summary
 from bestserve.results.prediction import Prediction
 
 
@@ -46,7 +46,7 @@ PREDICTED = Prediction(
     ),
     strategy="1m-tp1",
     request_rate=5.0,
-    status=Status.OK,
+    status=AnswerStatus.OK,
     ttft=SOUND,
     tpot=SOUND,
     e2el=SOUND,
@@ -69,7 +69,7 @@ def test_a_sound_prediction_violates_nothing(properties: ModuleType) -> None:
     ("percentiles out of order", {"e2el": replace(SOUND, p90=0.09)}),
     ("mean outside its law", {"ttft": replace(SOUND, mean=0.02)}),
     ("status contradicts", {"request_rate": 10.0}),
-    ("status contradicts", {"status": Status.UNSTABLE}),
+    ("status contradicts", {"status": AnswerStatus.UNSTABLE}),
 ])  # fmt: skip
 def test_each_impossible_figure_is_seen(
     properties: ModuleType, kind: str, changes: dict[str, object]

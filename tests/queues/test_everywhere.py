@@ -12,7 +12,7 @@ from bestserve.models.latencies import unstable
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import occupancy
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, Lengths, Target
 from bestserve.simulator import saturation_rate, simulate
@@ -68,8 +68,8 @@ def test_stable_lanes_have_finite_laws(
     limit = stability_rate(system)
     assert 0 < limit < np.inf
     found = latency(system, load * limit)
-    assert found.status is Status.OK or not found.trust.high
-    if found.status is Status.OK:
+    assert found.status is LatencyStatus.OK or not found.trust.high
+    if found.status is LatencyStatus.OK:
         for law in (found.ttft, found.tpot, found.e2el):
             read = [law.quantile(p) for p in (0.5, 0.9, 0.95, 0.99)]
             assert np.all(np.isfinite([law.mean, *read]))
@@ -162,10 +162,10 @@ def test_products_beyond_all_floats_are_a_law() -> None:
 
 
 def test_no_law_below_the_limit_is_said_and_doubted() -> None:
-    assert unstable(2.0, 1.0).status is Status.UNSTABLE
+    assert unstable(2.0, 1.0).status is LatencyStatus.UNSTABLE
     assert unstable(2.0, 1.0).trust.high
     found = unstable(0.5, 1.0)
-    assert found.status is Status.NO_LAW
+    assert found.status is LatencyStatus.NO_LAW
     assert not found.trust.high
 
 

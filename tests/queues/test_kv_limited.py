@@ -12,9 +12,9 @@ import bestserve as bs
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.requests import prepare
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, Disaggregated, Target
-from bestserve.results.document import Status as Answer
+from bestserve.results.document import LatencyStatus as Answer
 from bestserve.simulator import simulate, simulated_goodput
 from bestserve.simulator.saturation import saturation_rate
 
@@ -66,7 +66,7 @@ def test_trusted_latencies_are_right_and_a_full_cache_is_not_trusted(
     system = limited(cases, engine, 500, 400, 40, role)
     rate = share * saturation_rate(system)
     found = latency(system, rate)
-    if found.status is not Status.OK or not found.trust.high:
+    if found.status is not LatencyStatus.OK or not found.trust.high:
         assert share > 0.4
         return
     assert share < 0.95

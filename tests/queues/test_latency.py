@@ -21,7 +21,7 @@ from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency, latency_curve, stability_rate
 from bestserve.models.policies import policies
 from bestserve.models.queues.tpot.compound_poisson import lump_mixture
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Arrivals, Lengths, Target, Transfer
 
 POLICIES = tuple(policies())
@@ -44,10 +44,10 @@ def test_saturation_is_unstable(cases: ModuleType, policy: str) -> None:
     system = cases.collocated(policy)
     limit = stability_rate(system)
     found = latency(system, 1.01 * limit)
-    assert found.status is Status.UNSTABLE
+    assert found.status is LatencyStatus.UNSTABLE
     assert found.ttft.mean == math.inf
     assert attainment(found, Target(ttft=100.0)) == 0.0
-    assert latency(system, 0.8 * limit).status is Status.OK
+    assert latency(system, 0.8 * limit).status is LatencyStatus.OK
 
 
 def test_rates_must_be_positive(cases: ModuleType) -> None:
@@ -67,15 +67,15 @@ def test_latency_grows_along_a_curve(cases: ModuleType) -> None:
 
 def test_kv_cache_too_small_for_one_request(cases: ModuleType) -> None:
     system = cases.collocated(kv_capacity_tokens=500.0)
-    assert latency(system, 1.0).status is Status.NO_SLOT
-    assert goodput(system, Target(ttft=1.0)).status is Status.NO_SLOT
+    assert latency(system, 1.0).status is LatencyStatus.NO_SLOT
+    assert goodput(system, Target(ttft=1.0)).status is LatencyStatus.NO_SLOT
 
 
 def test_threshold_below_a_lone_request_is_infeasible_with_its_arithmetic(
     cases: ModuleType,
 ) -> None:
     found = goodput(cases.collocated(), Target(ttft=0.01, tpot=1.0))
-    assert found.status is Status.INFEASIBLE
+    assert found.status is LatencyStatus.INFEASIBLE
     assert found.binding == "infeasible"
     assert found.rate == 0.0
     assert "ttft" in found.detail
@@ -212,7 +212,7 @@ def test_no_formula_answers_for_arrivals_that_are_not_poisson(
                 ask(system)
         # the saturated rate is one of waiting requests, however they came
         assert stability_rate(system) == stability_rate(known_part(system))
-        assert latency(known_part(system), 1.0).status is Status.OK
+        assert latency(known_part(system), 1.0).status is LatencyStatus.OK
 
 
 @pytest.mark.parametrize("routing", ["round_robin", "least_outstanding", "least_kv"])

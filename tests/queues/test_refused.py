@@ -17,9 +17,9 @@ from bestserve.errors import InfeasibleError
 from bestserve.models.goodput import attainment, goodput
 from bestserve.models.latency import latency
 from bestserve.models.refused import refused
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
-from bestserve.results.document import Status as Answer
+from bestserve.results.document import LatencyStatus as Answer
 from bestserve.simulator import Limit, simulate, simulated_goodput
 
 TARGET = Target(ttft=2.0, tpot=0.05)
@@ -69,8 +69,8 @@ def test_simulated_goodput_of_a_refusing_system_is_none(cases: ModuleType, routi
     routed = replace(small, routing=routing, replicas=2)
     found = simulated_goodput(routed, TARGET, requests=2_000, replications=2)
     assert (found.rate, found.limit) == (0.0, Limit.REFUSED)
-    assert simulated.goodput(routed, TARGET, replications=2).status is Status.SOME_REFUSED
-    assert goodput(small, TARGET).status is Status.SOME_REFUSED
+    assert simulated.goodput(routed, TARGET, replications=2).status is LatencyStatus.SOME_REFUSED
+    assert goodput(small, TARGET).status is LatencyStatus.SOME_REFUSED
     assert "5,000 tokens" in goodput(small, TARGET).detail
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
-from bestserve.models.status import Status
+from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
 from bestserve.models.trust import (
     CAUSES,
@@ -79,5 +79,5 @@ def test_infeasible_by_a_hair_is_doubted(cases: ModuleType, short: float, high: 
     system = cases.collocated("chunked")
     light = latency(system, 2e-3 * stability_rate(system))
     found = goodput(system, Target(ttft=short * light.percentile("ttft", 0.9)))
-    assert found.status is Status.INFEASIBLE
+    assert found.status is LatencyStatus.INFEASIBLE
     assert found.trust.high == high
