@@ -14,7 +14,7 @@ from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.requests import prepare
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, Disaggregated, Target
-from bestserve.results.document import LatencyStatus as Answer
+from bestserve.results.document import AnswerStatus
 from bestserve.simulator import simulate, simulated_goodput
 from bestserve.simulator.saturation import saturation_rate
 
@@ -123,7 +123,7 @@ def test_a_decode_pool_is_not_promised_what_it_cannot_carry() -> None:
     assert found.goodput < 16.5
     assert bs.goodput(asked, "3p1d-tp4", method="analytic").goodput < 16.5
     assert bs.predict(asked, "3p1d-tp4", 0.95 * found.goodput).ttft is not None
-    assert bs.predict(asked, "3p1d-tp4", 17.0).status is Answer.UNSTABLE
+    assert bs.predict(asked, "3p1d-tp4", 17.0).status is AnswerStatus.UNSTABLE
 
 
 def test_saturation_of_formula_and_simulation() -> None:

@@ -19,7 +19,7 @@ from bestserve.models.latency import latency
 from bestserve.models.refused import refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
-from bestserve.results.document import LatencyStatus as Answer
+from bestserve.results.document import AnswerStatus
 from bestserve.simulator import Limit, simulate, simulated_goodput
 
 TARGET = Target(ttft=2.0, tpot=0.05)
@@ -102,7 +102,7 @@ def test_long_prompts_on_a_small_gpu() -> None:
     with pytest.raises(InfeasibleError, match=r"do not fit the KV cache.*per GPU"):
         bs.goodput(problem, "4m-tp1")
     found = bs.predict(problem, "4m-tp1", 1.0)
-    assert found.status is Answer.SOME_REFUSED
+    assert found.status is AnswerStatus.SOME_REFUSED
     assert found.method == "simulated"
     assert 1e-3 < found.refused < 0.1
     assert found.attainment is not None
@@ -120,7 +120,7 @@ def test_what_refuses_is_not_ranked() -> None:
     one_gpu = re.compile(r"-tp1(?!-pp)")  # a stage of a pipeline keeps half of the weights
     assert found.table
     assert not any(one_gpu.search(row.strategy) for row in found.table)
-    refusing = [r for r in found.rejected if r.status is Answer.SOME_REFUSED]
+    refusing = [r for r in found.rejected if r.status is AnswerStatus.SOME_REFUSED]
     assert any("m-tp1" in r.strategy and "it holds" in r.reason for r in refusing)
 
 
