@@ -64,32 +64,37 @@ class Testimony:
     """What runs say about a claimed goodput.
 
     rate : the goodput that they show [req/s], 0 if none; low, high : its 95 % interval
-    agrees : whether the claim is within `AGREEMENT` of it; found : what to answer instead if it is
-        not, or if the objectives are missed by more than `SHORT` at the claim
+    found : what to answer instead where the claim is not within `AGREEMENT` of it, or where the
+        objectives are missed by more than `SHORT` at the claim
     refused : share of the requests that no cache can hold
     """
 
     rate: float
     low: float
     high: float
-    agrees: bool
     found: Goodput | None = None
     refused: float = 0.0
 
     def errors(self, claim: float) -> dict[str, float]:
         """Return the relative half-widths of what is shown by cause: sampling and model."""
         apart = abs(math.log(self.rate / claim)) if self.found is None else 0.0
-        sampling = math.log(self.high / self.low) / 2 if self.low > 0 else 0.0
-        return {"sampling": min(sampling, 1.0), "model": max(apart, MODEL)}
+        return {"sampling": self.half, "model": max(apart, MODEL)}
+
+    @property
+    def half(self) -> float:
+        """The half-width of the interval [ln], 1 at most: nothing is known of what is further."""
+        if self.rate <= 0:
+            return 0.0
+        return min(math.log(self.high / self.low) / 2, 1.0) if self.low > 0 else 1.0
 
     def trust(self, claimed: Trust) -> Trust:
         """Return how far the answer may be trusted, given the trust in the formula's claim.
 
-        A run that agrees dispels what speaks against a formula, unless its own error is larger
-        than what it is to tell.
+        A run that tells the goodput well settles it, whether the formula agrees or not. One that
+        tells it only roughly leaves the claim as it stands where they agree.
         """
-        vague = self.high > self.low * (1 + AGREEMENT) ** 2
-        kept = claimed if vague and self.agrees else TRUSTED
+        vague = Trust.of(f"simulated to ± {self.half:.0%} only" if self.half > SURE else None)
+        kept = claimed if self.found is None and claimed.high else vague
         if self.found is not None:
             kept = kept & self.found.trust
         if self.refused > REFUSABLE:
@@ -187,7 +192,7 @@ def _weighed(
     refused = float(np.mean(runs.prepared.refused))
     if found is None:
         nothing = _nothing(Limit.REFUSED if refused == 1.0 else Limit.INFEASIBLE)
-        return Testimony(rate=0.0, low=0.0, high=0.0, agrees=False, found=nothing, refused=refused)
+        return Testimony(rate=0.0, low=0.0, high=0.0, found=nothing, refused=refused)
     below, above = found
     rate = crossing(below, above)
     stands = _near(rate, claim) and (above.rate > claim or _short(above, target) <= SHORT)
@@ -205,9 +210,7 @@ def _weighed(
     instead = None if stands else _instead(runs, claim, (low, shown, high), below, above)
     if instead is not None and gap is not None:
         instead = replace(instead, trust=instead.trust & Trust.of(gap))
-    return Testimony(
-        rate=rate, low=low, high=high, agrees=_near(rate, claim), found=instead, refused=refused
-    )
+    return Testimony(rate=rate, low=low, high=high, found=instead, refused=refused)
 
 
 def _near(rate: float, claim: float) -> bool:
@@ -232,19 +235,16 @@ def _instead(
     """
     assert below.result is not None
     low, rate, high = found
-    reason: str | None = None
-    if uncovered(runs.system):
-        half = math.log(high / low) / 2
-        reason = f"simulated to ± {half:.0%} only" if half > SURE else None
-    elif not _near(rate, claim):
-        reason = f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}"
+    said: tuple[str, ...] = ()
+    if not uncovered(runs.system) and not _near(rate, claim):
+        said = (f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}",)
     return Goodput(
         rate=rate,
         low=low,
         high=high,
         binding=above.binding,
         at=as_latencies(below.result, rate, math.nan),
-        trust=Trust.of(reason),
+        trust=Trust(True, said),
         status=LatencyStatus.OK,
     )
 

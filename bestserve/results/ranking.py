@@ -42,7 +42,7 @@ class RankedStrategy(Document):
     ttft, tpot : at the percentile of the objective, at the goodput [s]
     simulated_goodput : what runs at the goodput and beside it show [requests/s], None without runs;
         confirmed : whether they were made. Where formula and runs differ by more than 3 %,
-        `goodput` is the simulated one and trust is low
+        `goodput` is the simulated one, trusted where its interval is narrow
     economics : tokens, money and energy at the goodput
     """
 
