@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import bestserve as bs
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.models.binding import Binding
 from bestserve.models.goodput import Goodput
 from bestserve.models.latencies import unstable
 from bestserve.models.status import LatencyStatus
@@ -26,7 +27,7 @@ FOUND = Goodput(
     rate=1.0,
     low=1.0,
     high=1.0,
-    binding="ttft",
+    binding=Binding.TTFT,
     at=unstable(1.0, 1.0, LatencyStatus.OK),
     trust=TRUSTED,
     status=LatencyStatus.OK,

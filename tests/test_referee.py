@@ -7,6 +7,7 @@ import pytest
 import bestserve as bs
 from bestserve.answers.referee import ALIKE, certainty, coverage, shrunk
 from bestserve.lowering import lower
+from bestserve.models.binding import Binding
 from bestserve.models.system import Collocated, Disaggregated
 from bestserve.simulator import Limit, SimulatedGoodput
 from bestserve.simulator.run_length import run_length
@@ -108,7 +109,7 @@ def test_a_simulated_goodput_is_trusted_as_far_as_its_interval(half, high):
         rates=(),
         saturation=20.0,
         limit=Limit.TARGET,
-        binding="ttft",
+        binding=Binding.TTFT,
     )
     assert certainty(found).high == high
     assert certainty(found).reasons == (() if high else ("simulated to ± 6% only",))

@@ -13,7 +13,8 @@ from bestserve.answers.simulated import Simulated, goodput
 from bestserve.errors import InputError
 from bestserve.lowering import lower
 from bestserve.lowering.lengths import lower_lengths
-from bestserve.models.goodput import attainment, margin
+from bestserve.models.attainment import attainment, margin
+from bestserve.models.binding import Binding
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, System, Target
@@ -105,7 +106,7 @@ def test_guesses_move_no_goodput():
 
 def test_objectives_that_a_lone_request_misses_are_infeasible():
     found = goodput(system("2m-tp1", burstiness=0.5), Target(ttft=1e-3))
-    assert (found.rate, found.binding) == (0.0, "infeasible")
+    assert (found.rate, found.binding) == (0.0, Binding.INFEASIBLE)
     assert found.detail
     closed = Arrivals(kind="closed", concurrency=4, num_prompts=8)
     with pytest.raises(InputError, match="closed loop"):

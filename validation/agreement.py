@@ -121,7 +121,7 @@ def judged(question: Question, truth: Row) -> Row:
         "goodput noise": 1.5 * abs(float(np.diff(truth["goodputs"])[0])) / max(true, 1e-300),
         "goodput trust": best.trust.high,
         "goodput reasons": best.trust.reasons,
-        "binding": best.binding,
+        "binding": best.binding.key,
         "low": best.low,
         "high": best.high,
         "share": target.strictest,

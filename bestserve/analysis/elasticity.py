@@ -24,7 +24,7 @@ from bestserve.answers.predict import checked_method
 from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import Binding
+from bestserve.models.binding import Binding
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.system import System
@@ -87,7 +87,7 @@ def elasticities(
         problem=problem,
         strategy=str(operating.strategy),
         goodput=operating.rate,
-        binding=operating.found.binding,
+        binding=operating.found.binding.key,
         request_rate=rate,
         steepness=steep,
         rows=rows,
@@ -202,7 +202,7 @@ def _rows(
 def steepness(operating: Operating, observer: Observer = AT_ONCE, step: float = STEP) -> float:
     """Return −∂room/∂ln rate at the goodput [1], 1 when stability binds."""
     binding = operating.found.binding
-    if binding == "stability":
+    if binding is Binding.STABILITY:
         return 1.0
     h = step
     if not observer.finite:
@@ -279,8 +279,8 @@ class _looked_at:  # noqa: N801
         """Room of the binding objective at the unmoved goodput [1]."""
         slo = self.lowered.problem.slo
         assert slo is not None
-        binding: Binding = self.operating.found.binding
-        if binding == "stability":
+        binding = self.operating.found.binding
+        if binding is Binding.STABILITY:
             return math.log(self.observer.limit(self.system))
         found = self.at(self.operating.rate)
         return objective_room(found, slo.target(), binding)

@@ -16,6 +16,7 @@ import numpy as np
 from bestserve.analysis.operating import Operating, objective_room
 from bestserve.arrays import Floats
 from bestserve.lowering import Lowered
+from bestserve.models.binding import Binding
 from bestserve.models.latency import evaluator, stability_rate
 from bestserve.models.step.coefficients import polishing_grid
 from bestserve.models.step.derivatives import step_elasticities
@@ -62,7 +63,7 @@ def _known(operating: Operating) -> list[str]:
 
 
 def _room(operating: Operating, system: System) -> float:
-    if operating.found.binding == "stability":
+    if operating.found.binding is Binding.STABILITY:
         return math.log(stability_rate(system))
     found = evaluator(system)(operating.rate)
     return objective_room(found, operating.target, operating.found.binding)

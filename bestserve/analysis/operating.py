@@ -10,7 +10,9 @@ from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.answers.goodput import court_of, verdict
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput, margin
+from bestserve.models.attainment import attainment, margin
+from bestserve.models.binding import Binding
+from bestserve.models.goodput import NEARLY_SATURATED, Goodput
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.latency import stability_rate
@@ -21,14 +23,6 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
 METRIC_NAMES = ("ttft", "tpot", "e2el")
-
-TITLES = {
-    "ttft": "TTFT objective",
-    "tpot": "TPOT objective",
-    "e2el": "E2EL objective",
-    "joint": "joint attainment",
-    "stability": "capacity",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ def room(
     Marginal objectives: ln(threshold / percentile); joint: attainment less its target; stability:
     ln(limit / rate). −inf where the queue is unstable.
     """
-    if binding == "stability":
+    if binding is Binding.STABILITY:
         return math.log(NEARLY_SATURATED * observer.limit(system) / rate)
     found = observer.latencies(system, rate)
     return objective_room(found, target, binding)
@@ -98,22 +92,21 @@ def room(
 
 def objective_room(found: Latencies, target: Target, binding: Binding) -> float:
     """Return `room` of one objective from latencies already found."""
-    from bestserve.models.goodput import attainment
-
     if found.status is not LatencyStatus.OK:
         return -math.inf
-    if binding == "joint":
+    if binding is Binding.JOINT:
         return attainment(found, target) - target.attainment
-    value = getattr(found, binding).quantile(getattr(target, f"{binding}_percentile"))
-    return math.log(getattr(target, binding) / value) if value > 0 else math.inf
+    name = binding.key
+    value = getattr(found, name).quantile(getattr(target, f"{name}_percentile"))
+    return math.log(getattr(target, name) / value) if value > 0 else math.inf
 
 
 def rooms(found: Latencies, target: Target) -> dict[str, float]:
     """Return the room of every stated objective [1]; positive: met with that much to spare."""
     if target.joint:
-        return {"joint": objective_room(found, target, "joint")}
+        return {"joint": objective_room(found, target, Binding.JOINT)}
     return {
-        name: objective_room(found, target, name)  # type: ignore[arg-type]
+        name: objective_room(found, target, Binding.of(name))
         for name in METRIC_NAMES
         if getattr(target, name) is not None
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bestserve.analysis.operating import TITLES
 from bestserve.analysis.regime import Regime
+from bestserve.models.binding import Binding
 from bestserve.models.trust import Trust
 from bestserve.results.document import Document
 from bestserve.specs.problem import Problem
@@ -88,7 +88,7 @@ class SensitivityReport(Document):
         """Return what binds, what helps most, and where the binding resource changes."""
         lines = [
             f"{self.strategy} carries {self.goodput:.3g} req/s, "
-            f"stopped by its {TITLES[self.binding]}.",
+            f"stopped by its {Binding.of(self.binding).title}.",
             f"  1 % more of a figure changes it by ({self.method}; trust {self.trust}):",
         ]
         for r in self.ordered()[:8]:

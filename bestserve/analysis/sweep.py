@@ -19,7 +19,7 @@ from bestserve.analysis.parameters import changed
 from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
-from bestserve.models.goodput import margin
+from bestserve.models.attainment import margin
 from bestserve.results.document import Document
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bestserve.analysis.operating import TITLES, Operating, operate, rooms
+from bestserve.analysis.operating import Operating, operate, rooms
 from bestserve.answers.predict import recorded_requests
 from bestserve.answers.referee import TRACED
 from bestserve.answers.saturation import sustained
 from bestserve.lowering import Lowered
+from bestserve.models.binding import Binding
 from bestserve.models.latency import engine_of
 from bestserve.models.queues.requests import prepare
 from bestserve.models.step.breakdown import step_breakdown
@@ -143,14 +144,12 @@ class Explanation(Document):
     def verdict(self) -> str:
         """Return which bound stops the strategy, and the nearest miss."""
         others = {m: r for m, r in self.room.items() if m != self.binding}
-        stop = f"It stops at its {TITLES[self.binding]}"
+        stop = f"It stops at its {Binding.of(self.binding).title}"
         if not others:
             return f"{stop}; nothing else is asked for."
         nearest = min(others, key=lambda m: others[m])
         spare = 1 - float(np.exp(-max(others[nearest], 0.0)))
-        return (
-            f"{stop}; the nearest miss is its {TITLES[nearest]}, {spare:.0%} below the threshold."
-        )
+        return f"{stop}; the nearest miss is its {Binding.of(nearest).title}, {spare:.0%} below the threshold."
 
     def explain(self) -> str:
         """Return the sentences, and what the trust is."""
@@ -181,7 +180,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
         capacity=sustained(system, recorded_requests(at.lowered.problem, TRACED)),
         goodput=at.rate,
         batch=found.mean_batch,
-        binding=at.found.binding,
+        binding=at.found.binding.key,
         room=room,
         waterfalls=(_ttft(at, collocated), _tpot(at, last)),
         trust=at.found.trust,

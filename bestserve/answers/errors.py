@@ -12,7 +12,7 @@ from dataclasses import replace
 from bestserve.answers.factors import apply_factors, spreads_of, varied
 from bestserve.answers.intervals import Z90
 from bestserve.lowering import Lowered
-from bestserve.models.goodput import margin
+from bestserve.models.attainment import margin
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latencies import Latencies
 from bestserve.models.latency import evaluator

@@ -13,6 +13,7 @@ from bestserve.answers.simulated import goodput as searched
 from bestserve.answers.witness import Court
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
+from bestserve.models.binding import Binding
 from bestserve.models.goodput import Goodput, goodput
 from bestserve.models.lane_arrivals import known_part, refuse_uncovered, uncovered
 from bestserve.models.system import System
@@ -77,7 +78,7 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     limit = sustained(system, court.given)
     less = limit < found.rate
     if less:
-        found = replace(found, rate=limit, binding="stability")
+        found = replace(found, rate=limit, binding=Binding.STABILITY)
     return Verdict(
         found=replace(
             found,

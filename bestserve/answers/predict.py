@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered
 from bestserve.models import latencies
+from bestserve.models.attainment import attainment, marginal_attainment
 from bestserve.models.distribution import Distribution
-from bestserve.models.goodput import attainment, marginal_attainment
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from bestserve.models.binding import Binding
 from bestserve.models.distribution import Distribution
-from bestserve.models.goodput import Binding, Goodput
+from bestserve.models.goodput import Goodput
 from bestserve.models.latencies import Latencies, Observed
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Arrivals, Collocated, System, Target
@@ -48,9 +49,6 @@ with 64 of them at worst, in a dozen settings."""
 
 FEW = 1000
 """Requests a lane below which filling and draining weigh too much in a run."""
-
-BINDINGS: dict[str, Binding] = {"ttft": "ttft", "tpot": "tpot", "e2el": "e2el", "joint": "joint"}
-"""What the simulator says was missed, in the models' words."""
 
 
 def shrunk(system: System) -> tuple[System, float]:
@@ -204,7 +202,7 @@ def simulated_goodput(
         rate=rate,
         low=found.low * factor,
         high=found.high * factor,
-        binding="stability" if found.limit is Limit.SATURATION else BINDINGS[found.binding],
+        binding=Binding.of("stability" if found.limit is Limit.SATURATION else found.binding),
         at=as_latencies(result, rate, found.saturation * factor),
         trust=certainty(found),
         status=LatencyStatus.OK,

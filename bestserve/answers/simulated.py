@@ -16,7 +16,9 @@ import numpy as np
 
 from bestserve.answers.referee import PREDICTED, as_latencies, coverage, saturation, shrunk
 from bestserve.errors import InputError
-from bestserve.models.goodput import NEARLY_SATURATED, Binding, Goodput
+from bestserve.models.attainment import OBJECTIVES
+from bestserve.models.binding import Binding
+from bestserve.models.goodput import NEARLY_SATURATED, Goodput
 from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE
@@ -144,10 +146,10 @@ class Simulated:
     def look(self, rate: float, target: Target) -> Look:
         """Return how far a target is met at a rate [req/s]; not at all beyond saturation."""
         if not self.telling(rate, target) and rate > self.limit:
-            return Look(rate, -math.inf, "stability", None)
+            return Look(rate, -math.inf, Binding.STABILITY, None)
         result = self.run(rate)
         if evicts(result) and growth(result) > GROWTH:
-            return Look(rate, -math.inf, "stability", result)
+            return Look(rate, -math.inf, Binding.STABILITY, result)
         room, binding = _room(result, target)
         return Look(rate, room, binding, result)
 
@@ -239,11 +241,10 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     less what is asked for.
     """
     if target.joint:
-        return result.attainment(target) - target.attainment, "joint"
+        return result.attainment(target) - target.attainment, Binding.JOINT
     counted = slice(*result.window)
-    best: tuple[float, Binding] = (math.inf, "stability")
-    names: tuple[Binding, ...] = ("ttft", "tpot", "e2el")
-    for name in names:
+    best: tuple[float, Binding] = (math.inf, Binding.STABILITY)
+    for name in OBJECTIVES:
         threshold = getattr(target, name)
         if threshold is None:
             continue
@@ -251,7 +252,9 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
         values[result.refused[counted]] = math.inf
         last = math.ceil(getattr(target, f"{name}_percentile") * values.size) - 1
         value = float(np.partition(values, last)[last])
-        best = min(best, (math.log(threshold / value) if value > 0 else math.inf, name))
+        room = math.log(threshold / value) if value > 0 else math.inf
+        if room < best[0]:
+            best = room, Binding.of(name)
     return best
 
 
@@ -264,7 +267,7 @@ def bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[Lo
     met = last.room >= 0
     for step in OUTWARD:
         if met and last.rate >= top:
-            return last, Look(last.rate, -math.inf, "stability", None)
+            return last, Look(last.rate, -math.inf, Binding.STABILITY, None)
         rate = min(start * math.exp(step), top) if met else start * math.exp(-step)
         found = look(rate)
         if (found.room >= 0) != met:
@@ -333,7 +336,7 @@ def _none(runs: Simulated, target: Target) -> Goodput:
         rate=0.0,
         low=0.0,
         high=0.0,
-        binding="infeasible",
+        binding=Binding.INFEASIBLE,
         at=light,
         trust=Trust(True),
         status=status,

@@ -26,6 +26,7 @@ from bestserve.answers.simulated import (
     evicts,
     lowest,
 )
+from bestserve.models.binding import Binding
 from bestserve.models.goodput import Goodput
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import unstable
@@ -255,7 +256,7 @@ def _nothing(limit: Limit) -> Goodput:
         rate=0.0,
         low=0.0,
         high=0.0,
-        binding="infeasible",
+        binding=Binding.INFEASIBLE,
         at=unstable(0.0, 0.0, LatencyStatus.INFEASIBLE),
         trust=TRUSTED,
         status=LatencyStatus.INFEASIBLE,

@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from bestserve.models.attainment import OBJECTIVES, attainment, margin
+from bestserve.models.binding import Binding
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
     Latencies,
@@ -26,9 +28,6 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Lengths, System, Target, Transfer
 from bestserve.models.trust import TRUSTED, Sight, Trust, doubt
 
-Objective = Literal["ttft", "tpot", "e2el"]
-Binding = Literal["ttft", "tpot", "e2el", "joint", "stability", "infeasible"]
-
 NEARLY_SATURATED = 0.995
 """Share of the stability limit up to which rates are looked at."""
 
@@ -44,14 +43,7 @@ TAIL_SLACK = 0.05
 AGAIN = 0.02
 """Rise of the margin between two rates from which latency is said to fall again."""
 
-FOREVER = 1e12
-"""A threshold that every latency meets [s]."""
-
-OBJECTIVES: tuple[Objective, ...] = ("ttft", "tpot", "e2el")
-
 NO_TRANSFER = Transfer()
-
-_TTFT_ATOMS = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,96 +66,6 @@ class Goodput:
     detail: str = ""
 
 
-def attainment(latencies: Latencies, target: Target) -> float:
-    """Return the share of requests that meet all thresholds of `target` together [1].
-
-    Counted where requests were observed; else TTFT and the decode phase are taken as independent
-    given the output length, and refused requests meet nothing. It is built on
-    `marginal_attainment`: one objective's is that share, that of several is above none of theirs.
-    """
-    if latencies.status is not LatencyStatus.OK:
-        return 0.0
-    if latencies.observed is not None:
-        return latencies.observed.meeting(target)
-    return (1.0 - latencies.refused) * _of_served(latencies, target)
-
-
-def _of_served(latencies: Latencies, target: Target) -> float:
-    """Return the share of the requests served that meet all thresholds of `target` [1]."""
-    shares = [_share(latencies, target, name) for name in asked(target)]
-    apart = math.prod(shares)
-    if target.e2el is None or len(shares) == 1:
-        return apart
-    alone = [_within(latencies, _only(target, name)) for name in asked(target)]
-    # how much more often requests meet all of them than if each were met by chance
-    linked = _within(latencies, target) / max(math.prod(alone), 1e-300)
-    return min(linked * apart, *shares)
-
-
-def _within(latencies: Latencies, target: Target) -> float:
-    """Return the share of requests within all thresholds, from the law of each output class [1]."""
-    ttft, tpot, e2el = (getattr(target, n) or FOREVER for n in OBJECTIVES)
-    first = float(latencies.ttft.cdf(min(ttft, e2el)))
-    c = latencies.classes
-    if c is None or first == 0.0:
-        return first
-    p = first * (np.arange(_TTFT_ATOMS) + 0.5) / _TTFT_ATOMS
-    at = np.interp(p, latencies.ttft.F, latencies.ttft.x)
-    limit = np.minimum(tpot, (e2el - at)[None, :] / c.steps[:, None])
-    late = first * float(c.weight @ c.cdf(limit).mean(axis=1))
-    return (1 - c.no_decode) * late + c.no_decode * first
-
-
-def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float]:
-    """Return the share of requests that meet each threshold of `target` by itself [1].
-
-    Answers of one token have no TPOT: they meet any threshold of it.
-    """
-    if latencies.observed is not None:
-        return {n: latencies.observed.meeting(_only(target, n)) for n in asked(target)}
-    served = 1.0 - latencies.refused
-    return {n: served * _share(latencies, target, n) for n in asked(target)}
-
-
-def _share(latencies: Latencies, target: Target, name: Objective) -> float:
-    """Return the share of the requests served that meet one threshold of `target` [1]."""
-    met = float(getattr(latencies, name).cdf(getattr(target, name)))
-    at_once = latencies.no_decode if name == "tpot" else 0.0
-    return met + (1.0 - met) * at_once
-
-
-def asked(target: Target) -> list[Objective]:
-    """Return the objectives that a target has thresholds for."""
-    return [name for name in OBJECTIVES if getattr(target, name) is not None]
-
-
-def _only(target: Target, name: Objective) -> Target:
-    """Return the target without its other thresholds."""
-    return replace(
-        target,
-        ttft=target.ttft if name == "ttft" else None,
-        tpot=target.tpot if name == "tpot" else None,
-        e2el=target.e2el if name == "e2el" else None,
-    )
-
-
-def margin(latencies: Latencies, target: Target) -> tuple[float, Binding]:
-    """Return how far the target is met (≥ 0: met) and which objective is nearest.
-
-    Marginal targets: the least log(threshold / percentile); joint ones: attainment less target.
-    """
-    if latencies.status is not LatencyStatus.OK:
-        return -math.inf, "stability"
-    if target.joint:
-        return attainment(latencies, target) - target.attainment, "joint"
-    best: tuple[float, Binding] = (math.inf, "stability")
-    for name in asked(target):
-        value = latencies.percentile(name, getattr(target, f"{name}_percentile"))
-        room = math.inf if value == 0.0 else getattr(target, name) / value
-        best = min(best, (math.log(room) if room > 0.0 else -math.inf, name))
-    return best
-
-
 def goodput(
     system: System, target: Target, *, tolerance: float = 1e-3, floor: float = 0.0
 ) -> Goodput:
@@ -172,7 +74,7 @@ def goodput(
     A target that a lone request misses gives status `INFEASIBLE`, rate 0 and the arithmetic in
     `detail`; a KV cache that cannot hold more than one request in 10,000 `SOME_REFUSED`
     likewise: turning long requests away is no way to a higher goodput. One that holds up to the
-    stability limit gives binding "stability". Where the target does not hold at `floor` [1/s], the
+    stability limit gives `Binding.STABILITY`. Where the target does not hold at `floor` [1/s], the
     search ends there with rate 0: less is not asked for.
 
     Raises InputError for arrivals that are not Poisson at every lane.
@@ -238,7 +140,7 @@ def _refusing(turned_away: Refused, limit: float) -> Goodput:
         rate=0.0,
         low=0.0,
         high=0.0,
-        binding="infeasible",
+        binding=Binding.INFEASIBLE,
         at=unstable(limit, limit, LatencyStatus.SOME_REFUSED),
         trust=Trust(True),
         status=LatencyStatus.SOME_REFUSED,
@@ -260,7 +162,7 @@ def _search(
             rate=0.0,
             low=0.0,
             high=0.0,
-            binding="infeasible",
+            binding=Binding.INFEASIBLE,
             at=at,
             trust=Trust(True),
             status=at.status,
@@ -301,7 +203,7 @@ def _search(
     if low < NEARLY_SATURATED:
         binding = tried[high][1] if high in tried else binding
     else:
-        binding = "stability"
+        binding = Binding.STABILITY
     above = tried.get(high)
     down, up = _interval(tried, low, _slack(found, target, binding))
     trust = _verdict(found, target, binding, math.log(up / down))
@@ -334,7 +236,7 @@ def _below(found: Latencies, floor: float) -> Goodput:
         rate=0.0,
         low=0.0,
         high=floor,
-        binding="infeasible",
+        binding=Binding.INFEASIBLE,
         at=found,
         trust=found.trust,
         status=found.status,
@@ -350,12 +252,12 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
     if found.situation is None:
         return found.firm & found.trust
     limits: dict[Binding, tuple[Literal["ttft", "tpot"], ...]] = {
-        "ttft": ("ttft",),
-        "tpot": ("tpot",),
-        "joint": ("ttft", "tpot"),
-        "e2el": ("ttft", "tpot"),
+        Binding.TTFT: ("ttft",),
+        Binding.TPOT: ("tpot",),
+        Binding.JOINT: ("ttft", "tpot"),
+        Binding.E2EL: ("ttft", "tpot"),
     }
-    p = target.strictest if binding == "stability" else target.required(binding)
+    p = target.strictest if binding is Binding.STABILITY else target.required(binding.key)
     both = found.reading.apart(p) if found.reading is not None else 0.0
     sight = Sight(width=width, apart=both)
     names = [n for n in limits.get(binding, ()) if n == "ttft" or found.classes is not None]
@@ -389,13 +291,13 @@ def _slack(found: Latencies, target: Target, binding: Binding) -> float:
     """Return the error of the margin that the models are taken to have."""
     if target.joint:
         return TAIL_SLACK * (1 - target.attainment)
-    if binding not in ("ttft", "tpot", "e2el"):
+    if binding.key not in OBJECTIVES:
         return SLO_SLACK
-    p = getattr(target, f"{binding}_percentile")
-    return max(SLO_SLACK, _spread(found, binding, p, TAIL_SLACK) / 2)
+    p = getattr(target, f"{binding.key}_percentile")
+    return max(SLO_SLACK, _spread(found, binding.key, p, TAIL_SLACK) / 2)
 
 
-def _spread(found: Latencies, name: Objective, p: float, share: float) -> float:
+def _spread(found: Latencies, name: str, p: float, share: float) -> float:
     """Return the log of the percentiles a `share` of the tail beyond p above and below it."""
     off = share * (1 - p)
     ends = (found.percentile(name, p + off), found.percentile(name, p - off))
@@ -428,7 +330,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
             f"below the attainment of {target.attainment:.3f}"
         )
     else:
-        name = next(n for n in asked(target) if n == margin(light, target)[1])
+        name = margin(light, target)[1].key
         p = getattr(target, f"{name}_percentile")
         detail = (
             f"{name} of a request alone: P{100 * p:g} = {light.percentile(name, p) * 1e3:.4g} ms, "
@@ -438,7 +340,7 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         rate=0.0,
         low=0.0,
         high=0.0,
-        binding="infeasible",
+        binding=Binding.INFEASIBLE,
         at=light,
         trust=light.firm & _hair(light, target),
         status=LatencyStatus.INFEASIBLE,

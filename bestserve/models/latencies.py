@@ -106,7 +106,7 @@ class Latencies:
             return float(np.mean(self.observed.tpot == 0.0))
         return 0.0 if self.classes is None else self.classes.no_decode
 
-    def percentile(self, name: Literal["ttft", "tpot", "e2el"], p: float) -> float:
+    def percentile(self, name: str, p: float) -> float:
         """Return what a share p of all requests stays within [s].
 
         Infinite for more than are served; answers of one token have no TPOT: 0 holds for them.

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bestserve.analysis.operating import TITLES
 from bestserve.analysis.results import SensitivityReport
 from bestserve.analysis.sweep import Sweep
 from bestserve.analysis.uncertainty import Uncertainty
 from bestserve.analysis.waterfall import Waterfall
 from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
+from bestserve.models.binding import Binding
 from bestserve.models.latency import stability_rate
 from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, rows
@@ -202,7 +202,7 @@ def tornado_chart(found: SensitivityReport) -> Chart:
     shown = [r for r in found.ordered() if abs(r.goodput) >= 5e-3][:TORNADO_BARS]
     lead = shown[0]
     summary = (
-        f"Goodput of {found.strategy} stops at its {TITLES[found.binding]}; one per cent more "
+        f"Goodput of {found.strategy} stops at its {Binding.of(found.binding).title}; one per cent more "
         f"{lead.parameter} changes it by {lead.goodput:+.2f} %."
     )
     other = next((r for r in shown if r.parameter.startswith("hardware.")), None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from bestserve.errors import InfeasibleError
+from bestserve.models.binding import Binding
 from bestserve.models.trust import Trust
 from bestserve.results.document import AnswerStatus, Document, plain
 from bestserve.results.economics import Economics
@@ -17,17 +17,6 @@ from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
     from bestserve.specs.problem import Problem
-
-
-class Binding(StrEnum):
-    """What stops the goodput from being higher."""
-
-    TTFT = "TTFT objective"
-    TPOT = "TPOT objective"
-    E2EL = "E2EL objective"
-    JOINT = "joint attainment"
-    STABILITY = "capacity: the queue would become unstable"
-    NONE = "nothing"
 
 
 @dataclass(frozen=True, slots=True)

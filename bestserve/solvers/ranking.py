@@ -23,13 +23,14 @@ import numpy as np
 
 from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.goodput import Goodput, decode_goodput, goodput, margin, prefill_goodput
+from bestserve.models.attainment import margin
+from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results.document import AnswerStatus
-from bestserve.results.ranking import Binding, RankedStrategy, Ranking, Rejected
+from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, limited, maximal_pairs, not_tried
 from bestserve.solvers.limits import Limits, Tuning
 from bestserve.specs.problem import Problem
@@ -369,7 +370,7 @@ def ranked(
         ttft=at.ttft.quantile(target.ttft_percentile),
         tpot=at.tpot.quantile(target.tpot_percentile),
         utilisation=min(result.rate / at.stability_rate, 1.0),
-        binding=Binding[result.binding.upper()],
+        binding=result.binding,
         trust=result.trust,
         method=method,
     )

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestserve.models.goodput import attainment, goodput, marginal_attainment
+from bestserve.models.attainment import attainment, marginal_attainment
+from bestserve.models.goodput import goodput
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.gig1 import gig1_wait

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.models.binding import Binding
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.queues.requests import prepare
@@ -80,7 +81,7 @@ def test_goodput_that_evictions_limit_is_doubted(cases: ModuleType, engine: str)
     system = limited(cases, engine, 300, 600, 60, "d")
     loose = Target(tpot=1.0)
     found = goodput(system, loose)
-    assert found.binding == "stability"
+    assert found.binding is Binding.STABILITY
     assert not found.trust.high
     # and near all the same
     measured = simulated_goodput(system, loose, requests=20_000, replications=2)

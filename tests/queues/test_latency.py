@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 
 from bestserve.errors import InputError
-from bestserve.models.goodput import (
-    attainment,
-    decode_goodput,
-    goodput,
-    marginal_attainment,
-    prefill_goodput,
-)
+from bestserve.models.attainment import attainment, marginal_attainment
+from bestserve.models.binding import Binding
+from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency, latency_curve, stability_rate
 from bestserve.models.policies import policies
@@ -76,7 +72,7 @@ def test_threshold_below_a_lone_request_is_infeasible_with_its_arithmetic(
 ) -> None:
     found = goodput(cases.collocated(), Target(ttft=0.01, tpot=1.0))
     assert found.status is LatencyStatus.INFEASIBLE
-    assert found.binding == "infeasible"
+    assert found.binding is Binding.INFEASIBLE
     assert found.rate == 0.0
     assert "ttft" in found.detail
     assert "10 ms" in found.detail
@@ -85,7 +81,7 @@ def test_threshold_below_a_lone_request_is_infeasible_with_its_arithmetic(
 def test_loose_thresholds_leave_stability_binding(cases: ModuleType) -> None:
     system = cases.collocated()
     found = goodput(system, Target(ttft=1e5, tpot=1e3))
-    assert found.binding == "stability"
+    assert found.binding is Binding.STABILITY
     assert found.rate == pytest.approx(stability_rate(system), rel=0.02)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import bestserve as bs
 from bestserve.answers import simulated
 from bestserve.errors import InfeasibleError
-from bestserve.models.goodput import attainment, goodput
+from bestserve.models.attainment import attainment
+from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency
 from bestserve.models.refused import refused
 from bestserve.models.status import LatencyStatus
