@@ -88,7 +88,7 @@ class SensitivityReport(Document):
         """Return what binds, what helps most, and where the binding resource changes."""
         lines = [
             f"{self.strategy} carries {self.goodput:.3g} req/s, "
-            f"stopped by its {Binding.of(self.binding).title}.",
+            f"stopped by its {Binding.of(self.binding).short}.",
             f"  1 % more of a figure changes it by ({self.method}; trust {self.trust}):",
         ]
         for r in self.ordered()[:8]:

@@ -144,12 +144,13 @@ class Explanation(Document):
     def verdict(self) -> str:
         """Return which bound stops the strategy, and the nearest miss."""
         others = {m: r for m, r in self.room.items() if m != self.binding}
-        stop = f"It stops at its {Binding.of(self.binding).title}"
+        stop = f"It stops at its {Binding.of(self.binding).short}"
         if not others:
             return f"{stop}; nothing else is asked for."
         nearest = min(others, key=lambda m: others[m])
         spare = 1 - float(np.exp(-max(others[nearest], 0.0)))
-        return f"{stop}; the nearest miss is its {Binding.of(nearest).title}, {spare:.0%} below the threshold."
+        missed = Binding.of(nearest).short
+        return f"{stop}; the nearest miss is its {missed}, {spare:.0%} below the threshold."
 
     def explain(self) -> str:
         """Return the sentences, and what the trust is."""

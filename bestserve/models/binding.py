@@ -30,6 +30,6 @@ class Binding(StrEnum):
         return self.name.lower()
 
     @property
-    def title(self) -> str:
+    def short(self) -> str:
         """The value in front of its colon."""
         return self.value.partition(":")[0]

@@ -202,8 +202,8 @@ def tornado_chart(found: SensitivityReport) -> Chart:
     shown = [r for r in found.ordered() if abs(r.goodput) >= 5e-3][:TORNADO_BARS]
     lead = shown[0]
     summary = (
-        f"Goodput of {found.strategy} stops at its {Binding.of(found.binding).title}; one per cent more "
-        f"{lead.parameter} changes it by {lead.goodput:+.2f} %."
+        f"Goodput of {found.strategy} stops at its {Binding.of(found.binding).short}; "
+        f"one per cent more {lead.parameter} changes it by {lead.goodput:+.2f} %."
     )
     other = next((r for r in shown if r.parameter.startswith("hardware.")), None)
     if other is not None and other is not lead:
