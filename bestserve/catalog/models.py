@@ -15,9 +15,10 @@ from typing import Any, get_args
 
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
-from bestserve.catalog.hf.config import QUANTISATION, Config
+from bestserve.catalog.hf.config import QUANTISATION, Config, key_name
 from bestserve.catalog.hf.context import context_of
 from bestserve.catalog.hf.formats.quantisation import read_quantisation
+from bestserve.catalog.hf.layers import FULL
 from bestserve.catalog.hf.tower import tower_parameters
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
@@ -127,21 +128,18 @@ def _config(path: Path) -> dict[str, Any]:
     return read_mapping(path, WHAT, "json", limit=LARGEST_CONFIG)
 
 
-_LOCAL = ("sliding_attention", "chunked_attention", "linear_attention")
-
-
 def _unheeded(config: Config, arch: Architecture) -> list[str]:
     """Name `layer_types` that a reader made nothing of."""
     types = config.values.get("layer_types")
     if not isinstance(types, list):
         return []
-    stated = {kind for kind in types if kind in _LOCAL}
-    full = {"full", "mla"} >= {group.attention.kind for group in arch.groups}
-    if not stated or not full:
+    if not {"full", "mla"} >= {group.attention.kind for group in arch.groups}:
         return []
-    return [
-        f"{config.prefix}layer_types: {', '.join(sorted(stated))} not applied: all layers attend"
-    ]
+    other = sorted({key_name(kind) for kind in types if kind not in FULL})
+    if not other:
+        return []
+    few = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+    return [f"{config.prefix}layer_types: {few} not applied: all layers attend"]
 
 
 def _published(about: Config) -> PublishedCount | None:

@@ -106,7 +106,8 @@ def test_records_answer_to_name_title_and_aliases_alone(name: str) -> None:
         found = resolve_hardware(spelling)
         assert found.hardware is not None
         assert found.hardware.name == name
-    assert resolve_hardware(gpu.title).hardware is gpu or "(one GPU" in gpu.title
+    titled = resolve_hardware(gpu.title).hardware
+    assert titled == gpu or "(one GPU" in gpu.title
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_no_model_type() -> None:
         ("gpt_oss", {"layer_types": ["full_attention"]}, "has 1 entries for 36 hidden layers"),
         ("gpt_oss", {"layer_types": ["odd"] * 36}, "contains 'odd', known are sliding_attention"),
         ("gemma4_text", {"layer_types": None}, "'layer_types' is missing"),
-        ("gemma4_text", {"num_kv_shared_layers": 5}, "not supported"),
+        ("gemma4_text", {"num_kv_shared_layers": 5000}, "expected 0 to"),
         ("opt", {"word_embed_proj_dim": 512}, "not supported"),
         ("opt", {"do_layer_norm_before": False}, "not supported"),
         ("step3p5", {"moe_layers_enum": "3,4,five"}, "no comma-separated list"),

@@ -48,7 +48,7 @@ SAME = {
     *("bailing_moe", "bailing_moe_v2", "hunyuan", "step3p7", "minimax_m1", "minimax_text_01"),
     *("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "qwen3_omni_moe_text"),
     *("qwen3_vl_text", "qwen3_vl_moe_text", "mistral4", "deepseek_ref", "longcat_flash", "dbrx"),
-    *("minimax_m3_vl_text", "mimo_v2", "deci"),
+    *("minimax_m3_vl_text", "mimo_v2", "deci", "ernie4_5_moe_vl"),
 }
 
 

@@ -737,3 +737,107 @@ def test_broken_sections_are_refused_in_one_line_or_read(case: Any) -> None:
                 assert len(message) < 700
             else:
                 assert weights(model) > 0
+
+
+AO_GROUP = 0.5 + 4 / 128  # a scale and a zero point of 16 bits each
+TORCHAO: dict[str, tuple[dict[str, Any], float, float]] = {
+    "class": (
+        {"default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 128}, "_version": 2}},
+        AO_GROUP,
+        AO_GROUP,
+    ),
+    "float8 per row": (
+        {
+            "default": {
+                "_type": "Float8DynamicActivationFloat8WeightConfig",
+                "_data": {"granularity": [{"_type": "PerRow", "_data": {}}]},
+            }
+        },
+        1.0,
+        1.0,
+    ),
+    "by module": (
+        {
+            "default": {
+                "_type": "ModuleFqnToConfig",
+                "_data": {
+                    "module_fqn_to_config": {
+                        "_default": {
+                            "_type": "Int8DynamicActivationIntxWeightConfig",
+                            "_data": {
+                                "weight_dtype": {"_type": "torch.dtype", "_data": "int4"},
+                                "weight_granularity": {
+                                    "_type": "PerGroup",
+                                    "_data": {"group_size": 32},
+                                },
+                            },
+                        },
+                        "re:.*self_attn.*": None,
+                        "model.embed_tokens": None,
+                    }
+                },
+            }
+        },
+        2.0,
+        0.5 + 2 / 32,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TORCHAO)
+def test_torchao(case: str) -> None:
+    kind, attention, feed_forward = TORCHAO[case]
+    found = read(DENSE, {"quant_method": "torchao", "quant_type": kind})
+    assert weights(found) == pytest.approx(expected(DENSE, attention, feed_forward), rel=0.01)
+    assert not [note for note in found.notes if "not understood" in note]
+
+
+def test_torchao_by_its_older_names() -> None:
+    section = {"quant_method": "torchao", "quant_type_kwargs": {"group_size": 128}}
+    found = read(DENSE, {**section, "quant_type": "int4_weight_only"})
+    assert weights(found) == pytest.approx(expected(DENSE, AO_GROUP, AO_GROUP), rel=0.01)
+    with pytest.raises(DataError, match="int3_weight_only"):
+        read(DENSE, {**section, "quant_type": "int3_weight_only"})
+
+
+AQLM_2X8 = 2 * 8 / 8 / 8
+RARE: dict[str, tuple[dict[str, Any], float, float]] = {
+    "eetq": ({"weights": "int8"}, 1.0, 1.0),
+    "experts_int8": ({}, 2.0, 1.0),
+    "aqlm": (
+        {"in_group_size": 8, "out_group_size": 1, "num_codebooks": 2, "nbits_per_codebook": 8},
+        AQLM_2X8,
+        AQLM_2X8,
+    ),
+    "w4afp8": ({"group_size": 128}, BLOCK, INT4),
+    "w8a8_int8": ({}, 1.0, 1.0),
+    "ptpc_fp8": ({}, 1.0, 1.0),
+    "nvfp4": ({}, NVFP4, NVFP4),
+    "fp_quant": ({"forward_dtype": "mxfp4"}, MXFP4, MXFP4),
+    "quanto": ({"weights": "float8"}, 1.0, 1.0),
+    "bitnet": ({"linear_class": "bitlinear", "quantization_mode": "offline"}, 0.25, 0.25),
+    "qqq": ({"wbits": 4, "group_size": 128}, INT4, INT4),
+}
+
+
+@pytest.mark.parametrize("method", RARE)
+def test_rare_methods(method: str) -> None:
+    settings, attention, feed_forward = RARE[method]
+    found = read(MOE, {"quant_method": method, **settings})
+    assert weights(found) == pytest.approx(expected(MOE, attention, feed_forward), rel=0.01)
+    assert not [note for note in found.notes if "not understood" in note]
+
+
+def test_codebooks_are_counted() -> None:
+    section = {"quant_method": "aqlm", "num_codebooks": 1, "nbits_per_codebook": 16}
+    found = read(DENSE, section)
+    codebooks = 7 * LAYERS * 2.0 * 2**16 * 8
+    assert weights(found) == pytest.approx(expected(DENSE, 0.25, 0.25) + codebooks, rel=0.01)
+
+
+def test_mlx_is_refused_with_both_sizes() -> None:
+    own, kept = 0.5 + 4 / 64, 2.0
+    inner = (ATTENTION + FEED_FORWARD["llama"]) * own / 1e9
+    sizes = f"{inner + ENDS * own / 1e9:.2f} GB .{inner + ENDS * kept / 1e9:.2f} GB with embedding"
+    with pytest.raises(DataError, match=sizes):
+        read(DENSE, {"bits": 4, "group_size": 64}, key="quantization")

@@ -14,6 +14,8 @@ from bestserve.catalog import load_engine, load_model
 from bestserve.catalog.engines import preset_for
 from bestserve.models.step.architecture import Attention, Ffn, LayerGroup
 from bestserve.models.step.kv_pool import request_bytes
+from bestserve.models.step.memory import kv_bytes_of_layer
+from bestserve.models.step.sharding import attention_matrices
 
 FFN = Ffn(kind="dense", intermediate_size=64)
 FULL = Attention(kind="full", num_heads=8, num_kv_heads=4, head_dim=64)
@@ -123,3 +125,22 @@ def test_public_start_ups() -> None:
 
 def test_towers_are_held_by_each_gpu() -> None:
     assert load_model("google/gemma-3-4b-it").architecture.tower_parameters > 4e8
+
+
+def test_layers_that_borrow_keep_nothing() -> None:
+    """Gemma for phones: the last layers read what earlier ones cached, on any engine."""
+    borrowing = replace(FULL, borrows_kv=True)
+    held = request_bytes(layers((6, FULL), (4, borrowing)), 5000, 2.0, 1, VLLM)
+    assert held == pytest.approx(6 * 5000 * TOKEN)
+    assert kv_bytes_of_layer(borrowing, 2.0, 5000) == 0.0
+    own, borrowed = attention_matrices(FULL, 512, 1), attention_matrices(borrowing, 512, 1)
+    assert own[0].n - borrowed[0].n == 2 * 4 * 64
+
+
+def test_a_model_of_states_alone_holds_sequences_of_any_length() -> None:
+    state = Attention(
+        kind="linear", linear_form="mamba1", num_heads=8, num_kv_heads=0, head_dim=64,
+        linear_value_heads=8, linear_value_dim=64, linear_key_dim=16, linear_conv=4,
+    )  # fmt: skip
+    short, long = (request_bytes(layers((6, state)), n, 2.0, 1, VLLM) for n in (10, 100_000))
+    assert short == long > 0

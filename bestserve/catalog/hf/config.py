@@ -124,5 +124,10 @@ class Config:
         return types
 
 
+def key_name(key: object) -> str:
+    """Return a stranger's key or word as a note may quote it: printable, at most 60 characters."""
+    return ascii(str(key))[1:-1][:60]
+
+
 def _short(value: object) -> str:
     return shown(value, 40) if not isinstance(value, (dict, list)) else type(value).__name__

@@ -6,14 +6,22 @@ those that the model was trained with; Llama 3's scaling and longrope are part o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from bestserve.catalog.hf.config import Config
+from bestserve.catalog.hf.config import Config, key_name
 
 POSITIONS = ("max_position_embeddings", "max_sequence_length", "seq_length", "n_positions")
 MOST = 10**9
 _STATED = ("llama3", "longrope", "su", "mrope", "default", "proportional", "yarn_in_place")
 _SCALED = ("linear", "dynamic", "yarn", "ntk", "deepseek_yarn", "ntk-yarn", "dynamic_ntk")
+_SECTIONS = ("rope_scaling", "rope_parameters")
+_OF_LAYERS = frozenset(
+    (
+        *("full_attention", "sliding_attention", "chunked_attention", "linear_attention"),
+        *("global", "local", "main", "compress"),
+    )
+)
+"""Kinds of layers that may have rotary settings of their own."""
 _KEYS = frozenset(
     (
         *("rope_type", "type", "factor", "original_max_position_embeddings", "rope_theta"),
@@ -32,11 +40,7 @@ def context_of(config: Config) -> tuple[int, tuple[str, ...]]:
     scaling = _scaling(config)
     if scaling is None:
         return positions, ()
-    notes = [
-        f"{scaling.prefix}{key} is not understood"
-        for key in scaling.values
-        if key not in _KEYS and not isinstance(scaling.values[key], Mapping)
-    ]
+    notes = list(_unknown(config))
     kind = scaling.text("rope_type", scaling.text("type", "default"))
     if kind in _STATED:
         return positions, tuple(notes)
@@ -59,9 +63,23 @@ def context_of(config: Config) -> tuple[int, tuple[str, ...]]:
     return min(int(trained * factor), MOST), tuple(notes)
 
 
+def _unknown(config: Config) -> Iterator[str]:
+    for section in _SECTIONS:
+        if config.has(section):
+            yield from _unknown_in(config.part(section))
+
+
+def _unknown_in(part: Config) -> Iterator[str]:
+    for key, value in part.values.items():
+        if isinstance(value, Mapping) and key in _OF_LAYERS:
+            yield from _unknown_in(part.part(key))
+        elif key not in _KEYS:
+            yield f"{part.prefix}{key_name(key)} is not understood"
+
+
 def _scaling(config: Config) -> Config | None:
     """Return the scaling of the layers that attend to everything, under its old or new key."""
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in _SECTIONS:
         if not config.has(key):
             continue
         found = config.part(key)

@@ -20,6 +20,7 @@ MODEL_TYPES = (
     "glm4_moe_lite",
     "glm_moe_dsa",
     "mistral4",
+    "mistral_large4_text",
     "axk1",
     "sarvam_mla",
     "minicpm3",

@@ -1,20 +1,20 @@
 """Gemma 4: full layers with wider, fewer heads whose values are their keys; experts beside a
-dense part in the 26B model."""
+dense part in the 26B model; the models for phones borrow caches and embed every layer."""
 
 from __future__ import annotations
 
+import dataclasses
+
 from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.layers import assemble, dense, grouped_query
+from bestserve.catalog.hf.layers import Layer, assemble, dense, grouped_query
+from bestserve.catalog.hf.per_layer_inputs import borrowing, per_layer_parameters
 from bestserve.models.step.architecture import Architecture, Attention, Ffn
 
-MODEL_TYPES = ("gemma4_text",)
+MODEL_TYPES = ("gemma4_text", "gemma4_unified_text")
 
 
 def architecture(config: Config) -> Architecture:
     """Read the text part of a Gemma 4 config."""
-    for key in ("hidden_size_per_layer_input", "num_kv_shared_layers"):
-        if config.integer(key, default=0, minimum=0):
-            raise config.error(key, "is not 0: Gemma 4 models for phones are not supported")
     window = config.integer("sliding_window")
     sliding = grouped_query(config, kind="sliding", window=window, qk_norm=True)
     kinds = {"sliding_attention": sliding, "full_attention": _full(config)}
@@ -25,10 +25,16 @@ def architecture(config: Config) -> Architecture:
     ffn = _experts(config) if experts else dense(config)
     # With experts: three more norms, the router's input scale and its scale per expert.
     norms = 8 if experts else 4
-    extra = config.layers()  # one output scale a layer
+    extra = config.layers() + per_layer_parameters(config)  # one output scale a layer
     if experts:
         extra += config.layers() * config.integer("num_experts")
-    layers = [(kinds[kind], ffn) for kind in types]
+    wide = ffn
+    if config.flag("use_double_wide_mlp", False):
+        wide = dataclasses.replace(ffn, intermediate_size=2 * ffn.intermediate_size)
+    layers: list[Layer] = [
+        (dataclasses.replace(kinds[kind], borrows_kv=borrows), wide if borrows else ffn)
+        for kind, borrows in zip(types, borrowing(config), strict=True)
+    ]
     return assemble(config, layers, tied=True, norms_per_layer=norms, extra=extra)
 
 
@@ -41,7 +47,7 @@ def _full(config: Config) -> Attention:
         num_kv_heads=config.integer("num_global_key_value_heads", default=kv_heads)
         if shared
         else kv_heads,
-        head_dim=config.integer("global_head_dim", "head_dim"),
+        head_dim=config.integer("global_head_dim", default=512),
         qk_norm=True,
         shared_kv=shared,
     )

@@ -88,7 +88,8 @@ def grouped_query(
     )
 
 
-_FULL = ("full_attention", "attention", "full", "global", "global_attention")
+FULL = ("full_attention", "attention", "full", "global", "global_attention")
+"""Names in `layer_types` of layers that attend to everything."""
 _SLIDING = ("sliding_attention", "sliding", "local", "local_attention")
 
 
@@ -105,7 +106,7 @@ def windows(config: Config, *, every: int = 0, default: int = 0) -> tuple[int, .
     window = config.integer("sliding_window", "sliding_window_size", default=default, minimum=0)
     types = config.values.get("layer_types")
     if types is not None:
-        known = (*_FULL, *_SLIDING)
+        known = (*FULL, *_SLIDING)
         named = config.layer_types(dict.fromkeys(known))
         if named:
             if not window and any(kind in _SLIDING for kind in named):

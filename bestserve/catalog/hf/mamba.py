@@ -1,4 +1,4 @@
-"""Hybrids of attention and Mamba: Jamba, Bamba, Granite 4, Nemotron-H and Nemotron 3, Falcon-H1."""
+"""Mamba alone, and hybrids with attention: Jamba, Bamba, Granite 4, Nemotron-H and 3, Falcon-H1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from bestserve.catalog.hf.layers import (
 )
 from bestserve.models.step.architecture import NO_ATTENTION, NO_FFN, Architecture, Attention, Ffn
 
-MODEL_TYPES = ("jamba", "bamba", "granitemoehybrid", "nemotron_h", "falcon_h1")
+_ALONE = ("mamba", "falcon_mamba", "mamba2")
+MODEL_TYPES = (*_ALONE, "jamba", "bamba", "granitemoehybrid", "nemotron_h", "falcon_h1")
 
 _NEMOTRON = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
 _KINDS = {
@@ -30,6 +31,7 @@ HEAD = 64
 def architecture(config: Config) -> Architecture:
     """Read a hybrid; each family has its own way to place attention."""
     return {
+        **dict.fromkeys(_ALONE, _alone),
         "jamba": _jamba,
         "bamba": _bamba,
         "granitemoehybrid": _granite,
@@ -38,11 +40,32 @@ def architecture(config: Config) -> Architecture:
     }[config.text("model_type")](config)
 
 
-def _jamba(config: Config) -> Architecture:
-    attention = grouped_query(config)
-    inner = config.integer("mamba_expand", default=2) * config.integer("hidden_size")
+def _alone(config: Config) -> Architecture:
+    """Mamba 1 and 2 without any attention: a state per sequence, nothing per token."""
+    hidden = config.integer("hidden_size")
+    convolution = config.integer("conv_kernel", default=4)
+    second = config.text("model_type") == "mamba2"
+    if second:
+        mamba = _mamba2(
+            config,
+            heads=config.integer("num_heads", default=128),
+            width=config.integer("head_dim", default=64),
+            groups=config.integer("n_groups", default=8),
+            state=config.integer("state_size", default=128),
+            convolution=convolution,
+        )
+    else:
+        inner = config.integer(
+            "intermediate_size", default=config.integer("expand", default=2) * hidden
+        )
+        mamba = _mamba1(inner, config.integer("state_size", default=16), convolution)
+    layers: list[Layer] = [(mamba, NO_FFN)] * config.layers()
+    return assemble(config, layers, tied=not second, norms_per_layer=1)
+
+
+def _mamba1(inner: int, state: int, convolution: int) -> Attention:
     width = math.gcd(inner, HEAD)
-    mamba = Attention(
+    return Attention(
         kind="linear",
         linear_form="mamba1",
         num_heads=inner // width,
@@ -50,8 +73,18 @@ def _jamba(config: Config) -> Architecture:
         head_dim=width,
         linear_value_heads=inner // width,
         linear_value_dim=width,
-        linear_key_dim=config.integer("mamba_d_state", default=16),
-        linear_conv=config.integer("mamba_d_conv", default=4),
+        linear_key_dim=state,
+        linear_conv=convolution,
+    )
+
+
+def _jamba(config: Config) -> Architecture:
+    attention = grouped_query(config)
+    inner = config.integer("mamba_expand", default=2) * config.integer("hidden_size")
+    mamba = _mamba1(
+        inner,
+        config.integer("mamba_d_state", default=16),
+        config.integer("mamba_d_conv", default=4),
     )
     every = config.integer("attn_layer_period", default=8)
     first = config.integer("attn_layer_offset", default=4, minimum=0)

@@ -25,6 +25,8 @@ class Attention:
     sinks : one learned attention sink per head (gpt-oss)
     shared_kv : values are the keys before their norm, so there is no v projection (Gemma 4); the
         cache still holds both
+    borrows_kv : reads what an earlier layer of its kind cached: no k and v projections, no cache
+        of its own (Gemma 3n, Gemma 4 for phones)
     index_heads, index_dim, index_topk : MLA with an indexer that keeps `index_topk` keys per query
         (DeepSeek sparse attention); its keys are cached, `index_dim` per token; index_topk 0: it
         attends to all; index_heads 0 with a topk: the layer reuses the picks of an earlier one
@@ -54,6 +56,7 @@ class Attention:
     output_gate: bool = False
     sinks: bool = False
     shared_kv: bool = False
+    borrows_kv: bool = False
     index_heads: int = 0
     index_dim: int = 0
     index_topk: int = 0

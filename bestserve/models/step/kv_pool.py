@@ -115,7 +115,7 @@ def _pages(
     attention: Attention, kv_bytes: float, tp: int, constants: OperatorConstants
 ) -> list[tuple[float, int, bool, float]]:
     """Return (bytes a token or a state, window, is a state, caches of this kind in a layer)."""
-    if attention.kind == "none":
+    if attention.kind == "none" or attention.borrows_kv:
         return []
     if attention.kind == "linear":
         state = attention.state_elements * constants.linear.state_bytes

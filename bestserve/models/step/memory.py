@@ -175,7 +175,7 @@ def kv_bytes_of_layer(
     >>> kv_bytes_of_layer(gqa, 2.0, 1.0)
     4096.0
     """
-    if attention.kind == "none":
+    if attention.kind == "none" or attention.borrows_kv:
         return 0.0
     if attention.kind == "linear":
         state = attention.state_elements * constants.linear.state_bytes
@@ -247,7 +247,7 @@ def _weights(
         routed += layers * layer.experts * share * stored.experts.bytes
         other += layers * (layer.router + layer.norms) * 2.0
     final_norm = counts.norms - sum(g.count * g.norms for g in counts.groups)
-    other += (final_norm + counts.extra / parallel.pp + arch.tower_parameters) * 2.0
+    other += (final_norm + counts.extra / (parallel.pp * parallel.tp) + arch.tower_parameters) * 2.0
     # Tied weights are still needed by the first and by the last stage.
     embedding = counts.embedding * stored.embedding.bytes
     head = counts.lm_head * stored.head.bytes
@@ -275,6 +275,6 @@ def _attention_share(attention: Attention, hidden: int, tp: int) -> float:
     More than 1/tp where KV heads or latent down-projections are replicated.
     """
     if attention.kind == "none":
-        return 0.0
+        return 1.0 / tp
     own = sum(m.elements for m in attention_matrices(attention, hidden, tp))
     return own / sum(m.elements for m in attention_matrices(attention, hidden, 1))

@@ -100,14 +100,18 @@ def _multi_head(attention: Attention, hidden_size: int) -> int:
     query = attention.num_heads * attention.head_dim * (2 if attention.output_gate else 1)
     key = attention.num_kv_heads * attention.head_dim
     value = 0 if attention.shared_kv else attention.num_kv_heads * value_dim
+    if attention.borrows_kv:
+        key = value = 0
     count = hidden_size * (query + key + value) + attention.num_heads * value_dim * hidden_size
     if attention.bias:
         count += query + key + value
     if attention.o_bias:
         count += hidden_size
     if attention.qk_norm:
-        heads = attention.num_heads + attention.num_kv_heads if attention.qk_norm_heads else 2
-        count += heads * attention.head_dim
+        norms = attention.num_heads if attention.qk_norm_heads else 1
+        if not attention.borrows_kv:
+            norms += attention.num_kv_heads if attention.qk_norm_heads else 1
+        count += norms * attention.head_dim
     if attention.sinks:
         count += attention.num_heads
     return count

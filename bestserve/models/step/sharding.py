@@ -80,6 +80,8 @@ def attention_matrices(attention: Attention, hidden: int, tp: int) -> tuple[Matr
     kv_width = kv_heads_per_gpu(attention, tp) * (
         attention.head_dim + (0 if attention.shared_kv else v_dim)
     )
+    if attention.borrows_kv:
+        kv_width = 0.0
     return (
         Matrix("qkv", query_width + kv_width, hidden),
         Matrix("out", hidden, heads * v_dim),

@@ -59,6 +59,10 @@ NAMES: dict[str, Naming] = {
             shared=("mixer.shared_experts",),
         ),
     ),
+    **dict.fromkeys(
+        ("mamba", "falcon_mamba", "mamba2"),
+        Naming(roots=("backbone.layers", "model.layers"), linear="mixer"),
+    ),
     "jamba": Naming(linear="mamba", ffn="feed_forward", experts="feed_forward.experts"),
     "bamba": Naming(linear="mamba", ffn="feed_forward"),
     "falcon_h1": Naming(linear="mamba", ffn="feed_forward"),
@@ -192,8 +196,9 @@ def _attention(attention: Attention, hidden: int, naming: Naming) -> Iterable[Na
     key = attention.num_kv_heads * attention.head_dim
     value = attention.num_kv_heads * (attention.v_head_dim or attention.head_dim)
     yield "attention", _in(inside, q_name, "qkv_proj"), hidden * query
-    yield "attention", _in(inside, k_name, "qkv_proj"), hidden * key
-    if not attention.shared_kv:
+    if not attention.borrows_kv:
+        yield "attention", _in(inside, k_name, "qkv_proj"), hidden * key
+    if not attention.shared_kv and not attention.borrows_kv:
         yield "attention", _in(inside, v_name, "qkv_proj"), hidden * value
     yield "attention", _in(inside, o_name), values * hidden
 

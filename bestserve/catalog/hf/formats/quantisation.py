@@ -9,14 +9,16 @@ from typing import Any
 
 from bestserve.catalog.hf.config import QUANTISATION, Config
 from bestserve.catalog.hf.formats import weights
-from bestserve.catalog.hf.formats.methods import Scheme, read_scheme
 from bestserve.catalog.hf.formats.modules import Module, Part, modules
+from bestserve.catalog.hf.formats.named import read_scheme
 from bestserve.catalog.hf.formats.rules import (
     MOST_EXPRESSIONS,
     ModuleNames,
     Rule,
     speaks_of_layers,
 )
+from bestserve.catalog.hf.formats.scheme import Scheme
+from bestserve.catalog.hf.formats.unknown import odd_sections, unknown_keys
 from bestserve.errors import DataError
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import StoredWeights, WeightFormat
@@ -54,7 +56,7 @@ def read_quantisation(config: Config, arch: Architecture) -> Quantisation:
     """
     part = section(config)
     if part is None:
-        return Quantisation()
+        return Quantisation(notes=tuple(odd_sections(config)))
     method = _method(part)
     scheme = read_scheme(part, method)
     experts = config.text("expert_dtype", part.text("moe_quant_algo", "")).upper()
@@ -68,26 +70,38 @@ def read_quantisation(config: Config, arch: Architecture) -> Quantisation:
         arch,
         model_type,
         nested=bool(config.prefix),
-        every_layer=bool(_SINGLE_LAYER.search(texts)),
+        every_layer=bool(scheme.beside or _SINGLE_LAYER.search(texts)),
         every_expert=bool(_SINGLE_EXPERT.search(texts)) and many <= MOST_EXPERTS,
     )
     names = ModuleNames([module.names for module in found])
     formats, notes = _applied(scheme, found, names, arch.num_layers)
-    stored = _by_part(found, formats)
+    stored = _by_part(found, formats, scheme)
     if scheme.unserved:
-        size = sum(m.elements * f.bytes for m, f in zip(found, formats, strict=True)) / 1e9
         raise DataError(
             f"{part.where}: key {part.prefix.rstrip('.')} is {scheme.unserved}; its weights would "
-            f"take {size:.2f} GB; take the original checkpoint, or one quantised for servers"
+            f"take {_sizes(found, formats)}; take the original checkpoint, or one quantised for "
+            "servers"
         )
     kv, kv_notes = _kv(part)
-    unknown = _unknown_keys(part)
+    unknown = unknown_keys(part)
     return Quantisation(
         method=method,
         stored=stored,
         kv_cache_dtype=kv,
-        notes=(*scheme.notes, *notes, *kv_notes, *unknown),
+        notes=(*scheme.notes, *notes, *kv_notes, *unknown, *odd_sections(config)),
     )
+
+
+def _sizes(found: tuple[Module, ...], formats: list[WeightFormat]) -> str:
+    """Return the size of the weights, with embedding and head as they are and in 16 bits."""
+    ends = ("embedding", "head")
+    stored, kept = 0.0, 0.0
+    for module, form in zip(found, formats, strict=True):
+        stored += module.elements * form.bytes / 1e9
+        kept += module.elements * (2.0 if module.part in ends else form.bytes) / 1e9
+    if f"{stored:.2f}" == f"{kept:.2f}":
+        return f"{stored:.2f} GB"
+    return f"{stored:.2f} GB ({kept:.2f} GB with embedding and head in 16 bits)"
 
 
 MOST_EXPERTS = 30_000
@@ -172,12 +186,17 @@ def _some(texts: list[str]) -> str:
     return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more"
 
 
-def _by_part(found: tuple[Module, ...], formats: list[WeightFormat]) -> StoredWeights:
+def _by_part(
+    found: tuple[Module, ...], formats: list[WeightFormat], scheme: Scheme
+) -> StoredWeights:
     """Return each part's mean bytes per weight and the precision of most of its weights."""
     sizes: dict[Part, dict[WeightFormat, float]] = {}
+    beside: dict[Part, float] = {}
     for module, form in zip(found, formats, strict=True):
         part = sizes.setdefault(module.part, {})
         part[form] = part.get(form, 0.0) + module.elements
+        if form == scheme.default:
+            beside[module.part] = beside.get(module.part, 0.0) + scheme.beside
 
     def of(part: Part, otherwise: Part | None = None) -> WeightFormat:
         held = sizes.get(part, {})
@@ -188,7 +207,8 @@ def _by_part(found: tuple[Module, ...], formats: list[WeightFormat]) -> StoredWe
         for form, elements in held.items():
             by_precision[form.precision] = by_precision.get(form.precision, 0.0) + elements
         most = max(by_precision, key=lambda precision: by_precision[precision])
-        mean = sum(form.bytes * elements for form, elements in held.items()) / total
+        size = sum(form.bytes * elements for form, elements in held.items())
+        mean = (size + beside.get(part, 0.0)) / total
         return WeightFormat(most, mean)
 
     return StoredWeights(
@@ -233,67 +253,3 @@ def _kv_format(scheme: object) -> KvDtype | None:
         if bits == 4 and scheme.get("type") == "float":
             return "nvfp4"
     return None
-
-
-# What the readers use, and what says how the weights were found rather than how they are stored.
-_UNDERSTOOD = frozenset(
-    (
-        *("quant_method", "quant_algo", "bits", "w_bit", "nbits", "group_size", "q_group_size"),
-        *("sym", "zero_point", "version", "desc_act", "dynamic", "lm_head", "static_groups"),
-        *("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "exclude"),
-        *("config_groups", "format", "quantization_status", "global_compression_ratio"),
-        *("kv_cache_scheme", "kv_cache_quant_algo", "kv_cache_quant_config", "sparsity_config"),
-        *("transform_config", "weight_block_size", "activation_scheme", "fmt", "scale_fmt"),
-        *("activation_scale_ub", "producer", "quantization", "quantized_layers", "moe_quant_algo"),
-        *("load_in_4bit", "load_in_8bit", "_load_in_4bit", "_load_in_8bit"),
-        *("bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant"),
-        *("bnb_4bit_quant_storage", "llm_int8_skip_modules", "llm_int8_threshold"),
-        *("llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"),
-        *("extra_config", "block_name_to_quantize", "to_quant_block_names", "packing_format"),
-        *("data_type", "autoround_version", "backend", "iters", "nsamples", "seqlen", "lr"),
-        *(
-            "batch_size",
-            "dataset",
-            "low_gpu_mem_usage",
-            "low_cpu_mem_usage",
-            "gradient_accumulate_steps",
-        ),
-        *("enable_quanted_input", "enable_minmax_tuning", "minmax_lr", "super_bits", "act_bits"),
-        *("super_group_size", "act_data_type", "act_dynamic", "act_group_size", "act_sym"),
-        *("quant_block_list", "enable_norm_bias_tuning", "supported_types", "not_use_best_mse"),
-        *("damp_percent", "damp_auto_increment", "true_sequential", "checkpoint_format", "meta"),
-        *(
-            "is_marlin_format",
-            "model_name_or_path",
-            "model_file_base_name",
-            "pack_dtype",
-            "quantizer",
-        ),
-        *("modules_in_block_to_quantize", "model_seqlen", "use_cuda_fp16", "max_input_length"),
-        *("cache_block_outputs", "exllama_config", "use_exllama", "disable_exllama", "tokenizer"),
-        *("module_name_preceding_first_block", "pad_token_id", "do_fuse", "fuse_max_seq_len"),
-        *(
-            "modules_to_fuse",
-            "global_quant_config",
-            "layer_quant_config",
-            "layer_type_quant_config",
-        ),
-        *("export", "algo_config", "softmax_quant_spec", "quant_mode", "kv_cache_post_rope"),
-        *("quant_config", "skip_modules", "dequantize", "has_zero_point", "pre_quant_scale"),
-        *(
-            "smoothquant_val",
-            "mode",
-            "weights",
-            "observer",
-            "act_bits",
-            "is_checkpoint_fp8_serialized",
-        ),
-    )
-)
-
-
-def _unknown_keys(part: Config) -> list[str]:
-    unknown = [str(key) for key in part.values if key not in _UNDERSTOOD]
-    if not unknown:
-        return []
-    return [f"keys of {part.prefix.rstrip('.')} that are not understood: {_some(unknown)}"]
