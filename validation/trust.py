@@ -1,6 +1,6 @@
 """Fit the odds of `bestserve/models/trust.py` to rows of `agreement.py`.
 
-    python validation/agreement.py --seed 12 --count 420 --rows rows.jsonl
+    python validation/agreement.py --seed 12 --count 420 --formulas-only --rows rows.jsonl
     python validation/trust.py rows.jsonl
 
 Each row is up to five observations: TTFT and TPOT at a rate (mean and P90; P99), and the goodput by
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from agreement import Row, goodput_off, latency_off
+from agreement_report import Row, goodput_off, latency_off
 
 from bestserve.models.trust import SHARP, Sight, Situation, terms
 
@@ -125,7 +125,8 @@ def chosen(found: Sequence[Observation]) -> tuple[dict[str, float], np.ndarray]:
 def main(paths: Sequence[str]) -> int:
     """Print weights, and what thresholds would be worth."""
     rows = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines()]
-    found = [o for row in rows if "errors" in row for o in observations(row)]
+    alone = [row | row["alone"] for row in rows if "alone" in row]
+    found = [o for row in alone if "errors" in row for o in observations(row)]
     print(f"{len(rows)} rows, {len(found)} observations")
     for objective in ("ttft", "tpot"):
         mine = [o for o in found if o.objective == objective]

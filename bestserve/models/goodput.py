@@ -290,11 +290,19 @@ def _next(
 def _slack(found: Latencies, target: Target, binding: Binding) -> float:
     """Return the error of the margin that the models are taken to have."""
     if target.joint:
-        return TAIL_SLACK * (1 - target.attainment)
+        tighter, looser = (
+            attainment(found, _scaled(target, math.exp(sign * SLO_SLACK))) for sign in (-1, 1)
+        )
+        return max(TAIL_SLACK * (1 - target.attainment), (looser - tighter) / 2)
     if binding.key not in OBJECTIVES:
         return SLO_SLACK
     p = getattr(target, f"{binding.key}_percentile")
     return max(SLO_SLACK, _spread(found, binding.key, p, TAIL_SLACK) / 2)
+
+
+def _scaled(target: Target, factor: float) -> Target:
+    """Return the target with all its thresholds times a factor."""
+    return replace(target, **{name: factor * getattr(target, name) for name in asked(target)})
 
 
 def _spread(found: Latencies, name: str, p: float, share: float) -> float:

@@ -262,3 +262,28 @@ def test_lumps_of_next_to_no_prompts_are_finite():
         )  # fmt: skip
     assert law.mean == pytest.approx(0.011)
     assert law.quantile(0.99) == pytest.approx(0.012, rel=0.01)
+
+
+def test_rounding_makes_no_answers_of_next_to_no_steps(cases: ModuleType) -> None:
+    # a length of 1 + 4e-15 tokens: its whole decode over 4e-15 steps was its TPOT
+    law = replace(
+        cases.lengths(1000, 1),
+        outputs=np.array([1.0 + 4e-15, 200.0]),
+        output_weights=np.array([0.1, 0.9]),
+    )
+    system = cases.collocated("chunked", law)
+    found = latency(system, 0.3 * stability_rate(system))
+    assert found.no_decode == pytest.approx(0.1)
+    assert found.tpot.mean < found.tpot.quantile(0.99)
+
+
+@pytest.mark.parametrize("threshold", ["tpot", "ttft"])
+def test_a_joint_goodput_is_as_wide_as_a_marginal_one(cases: ModuleType, threshold: str) -> None:
+    system = cases.collocated("chunked")
+    at = latency(system, 0.5 * stability_rate(system))
+    limit = at.percentile(threshold, 0.9)
+    marginal = goodput(system, Target(**{threshold: limit}))
+    joint = goodput(system, Target(**{threshold: limit}, joint=True, attainment=0.9))
+    assert joint.rate == pytest.approx(marginal.rate, rel=2e-3)
+    wide = math.log(marginal.high / marginal.low)
+    assert math.log(joint.high / joint.low) == pytest.approx(wide, rel=0.35)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bestserve.models.goodput import prefill_goodput
-from bestserve.models.latency import latency
+from bestserve.models.latency import latency, stability_rate
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Disaggregated, Lane, Lengths, Target
+from bestserve.simulator import simulate
 
 ONE = np.ones(1)
 STEP = StepTime(w=6e-3, c=26e-6, e=0.0, a=0.35e-9, k=49e-9)
@@ -39,3 +42,20 @@ def test_goodput_of_a_prefill_lane_stays_below_its_capacity():
     alone = 1 / STEP(1000, 1000**2 / 2, 0, 1)
     assert 0.3 * alone < found.rate < 1.3 * alone
     assert found.at.ttft.quantile(0.9) == pytest.approx(0.2, rel=5e-3)
+
+
+@pytest.mark.parametrize("load", [0.3, 0.6])
+def test_what_the_host_spends_on_each_prompt_does_not_grow_with_its_length(cases, load):
+    # by tokens alone P90 is 56 and 105 % high
+    step = replace(STEP, a_seq=10e-3)
+    system = Disaggregated(
+        prefill=Lane(step=step, policy="prefill_priority"),
+        prefill_replicas=1,
+        decode=Lane(step=STEP),
+        decode_replicas=3,
+        lengths=cases.lengths(60, 100, 1.5),
+    )
+    rate = load * stability_rate(system)
+    run = simulate(system, rate, requests=60_000, seed=3)
+    found = latency(system, rate)
+    assert found.ttft.quantile(0.9) == pytest.approx(np.quantile(run.ttft[run.kept], 0.9), rel=0.03)

@@ -143,10 +143,13 @@ def _whole_steps(decode: Floats, weight: Floats, kv: Floats) -> tuple[Floats, Fl
     """Return atoms whose short outputs are whole numbers of steps, the mean kept.
 
     An atom between two whole numbers stands for requests of both; with few steps, where TPOT
-    depends on their number most, that makes a difference. kv : one column an atom [i, q]
+    depends on their number most, that makes a difference. What is next to a whole number is one:
+    a 1e-15th of a step would take its whole wait per token. kv : one column an atom [i, q]
     """
+    whole = np.round(decode)
+    decode = np.where(np.abs(decode - whole) <= 1e-9, whole, decode)
     part = decode - np.floor(decode)
-    cut = (part > 1e-9) & (decode < SHORT)
+    cut = (part > 0) & (decode < SHORT)
     if not cut.any():
         return decode, weight, kv
     low = np.where(cut, np.floor(decode), decode)

@@ -144,13 +144,14 @@ class Engine:
     def work_tokens(self, room: float) -> Floats:
         """Return prompts in tokens of mean cost: a long prompt's attention counts [m, tokens].
 
-        At full steps a prompt of l tokens and A attention pairs costs l·c + φ·a·A; dividing by the
-        mean cost per token lets one number stand for both. The mean stays E[l].
+        At full steps a prompt of l tokens and A attention pairs costs l·c + φ·a·A, and what the
+        host spends on each; dividing by the mean cost per token lets one number stand for all. The
+        mean stays E[l].
         """
         r, step = self.requests, self.lane.step
-        full = float(step(T=room, A=0.0, K=0.0, n=max(room / r.p1, 1.0), prefill=True))
+        full = float(step(T=room, A=0.0, K=0.0, n=0.0, prefill=True))
         pairs = step.phi * step.a * (r.prompt * r.cached + r.prompt**2 / 2)
-        cost = r.prompt * (full / room) + pairs
+        cost = step.a_seq + r.prompt * (full / room) + pairs
         return np.asarray(cost * (r.p1 / float(r.weight @ cost)))
 
     def evictions(self, decodes: float) -> float:
