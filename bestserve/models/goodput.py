@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.models.attainment import OBJECTIVES, attainment, margin
+from bestserve.models.attainment import OBJECTIVES, asked, attainment, margin
 from bestserve.models.binding import Binding
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
