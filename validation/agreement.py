@@ -201,8 +201,8 @@ def situation(found: Latencies, percentiles: Iterable[float]) -> Row:
         return {}
     law = found.reading
     return asdict(found.situation) | {
-        "firm": found.firm.high,
-        "readings": [law.apart(p) if law is not None else 0.0 for p in percentiles],
+        "firm": found.structural.high,
+        "readings": [law.discrepancy(p) if law is not None else 0.0 for p in percentiles],
     }
 
 

@@ -55,13 +55,13 @@ def observations(row: Row) -> list[Observation]:
             for tail, names in ((False, ("mean", "p90")), (True, ("p99",))):
                 keys = [f"{objective} {name}" for name in names]
                 if all(key in row["errors"] for key in keys):
-                    sight = Sight(apart=here["readings"][tail])
+                    sight = Sight(discrepancy=here["readings"][tail])
                     kind = "P99" if tail else "mean and P90"
                     t = terms(_situation(here), sight)
                     found.append(Observation(number, kind, objective, t, latency_off(row, keys)))
     if there and there["firm"] and row["binding"] in ("ttft", "tpot") and row["simulated"] > 0:
         width = float(np.log(row["high"] / row["low"]))
-        sight = Sight(width=max(width, SHARP / 2), apart=there["readings"][0])
+        sight = Sight(width=max(width, SHARP / 2), discrepancy=there["readings"][0])
         t = terms(_situation(there), sight)
         found.append(Observation(number, "goodput", row["binding"], t, goodput_off(row)))
     return found

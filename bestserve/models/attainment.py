@@ -40,13 +40,13 @@ def attainment(latencies: Latencies, target: Target) -> float:
 def _of_served(latencies: Latencies, target: Target) -> float:
     """Return the share of the requests served that meet all thresholds of `target` [1]."""
     shares = [_share(latencies, target, name) for name in asked(target)]
-    apart = math.prod(shares)
+    by_chance = math.prod(shares)
     if target.e2el is None or len(shares) == 1:
-        return apart
-    alone = [_within(latencies, _only(target, name)) for name in asked(target)]
+        return by_chance
+    marginal = [_within(latencies, _only(target, name)) for name in asked(target)]
     # how much more often requests meet all of them than if each were met by chance
-    linked = _within(latencies, target) / max(math.prod(alone), 1e-300)
-    return min(linked * apart, *shares)
+    linked = _within(latencies, target) / max(math.prod(marginal), 1e-300)
+    return min(linked * by_chance, *shares)
 
 
 def _within(latencies: Latencies, target: Target) -> float:
@@ -76,9 +76,9 @@ def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float
 
 def _share(latencies: Latencies, target: Target, name: Objective) -> float:
     """Return the share of the requests served that meet one threshold of `target` [1]."""
-    met = float(getattr(latencies, name).cdf(getattr(target, name)))
+    within = float(getattr(latencies, name).cdf(getattr(target, name)))
     at_once = latencies.no_decode if name == "tpot" else 0.0
-    return met + (1.0 - met) * at_once
+    return within + (1.0 - within) * at_once
 
 
 def asked(target: Target) -> list[Objective]:

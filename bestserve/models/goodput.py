@@ -34,13 +34,13 @@ NEARLY_SATURATED = 0.995
 SLO_SLACK = 0.02
 """Relative error of a percentile for which the interval `low … high` accounts [1]."""
 
-HAIR = 0.1
+NARROW_MISS = 0.1
 """Logarithm of percentile over threshold up to which a lone request misses it by a hair."""
 
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
 
-AGAIN = 0.02
+FALLING = 0.02
 """Rise of the margin between two rates from which latency is said to fall again."""
 
 NO_TRANSFER = Transfer()
@@ -227,7 +227,7 @@ def _search(
 def _better_above(tried: dict[float, tuple[float, Binding, Latencies]], share: float) -> bool:
     """Return whether the target is nearer at a higher rate than at a lower one, both beyond it."""
     beyond = [tried[s][0] for s in sorted(tried) if s >= share]
-    return any(later > now + AGAIN for now, later in pairwise(beyond))
+    return any(later > now + FALLING for now, later in pairwise(beyond))
 
 
 def _below(found: Latencies, floor: float) -> Goodput:
@@ -250,7 +250,7 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
     width : as of `Sight`
     """
     if found.situation is None:
-        return found.firm & found.trust
+        return found.structural & found.trust
     limits: dict[Binding, tuple[Literal["ttft", "tpot"], ...]] = {
         Binding.TTFT: ("ttft",),
         Binding.TPOT: ("tpot",),
@@ -258,10 +258,10 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
         Binding.E2EL: ("ttft", "tpot"),
     }
     p = target.strictest if binding is Binding.STABILITY else target.required(binding.key)
-    both = found.reading.apart(p) if found.reading is not None else 0.0
-    sight = Sight(width=width, apart=both)
+    both = found.reading.discrepancy(p) if found.reading is not None else 0.0
+    sight = Sight(width=width, discrepancy=both)
     names = [n for n in limits.get(binding, ()) if n == "ttft" or found.classes is not None]
-    return found.firm & Trust.of(*(doubt(n, found.situation, sight) for n in names))
+    return found.structural & Trust.of(*(doubt(n, found.situation, sight) for n in names))
 
 
 def _next(
@@ -350,15 +350,15 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
         high=0.0,
         binding=Binding.INFEASIBLE,
         at=light,
-        trust=light.firm & _hair(light, target),
+        trust=light.structural & _narrow_miss(light, target),
         status=LatencyStatus.INFEASIBLE,
         detail=detail,
     )
 
 
-def _hair(light: Latencies, target: Target) -> Trust:
+def _narrow_miss(light: Latencies, target: Target) -> Trust:
     """Return low trust where a request alone misses the target by no more than formulas err."""
-    slack = 1.0 - target.attainment if target.joint else HAIR
+    slack = 1.0 - target.attainment if target.joint else NARROW_MISS
     if margin(light, target)[0] < -slack:
         return TRUSTED
     return Trust.of("a request alone misses the objectives by a hair")

@@ -61,12 +61,12 @@ class Observed:
 
     def meeting(self, target: Target) -> float:
         """Return the share of requests that meet all thresholds of `target` together [1]."""
-        met = np.isfinite(self.ttft)
+        within = np.isfinite(self.ttft)
         for name in ("ttft", "tpot", "e2el"):
             threshold = getattr(target, name)
             if threshold is not None:
-                met &= getattr(self, name) <= threshold
-        return float(met.mean()) if met.size else 0.0
+                within &= getattr(self, name) <= threshold
+        return float(within.mean()) if within.size else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class Latencies:
     rate : request rate of the whole system [1/s]; utilisation : share of the time that the busiest
     lane runs steps; stability_rate : saturated rate of the whole system [1/s]
     mean_batch : running sequences per (decode) lane
-    trust : may this be used without simulating; firm : its part that holds for a goodput at this
-    rate whatever limits it; situation, reading : what else a goodput needs to be judged
+    trust : may this be used without simulating; structural : its part that holds for a goodput at
+    this rate whatever limits it; situation, reading : what else a goodput needs to be judged
     observed : the requests themselves, where a run and no formula is the source
     refused : share of the requests that the KV cache cannot hold; the laws are of the others [1]
     """
@@ -93,7 +93,7 @@ class Latencies:
     trust: Trust
     status: LatencyStatus
     classes: OutputClasses | None = None
-    firm: Trust = TRUSTED
+    structural: Trust = TRUSTED
     situation: Situation | None = None
     reading: TpotLaw | None = None
     observed: Observed | None = None
@@ -149,17 +149,17 @@ def compose(
     requests: Requests,
     lane: Lane,
     ttft: Distribution,
-    met: LaneLatency,
+    decoding: LaneLatency,
     *,
     rate: float,
     limit: float,
     utilisation: float,
-    firm: Trust,
+    structural: Trust,
     situation: Situation,
 ) -> Latencies:
     """Return the percentiles of TPOT and E2EL from the moments per output class."""
     d = requests.classes
-    mean, variance, third = met.mean, met.variance, met.third
+    mean, variance, third = decoding.mean, decoding.variance, decoding.third
     if d.size == 0:
         zero = Distribution.point(0.0)
         tpot, classes, reading = zero, None, None
@@ -175,20 +175,20 @@ def compose(
             mean,
             variance,
             third,
-            met.calm,
-            met.calm_mean * keep,
-            met.calm_variance * keep**2,
-            0.0 if lane.stream_interval > 1 else met.low,
-            met.high,
+            decoding.unstalled,
+            decoding.unstalled_mean * keep,
+            decoding.unstalled_variance * keep**2,
+            0.0 if lane.stream_interval > 1 else decoding.low,
+            decoding.high,
         )
-        reading = TpotLaw(requests, met, parts, lane.stream_interval == 1)
+        reading = TpotLaw(requests, decoding, parts, lane.stream_interval == 1)
         tpot = reading.law()
         if not tpot.told:
             untold = Trust.of(
                 "three moments do not tell the law of TPOT: few requests stall for long"
             )
             tpot = replace(tpot, mean=tpot.read_mean)
-            firm = firm & untold
+            structural = structural & untold
         classes = OutputClasses(
             steps=d,
             weight=requests.class_weight,
@@ -204,10 +204,10 @@ def compose(
         rate=rate,
         utilisation=utilisation,
         stability_rate=limit,
-        mean_batch=met.running,
-        firm=firm,
+        mean_batch=decoding.running,
+        structural=structural,
         situation=situation,
-        trust=firm,
+        trust=structural,
         status=LatencyStatus.OK,
         classes=classes,
         reading=reading,
@@ -224,7 +224,7 @@ def judged(found: Latencies) -> Latencies:
     law, s = found.reading, found.situation
     names: tuple[Literal["ttft", "tpot"], ...] = ("ttft",) if law is None else ("ttft", "tpot")
     body, tail = (
-        [doubt(name, s, Sight(apart=law.apart(p) if law else 0.0)) for name in names]
+        [doubt(name, s, Sight(discrepancy=law.discrepancy(p) if law else 0.0)) for name in names]
         for p in (0.9, 0.99)
     )
     trust = found.trust & Trust.of(*body)

@@ -127,47 +127,48 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     share = rate / system.replicas
     limit = capacity(engine) * system.replicas
-    policy, felt = system.lane.scheduling, _felt(share, limit / system.replicas)
+    policy, effective = system.lane.scheduling, _effective(share, limit / system.replicas)
     if policy.rides:
-        met = shared_steps.evaluate(engine, felt, policy.splits)
+        decoding = shared_steps.evaluate(engine, effective, policy.splits)
     else:
-        met = prefill_priority.evaluate(engine, felt)
-    if met is None:
+        decoding = prefill_priority.evaluate(engine, effective)
+    if decoding is None:
         return unstable(rate, limit)
     return compose(
         requests,
         system.lane,
-        met.ttft,
-        met,
+        decoding.ttft,
+        decoding,
         rate=rate,
-        limit=met.capacity * system.replicas,
-        utilisation=met.busy,
-        firm=Trust.of(*met.reasons),
-        situation=_situation(engine, rate / limit, met, shared=True),
+        limit=decoding.capacity * system.replicas,
+        utilisation=decoding.busy,
+        structural=Trust.of(*decoding.reasons),
+        situation=_situation(engine, rate / limit, decoding, shared=True),
     )
 
 
-def _felt(rate: float, limit: float) -> float:
+def _effective(rate: float, limit: float) -> float:
     """Return the rate, or what is as good as none of a stability limit where it is less [1/s]."""
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
 
 
 def _situation(
-    prompts: Engine, load: float, met: LaneLatency | None = None, *, shared: bool = False
+    prompts: Engine, load: float, decoding: LaneLatency | None = None, *, shared: bool = False
 ) -> Situation:
     """Return what trust depends on.
 
-    prompts : the engine that takes them; met : what decodes meet, if any; shared : on its lanes
+    prompts : the engine that takes them; decoding : what decodes meet, if any
+    shared : on its lanes
     """
     r = prompts.requests
     prompt, cached = float(r.weight @ r.prompt), float(r.weight @ r.cached)
-    decoding = 0.0 if met is None else r.d1 * float(r.class_weight @ met.mean)
+    decode_time = 0.0 if decoding is None else r.d1 * float(r.class_weight @ decoding.mean)
     return Situation(
         decodes_apart=not shared,
         experts=bool(prompts.lane.step.moe),
         load=load,
-        stall=0.0 if met is None else met.stall,
-        met=0.0 if met is None else decoding * load * met.capacity,
+        stall=0.0 if decoding is None else decoding.stall,
+        met=0.0 if decoding is None else decode_time * load * decoding.capacity,
         spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
         cached=cached / (prompt + cached),
     )
@@ -181,10 +182,10 @@ def _disaggregated(
     if decode.slots < 1:
         return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
-    lone = _felt(rate, limit)
-    moved = tandem.transfer_moments(system.transfer, requests, lone / k_p)
-    first = prefill_pool.evaluate(prefill, lone / k_p)
-    rest = decode_pool.evaluate(decode, lone / k_d, moved) if np.isfinite(moved[0]) else None
+    effective = _effective(rate, limit)
+    moved = tandem.transfer_moments(system.transfer, requests, effective / k_p)
+    first = prefill_pool.evaluate(prefill, effective / k_p)
+    rest = decode_pool.evaluate(decode, effective / k_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit)
     return compose(
@@ -195,7 +196,7 @@ def _disaggregated(
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
-        firm=Trust.of(*rest.reasons, *first.reasons),
+        structural=Trust.of(*rest.reasons, *first.reasons),
         situation=_situation(prefill, rate / limit, rest),
     )
 
@@ -203,11 +204,11 @@ def _disaggregated(
 def prefill_alone(engine: Engine, rate: float) -> Latencies:
     """Return the latencies of one prefill lane by itself: TTFT only, TPOT 0."""
     limit = prefill_pool.capacity(engine)
-    found = prefill_pool.evaluate(engine, _felt(rate, limit))
+    found = prefill_pool.evaluate(engine, _effective(rate, limit))
     if found is None:
         return unstable(rate, limit)
     ttft = found.ttft.shift(engine.front_end())
-    firm = Trust.of(*found.reasons)
+    structural = Trust.of(*found.reasons)
     return Latencies(
         ttft=ttft,
         tpot=Distribution.point(0.0),
@@ -215,8 +216,8 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         utilisation=found.busy,
         stability_rate=limit,
         mean_batch=0.0,
-        trust=firm,
-        firm=firm,
+        trust=structural,
+        structural=structural,
         situation=_situation(engine, rate / limit),
         status=LatencyStatus.OK,
     )
@@ -228,7 +229,7 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     moved = tandem.transfer_moments(transfer, engine.requests, rate)
     limit = decode_pool.capacity(engine)
-    found = decode_pool.evaluate(engine, _felt(rate, limit), moved)
+    found = decode_pool.evaluate(engine, _effective(rate, limit), moved)
     if found is None:
         return unstable(rate, limit)
     return compose(
@@ -239,6 +240,6 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         rate=rate,
         limit=limit,
         utilisation=found.busy,
-        firm=Trust.of(*found.reasons),
+        structural=Trust.of(*found.reasons),
         situation=_situation(engine, rate / limit, found),
     )

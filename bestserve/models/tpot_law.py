@@ -13,7 +13,7 @@ import numpy as np
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
-from bestserve.models.queues.tpot.compound_poisson import lump_mixture
+from bestserve.models.queues.tpot.compound_poisson import compound_poisson_mixture
 from bestserve.models.queues.tpot.mixture import Components, mixture
 from bestserve.models.schedulers.engine import LaneLatency
 
@@ -30,30 +30,32 @@ class TpotLaw:
     """
 
     requests: Requests
-    met: LaneLatency
+    lane: LaneLatency
     parts: Components
     each_token: bool
 
     def law(self) -> Distribution:
         """Return the law of TPOT [s], of single stalls where they are few and tell its mean."""
         if self._few_prompts():
-            found = self._lumps()
+            found = self._single_stalls()
             if found.told:
                 return found
         return self._smooth()
 
-    def apart(self, p: float) -> float:
+    def discrepancy(self, p: float) -> float:
         """Return |ratio − 1| of the p-quantiles of both readings; 0 where there is but one."""
-        if not self.each_token or self.met.single is None:
+        if not self.each_token or self.lane.stall_atoms is None:
             return 0.0
-        return abs(self._smooth().quantile(p) / max(self._lumps().quantile(p), 1e-300) - 1.0)
+        return abs(
+            self._smooth().quantile(p) / max(self._single_stalls().quantile(p), 1e-300) - 1.0
+        )
 
     def _few_prompts(self) -> bool:
-        requests, met = self.requests, self.met
-        if not self.each_token or met.single is None:
+        requests, lane = self.requests, self.lane
+        if not self.each_token or lane.stall_atoms is None:
             return False
-        stalls = requests.class_weight @ (requests.classes * (met.mean - met.calm_mean))
-        return bool(stalls < FEW_PROMPTS * (requests.weight @ met.single))
+        stalls = requests.class_weight @ (requests.classes * (lane.mean - lane.unstalled_mean))
+        return bool(stalls < FEW_PROMPTS * (requests.weight @ lane.stall_atoms))
 
     def _smooth(self) -> Distribution:
         parts = self.parts
@@ -66,18 +68,18 @@ class TpotLaw:
             parts.high,
         )
 
-    def _lumps(self) -> Distribution:
-        requests, met = self.requests, self.met
-        assert met.single is not None
+    def _single_stalls(self) -> Distribution:
+        requests, lane = self.requests, self.lane
+        assert lane.stall_atoms is not None
         d = requests.classes
-        smooth = d**2 * met.calm_variance
-        return lump_mixture(
+        smooth = d**2 * lane.unstalled_variance
+        return compound_poisson_mixture(
             requests.class_weight,
             d,
-            met.calm_mean,
-            d * (met.mean - met.calm_mean),
-            np.maximum(d**2 * met.variance - smooth, 0.0),
+            lane.unstalled_mean,
+            d * (lane.mean - lane.unstalled_mean),
+            np.maximum(d**2 * lane.variance - smooth, 0.0),
             smooth,
-            met.single,
+            lane.stall_atoms,
             requests.weight,
         )

@@ -104,11 +104,11 @@ class Sight:
 
     width : logarithm of the rates at which a goodput would stand with latencies off by a little
     (`Goodput.high` over `low`); that of latencies at a rate is `SHARP`
-    apart : relative difference of the two readings of TPOT (`TpotLaw`) at the percentile
+    discrepancy : relative difference of the two readings of TPOT (`TpotLaw`) at the percentile
     """
 
     width: float = SHARP
-    apart: float = 0.0
+    discrepancy: float = 0.0
 
 
 def terms(situation: Situation, sight: Sight) -> dict[str, float]:
@@ -125,7 +125,7 @@ def terms(situation: Situation, sight: Sight) -> dict[str, float]:
         "few": shared * math.log1p(1.0 / max(s.met, 0.05)),
         "spread": math.log1p(s.spread),
         "cached": s.cached * math.log1p(s.spread),
-        "readings": math.log1p(min(sight.apart, 1.0) / 0.005),
+        "readings": math.log1p(min(sight.discrepancy, 1.0) / 0.005),
     }
 
 

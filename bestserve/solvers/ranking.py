@@ -287,7 +287,7 @@ class _Search:
         else:
             at = replace(found.at, stability_rate=found.at.stability_rate * count)
         low, high = (min(getattr(g, end) * n for g, n in pools) for end in ("low", "high"))
-        trust = found.trust & at.firm
+        trust = found.trust & at.structural
         whole = replace(found, rate=bound.rate, low=low, high=high, at=at, trust=trust)
         return ranked(self.lowered, strategy, whole, self.target, "analytic")
 

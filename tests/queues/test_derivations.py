@@ -37,7 +37,7 @@ def test_busy_period_moments(script: Script) -> None:
     derived = [float(e.subs(at)) for e in m.busy_moments()]
     assert [code.first, code.second, code.third] == pytest.approx(derived)
     mean, variance = (float(e.subs(at)) for e in m.served_moments())
-    assert code.mates == pytest.approx((variance + mean**2) / mean - 1)
+    assert code.others == pytest.approx((variance + mean**2) / mean - 1)
 
 
 @pytest.mark.parametrize("rate", [1.0, 4.0, 7.0])

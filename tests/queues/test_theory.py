@@ -12,7 +12,7 @@ from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import occupancy
-from bestserve.models.queues.tpot.compound_poisson import lump_mixture
+from bestserve.models.queues.tpot.compound_poisson import compound_poisson_mixture
 from bestserve.models.queues.tpot.mixture import component_cdf, cut, mixture
 
 ONE = np.array([1.0])
@@ -117,7 +117,7 @@ def test_busy_period_of_deterministic_service() -> None:
     mean, variance = 2.5, 0.6 / 0.4**3
     assert found.first == pytest.approx(mean)
     assert found.second - found.first**2 == pytest.approx(variance)
-    assert found.mates == pytest.approx((variance + mean**2) / mean - 1)
+    assert found.others == pytest.approx((variance + mean**2) / mean - 1)
 
 
 def test_pearson_law_is_gamma() -> None:
@@ -144,11 +144,11 @@ def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
 
 
 @pytest.mark.parametrize("calm", [0.0, 0.4, 1.0])
-def test_calm_requests_set_apart_keep_the_moments_of_their_class(calm: float) -> None:
+def test_calm_requests_set_apart_keep_the_moments_of_their_class(unstalled: float) -> None:
     whole = (np.array([v]) for v in (0.05, 4e-4, 6e-6))
-    alone = (np.array([v]) for v in (calm, 0.03, 1e-6))
-    parts = cut(*whole, *alone, 0.01, math.inf)
-    assert parts.share.size == (2 if calm == 0.4 else 1)
+    undisturbed = (np.array([v]) for v in (unstalled, 0.03, 1e-6))
+    parts = cut(*whole, *undisturbed, 0.01, math.inf)
+    assert parts.share.size == (2 if unstalled == 0.4 else 1)
     assert parts.share.sum() == pytest.approx(1.0)
     assert parts.share @ parts.mean == pytest.approx(0.05)
     assert parts.share @ (parts.variance + (parts.mean - 0.05) ** 2) == pytest.approx(4e-4)
@@ -207,7 +207,7 @@ def test_few_stalls_are_compound_poisson(sizes: list[float]) -> None:
     share = np.full(stall.size, 1 / stall.size)
     base, count, spread = np.array([0.010, 0.011]), np.array([0.6, 1.8]), 0.02
     s1, s2 = stall.mean(), (stall**2).mean()
-    law = lump_mixture(
+    law = compound_poisson_mixture(
         np.array([0.5, 0.5]),
         steps,
         base,

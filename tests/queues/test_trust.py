@@ -39,9 +39,9 @@ def test_plain_settings_are_trusted(objective: Objective) -> None:
 @pytest.mark.parametrize(("objective", "situation", "sight", "cause"), [
     ("ttft", PLAIN, Sight(width=20 * SHARP), "wide"),
     ("tpot", PLAIN, Sight(width=20 * SHARP), "wide"),
-    ("tpot", PLAIN, Sight(apart=0.3), "readings"),
+    ("tpot", PLAIN, Sight(discrepancy=0.3), "readings"),
     ("tpot", replace(PLAIN, met=0.1), Sight(), "few"),
-    ("tpot", replace(PLAIN, stall=0.8), Sight(apart=0.01), "stall"),
+    ("tpot", replace(PLAIN, stall=0.8), Sight(discrepancy=0.01), "stall"),
     ("ttft", replace(PLAIN, spread=4.0), Sight(), "spread"),
     ("ttft", replace(PLAIN, spread=1.0, cached=0.7, load=0.8), Sight(), "cached"),
     ("ttft", replace(PLAIN, load=0.97), Sight(), "load"),
@@ -63,7 +63,7 @@ def test_mixtures_of_experts_are_doubted_sooner() -> None:
 
 def test_a_doubt_names_the_largest_contribution() -> None:
     few = replace(PLAIN, met=0.05)
-    said = doubt("tpot", few, Sight(apart=0.05))
+    said = doubt("tpot", few, Sight(discrepancy=0.05))
     assert said is not None
     assert said.endswith("few prompts decide TPOT")
     assert said.startswith("one in ")

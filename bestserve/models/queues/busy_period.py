@@ -15,13 +15,13 @@ from dataclasses import dataclass
 class BusyPeriod:
     """Raw moments of its length [s, s², s³] and clumping of the customers served in it.
 
-    mates : mean number of others served in the same busy period as a given customer
+    others : mean number of others served in the same busy period as a given customer
     """
 
     first: float
     second: float
     third: float
-    mates: float
+    others: float
 
 
 def busy_period(
@@ -41,5 +41,5 @@ def busy_period(
         first=s1 * g,
         second=s2 * g**3,
         third=s3 * g**4 + 3 * rate * s2**2 * g**5,
-        mates=(variance + g * g) / g - 1.0,
+        others=(variance + g * g) / g - 1.0,
     )

@@ -106,10 +106,10 @@ def prepare(lengths: Lengths) -> Requests:
     context = float(p_out @ (kv1 * decode + decode * (decode + 1) / 2)) / busy
     classes, class_weight, class_prompt = _classes(decode, p_out, kv1)
     tables = _survival_tables(decode, p_out, kv1, kv2)
-    alone, prompt_weight = _distinct(prompt, cached, p_in)
+    distinct, prompt_weight = _distinct(prompt, cached, p_in)
     return Requests(
-        prompt=alone[0],
-        cached=alone[1],
+        prompt=distinct[0],
+        cached=distinct[1],
         weight=prompt_weight,
         p1=float(p_in @ prompt),
         p2=float(p_in @ prompt**2),

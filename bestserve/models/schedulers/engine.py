@@ -212,21 +212,21 @@ class LaneLatency:
     """What one lane does to its requests at one rate.
 
     ttft : time to first token [s]; mean, variance, third : TPOT per output class (as in
-    `Requests.classes`), central moments [c; s, s², s³]; calm : share of a class whose decode meets
-    no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
+    `Requests.classes`), central moments [c; s, s², s³]; unstalled : share of a class whose decode
+    meets no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
-    prompt steps; single : atoms of what one prompt adds to a decode [m, s], None where decodes meet
-    none; reasons : why no law is known to hold
+    prompt steps; stall_atoms : atoms of what one prompt adds to a decode [m, s], None where decodes
+    meet none; reasons : why no law is known to hold
     """
 
     ttft: Distribution
     mean: Floats
     variance: Floats
     third: Floats
-    calm: Floats
-    calm_mean: Floats
-    calm_variance: Floats
+    unstalled: Floats
+    unstalled_mean: Floats
+    unstalled_variance: Floats
     low: float
     high: float
     running: float
@@ -235,4 +235,4 @@ class LaneLatency:
     wait: float
     stall: float
     reasons: tuple[str, ...]
-    single: Floats | None = None
+    stall_atoms: Floats | None = None

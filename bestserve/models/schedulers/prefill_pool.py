@@ -14,7 +14,7 @@ from bestserve.models.queues.bulk.wait import BulkServer, Prompts, bulk_load, bu
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.schedulers.engine import Engine
 
-SINGLE = 1.3
+ONE_AT_A_TIME = 1.3
 """Mean prompts in a saturated whole-prompt step below which prompts go one at a time."""
 
 LONG_SHARE = 0.99
@@ -25,15 +25,15 @@ LONG_SHARE = 0.99
 class PrefillTables:
     """What does not depend on the rate.
 
-    server : the bulk server of a lane without decodes; alone : time of each prompt by itself
-    [m, s]; work : prompts in tokens of mean cost; single : whether a step holds one prompt;
+    server : the bulk server of a lane without decodes; service : time of each prompt by itself
+    [m, s]; work : prompts in tokens of mean cost; one_at_a_time : whether a step holds one prompt;
     capacity : saturated rate of the lane [1/s]; kv : the warning that the cache keeps steps short
     """
 
     server: BulkServer
-    alone: Floats
+    service: Floats
     work: Prompts
-    single: bool
+    one_at_a_time: bool
     capacity: float
     kv: tuple[str, ...]
 
@@ -49,21 +49,21 @@ def tables(engine: Engine) -> PrefillTables:
     kv = ("prompts wait for KV memory",) if holds < budget + begun else ()
     budget = min(budget, holds)
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
-    alone = engine.prompt_times(0.0, split, budget)
+    service = engine.prompt_times(0.0, split, budget)
     server = BulkServer(
         budget=budget,
         packed=packed,
         step=lambda x: engine.prompt_step(x, 0.0, split),
         vacation=0.0,
-        alone=alone,
+        service=service,
         idle=1.0,
         cut=split or r.fixed_prompt,
-        lone=budget if split else np.inf,
+        idle_budget=budget if split else np.inf,
     )
-    single = not split and packed < SINGLE * r.p1
-    busy = float(r.weight @ alone) if single else bulk_load(server, 1.0, r.p1)
+    one_at_a_time = not split and packed < ONE_AT_A_TIME * r.p1
+    busy = float(r.weight @ service) if one_at_a_time else bulk_load(server, 1.0, r.p1)
     work = Prompts.of(engine.work_tokens(packed), r.weight)
-    return PrefillTables(server, alone, work, single, 1.0 / busy, kv)
+    return PrefillTables(server, service, work, one_at_a_time, 1.0 / busy, kv)
 
 
 def capacity(engine: Engine) -> float:
@@ -89,13 +89,13 @@ def evaluate(engine: Engine, rate: float) -> PrefillLatency | None:
     Exact M/G/1 when prompts go one at a time; else the bulk chain.
     """
     r, lane = engine.requests, tables(engine)
-    if lane.single:
-        wait = gig1_wait(lane.alone, r.weight, rate)
+    if lane.one_at_a_time:
+        wait = gig1_wait(lane.service, r.weight, rate)
         if wait is None:
             return None
-        return PrefillLatency(wait.plus(lane.alone, r.weight), wait.load, lane.kv)
-    met = bulk_wait(lane.server, rate, lane.work)
-    if met is None:
+        return PrefillLatency(wait.plus(lane.service, r.weight), wait.load, lane.kv)
+    found = bulk_wait(lane.server, rate, lane.work)
+    if found is None:
         return None
-    reasons = (*lane.kv, *engine.longest_prompts(met.cut_off))
-    return PrefillLatency(met.ttft, min(met.load, 1.0), reasons)
+    reasons = (*lane.kv, *engine.longest_prompts(found.cut_off))
+    return PrefillLatency(found.ttft, min(found.load, 1.0), reasons)

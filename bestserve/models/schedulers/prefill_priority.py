@@ -30,12 +30,12 @@ from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.queues.tpot.noise import (
     Response,
     at_classes,
+    overlap_steps,
     size_bias,
-    time_beside,
     variance_of_sum,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
-from bestserve.models.schedulers.prefill_pool import SINGLE
+from bestserve.models.schedulers.prefill_pool import ONE_AT_A_TIME
 
 UNHINDERED = 0.98
 """Share of the stalls that arrivals make and free slots allow, below which slots matter."""
@@ -45,23 +45,24 @@ UNHINDERED = 0.98
 class PrefillFirst:
     """What does not depend on the rate.
 
-    capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]; lone : time of
-    each prompt by itself [m, s] with moments s1, s2, s3; work : prompts in tokens of mean cost
-    single : whether a step holds one prompt; pauses : lengths of decode steps, from those of one
-    sequence to those of a full lane [g, s]; most : share of the time that prompts take at
+    capacity : saturated rate [1/s]; packed : prompt tokens of a full step [tokens]
+    service : time of each prompt by itself [m, s] with moments s1, s2, s3
+    work : prompts in tokens of mean cost; one_at_a_time : whether a step holds one prompt
+    pauses : lengths of decode steps, from those of one sequence to those of a full lane [g, s]
+    saturated_share : share of the time that prompts take at
     saturation, when as many wait as slots fall free
     """
 
     capacity: float
     packed: float
-    lone: Floats
+    service: Floats
     s1: float
     s2: float
     s3: float
     work: Prompts
-    single: bool
+    one_at_a_time: bool
     pauses: Floats
-    most: float
+    saturated_share: float
 
 
 @lru_cache(maxsize=512)
@@ -69,21 +70,21 @@ def tables(engine: Engine) -> PrefillFirst:
     """Return the rate-independent tables of an engine."""
     r = engine.requests
     packed = packed_tokens(r.prompt, r.weight, engine.budget)
-    lone = engine.prompt_times(0.0, False, engine.budget)
-    s1, s2, s3 = (float(r.weight @ lone**p) for p in (1, 2, 3))
-    limit = _capacity(engine, packed, lone)
+    service = engine.prompt_times(0.0, False, engine.budget)
+    s1, s2, s3 = (float(r.weight @ service**p) for p in (1, 2, 3))
+    limit = _capacity(engine, packed, service)
     decode = decode_limit(engine.slots, r.d1, float(engine.decode_times[-1])) if limit else np.inf
     return PrefillFirst(
         capacity=limit,
         packed=packed,
-        lone=lone,
+        service=service,
         s1=s1,
         s2=s2,
         s3=s3,
         work=Prompts.of(engine.work_tokens(packed), r.weight),
-        single=packed < SINGLE * r.p1,
+        one_at_a_time=packed < ONE_AT_A_TIME * r.p1,
         pauses=np.geomspace(engine.decode(1.0), engine.decode(max(engine.slots, 1) + 1.0), 24),
-        most=min(1.0 - limit / decode, 0.99),
+        saturated_share=min(1.0 - limit / decode, 0.99),
     )
 
 
@@ -92,7 +93,7 @@ def capacity(engine: Engine) -> float:
     return tables(engine).capacity
 
 
-def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
+def _capacity(engine: Engine, packed: float, service: Floats) -> float:
     r = engine.requests
     if r.d1 <= 0:
         return packed / (r.p1 * float(engine.prompt_step(np.array([packed]), 0.0, False)[0]))
@@ -103,7 +104,7 @@ def _capacity(engine: Engine, packed: float, lone: Floats) -> float:
     if group > 1.5:
         per = float(engine.prompt_step(np.array([group * r.p1]), 0.0, False)[0]) / group
     else:
-        per = float(r.weight @ lone)
+        per = float(r.weight @ service)
     return prefill_first_limit(decode, per + engine.recomputing(engine.slots, False))
 
 
@@ -114,32 +115,32 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
         return None
     sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-    if lane.single:
-        met = _one_at_a_time(engine, lane, rate, state)
+    if lane.one_at_a_time:
+        wait = _one_at_a_time(engine, lane, rate, state)
     else:
         pace = bulk_pace(server_of(engine, state), rate, lane.work)
         if pace is None:
             return None
-        sigma = min(pace.busy, lane.most)
+        sigma = min(pace.busy, lane.saturated_share)
         state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
-        met = bulk_wait(server_of(engine, state), rate, lane.work, pauses=lane.pauses)
-    if met is None:
+        wait = bulk_wait(server_of(engine, state), rate, lane.work, pauses=lane.pauses)
+    if wait is None:
         return None
-    times = _stretched(engine, lane, met)
+    times = _stretched(engine, lane, wait)
     state = occupancy(rate, r.d1, times)
-    return _assemble(engine, rate, state, met)
+    return _assemble(engine, rate, state, wait)
 
 
-def _stretched(engine: Engine, lane: PrefillFirst, met: BulkWait) -> Floats:
+def _stretched(engine: Engine, lane: PrefillFirst, wait: BulkWait) -> Floats:
     """Return mean times from one decode step to the next, with n = 1 … slots decodes [s].
 
     A stall serves no more prompts than there are free slots, and those that a step frees.
     """
-    assert met.stalls is not None
+    assert wait.stalls is not None
     plain, d1 = engine.decode_times, max(engine.requests.d1, 1e-12)
     slots = plain.size
     n = np.arange(1.0, slots + 1)
-    stall = np.interp(plain, lane.pauses, met.stalls.means)
+    stall = np.interp(plain, lane.pauses, wait.stalls.means)
     per_prompt = max(1.0 / lane.capacity - d1 * float(plain[-1]) / slots, 0.0)
     return np.asarray(plain + np.minimum(stall, (slots - n + slots / d1) * per_prompt))
 
@@ -157,17 +158,17 @@ def server_of(engine: Engine, state: Occupancy) -> BulkServer:
         packed=lane.packed,
         step=lambda x: engine.prompt_step(x, 0.0, False),
         vacation=_pause(engine, state),
-        alone=lane.lone,
+        service=lane.service,
         idle=state.idle,
         cut=engine.requests.fixed_prompt,
     )
 
 
-def _stall_after(engine: Engine, met: BulkWait, state: Occupancy) -> float:
+def _stall_after(engine: Engine, wait: BulkWait, state: Occupancy) -> float:
     """Return the mean stall that arrivals would make if slots were never short [s]."""
-    assert met.stalls is not None
+    assert wait.stalls is not None
     plain = np.append(engine.decode_times, engine.decode_times[-1])
-    stalls = np.interp(plain, tables(engine).pauses, met.stalls.means)
+    stalls = np.interp(plain, tables(engine).pauses, wait.stalls.means)
     return max(float(state.probability @ stalls), 1e-300)
 
 
@@ -185,20 +186,20 @@ def _one_at_a_time(
     Stalls are busy periods (Takács), after a first token of those who wait then: by distributional
     Little's law they are as many as arrive during its TTFT.
     """
-    lone, share = lane.lone, engine.requests.weight
-    wait = gig1_wait(lone, share, rate)
+    service, share = lane.service, engine.requests.weight
+    wait = gig1_wait(service, share, rate)
     if wait is None:
         return None
     pause = _pause(engine, state)
-    ttft = wait.plus(lone, share, pause, state.idle)
+    ttft = wait.plus(service, share, pause, state.idle)
     busy = busy_period(rate, lane.s1, lane.s2, lane.s3)
     first, second, third = busy.first, busy.second, busy.third
     left, behind = rate * ttft.mean, rate**2 * ttft.variance * first**2
-    met = rate * pause
+    arrived = rate * pause
     stalls = Stalls(
-        between=(met * first, met * second, met * third),
+        between=(arrived * first, arrived * second, arrived * third),
         after=(left * first, left * second + behind, left * third + 2 * behind**1.5),
-        calm=float(np.exp(-left)),
+        unstalled=float(np.exp(-left)),
         means=rate * lane.pauses * first,
     )
     return BulkWait(
@@ -214,28 +215,30 @@ def _one_at_a_time(
     )
 
 
-def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> LaneLatency:
+def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the stalls."""
-    assert met.stalls is not None
+    assert wait.stalls is not None
     r, d, limit = engine.requests, engine.requests.classes, tables(engine).capacity
     seen = np.append(engine.decode_times, engine.decode_times[-1])
     pause, tau = float(state.probability @ seen), state.tpot
     sigma = min(max(1.0 - pause / tau, 1e-9), 1.0 - 1e-9)
     # where free slots limit the stalls, all of them are shorter
-    scale = min((tau - pause) / _stall_after(engine, met, state), 1.0)
-    white, skew = met.stalls.between[1] * scale**2, met.stalls.between[2] * scale**3
-    after = [value * scale**i for i, value in enumerate(met.stalls.after, 1)]
+    scale = min((tau - pause) / _stall_after(engine, wait, state), 1.0)
+    white, skew = wait.stalls.between[1] * scale**2, wait.stalls.between[2] * scale**3
+    after = [value * scale**i for i, value in enumerate(wait.stalls.after, 1)]
     # a longer step brings more prompts, whose stall grows by `more` times that
-    more = _growth(tables(engine).pauses, met.stalls.means, pause) * scale
+    more = _growth(tables(engine).pauses, wait.stalls.means, pause) * scale
     s1 = more / (1 + more) / rate
     s2 = white * (1 - rate * s1) ** 2 / (rate * tau)
     # others that join at the end of the same stall, beyond those of a mean step
-    mates = 2 * more + rate * white / tau
+    batch_mates = 2 * more + rate * white / tau
     spread = max(state.variance, 0.0) ** 0.5
     base = engine.response(state.mean, spread)
     own = base.alpha + base.k * r.context
     feedback = max(1.0 - rate * r.d1 * own * (1 + more), 0.05)
-    joined = mates * own * time_beside(r, 1.0 - feedback) / d + base.k * (r.class_prompt - r.kv1)
+    joined = batch_mates * own * overlap_steps(r, 1.0 - feedback) / d + base.k * (
+        r.class_prompt - r.kv1
+    )
     td = pause + joined
     mean = td + ((d - 1) * (tau - pause + more * joined) + after[0]) / d
     noise = variance_of_sum(r, Response(base.alpha, base.k, s1, s2), rate, tau)
@@ -250,29 +253,29 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> L
     third = 3 * total**2 / (d * tau) + (d - 1) * max(skew - 3 * white**2 / tau, 0.0)
     third = (third + after[2]) / d**3
     variance = (total + after[1]) / d**2
-    calm_total, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
-    ttft = met.ttft.shift(engine.front_end())
+    unstalled_total, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
+    ttft = wait.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
         d_scv = r.d2 / r.d1**2 - 1.0
-        wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (limit - rate)
+        wait_mean = (1.0 + batch_mates + max(d_scv, 0.0)) / 2 / (limit - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
-    waits = slot_reason(state.wait, wait_mean, met.ttft.mean)
+    waits = slot_reason(state.wait, wait_mean, wait.ttft.mean)
     if scale < UNHINDERED:
         waits = (*waits, "prompts hold decodes up until no slot is free")
     reasons = (
         *waits,
         *engine.kv_reasons(state.probability, rate / limit),
-        *engine.longest_prompts(met.cut_off),
+        *engine.longest_prompts(wait.cut_off),
     )
     return LaneLatency(
         ttft=ttft,
         mean=mean,
         variance=variance,
         third=third,
-        calm=met.stalls.calm * np.exp(-rate * (d - 1) * td),
-        calm_mean=td,
-        calm_variance=calm_total / d**2,
+        unstalled=wait.stalls.unstalled * np.exp(-rate * (d - 1) * td),
+        unstalled_mean=td,
+        unstalled_variance=unstalled_total / d**2,
         low=engine.decode(1.0),
         high=np.inf,
         running=state.mean,
@@ -280,7 +283,7 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, met: BulkWait) -> L
         capacity=limit,
         wait=state.wait,
         stall=sigma,
-        single=tables(engine).lone,
+        stall_atoms=tables(engine).service,
         reasons=reasons,
     )
 

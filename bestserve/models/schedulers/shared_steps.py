@@ -37,14 +37,14 @@ from bestserve.models.queues.stability import shared_limit
 from bestserve.models.queues.tpot.noise import (
     Response,
     at_classes,
+    overlap_steps,
     size_bias,
-    time_beside,
     variance_of_sum,
 )
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
 
-CROWD = 0.12
+CORRELATED = 0.12
 """Share of a decode in what the chain says of the steps after a first token, from which decodes
 and prompts move together: mean TPOT is then 4 % low or more (at 0.17, 6 %; at 0.24, 15 %)."""
 
@@ -56,20 +56,20 @@ TWO_MODES = 0.01
 class SharedLane:
     """What does not depend on the rate.
 
-    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s]; most :
-    decodes beside prompts then, on average; knots : logs of numbers of decodes [g] at which `table`
-    has the moments of what a prompt adds to decode-only steps and the prompt tokens of a full step
-    [4, g; s, s², s³, tokens]; alone : time of each prompt by itself [m, s]; work : prompts in
-    tokens of mean cost
+    split : whether prompts are cut to fit the budget; capacity : saturated rate [1/s];
+    saturated_decodes : decodes beside prompts then, on average; knots : logs of numbers of decodes
+    [g] at which `table` has the moments of what a prompt adds to decode-only steps and the prompt
+    tokens of a full step [4, g; s, s², s³, tokens]; service : time of each prompt by itself
+    [m, s]; work : prompts in tokens of mean cost
     """
 
     engine: Engine
     split: bool
     capacity: float
-    most: float
+    saturated_decodes: float
     knots: tuple[float, ...]
     table: Floats
-    alone: Floats
+    service: Floats
     work: Prompts
 
     def cost(self, n: float) -> tuple[float, float, float]:
@@ -87,7 +87,7 @@ class SharedLane:
         column = (1.0 - part) * self.table[:, i - 1] + part * self.table[:, i]
         return list(map(float, column))
 
-    def single(self, n: float) -> Floats:
+    def stall_atoms(self, n: float) -> Floats:
         """Return what a mean decode meets of each prompt beside n decodes [m, s].
 
         Of a prompt of C chunks a decode of D steps meets C D/(C + D − 1) on average, at any offset.
@@ -165,18 +165,20 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
-    limit, most = shared_limit(budget, slots, r.p1, r.d1, packed_in, step)
-    evictions = engine.evictions(most)
+    limit, saturated_decodes = shared_limit(budget, slots, r.p1, r.d1, packed_in, step)
+    evictions = engine.evictions(saturated_decodes)
     if evictions > 0.0:
-        limit, most = shared_limit(budget, slots, r.p1 * (1 + evictions), r.d1, packed_in, step)
+        limit, saturated_decodes = shared_limit(
+            budget, slots, r.p1 * (1 + evictions), r.d1, packed_in, step
+        )
     return SharedLane(
         engine=engine,
         split=split,
         capacity=limit,
-        most=max(most, 1.0),
+        saturated_decodes=max(saturated_decodes, 1.0),
         knots=tuple(logs),
         table=table,
-        alone=engine.prompt_times(0.0, split, budget),
+        service=engine.prompt_times(0.0, split, budget),
         work=Prompts.of(engine.work_tokens(packed[0]), r.weight),
     )
 
@@ -199,7 +201,7 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     n = state.mean
     sigma = min(rate * lane.cost(max(n, 1.0))[0], 0.9)
     idle = _idle_share(lane, rate, n, sigma)
-    decodes = min(max(n / (1.0 - min(idle, 0.9)), 1.0), lane.most)
+    decodes = min(max(n / (1.0 - min(idle, 0.9)), 1.0), lane.saturated_decodes)
     served = server_beside(lane, rate, decodes, idle)
     pace = bulk_pace(served, rate, lane.work)
     if pace is None:
@@ -211,17 +213,17 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     # decodes per step, by Little's law: one step of Newton's method
     growth = min(rate * r.d1 * slope_of(times, decodes, 1.0), 0.9)
     decodes += (rate * r.d1 * pace.spacing - decodes) / (1.0 - growth)
-    decodes = min(max(decodes, 1.0), lane.most)
+    decodes = min(max(decodes, 1.0), lane.saturated_decodes)
     served = server_beside(lane, rate, decodes, idle)
-    met = bulk_wait(served, rate, lane.work, with_steps=True)
-    if met is None:
+    wait = bulk_wait(served, rate, lane.work, with_steps=True)
+    if wait is None:
         return None
-    sigma = _share(served, met.tau)
+    sigma = _share(served, wait.tau)
     times = lane.stretched(rate, sigma, decodes)
     state = occupancy(rate, r.d1, times)
     if state.load >= 1.0:
         return None
-    return _assemble(lane, rate, state, served, met, sigma, decodes, times)
+    return _assemble(lane, rate, state, served, wait, sigma, decodes, times)
 
 
 def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) -> BulkServer:
@@ -236,11 +238,13 @@ def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) ->
     time = float(engine.prompt_step(np.array([room]), decodes, lane.split)[0])
     load = min(rate * r.p1 / room * time, 0.999)
     steps = load * r.p2 / (r.p1 * room * (1 - load) ** 2)
-    crowded = decodes + max(lane.most - decodes, 0.0) * -np.expm1(-steps / max(r.d1, 1.0))
-    budget, packed = lane.room(crowded)
+    decodes_when_full = decodes + max(lane.saturated_decodes - decodes, 0.0) * -np.expm1(
+        -steps / max(r.d1, 1.0)
+    )
+    budget, packed = lane.room(decodes_when_full)
 
     def step(x: Floats) -> Floats:
-        beside = np.where(x >= packed * (1 - 1e-9), crowded, decodes)
+        beside = np.where(x >= packed * (1 - 1e-9), decodes_when_full, decodes)
         return engine.prompt_step(x, beside, lane.split)
 
     return BulkServer(
@@ -248,11 +252,11 @@ def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) ->
         packed=packed,
         step=step,
         vacation=engine.decode(decodes),
-        alone=lane.alone,
+        service=lane.service,
         idle=idle,
         shared=True,
         cut=lane.split or r.fixed_prompt,
-        lone=engine.budget if lane.split else math.inf,
+        idle_budget=engine.budget if lane.split else math.inf,
     )
 
 
@@ -263,10 +267,10 @@ def _share(server: BulkServer, tau: float) -> float:
 
 def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     """Return the share of prompt-free time in which nothing decodes either."""
-    return none_running(n, clumping(lane, rate, n, sigma))
+    return none_running(n, index_of_dispersion(lane, rate, n, sigma))
 
 
-def clumping(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
+def index_of_dispersion(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     """Return the variance over the mean of the number decoding, n on average [1].
 
     Stalls behind prompts let requests join in clumps: 1 + 2σ/(1−σ) + λ²S2/(1−σ)².
@@ -295,19 +299,19 @@ def _assemble(
     rate: float,
     state: Occupancy,
     served: BulkServer,
-    met: BulkWait,
+    wait: BulkWait,
     sigma: float,
     decodes: float,
     times: Floats,
 ) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the steps after a first token."""
-    assert met.steps is not None
+    assert wait.steps is not None
     engine, r = lane.engine, lane.engine.requests
-    d, tau, k, steps = r.classes, met.tau, lane.engine.lane.step.k, met.steps
+    d, tau, k, steps = r.classes, wait.tau, lane.engine.lane.step.k, wait.steps
     cost = lane.cost(decodes)
     scale = sigma / (rate * cost[0])
     s1, s2, s3 = cost[0] * scale, cost[1] * scale**2, cost[2] * scale**3
-    mates = max(met.batch_tokens / r.p1 - 1.0, 0.0)
+    batch_mates = max(wait.batch_tokens / r.p1 - 1.0, 0.0)
     spread = max(state.variance, 0.0) ** 0.5
     own = (1 - sigma) * slope_of(times, state.mean, spread)
     alpha = max(own - k * r.context, 0.0)
@@ -319,8 +323,8 @@ def _assemble(
     total, slope = at_classes(r, noise)
     # who joins close to a request, beyond the even stream that the occupancy has: arrivals of steps
     # that are long together, and those of a prompt's own steps unless the budget holds them back
-    joining = rate * steps.long_run / tau + 2 * (1 - met.load) * sigma / (1 - sigma)
-    join = joining * own * time_beside(r, 1.0 - feedback) / d + k * (r.class_prompt - r.kv1)
+    joining = rate * steps.long_run / tau + 2 * (1 - wait.load) * sigma / (1 - sigma)
+    join = joining * own * overlap_steps(r, 1.0 - feedback) / d + k * (r.class_prompt - r.kv1)
     mean = state.tpot + join / (1 - sigma) + steps.excess_of(d) / d
     variance = variance_of_steps(steps, total, slope, d, tau)
     if state.wait > 1e-3:
@@ -333,30 +337,30 @@ def _assemble(
     third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
     pause = served.vacation
     base = engine.response(state.mean, spread)
-    calm_sum, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
+    unstalled_sum, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
 
-    ttft = met.ttft.shift(engine.front_end())
+    ttft = wait.ttft.shift(engine.front_end())
     wait_mean = 0.0
     if state.wait > 1e-4:
         d_scv = r.d2 / r.d1**2 - 1.0 if r.d1 > 0 else 0.0
-        wait_mean = (1.0 + mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
+        wait_mean = (1.0 + batch_mates + max(d_scv, 0.0)) / 2 / (lane.capacity - rate)
         ttft = with_wait(ttft, state.wait, wait_mean)
     behind = float(r.class_weight @ steps.excess_of(d)) / float(r.class_weight @ d * tau or 1.0)
     waits = (
-        *slot_reason(state.wait, wait_mean, met.ttft.mean),
+        *slot_reason(state.wait, wait_mean, wait.ttft.mean),
         *mode_reason(state),
-        *crowd_reason(behind),
+        *correlation_reason(behind),
         *engine.kv_reasons(state.probability, rate / lane.capacity),
-        *engine.longest_prompts(met.cut_off),
+        *engine.longest_prompts(wait.cut_off),
     )
     return LaneLatency(
         ttft=ttft,
         mean=mean,
         variance=variance / d**2,
         third=third / d**3,
-        calm=steps.calm * np.exp(-rate * pause * (d - 1)),
-        calm_mean=np.full_like(d, pause),
-        calm_variance=calm_sum / d**2,
+        unstalled=steps.unstalled * np.exp(-rate * pause * (d - 1)),
+        unstalled_mean=np.full_like(d, pause),
+        unstalled_variance=unstalled_sum / d**2,
         low=low,
         high=high,
         running=state.mean,
@@ -364,7 +368,7 @@ def _assemble(
         capacity=lane.capacity,
         wait=state.wait,
         stall=sigma,
-        single=lane.single(decodes),
+        stall_atoms=lane.stall_atoms(decodes),
         reasons=waits,
     )
 
@@ -376,12 +380,12 @@ def mode_reason(state: Occupancy) -> tuple[str, ...]:
     return ()
 
 
-def crowd_reason(behind: float) -> tuple[str, ...]:
+def correlation_reason(behind: float) -> tuple[str, ...]:
     """Return the warning for answers that begin, and end, while prompts queue.
 
     behind : share of a decode in steps longer than the mean because of when it began [1]
     """
-    if behind > CROWD:
+    if behind > CORRELATED:
         return ("answers begin and end while prompts queue: both move together",)
     return ()
 

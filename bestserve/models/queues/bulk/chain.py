@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
-from bestserve.models.queues.bulk import elimination as chain_loops
-from bestserve.models.queues.bulk import loops
+from bestserve.models.queues.bulk import elimination, loops
 from bestserve.models.queues.bulk.server import BulkServer, Pace, Prompts
 from bestserve.models.queues.bulk.whole_prompts import rows, taken
 from bestserve.models.queues.lattice import fft_size, split
@@ -39,7 +38,7 @@ class Flow:
     """The solved chain.
 
     matrix : transition rows as decodes see them; factors : of I − matrix without state 0 (see
-    `chain_loops.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
+    `elimination.eliminate`); visits : to states 1 … top after a vacation, an idle time, a restart
     [top, 3]; law : of the state at steps that decodes see; fresh : masses and times to the first
     token of prompts that find the server idle, ended : law of the state in which that step starts
     """
@@ -66,13 +65,13 @@ class Chain:
         self.l1 = prompts.mean
         self.d, self.top = _grid(server, rate, prompts, points)
         self.full = server.packed / self.d
-        self.m = min(math.floor(server.most / self.d + 1e-9), self.top)
+        self.m = min(math.floor(server.largest / self.d + 1e-9), self.top)
         self.size = fft_size(2 * self.top + 2)
         self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
         self.phi = np.fft.rfft(self.pmf)
         seen = self.d**2 * float(self.pmf @ np.arange(self.size, dtype=np.float64) ** 2)
         self.cut_off = max(1.0 - seen / prompts.square, 0.0)
-        self.one_prompt = prompts.one / self.d
+        self.one_prompt = prompts.sizes / self.d
         idle, pause = server.idle, server.vacation
         # share of prompt-free states that are idle ones, by their mean durations
         self.q = idle * pause / ((1 - idle) / rate + idle * pause) if idle < 1 else 1.0
@@ -97,23 +96,25 @@ class Chain:
 
     def _take_at_random(self) -> None:
         """Prepare the law of what full steps take of whole prompts, and their mean times."""
-        self.growth, again = self._crowding()
+        self.growth, again = self._prompts_per_step()
         self.taken = taken(self.pmf, self.m, self.top, self.growth, again)
         self.low = int(np.flatnonzero(self.taken.max(axis=0))[-1]) + 1
         inside = slice(self.m + 1)
         self.step_time = np.concatenate((self.f[inside], self.taken @ self.f))
 
-    def _crowding(self) -> tuple[float, float]:
+    def _prompts_per_step(self) -> tuple[float, float]:
         """Return θ of `taken` and the share of full steps that follow a full step, nearly ρ.
 
         θ is half the mean arrivals in a step before the budget binds: in decode-only steps, in
         those of one prompt, and in full ones.
         """
         load = self.rate * self.l1 * self.f_full / self.server.packed
-        calm = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
-        lone = self.rate * float(self.f[max(min(round(self.l1 / self.d), self.m), 1)])
-        before = (calm * self.rate * self.server.vacation + load * lone) / (calm + load)
-        mean = (1.0 - load) * before + load * (lone + self.rate * self.f_full) / 2
+        decode_only = (1.0 - load) * (1.0 - self.server.idle) * (self.server.vacation > 0)
+        one_prompt = self.rate * float(self.f[max(min(round(self.l1 / self.d), self.m), 1)])
+        before = (decode_only * self.rate * self.server.vacation + load * one_prompt) / (
+            decode_only + load
+        )
+        mean = (1.0 - load) * before + load * (one_prompt + self.rate * self.f_full) / 2
         return min(mean / 2, 1.0), load
 
     def cells(self, h: float) -> loops.Cells:
@@ -159,12 +160,12 @@ class Chain:
             if self.whole:
                 rows(matrix, self.taken, arrived, m)
             else:
-                chain_loops.walk_rows(matrix, walk, m, down)
+                elimination.walk_rows(matrix, walk, m, down)
             if not self.whole and part > 1e-9 and down == m + 1:
                 # a positive remainder below one cell still needs a step of its own
                 matrix[m + 1, 0] = 0.0
                 matrix[m + 1, 1:] = laws[-1, :top]
-            ratio = float(chain_loops.tail_ratio(self.pmf, self.rate * self.f_full, self.full))
+            ratio = float(elimination.tail_ratio(self.pmf, self.rate * self.f_full, self.full))
             if ratio > 0:
                 geometric = (1 - ratio) * ratio ** np.arange(down + 1)
                 matrix[top] = 0.0
@@ -178,11 +179,11 @@ class Chain:
         top, f = self.top, self.step_time
         ended = np.zeros(top + 1)
         server = self.server
-        fresh = loops.alone(
+        fresh = loops.found_idle(
             self.prompts.tokens / self.d,
             self.prompts.share,
-            server.alone,
-            server.lone / self.d,
+            server.service,
+            server.idle_budget / self.d,
             self.top if self.whole else self.m,
             tuple(self.cells(0.0)),
             ended,
@@ -194,11 +195,11 @@ class Chain:
         factors = -matrix[1:, 1:]
         # state 0 is reached now and then whatever happens: else visits between could overflow
         factors.flat[:: top + 1] += 1.0 + RESTART
-        chain_loops.eliminate(factors, self.low)
+        elimination.eliminate(factors, self.low)
         # nothing follows a vacation of no time, nor restarts where nothing decodes
         needed = np.array((float(self.f[0]) > 0.0, True, server.shared))
         visits = np.zeros((top, 3))
-        found = chain_loops.solve_rows(factors, self.low, sources[1:, needed])
+        found = elimination.solve_rows(factors, self.low, sources[1:, needed])
         visits[:, needed] = np.maximum(found, 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
         after = visits[:, 0]
@@ -208,8 +209,8 @@ class Chain:
         # all time per step that has decodes, some of them after idle time and its first prompt
         stop = min(self.q / max(1 - self.q, 1e-9), 1.0) if server.shared else 0.0
         seen = (1 - stop) * after + stop * visits[:, 2]
-        apart = stop * (1 / self.rate + float(self.prompts.share @ server.alone))
-        spacing = (server.vacation + float(seen @ f[1:]) + apart) / (1.0 + float(seen.sum()))
+        started = stop * (1 / self.rate + float(self.prompts.share @ server.service))
+        spacing = (server.vacation + float(seen @ f[1:]) + started) / (1.0 + float(seen.sum()))
         if cycle == 0.0:
             # a pool without decodes: cycles begin with idle time and its first prompt
             busy = float(visits[:, 1] @ f[1:])
@@ -266,8 +267,8 @@ def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tup
     first, full = (float(t) for t in server.step(np.array([l1, server.packed])))
     x, at, share = l1, first, 0.0
     for _ in range(3):
-        far = max(server.packed, x + 1.0)
-        slope = (full - at) / (far - x) if server.packed > x else at / x
+        end = max(server.packed, x + 1.0)
+        slope = (full - at) / (end - x) if server.packed > x else at / x
         share = min(rate * l1 * max(slope, 0.0), 0.98)
         x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
         at = float(server.step(np.array([x]))[0])
@@ -291,11 +292,11 @@ def _cells(
     work, spread : mean and variance of the tokens that arrive in a full step
     """
     large, fixed = prompts.large, prompts.tokens.size == 1
-    bound = high > server.most
+    bound = high > server.largest
     if bound:
         theta = 2 * (server.packed - work) / spread
-        far = min(high + 2.5 / theta, server.most + large + 7.0 / theta)
-        high = max(server.most * 1.5, far)
+        end = min(high + 2.5 / theta, server.largest + large + 7.0 / theta)
+        high = max(server.largest * 1.5, end)
     # a prompt of several chunks is as well resolved by fewer cells a chunk
     coarser = min(CHUNKS * server.packed / prompts.mean, 1.0)
     cells = max(CELLS_PER_STEP * points / 128 * coarser, FEWEST_CELLS)

@@ -1,7 +1,7 @@
 """Compiled inner loops of the bulk chain: waiting and last steps, ramp histograms.
 
-They take the fields of `Cells`, `MetSteps` and `LaterSteps` as plain tuples, whose types numba
-tells at once; of named ones it takes longer than the loop runs.
+They take the fields of `Cells`, `StepsInProgress` and `LaterSteps` as plain tuples, whose types
+numba tells at once; of named ones it takes longer than the loop runs.
 
 They stand in one file because numba's cache looks at the file of the outermost function only.
 """
@@ -17,7 +17,7 @@ from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
 
 U_BINS = 4
-"""Parts of a met step, by how much of it has elapsed."""
+"""Parts of a step in progress, by how much of it has elapsed."""
 
 
 class Cells(NamedTuple):
@@ -40,7 +40,7 @@ class Cells(NamedTuple):
     cut: bool
 
 
-class MetSteps(NamedTuple):
+class StepsInProgress(NamedTuple):
     """Steps that arrivals meet, in groups [g].
 
     weights : their shares [1]; lengths : their times [s]; inside : chance that all who wait after
@@ -53,7 +53,7 @@ class MetSteps(NamedTuple):
 
 
 class LaterSteps(NamedTuple):
-    """What follows the met step, by cells up to a request's own last one.
+    """What follows the step in progress, by cells up to a request's own last one.
 
     overruns, f_next : how likely the rest does not fit the next step, up to a factor, and mean time
     of that full step [m + 1]; before, remain : time before the request's own step [s] and cells
@@ -121,11 +121,13 @@ def fitting(
 ) -> tuple[Floats, Floats, float, float]:
     """Add arrivals that all fit the next step; return their law by its size, and the rest.
 
-    waiting : law of who waits at the next step, per met step [r, states], negative rounding
-    included; weights : of the met steps; time : of the next step by its size [sizes, s], width : of
-    the met step [r, s]; unbound : whether the last size stands for all that the grid does not reach
+    waiting : law of who waits at the next step, per step in progress [r, states], negative rounding
+    included; weights : of the steps in progress; time : of the next step by its size [sizes, s],
+    width : of the step in progress [r, s]; unbound : whether the last size stands for all that the
+    grid does not reach
 
-    Returns masses by size, chance that all fit per met step [r], mass added and its moment [s].
+    Returns masses by size, chance that all fit per step in progress [r], mass added and its moment
+    [s].
     """
     sizes = time.size
     by_size, inside = np.zeros(sizes), np.zeros(weights.size)
@@ -195,21 +197,21 @@ def behind(
 
 
 @njit(cache=True)
-def alone(
+def found_idle(
     cells: Floats,
     mass: Floats,
     time: Floats,
-    lone: float,
-    most: float,
+    idle_budget: float,
+    largest: float,
     grid: Cells,
     final: Floats,
 ) -> tuple[Floats, Floats]:
     """Return what prompts that find the server idle meet: masses and times to their first token.
 
     A long prompt's last step is filled by arrivals behind it. cells, mass, time : prompts, their
-    shares and times when nothing follows [m; cells, 1, s]; lone : cells of a step that nothing
-    decodes in; most : cells that a step takes beside decodes, all of those of one prompt that fits
-    `lone`; final : takes the law of the state in which the last step starts
+    shares and times when nothing follows [m; cells, 1, s]; idle_budget : cells of a step that
+    nothing decodes in; largest : cells that a step takes beside decodes, all of those of one prompt
+    that fits `idle_budget`; final : takes the law of the state in which the last step starts
     """
     _, _, full, f_full, last, rate, prompt_cells, sizes, _ = grid
     kinds = sizes.size + 2
@@ -217,13 +219,13 @@ def alone(
     masses, times = np.zeros((cells.size, kinds)), np.zeros((cells.size, kinds))
     for i in range(cells.size):
         rounds = 0.0
-        if cells[i] > lone:
-            rounds = max(math.ceil(cells[i] / lone - 1e-9) - 1.0, 0.0)
+        if cells[i] > idle_budget:
+            rounds = max(math.ceil(cells[i] / idle_budget - 1e-9) - 1.0, 0.0)
         if rounds == 0.0:
             masses[i, 0], times[i, 0] = mass[i], time[i]
-            finish(final, min(cells[i], most), mass[i])
+            finish(final, min(cells[i], largest), mass[i])
             continue
-        remain = cells[i] - rounds * lone
+        remain = cells[i] - rounds * idle_budget
         before = time[i] - _last_step(remain, full, last)
         behind(rate * rounds * f_full, prompt_cells, sizes, chance, extra)
         for k in range(kinds):
@@ -239,18 +241,18 @@ def queued(
     final: Floats,
     beyond: Floats,
     ahead: Floats,
-    met: MetSteps,
+    progress: StepsInProgress,
     later: LaterSteps,
     grid: Cells,
 ) -> tuple[float, float]:
-    """Add arrivals that do not all fit the step after the met one; return mass and moment.
+    """Add arrivals that do not all fit the step after the one in progress; return mass and moment.
 
     slope : histogram of the times to the first token, as second difference; final : takes the law
     of the state in which last steps start; ahead : law of the cells up to a tagged request's own
-    last one, per met step and part of it elapsed [g·U_BINS, cells]; beyond : law of all who wait
-    where they do not fit
+    last one, per step in progress and part of it elapsed [g·U_BINS, cells]; beyond : law of all who
+    wait where they do not fit
     """
-    weights, lengths, inside = met
+    weights, lengths, inside = progress
     overruns, f_next, before, remain, single = later
     h, m, full, _, last, rate, prompt_cells, sizes, cut = grid
     rows = ahead.shape[0]
@@ -288,7 +290,7 @@ def queued(
     count = sizes.size
     done, state = np.empty(count + 1), np.empty(count + 1)
     # chance that nobody arrives behind: of the time before each cell, times that of each row
-    calm = np.exp(-rate * (left + width / 2))
+    none_before = np.exp(-rate * (left + width / 2))
     first, broad = left * per_h, width * per_h
     end = m + 1
     for r in range(rows):
@@ -320,7 +322,7 @@ def queued(
                 finish(final, float(c), mass * own)
                 mass *= 1.0 - own
             arrivals = rate * (middle + before[c])
-            none = quiet * calm[r]
+            none = quiet * none_before[r]
             one = arrivals * none
             several = max(1.0 - none - one, 0.0)
             extra = (arrivals - one) * prompt_cells / max(several, 1e-12)

@@ -21,7 +21,7 @@ class Prompts:
     """Law of the prompts' tokens.
 
     tokens, share : atoms [m; tokens, 1]; mean, square : first two moments; large : 99.9 %
-    quantile; one : `ONE_PROMPT` equally likely sizes with the same mean
+    quantile; sizes : `ONE_PROMPT` equally likely sizes with the same mean
     """
 
     tokens: Floats
@@ -29,7 +29,7 @@ class Prompts:
     mean: float
     square: float
     large: float
-    one: Floats
+    sizes: Floats
 
     @classmethod
     def of(cls, tokens: Floats, share: Floats) -> Prompts:
@@ -40,7 +40,7 @@ class Prompts:
             mean=float(share @ tokens),
             square=float(share @ tokens**2),
             large=weighted_quantile(tokens, share, 0.999),
-            one=thinned(tokens, share, ONE_PROMPT),
+            sizes=thinned(tokens, share, ONE_PROMPT),
         )
 
 
@@ -50,8 +50,9 @@ class BulkServer:
 
     budget : M, tokens taken at most [tokens]; packed : M_E, taken when more wait [tokens]
     step : f, time of a step with x prompt tokens, x [m] > 0 → [m, s]
-    vacation : time of a step without prompts [s]; alone : time that each prompt takes when nothing
-    else runs [m, s]; idle : share of the prompt-free time in which the server stands idle [1]
+    vacation : time of a step without prompts [s]; service : time that each prompt takes when
+    nothing else runs [m, s]; idle : share of the prompt-free time in which the server stands idle
+    [1]; idle_budget : tokens of a step that nothing decodes in
     shared : whether decodes take part in steps with prompts
     cut : False for whole prompts of random length, so that what a full step takes is random
     """
@@ -60,14 +61,14 @@ class BulkServer:
     packed: float
     step: Callable[[Floats], Floats]
     vacation: float
-    alone: Floats
+    service: Floats
     idle: float
     shared: bool = False
     cut: bool = True
-    lone: float = math.inf
+    idle_budget: float = math.inf
 
     @property
-    def most(self) -> float:
+    def largest(self) -> float:
         """Tokens of a step at most; equal prompts beyond the budget, one a step, are above it."""
         return max(self.budget, self.packed) if self.cut else self.budget
 
@@ -87,7 +88,7 @@ class StepLaw:
 
     mean : stationary mean [s]; r0, r1 : autocovariance at lags 0 and 1, then falling by `decay`
     per step, so that its sum over all lags is r0 + 2 r1/(1 − decay) [s²]
-    calm : probability that the step after a first token has no prompt
+    unstalled : probability that the step after a first token has no prompt
     excess : Σ (E[step after a first token] − mean) over all later steps [s]
     start : variance that the state at the first token adds to the sum, less the stationary [s²]
     """
@@ -96,7 +97,7 @@ class StepLaw:
     r0: float
     r1: float
     decay: float
-    calm: float
+    unstalled: float
     excess: float
     start: float
 
@@ -125,13 +126,13 @@ class Stalls:
     """Time that steps with prompts take between two without, where nothing else runs meanwhile.
 
     between : mean, variance and third cumulant after a step without prompts [s, s², s³]; after :
-    those after a first token; calm : chance of none after it; means : mean after steps of the
+    those after a first token; unstalled : chance of none after it; means : mean after steps of the
     lengths asked for [m, s]
     """
 
     between: tuple[float, float, float]
     after: tuple[float, float, float]
-    calm: float
+    unstalled: float
     means: Floats
 
 

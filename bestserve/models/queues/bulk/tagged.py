@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.arrays import Floats
-from bestserve.models.queues.bulk import elimination as chain_loops
-from bestserve.models.queues.bulk import loops
+from bestserve.models.queues.bulk import elimination, loops
 from bestserve.models.queues.bulk.chain import Chain, Flow, blend
-from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, MetSteps
+from bestserve.models.queues.bulk.loops import U_BINS, LaterSteps, StepsInProgress
 from bestserve.models.queues.bulk.server import BulkWait, Stalls, StepLaw
 from bestserve.models.queues.bulk.whole_prompts import covered, full_steps, riding, steps_to
 from bestserve.models.queues.lattice import Ramps, fft_size, split, weighted_quantile
 
 GROUPS = 28
-MET_GROUPS = 4
+PROGRESS_GROUPS = 4
 FULL_GROUPS = 5
 
 
@@ -35,10 +34,10 @@ class FullSteps:
 
 
 def _merged(weights: Floats, lengths: Floats, inside: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return at most `MET_GROUPS` groups of neighbours: weights, mean lengths, mean chances."""
-    if weights.size <= MET_GROUPS:
+    """Return at most `PROGRESS_GROUPS` groups of neighbours: weights, mean lengths and chances."""
+    if weights.size <= PROGRESS_GROUPS:
         return weights, lengths, inside
-    edges = np.linspace(0, weights.size, MET_GROUPS, endpoint=False).astype(np.intp)
+    edges = np.linspace(0, weights.size, PROGRESS_GROUPS, endpoint=False).astype(np.intp)
     mass = np.add.reduceat(weights, edges)
     lengths = np.add.reduceat(weights * lengths, edges) / mass
     return mass, lengths, np.add.reduceat(weights * inside, edges) / mass
@@ -71,15 +70,15 @@ class Tagged:
         hist = Ramps(self._horizon(pi, ratio))
         final = p_idle * flow.ended
         hist.add(p_idle * flow.fresh[0][None, :], flow.fresh[1], np.zeros(1))
-        tokens, queued = self._met_step(hist, final, time / total, pi, ratio)
-        far = flow.law[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
+        tokens, queued = self._step_in_progress(hist, final, time / total, pi, ratio)
+        beyond_grid = flow.law[-1] * ratio / (1 - ratio) if ratio > 0 else 0.0
         return BulkWait(
             ttft=hist.distribution(),
             busy=flow.pace.busy,
             tau=flow.pace.tau,
             spacing=flow.pace.spacing,
             batch_tokens=p_idle * self.chain.l1 + (1 - p_idle) * tokens,
-            backlog=(float(flow.law @ np.arange(self.chain.top + 1)) + far) * d,
+            backlog=(float(flow.law @ np.arange(self.chain.top + 1)) + beyond_grid) * d,
             load=load,
             saturated=queued,
             cut_off=self.chain.cut_off,
@@ -87,7 +86,7 @@ class Tagged:
             stalls=None if pauses is None else self._stalls(flow, final, pauses),
         )
 
-    def _met_step(
+    def _step_in_progress(
         self, hist: Ramps, final: Floats, share: Floats, pi: Floats, ratio: float
     ) -> tuple[float, float]:
         """Add arrivals that meet a step; return mean tokens of their last step and who queues."""
@@ -122,8 +121,10 @@ class Tagged:
             plain = over[: merged.shape[0]] > 1e-9
             groups = _merged(*(a[: plain.size][plain] for a in (weights, lengths, inside)))
             full_ones = (a[plain.size :] for a in (weights, lengths, inside))
-            met = MetSteps(*(np.concatenate(p) for p in zip(groups, full_ones, strict=True)))
-            self._queued(hist, final, beyond, met, full.left, laws)
+            progress = StepsInProgress(
+                *(np.concatenate(p) for p in zip(groups, full_ones, strict=True))
+            )
+            self._queued(hist, final, beyond, progress, full.left, laws)
         count = float(by_size.sum()) + queued
         tokens = float(by_size @ np.arange(m + 1)) * chain.d + queued * chain.server.packed
         return tokens / max(count, 1e-300), queued
@@ -159,17 +160,18 @@ class Tagged:
         hist: Ramps,
         final: Floats,
         beyond: Floats,
-        met: MetSteps,
+        progress: StepsInProgress,
         left: Floats,
         laws: Floats,
     ) -> None:
         """Add arrivals that do not all fit the next step: those ahead decide, those behind fill.
 
-        The elapsed share u of the met step is cut into `U_BINS`; tokens up to the tagged request
-        are then l + CP(λ u T), and what a full step leaves behind. met : full steps last; left :
-        law of what those leave [g, cells]; laws : of l + CP(λ t) at the chain's nodes [k, cells].
+        The elapsed share u of the step in progress is cut into `U_BINS`; tokens up to the tagged
+        request are then l + CP(λ u T), and what a full step leaves behind. progress : full steps
+        last; left : law of what those leave [g, cells] laws : of l + CP(λ t) at the chain's nodes
+        [k, cells]
         """
-        lengths = met.lengths
+        lengths = progress.lengths
         chain = self.chain
         u = (np.arange(U_BINS) + 0.5) / U_BINS
         collected = (lengths[:, None] * u).ravel()
@@ -189,14 +191,14 @@ class Tagged:
                 final,
                 beyond,
                 ahead,
-                tuple(met),
+                tuple(progress),
                 tuple(self._later(ahead.shape[1])),
                 tuple(chain.cells(hist.h)),
             )
         )
 
     def _later(self, size: int) -> LaterSteps:
-        """Return what follows the met step, by 0 … size − 1 cells up to a request's end."""
+        """Return what follows the step in progress, by 0 … size − 1 cells up to a request's end."""
         chain, cells = self.chain, np.arange(size, dtype=np.float64)
         if not chain.whole:
             rounds = np.maximum(np.ceil(cells / chain.full - 1e-9) - 1.0, 1.0)
@@ -204,7 +206,7 @@ class Tagged:
             at_once = np.ones(chain.m + 1), np.full(chain.m + 1, chain.f_full)
             return LaterSteps(*at_once, rounds * chain.f_full, remain, np.zeros(size))
         m, top = chain.m, chain.top
-        steps, remain, lone = steps_to(chain.taken, m)
+        steps, remain, single = steps_to(chain.taken, m)
         f = chain.f
         # steps are nearly affine: up to the budget or, where that is a cell or less, beyond it
         low = max((m + 1) // 2, 1)
@@ -218,14 +220,14 @@ class Tagged:
         before = before[at] + beyond * chain.f_full / chain.full
         overruns, reach = riding(chain.pmf, chain.growth, m)
         joined = np.interp(reach, np.arange(m + 1), inside)
-        return LaterSteps(overruns, joined, before, remain[at], lone[at])
+        return LaterSteps(overruns, joined, before, remain[at], single[at])
 
     def _steps(self, flow: Flow, final: Floats) -> StepLaw:
         """Return the moments of step sums after a first token, from Poisson's equation."""
         matrix, law, mean = flow.matrix, flow.law, flow.pace.tau
         noise = self.chain.step_time - mean
         h = np.concatenate(
-            ([0.0], chain_loops.solve_columns(flow.factors, self.chain.low, noise[1:]))
+            ([0.0], elimination.solve_columns(flow.factors, self.chain.low, noise[1:]))
         )
         h -= law @ h
         later = h - noise  # P h
@@ -237,11 +239,11 @@ class Tagged:
         if self.chain.whole:
             # the random size of full steps adds to their variance and covariances
             chain = self.chain
-            apart = chain.f - chain.step_time[chain.m + 1 :, None]
+            deviation = chain.f - chain.step_time[chain.m + 1 :, None]
             weight = law[chain.m + 1 :]
-            r0 += float(weight @ (chain.taken * apart**2).sum(axis=1))
+            r0 += float(weight @ (chain.taken * deviation**2).sum(axis=1))
             one, all_later = covered(
-                chain.taken, weight, chain.blend, chain.laws, chain.m, apart, noise, h
+                chain.taken, weight, chain.blend, chain.laws, chain.m, deviation, noise, h
             )
             r1, beyond = r1 + one, beyond + all_later
         decay = min(max(1.0 - r1 / beyond, 0.0), 0.98) if beyond > 1e-12 * r0 else 0.0
@@ -251,7 +253,7 @@ class Tagged:
             r0=r0,
             r1=beyond * (1 - decay),
             decay=decay,
-            calm=float(final @ matrix[:, 0]),
+            unstalled=float(final @ matrix[:, 0]),
             excess=excess,
             start=spread - float(law @ h**2),
         )
@@ -266,7 +268,7 @@ class Tagged:
             f3[chain.m + 1 :] = chain.taken @ chain.f**3
 
         def solve(now: Floats) -> tuple[Floats, Floats]:
-            found = chain_loops.solve_columns(flow.factors, chain.low, now[1:])
+            found = elimination.solve_columns(flow.factors, chain.low, now[1:])
             h = np.concatenate(([0.0], found))
             return h, np.maximum(h - now, 0.0)
 
@@ -282,7 +284,7 @@ class Tagged:
         return Stalls(
             between=_cumulants(between),
             after=_cumulants(after),
-            calm=float(final @ flow.matrix[:, 0]),
+            unstalled=float(final @ flow.matrix[:, 0]),
             means=blend(chain.nodes, chain.longest, inside) @ by_node * (pauses / inside),
         )
 
@@ -296,7 +298,7 @@ class Tagged:
         chain = self.chain
         rounds = math.ceil((cells + 6 * chain.l1 / chain.d) / chain.full)
         longest = float(chain.f[: chain.m + 1].max())
-        met = float(chain.f[min(math.ceil(cells), chain.top)])
+        in_progress = float(chain.f[min(math.ceil(cells), chain.top)])
         # one prompt in 10,000 may be so long that a grid up to it would tell nothing of the others
-        alone = weighted_quantile(chain.server.alone, chain.prompts.share, 1.0 - 1e-4)
-        return 1.02 * (rounds * max(longest, chain.f_full) + met + alone)
+        longest_service = weighted_quantile(chain.server.service, chain.prompts.share, 1.0 - 1e-4)
+        return 1.02 * (rounds * max(longest, chain.f_full) + in_progress + longest_service)

@@ -39,8 +39,8 @@ def taken(pmf: Floats, m: int, top: int, growth: float, full: float) -> Floats:
     behind = f * np.minimum(cells, max(m, 1))
     behind /= max(float(behind.sum()), 1e-300)
     large, fresh = float(behind[m + 1 :].sum()), float(f[m + 1 :].sum())
-    alone = large / (1.0 + large - fresh)  # after a huge prompt the next is fresh
-    g = (1 - full + full * alone) * f + full * (1 - alone) * behind
+    by_itself = large / (1.0 + large - fresh)  # after a huge prompt the next is fresh
+    g = (1 - full + full * by_itself) * f + full * (1 - by_itself) * behind
     renewals = _renewals(f, growth)
     return _taken(growth * f, g, renewals, m)
 
@@ -233,7 +233,7 @@ def steps_to(law: Floats, m: int) -> tuple[Floats, Floats, Floats]:
     That a prompt ends there is all that `law` knows of V, so that it serves here too.
     """
     top = m + law.shape[0]
-    steps, alone = np.ones(top + 1), np.zeros(top + 1)
+    steps, by_itself = np.ones(top + 1), np.zeros(top + 1)
     remain = np.arange(top + 1) * 1.0
     for v in range(m + 1, top + 1):
         row = v - m - 1
@@ -243,8 +243,8 @@ def steps_to(law: Floats, m: int) -> tuple[Floats, Floats, Floats]:
             if p > 0.0:
                 rest = v - x
                 mean += p * steps[rest]
-                cells += p * (1.0 - alone[rest]) * remain[rest]
-                own += p * alone[rest]
-        steps[v], alone[v] = mean, min(own, 1.0)
+                cells += p * (1.0 - by_itself[rest]) * remain[rest]
+                own += p * by_itself[rest]
+        steps[v], by_itself[v] = mean, min(own, 1.0)
         remain[v] = cells / (1.0 - own) if own < 1.0 - 1e-9 else float(m)
-    return steps, remain, alone
+    return steps, remain, by_itself

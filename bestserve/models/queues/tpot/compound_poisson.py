@@ -28,11 +28,11 @@ GRID = 160
 MOST_CLUMPED = 1e4
 """Prompts of a clump at most: where next to none are met, their spread is only rounding."""
 
-LEVELS = 640
+QUANTILES = 640
 """Points, over all classes, from which they are chosen."""
 
 
-def lump_mixture(
+def compound_poisson_mixture(
     weight: Floats,
     steps: Floats,
     base: Floats,
@@ -79,10 +79,10 @@ def _points(
     weight: Floats, steps: Floats, base: Floats, cdf: Floats, width: Floats, cell: float
 ) -> Floats:
     """Return the values at which to take the mixture, dense in both tails [g, s]."""
-    per_class = max(LEVELS // steps.size, 12)
+    per_class = max(QUANTILES // steps.size, 12)
     z = (np.arange(per_class) + 0.5) / per_class
-    levels = np.sin(np.pi / 2 * z) ** 2
-    cells = np.stack([np.searchsorted(row, levels) for row in cdf]).astype(np.float64)
+    quantiles = np.sin(np.pi / 2 * z) ** 2
+    cells = np.stack([np.searchsorted(row, quantiles) for row in cdf]).astype(np.float64)
     edge = np.array([-0.5, 0.5])
     x = base[:, None, None] + (cells[:, :, None] + edge * width[:, None, None]) * (
         cell / steps[:, None, None]

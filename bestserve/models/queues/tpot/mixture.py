@@ -23,7 +23,7 @@ GRID, EVEN = 112, 8
 0.1 %."""
 
 # as many points in both tails as in the middle: percentiles are read there
-_LEVELS = (1.0 + np.sin(np.pi / 2 * np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, GRID - EVEN)))) / 2
+_QUANTILES = (1.0 + np.sin(np.pi / 2 * np.sin(np.pi / 2 * np.linspace(-1.0, 1.0, GRID - EVEN)))) / 2
 
 SKEW = 3.0
 """Skewness of a component at most: beyond it a gamma law has no body left, and percentiles below
@@ -32,7 +32,7 @@ the 99th lie in the body. Between 2.5 and 4 on 450 settings it makes little diff
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Components of the TPOT law: output classes, each cut into calm and disturbed requests.
+    """Components of the TPOT law: output classes, each cut into unstalled and stalled requests.
 
     cls : class of each component [k]; share : within its class [k]; mean, variance, third :
     central moments [k; s, s², s³]; low, high : no value lies outside [s]
@@ -57,20 +57,20 @@ def cut(
     mean: Floats,
     variance: Floats,
     third: Floats,
-    calm: Floats,
-    calm_mean: Floats,
-    calm_variance: Floats,
+    unstalled: Floats,
+    unstalled_mean: Floats,
+    unstalled_variance: Floats,
     low: float,
     high: float,
 ) -> Components:
-    """Return components that keep each class's three moments, calm requests set apart.
+    """Return components that keep each class's three moments, unstalled requests set apart.
 
-    mean, variance, third : of whole classes [c; s, s², s³]; calm : share of the class that meets
-    no prompt at all [c], with its own mean and variance [s, s²]. What is left of the third moment
-    for the others is kept within what a law on [low, high] can have.
+    mean, variance, third : of whole classes [c; s, s², s³]; unstalled : share of the class that
+    meets no prompt at all [c], with its own mean and variance [s, s²]. What is left of the third
+    moment for the others is kept within what a law on [low, high] can have.
     """
     cls, share, m, v, k = cut_classes(
-        mean, variance, third, calm, calm_mean, calm_variance, low, high, SKEW
+        mean, variance, third, unstalled, unstalled_mean, unstalled_variance, low, high, SKEW
     )
     return Components(cls=cls, share=share, mean=m, variance=v, third=k, low=low, high=high)
 
@@ -97,7 +97,7 @@ def mixture(
         points,
         points.argsort(),
         _Z_SHARE,
-        _LEVELS,
+        _QUANTILES,
         EVEN,
         weight,
         mean,

@@ -62,7 +62,7 @@ def at_classes(requests: Requests, sums: Floats) -> tuple[Floats, Floats]:
     return value, slope / requests.width
 
 
-def time_beside(requests: Requests, growth: float) -> Floats:
+def overlap_steps(requests: Requests, growth: float) -> Floats:
     """Return steps that a request spends beside one that joined with it, and those it brings [c].
 
     One more sequence makes steps longer, so that more requests join, `growth` = λ E[D] dt/dn for
@@ -75,7 +75,7 @@ def time_beside(requests: Requests, growth: float) -> Floats:
     merged = max(math.ceil(some / 128), 1)
     survival = r.survival[: r.survival.size // merged * merged].reshape(-1, merged).mean(axis=1)
     width = r.width * merged
-    total = _beside(survival, growth / max(r.d1, 1e-12) * width) * width
+    total = _overlap(survival, growth / max(r.d1, 1e-12) * width) * width
     return _line(total, r.classes / width)[0]
 
 
@@ -136,7 +136,7 @@ def _sums(covariance: Floats, size: int) -> Floats:
 
 
 @njit(cache=True)
-def _beside(survival: Floats, growth: float) -> Floats:
+def _overlap(survival: Floats, growth: float) -> Floats:
     """Return Σ_{i<m} x(i) for m = 0, 1, … of x(i) = S(i) + growth Σ_{u<i} S(i − 1 − u) x(u)."""
     size = survival.size
     last = size

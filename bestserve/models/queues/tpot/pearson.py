@@ -1,4 +1,4 @@
-"""Compiled loops of mixtures: grid, Pearson III and beta laws, calm requests set apart."""
+"""Compiled loops of mixtures: grid, Pearson III and beta laws, unstalled requests set apart."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from bestserve.arrays import Floats, Ints
 from bestserve.host.compiled import njit
 
-FAR = 4.8
+NORMAL_END = 4.8
 """Standard normal deviations beyond which a distribution function is 0 or 1 (1e-6)."""
 
-CLOSE = 1e-8
+SERIES_END = 1e-8
 """Relative size of the terms at which series end."""
 
 KNOTS = 64
@@ -36,7 +36,7 @@ def _gamma_cdf(shape: float, log_gamma: float, y: float) -> float:
         for i in range(1, 200):
             term *= y / (shape + i)
             total += term
-            if term < CLOSE * total:
+            if term < SERIES_END * total:
                 break
         return front * total
     b = y + 1.0 - shape
@@ -50,7 +50,7 @@ def _gamma_cdf(shape: float, log_gamma: float, y: float) -> float:
         c = b + an / c
         step = d * c
         h *= step
-        if abs(step - 1.0) < CLOSE:
+        if abs(step - 1.0) < SERIES_END:
             break
     return 1.0 - front * h
 
@@ -89,7 +89,7 @@ def _add_pearson3(
     log_gamma = math.lgamma(shape) if shape < 2.0 else 0.0
     middle, stretch = 1.0 - 1.0 / (9.0 * shape), 3.0 * math.sqrt(shape)
     unit = (per / shape) ** (1.0 / 3.0)
-    root = middle - FAR / stretch
+    root = middle - NORMAL_END / stretch
     least = shape * root**3 if shape >= 2.0 and root > 0.0 else 0.0
     g = np.searchsorted(x, mean + (least - shape) / per)
     while g < x.size:
@@ -125,7 +125,7 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
         c = 1.0 + odd / c
         step = d * c
         h *= step
-        if abs(step - 1.0) < CLOSE:
+        if abs(step - 1.0) < SERIES_END:
             break
     return h
 
@@ -200,14 +200,14 @@ def _grid(
     order: Ints,
     weight: Floats,
     share: Floats,
-    levels: Floats,
+    quantiles: Floats,
     even: int,
     low: float,
     high: float,
 ) -> Floats:
     """Return distinct ascending values at which to take a mixture, within [low, high] [g].
 
-    They are quantiles at `levels` of the points [c·z], which weigh weight[c] · share[z] and ascend
+    They are `quantiles` of the points [c·z], which weigh weight[c] · share[z] and ascend
     in `order`; `even` values evenly spaced over all of them; and `low`.
     """
     n = points.size
@@ -219,13 +219,13 @@ def _grid(
         total[i] = mass
     first, last = points[order[0]], points[order[n - 1]]
     start = max(first, low)
-    x = np.empty(levels.size + even + 1)
+    x = np.empty(quantiles.size + even + 1)
     x[0] = low
     size, i, k = 1, 0, 0
-    for j in range(levels.size + 1):
+    for j in range(quantiles.size + 1):
         value = last
-        if j < levels.size:
-            level = levels[j] * mass
+        if j < quantiles.size:
+            level = quantiles[j] * mass
             while i < n and total[i] < level:
                 i += 1
             if i == 0:
@@ -234,7 +234,9 @@ def _grid(
                 left = points[order[i - 1]]
                 part = (level - total[i - 1]) / (total[i] - total[i - 1])
                 value = left + (points[order[i]] - left) * part
-        while k < even and (j == levels.size or start + (last - start) * k / (even - 1) <= value):
+        while k < even and (
+            j == quantiles.size or start + (last - start) * k / (even - 1) <= value
+        ):
             spaced = min(max(start + (last - start) * k / (even - 1), low), high)
             if spaced > x[size - 1]:
                 x[size] = spaced
@@ -252,7 +254,7 @@ def smooth_mixture(
     points: Floats,
     order: Ints,
     share: Floats,
-    levels: Floats,
+    quantiles: Floats,
     even: int,
     weight: Floats,
     mean: Floats,
@@ -266,7 +268,7 @@ def smooth_mixture(
     The first five arguments are those of `_grid`. Laws that begin at `low`, κ = 2v²/(m − low),
     share the cube roots of x − low.
     """
-    x = _grid(points, order, weight, share, levels, even, low, high)
+    x = _grid(points, order, weight, share, quantiles, even, low, high)
     F = np.zeros(x.size)
     roots = (x - low) ** (1.0 / 3.0)
     for k in range(weight.size):
@@ -281,24 +283,28 @@ def cut_class(
     mean: float,
     variance: float,
     third: float,
-    calm: float,
-    calm_mean: float,
-    calm_variance: float,
+    unstalled: float,
+    unstalled_mean: float,
+    unstalled_variance: float,
 ) -> tuple[float, float, float, float]:
-    """Return share, mean, variance and third moment of what is left of a class without `calm`.
+    """Return share, mean, variance and third moment of the stalled requests of a class.
 
-    A class whose moments leave the others no spread, with few calm requests or none but those, is
-    not cut: its share is 1.
+    A class whose moments leave the others no spread, with few unstalled requests or none but those,
+    is not cut: its share is 1.
     """
-    if not 0.05 < calm < 1.0 or calm_mean >= mean:
+    if not 0.05 < unstalled < 1.0 or unstalled_mean >= mean:
         return 1.0, mean, variance, third
-    rest = 1.0 - calm
-    m = (mean - calm * calm_mean) / rest
-    gap, step = calm_mean - mean, m - mean
-    v = (variance - calm * (calm_variance + gap**2)) / rest - step**2
+    rest = 1.0 - unstalled
+    m = (mean - unstalled * unstalled_mean) / rest
+    gap, step = unstalled_mean - mean, m - mean
+    v = (variance - unstalled * (unstalled_variance + gap**2)) / rest - step**2
     if v < 0.05 * variance:
         return 1.0, mean, variance, third
-    k = (third - calm * (3 * calm_variance * gap + gap**3)) / rest - 3 * v * step - step**3
+    k = (
+        (third - unstalled * (3 * unstalled_variance * gap + gap**3)) / rest
+        - 3 * v * step
+        - step**3
+    )
     return rest, m, v, k
 
 
@@ -307,9 +313,9 @@ def cut_classes(
     mean: Floats,
     variance: Floats,
     third: Floats,
-    calm: Floats,
-    calm_mean: Floats,
-    calm_variance: Floats,
+    unstalled: Floats,
+    unstalled_mean: Floats,
+    unstalled_variance: Floats,
     low: float,
     high: float,
     skew: float,
@@ -324,7 +330,7 @@ def cut_classes(
     size = n
     for i in range(n):
         share, m, v, k = cut_class(
-            mean[i], variance[i], third[i], calm[i], calm_mean[i], calm_variance[i]
+            mean[i], variance[i], third[i], unstalled[i], unstalled_mean[i], unstalled_variance[i]
         )
         k = min(k, skew * max(v, 0.0) ** 1.5)
         v = max(v, (1e-7 * m) ** 2)
@@ -335,9 +341,9 @@ def cut_classes(
         cls[i] = i
         out[0, i], out[1, i], out[2, i], out[3, i] = share, m, v, k
         if share < 1.0:
-            v = max(calm_variance[i], (1e-4 * calm_mean[i]) ** 2)
+            v = max(unstalled_variance[i], (1e-4 * unstalled_mean[i]) ** 2)
             cls[size] = i
-            out[0, size], out[1, size], out[2, size] = 1.0 - share, calm_mean[i], v
-            out[3, size] = 2 * v**2 / max(calm_mean[i] - low, 1e-9)
+            out[0, size], out[1, size], out[2, size] = 1.0 - share, unstalled_mean[i], v
+            out[3, size] = 2 * v**2 / max(unstalled_mean[i] - low, 1e-9)
             size += 1
     return cls[:size], out[0, :size], out[1, :size], out[2, :size], out[3, :size]
