@@ -143,8 +143,8 @@ def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
     assert found == pytest.approx(betainc(m * size, (1 - m) * size, x - 1.0), abs=1e-8)
 
 
-@pytest.mark.parametrize("calm", [0.0, 0.4, 1.0])
-def test_calm_requests_set_apart_keep_the_moments_of_their_class(unstalled: float) -> None:
+@pytest.mark.parametrize("unstalled", [0.0, 0.4, 1.0])
+def test_unstalled_requests_set_apart_keep_the_moments_of_their_class(unstalled: float) -> None:
     whole = (np.array([v]) for v in (0.05, 4e-4, 6e-6))
     undisturbed = (np.array([v]) for v in (unstalled, 0.03, 1e-6))
     parts = cut(*whole, *undisturbed, 0.01, math.inf)
