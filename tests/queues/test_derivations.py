@@ -61,7 +61,7 @@ def test_bulk_chain_solves_the_affine_case_exactly(
         packed=1e7,
         step=lambda x: pause + per_token * x,
         vacation=pause,
-        alone=pause + work,
+        service=pause + work,
         idle=0.0,
         shared=True,
     )
