@@ -24,8 +24,8 @@ quick: $(VENV)/.tests ## what tells most in a minute: layout, specs, catalogue, 
 test: $(VENV)/.tests ## run everything: unit, theory, derivations, docs, README
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-bounds: $(VENV)/.tests ## run the compiled loops once with bounds checks, from a cache of their own
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/bounds $(BIN)/python -m pytest -q \
+bounds: $(VENV)/.tests ## run the compiled loops with bounds checks
+	BESTSERVE_LOOPS=checked $(BIN)/python -m pytest -q \
 	  tests/queues/test_catalogue_properties.py tests/queues/test_everywhere.py \
 	  tests/queues/test_whole_prompts.py tests/simulator/test_policies.py
 

@@ -19,23 +19,6 @@ settings.load_profile("bestserve")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def forget_stale_code() -> None:
-    """Delete compiled loops that are older than any source with compiled functions.
-
-    numba looks only at the file of the outermost function, so after an edit to a function that it
-    calls from another file it would run the old one.
-    """
-    package = ROOT / "bestserve"
-    sources = [path for path in package.rglob("*.py") if "njit" in path.read_text()]
-    newest = max(source.stat().st_mtime for source in sources)
-    for compiled in package.rglob("*.nb[ic]"):
-        if compiled.stat().st_mtime < newest:
-            compiled.unlink(missing_ok=True)
-
-
-forget_stale_code()
-
-
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as their words, whatever ran the tests: xdist gives workers 80 columns."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter
 
 from bestserve.cli.flags import Many, Whole, Wholes
-from bestserve.cli.talk import announce_compilation, talk, warn_of_foreign_calibration
+from bestserve.cli.talk import talk, warn_of_foreign_calibration
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.model import Model
@@ -182,7 +182,6 @@ class ProblemOptions:
         for default in said:
             talk(default)
         warn_of_foreign_calibration(problem, strategy)
-        announce_compilation()
         return problem
 
 

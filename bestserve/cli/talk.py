@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,21 +16,6 @@ if TYPE_CHECKING:
 def talk(message: str) -> None:
     """Say something that is not the answer, on standard error."""
     print(message, file=sys.stderr)
-
-
-def announce_compilation(package: Path | None = None) -> None:
-    """Tell a terminal that the first run takes longer: no compiled loop lies beside its source.
-
-    package : folder of bestserve; a cache kept elsewhere (NUMBA_CACHE_DIR, or because the folder
-        cannot be written) is not looked for
-    """
-    if not sys.stderr.isatty():
-        return
-    if package is None:
-        package = Path(__file__).parent.parent
-    elsewhere = "NUMBA_CACHE_DIR" in os.environ or not os.access(package, os.W_OK)
-    if not elsewhere and not any(package.glob("simulator/__pycache__/*.nbi")):
-        talk("first run: compiling the inner loops, some 20 s once")
 
 
 QUIET = 10.0

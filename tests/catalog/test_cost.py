@@ -8,7 +8,7 @@ import time
 
 from bestserve.catalog import hardware, load_hardware, load_model, models
 
-HEAVY = ("scipy", "pandas", "cvxpy", "sympy", "plotly", "numba", "matplotlib", "yaml")
+HEAVY = ("scipy", "pandas", "cvxpy", "sympy", "plotly", "matplotlib", "yaml")
 
 
 def test_the_catalogue_loads_nothing_heavy() -> None:

@@ -13,7 +13,6 @@ import sys
 import pytest
 
 from bestserve.cli import COMMANDS, run
-from bestserve.cli.talk import announce_compilation
 
 PROBLEM = [
     "--model", "meta-llama/Llama-3.1-8B", "--hardware", "h100-sxm", "--gpus", "4",
@@ -434,20 +433,6 @@ def test_wide_tables_in_a_pipe_break_no_word(capsys):
     out = capsys.readouterr().out
     assert "predicted" in out
     assert "a rather long name of figure 7 [ms]" in out
-
-
-def test_the_first_run_says_that_it_compiles(capsys, tmp_path, monkeypatch):
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    announce_compilation(tmp_path)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    announce_compilation(tmp_path)
-    assert "first run" in capsys.readouterr().err
-    cached = tmp_path / "simulator" / "__pycache__"
-    cached.mkdir(parents=True)
-    (cached / "lane.advance-1.py311.nbi").touch()
-    announce_compilation(tmp_path)
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("asked", "word"), [

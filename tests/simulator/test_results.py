@@ -503,23 +503,3 @@ def test_a_million_requests_fit_in_memory(system: Collocated) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 700 * 1024
-
-
-def test_second_process_compiles_nothing(system: Collocated) -> None:
-    """Compiled code is cached: a fresh process loads one version of each loop."""
-    simulate(system, 1.0, requests=50)
-    code = (
-        "import numpy as np\n"
-        "from bestserve.models.step.step_time import StepTime\n"
-        "from bestserve.models.system import Collocated, Lane, Lengths\n"
-        "from bestserve.simulator import simulate\n"
-        "from bestserve.simulator.lane import advance\n"
-        "o = np.ones(1)\n"
-        "l = Lengths(inputs=o, input_weights=o, outputs=o, output_weights=o)\n"
-        "lane = Lane(step=StepTime(w=1e-3, c=0, e=0, a=0, k=0))\n"
-        "simulate(Collocated(lane=lane, replicas=2, lengths=l), 1.0, requests=50)\n"
-        "print(len(advance.signatures), sum(advance.stats.cache_hits.values()),"
-        " sum(advance.stats.cache_misses.values()))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "1", "0"]

@@ -85,4 +85,6 @@ def _integrated(slope: Floats, h: float, total: float) -> tuple[Floats, Floats]:
         F[i] = highest
         density += slope[i]
         mass += density * (h / total)
-    return x, F / highest
+    for i in range(size):
+        F[i] /= highest
+    return x, F

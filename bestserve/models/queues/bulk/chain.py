@@ -247,8 +247,9 @@ def blend(nodes: Floats, longest: float, durations: Floats) -> Floats:
     """
     count = nodes.size
     share = np.empty((durations.size, count))
-    weight = np.sin(np.pi * (np.arange(count) + 0.5) / count)
-    weight[1::2] *= -1.0
+    weight = np.empty(count)
+    for k in range(count):
+        weight[k] = math.sin(math.pi * (k + 0.5) / count) * (1.0 - 2.0 * (k % 2))
     for i in range(durations.size):
         total = 0.0
         for k in range(count):

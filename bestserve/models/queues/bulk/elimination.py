@@ -56,7 +56,10 @@ def eliminate(a: Floats, low: int) -> None:
 def solve_rows(a: Floats, low: int, s: Floats) -> Floats:
     """Return x with xᵀ (U L) = sᵀ from the factors of `eliminate`; s, x : [n, k]."""
     n, k = s.shape
-    x = np.ascontiguousarray(s.T)
+    x, found = np.empty((k, n)), np.empty((n, k))
+    for i in range(n):
+        for c in range(k):
+            x[c, i] = s[i, c]
     for i in range(n - 1, -1, -1):
         for c in range(k):
             value = x[c, i] / a[i, i]
@@ -68,7 +71,8 @@ def solve_rows(a: Floats, low: int, s: Floats) -> Floats:
             value = x[c, i]
             for j in range(i + 1, n):
                 x[c, j] -= a[i, j] * value
-    return x.T.copy()
+            found[i, c] = value
+    return found
 
 
 @njit(cache=True)

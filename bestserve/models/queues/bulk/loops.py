@@ -289,11 +289,12 @@ def queued(
     per_h = 1.0 / h
     count = sizes.size
     done, state = np.empty(count + 1), np.empty(count + 1)
-    # chance that nobody arrives behind: of the time before each cell, times that of each row
-    none_before = np.exp(-rate * (left + width / 2))
-    first, broad = left * per_h, width * per_h
+    none_before, first, broad = np.empty(rows), np.empty(rows), np.empty(rows)
     end = m + 1
     for r in range(rows):
+        # chance that nobody arrives behind: of the time before each cell, times that of each row
+        none_before[r] = math.exp(-rate * (left[r] + width[r] / 2))
+        first[r], broad[r] = left[r] * per_h, width[r] * per_h
         if broad[r] < 1.0:
             first[r] -= (1.0 - broad[r]) / 2
             broad[r] = 1.0

@@ -82,7 +82,8 @@ def _taken(f: Floats, g: Floats, renewals: Floats, m: int) -> Floats:
                 law[row, x] = 0.0
         total = law[row].sum()
         if total > 0.0:
-            law[row] /= total
+            for x in range(1, v + 1):
+                law[row, x] /= total
         else:
             law[row, m] = 1.0
     return law
@@ -233,8 +234,9 @@ def steps_to(law: Floats, m: int) -> tuple[Floats, Floats, Floats]:
     That a prompt ends there is all that `law` knows of V, so that it serves here too.
     """
     top = m + law.shape[0]
-    steps, by_itself = np.ones(top + 1), np.zeros(top + 1)
-    remain = np.arange(top + 1) * 1.0
+    steps, by_itself, remain = np.ones(top + 1), np.zeros(top + 1), np.empty(top + 1)
+    for v in range(top + 1):
+        remain[v] = v
     for v in range(m + 1, top + 1):
         row = v - m - 1
         mean, cells, own = 1.0, 0.0, law[row, v]

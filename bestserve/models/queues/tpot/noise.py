@@ -132,7 +132,9 @@ def _sums(covariance: Floats, size: int) -> Floats:
     for m in range(1, size):
         sums[m] = sums[m - 1] + slope
         slope += 2.0 * covariance[m]
-    return np.maximum(sums, 0.0)
+    for m in range(size):
+        sums[m] = max(sums[m], 0.0)
+    return sums
 
 
 @njit(cache=True)

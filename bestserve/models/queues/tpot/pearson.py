@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from bestserve.arrays import Floats, Ints
-from bestserve.host.compiled import njit
+from bestserve.host.compiled import njit, table
 
 NORMAL_END = 4.8
 """Standard normal deviations beyond which a distribution function is 0 or 1 (1e-6)."""
@@ -20,7 +20,11 @@ KNOTS = 64
 
 _Z = np.arange(-5 * KNOTS, 5 * KNOTS + 1) / KNOTS
 _SLOPE = np.exp(-(_Z**2) / 2) / math.sqrt(2 * math.pi) / KNOTS
-_NORMAL = np.stack(([0.5 * math.erfc(-z * math.sqrt(0.5)) for z in _Z], _SLOPE), axis=1)
+_NORMAL = table(
+    __name__,
+    "_NORMAL",
+    np.stack(([0.5 * math.erfc(-z * math.sqrt(0.5)) for z in _Z], _SLOPE), axis=1),
+)
 """Φ and its slope per knot, from −5 to 5."""
 
 
@@ -270,11 +274,13 @@ def smooth_mixture(
     """
     x = _grid(points, order, weight, share, quantiles, even, low, high)
     F = np.zeros(x.size)
-    roots = (x - low) ** (1.0 / 3.0)
+    roots = np.empty(x.size)
+    for g in range(x.size):
+        roots[g] = (x[g] - low) ** (1.0 / 3.0)
     for k in range(weight.size):
         begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
-        known = roots if abs(begins - low) <= 1e-12 * mean[k] else roots[:0]
-        _add_component(F, x, known, weight[k], mean[k], variance[k], kappa[k], low, high)
+        known = roots.size if abs(begins - low) <= 1e-12 * mean[k] else 0
+        _add_component(F, x, roots[:known], weight[k], mean[k], variance[k], kappa[k], low, high)
     return x, F
 
 
