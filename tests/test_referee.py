@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
-from bestserve.answers.referee import ALIKE, certainty, coverage, shrunk
+from bestserve.answers.referee import coverage
+from bestserve.answers.shrunk import ALIKE, shrunk
 from bestserve.lowering import lower
-from bestserve.models.binding import Binding
 from bestserve.models.system import Collocated, Disaggregated
-from bestserve.simulator import Limit, SimulatedGoodput
 from bestserve.simulator.run_length import run_length
 
 
@@ -73,20 +72,6 @@ def test_what_a_run_cannot_fill_is_doubted():
     assert "replicas" in enough.reasons[0]
 
 
-def test_the_99th_percentile_gets_the_run_it_needs():
-    """40 runs of 20,000 requests and 12 of 100,000 agree on 9.28 ± 0.07."""
-    asked = bs.Problem(
-        model="meta-llama/Llama-3.1-8B",
-        hardware="l40s",
-        gpus=4,
-        workload=bs.Workload(input_len="lognormal:2000,0.8", output_len="lognormal:60,1"),
-        slo="ttft:1000@p99 tpot:40@p99",
-    )
-    found = bs.goodput(asked, "3p1d-tp1", method="simulated")
-    assert found.goodput == pytest.approx(9.28, rel=0.025)
-    assert found.trust.high == (0 < found.errors["sampling"] <= 0.05)
-
-
 def test_run_length_grows_with_the_tail_the_replicas_and_what_they_hold():
     one = lower(problem(1)).system("1m-tp1")
     many = lower(problem(16)).system("16m-tp1")
@@ -98,18 +83,3 @@ def test_run_length_grows_with_the_tail_the_replicas_and_what_they_hold():
     assert 2 * usual < run_length(spread, 0.9) < 3 * usual
     assert run_length(many, 0.9) == 4 * usual
     assert run_length(one, 0.9, running=1000.0) == 24_000
-
-
-@pytest.mark.parametrize(("half", "high"), [(0.4, True), (0.6, False)])
-def test_a_simulated_goodput_is_trusted_as_far_as_its_interval(half, high):
-    found = SimulatedGoodput(
-        rate=10.0,
-        low=10.0 - half,
-        high=10.0 + half,
-        rates=(),
-        saturation=20.0,
-        limit=Limit.TARGET,
-        binding=Binding.TTFT,
-    )
-    assert certainty(found).high == high
-    assert certainty(found).reasons == (() if high else ("simulated to ± 6% only",))

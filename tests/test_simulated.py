@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import bestserve as bs
-from bestserve.answers.referee import shrunk
-from bestserve.answers.simulated import Simulated, goodput
+from bestserve.answers.shrunk import shrunk
+from bestserve.answers.simulated import Simulated
 from bestserve.errors import InputError
 from bestserve.lowering import lower
-from bestserve.lowering.lengths import lower_lengths
 from bestserve.models.attainment import attainment, margin
-from bestserve.models.binding import Binding
 from bestserve.models.latency import latency, stability_rate
-from bestserve.models.step.step_time import StepTime
-from bestserve.models.system import Arrivals, Collocated, Lane, System, Target
+from bestserve.models.system import System, Target
 from bestserve.simulator import SimulationResult, simulate
 
 
@@ -84,55 +79,6 @@ def test_runs_that_share_their_numbers_are_smooth_in_the_rate(routing):
     for name in ("ttft", "tpot"):
         values = [getattr(runs(rate), name).quantile(0.9) for rate in rates]
         assert np.all(np.diff(values) > -0.02 * np.array(values[:-1])), values
-
-
-@pytest.mark.parametrize("burstiness", [1.0, 0.25])
-def test_the_goodput_of_runs_meets_its_target_and_no_more(burstiness):
-    whole = system("4m-tp1", burstiness, routing="round_robin")
-    target = Target(ttft=0.5, tpot=0.02)
-    found = goodput(whole, target)
-    runs = Simulated(system=whole, seed=77)
-    assert margin(runs(0.95 * found.rate), target)[0] > 0
-    assert margin(runs(1.05 * found.rate), target)[0] < 0
-    assert found.low <= found.rate <= found.high
-
-
-def test_guesses_move_no_goodput():
-    whole = system("4m-tp1", routing="least_outstanding")
-    target = Target(ttft=0.5, tpot=0.02)
-    rates = [goodput(whole, target, near=near).rate for near in (None, 1.0, 50.0, 1e6)]
-    assert rates == pytest.approx([rates[0]] * 4, rel=0.01)
-
-
-def test_objectives_that_a_lone_request_misses_are_infeasible():
-    found = goodput(system("2m-tp1", burstiness=0.5), Target(ttft=1e-3))
-    assert (found.rate, found.binding) == (0.0, Binding.INFEASIBLE)
-    assert found.detail
-    closed = Arrivals(kind="closed", concurrency=4, num_prompts=8)
-    with pytest.raises(InputError, match="closed loop"):
-        goodput(replace(system("2m-tp1"), arrivals=closed), Target(ttft=1.0))
-
-
-def stalled() -> System:
-    """A lane where prompts go first and slots are few: waiting prompts share steps near saturation.
-
-    P99 TPOT is 92 ms at 80 % load and 74 ms at 97 %.
-    """
-    step = StepTime(w=0.0185, c=9.4e-5, e=0.0, a=1e-10, k=3e-8, a_step=4e-4, a_seq=1e-5)
-    lane = Lane(step=step, policy="prefill_priority", max_num_seqs=64, max_num_batched_tokens=2048)
-    workload = bs.Workload(input_len="lognormal(200, cv=1)", output_len="geometric(50)")
-    return Collocated(lane=lane, replicas=1, lengths=lower_lengths(workload))
-
-
-@pytest.mark.parametrize("near", [None, 0.3, 0.75, 0.98])
-def test_a_goodput_beyond_rates_that_miss_the_target_does_not_count(near):
-    whole, target = stalled(), Target(tpot=0.085, tpot_percentile=0.99)
-    runs = Simulated(system=whole)
-    guess = None if near is None else near * runs.limit
-    found = goodput(whole, target, near=guess)
-    assert 0.6 < found.rate / runs.limit < 0.8
-    for share in (0.3, 0.6, 0.95):
-        assert margin(runs(share * found.rate), target)[0] > 0
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "tensorrt-llm"])

@@ -29,6 +29,7 @@ from agreement_report import Row, report
 from questions import Question, ask
 
 import bestserve as bs
+from bestserve.answers.crossing import highest
 from bestserve.answers.referee import mean_batch
 from bestserve.answers.simulated import Simulated
 from bestserve.errors import InfeasibleError
@@ -84,8 +85,8 @@ def simulated(question: Question) -> Row:
     for seed in (2 * question.number + 10_001, 2 * question.number + 10_002):
         near = rates[0] if rates and rates[0] > 0 else _guess(system, target)
         runs = Simulated(system=system, share=target.strictest, seed=seed)
-        found = longer(runs, near or rate).highest(target, near)
-        rates.append(found[0].rate if found else 0.0)
+        found = highest(longer(runs, near or rate), target, near)
+        rates.append(found.rate if found else 0.0)
     return row | {"rate": rate, "seen": seen, "halves": halves, "goodputs": rates}
 
 

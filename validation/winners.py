@@ -21,7 +21,8 @@ import numpy as np
 from questions import ask
 
 import bestserve as bs
-from bestserve.answers.simulated import Simulated, crossing
+from bestserve.answers.crossing import highest
+from bestserve.answers.simulated import Simulated
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered, lower
 from bestserve.solvers.limits import BUDGETS, SEQS, next_rung
@@ -46,8 +47,8 @@ def measured(
     found = []
     for seed in seeds:
         runs = Simulated(system=system, share=target.strictest, times=times, seed=seed)
-        ends = runs.highest(target, near)
-        found.append(0.0 if ends is None else crossing(*ends))
+        ends = highest(runs, target, near)
+        found.append(0.0 if ends is None else ends.rate)
     return float(np.mean(found)) if min(found) > 0 else 0.0
 
 

@@ -20,6 +20,7 @@ from bestserve.analysis.parameters import Parameter, at_value, parameter, parame
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
 from bestserve.answers.evaluate import ROUGH
+from bestserve.answers.goodput import court_of, verdict
 from bestserve.answers.predict import checked_method
 from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
@@ -130,12 +131,10 @@ def _simulated(
     say: Progress,
 ) -> tuple[Operating, tuple[Elasticity, ...], float]:
     """Return rows averaged over replications that share their random numbers."""
-    from bestserve.answers.referee import simulated_goodput
-
     found = operating.found
     if not uncovered(operating.system):
         say("simulated goodput")
-        found = simulated_goodput(operating.system, operating.target, found)
+        found = verdict(operating.system, court_of(operating.lowered), "simulated").found
     if found.rate > 0:
         operating = replace(operating, found=found)
         rate = LOAD * operating.rate if default_rate else rate

@@ -145,4 +145,4 @@ def goodput_near(system: System, target: Target, guess: float, steepness: float 
             return math.exp(min(x + step, top))
         following = min(x + step, top)
         x = following if low < following < high else (max(low, x - 1) + min(high, x + 1)) / 2
-    return goodput(system, target).rate
+    return goodput(system, target)

@@ -263,7 +263,7 @@ def _point(problem: Problem, order: Sequence[str], guess: float) -> dict[str, fl
             found[name] = None
             continue
         start = best or guess
-        rate = goodput_near(system, target, start) if start else goodput(system, target).rate
+        rate = goodput_near(system, target, start) if start else goodput(system, target)
         found[name] = rate
         best = max(best, rate)
     return found

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from bestserve.models import goodput as analytic
 from bestserve.models import latency
-from bestserve.models.goodput import Goodput
 from bestserve.models.lane_arrivals import known_part, uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.system import System, Target
@@ -30,11 +29,16 @@ def evaluator(system: System, share: float = ROUGH) -> Callable[[float], Latenci
     return Simulated(system=system, share=share)
 
 
-def goodput(system: System, target: Target) -> Goodput:
-    """Return the highest rate at which a target holds; its trust is low where it should be run."""
-    if not uncovered(system):
-        return analytic.goodput(system, target)
-    from bestserve.answers.simulated import goodput as simulated
+def goodput(system: System, target: Target) -> float:
+    """Return the highest rate at which a target holds [req/s], 0 if none, as quickly as it goes.
 
-    near = analytic.goodput(known_part(system), target).rate
-    return simulated(system, target, near=near or None)
+    Where it takes runs they have the usual length, whatever their error.
+    """
+    known = analytic.goodput(known_part(system), target).rate
+    if not uncovered(system):
+        return known
+    from bestserve.answers.crossing import highest
+    from bestserve.answers.simulated import Simulated
+
+    ends = highest(Simulated(system=system, share=target.strictest), target, known or None)
+    return 0.0 if ends is None else ends.rate

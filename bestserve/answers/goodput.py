@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from bestserve.answers.errors import calibration_error, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
-from bestserve.answers.referee import TRACED, coverage, simulated_goodput
+from bestserve.answers.referee import TRACED, coverage
 from bestserve.answers.saturation import sustained
-from bestserve.answers.simulated import goodput as searched
-from bestserve.answers.witness import Court
+from bestserve.answers.witness import Court, Evidence
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
@@ -26,25 +24,25 @@ from bestserve.specs.strategy import Strategy
 class Verdict:
     """The goodput of a system as it is answered.
 
-    method : "analytic" or "simulated"; simulated : what runs show [req/s], None without runs
-    errors : relative half-widths of its interval by cause, as far as runs tell
+    method : "analytic" or "simulated"; told : what runs say; None without runs
     """
 
     found: Goodput
     method: str = "analytic"
-    simulated: float | None = None
-    errors: Mapping[str, float] = field(default_factory=dict)
+    told: Evidence | None = None
 
     def row(self, lowered: Lowered, strategy: Strategy) -> RankedStrategy:
         """Return the table row of the strategy that this is about."""
         slo = lowered.problem.slo
         assert slo is not None
         row = ranked(lowered, strategy, self.found, slo.target(), self.method)
+        if self.told is None:
+            return row
         return replace(
             row,
-            simulated_goodput=self.simulated,
-            confirmed=self.simulated is not None,
-            errors=self.errors,
+            simulated_goodput=self.told.rate,
+            confirmed=self.told.confirms(row.goodput),
+            errors=self.told.errors(row.goodput),
         )
 
 
@@ -56,39 +54,35 @@ def court_of(lowered: Lowered) -> Court:
 
 
 def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
-    """Return the goodput of a system; `method` as of `bestserve.goodput`."""
+    """Return the goodput of a system; `method` as of `bestserve.goodput`.
+
+    The formula's where runs bear it out, else the runs'.
+    """
     method = checked_method(method)
     if method == "analytic":
         refuse_uncovered(system)
     claim = goodput(known_part(system), court.target)
-    if method == "analytic" or claim.rate <= 0:
+    hopeless = claim.rate <= 0 and claim.trust.high
+    if method == "analytic" or hopeless:
         return Verdict(found=claim)
-    if uncovered(system):
-        found = searched(system, court.target, near=claim.rate, given=court.given)
-        return Verdict(found=found, method="simulated", simulated=found.rate)
     enough = coverage(system, court.given, court.target.strictest)
-    if not enough.high:
+    by_runs = method == "simulated" or bool(uncovered(system))
+    if not (enough.high or by_runs):
         return Verdict(found=replace(claim, trust=claim.trust & enough))
-    if method == "simulated":
-        found = simulated_goodput(system, court.target, claim, court.given)
-        return Verdict(found=found, method="simulated", simulated=found.rate)
-    testimony = court.hears(system, claim.rate, throughout=True)
-    found = testimony.found or claim
-    # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
-    limit = sustained(system, court.given)
-    less = limit < found.rate
-    if less:
-        found = replace(found, rate=limit, binding=Binding.STABILITY)
-    return Verdict(
-        found=replace(
-            found,
-            trust=testimony.trust(claim.trust),
-            at=replace(found.at, stability_rate=limit),
-        ),
-        method="simulated" if testimony.found or less else "analytic",
-        simulated=min(testimony.rate, limit) if less else testimony.rate,
-        errors=testimony.errors(claim.rate),
-    )
+    told = court.settles(system, claim.rate, None if by_runs else claim.rate)
+    found = told.found or claim
+    method = "simulated" if told.found else "analytic"
+    if told.rate > 0:
+        # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
+        limit = sustained(system, court.given)
+        if limit < found.rate:
+            told, method = told.capped(limit), "simulated"
+            found = replace(
+                found, rate=limit, low=told.low, high=told.high, binding=Binding.STABILITY
+            )
+        found = replace(found, at=replace(found.at, stability_rate=limit))
+    trust = told.trust(claim.trust) & enough
+    return Verdict(found=replace(found, trust=trust), method=method, told=told)
 
 
 def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> RankedStrategy:

@@ -13,13 +13,11 @@ from bestserve.answers.goodput import Verdict, court_of, verdict
 from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.answers.referee import coverage
-from bestserve.answers.saturation import sustained
 from bestserve.answers.witness import AGREEMENT, Court
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import known_part, refuse_uncovered, uncovered
 from bestserve.models.latencies import Latencies
-from bestserve.models.trust import TRUSTED
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import (
     best_first,
@@ -66,7 +64,7 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
             for row in trusted(problem, _with_intervals(found.table, calibration))
         ),
         intervals=_intervals_at_best(lowered, found.best, seen),
-        defaults=_with_own_limits(lowered, found, "auto" if verify else "analytic"),
+        defaults=_with_own_limits(lowered, found, verify),
     )
 
 
@@ -87,7 +85,7 @@ def _with_intervals(
     return tuple(out)
 
 
-def _with_own_limits(lowered: Lowered, found: Ranking, method: Method) -> RankedStrategy | None:
+def _with_own_limits(lowered: Lowered, found: Ranking, verify: bool) -> RankedStrategy | None:
     """Return the first strategy with the engine's own limits; None if these are its limits."""
     strategy = Strategy.parse(found.best.strategy)
     own = {"max_num_seqs": None, "max_num_batched_tokens": None}
@@ -98,14 +96,18 @@ def _with_own_limits(lowered: Lowered, found: Ranking, method: Method) -> Ranked
     if listed is not None:
         return listed
     try:
-        known = verdict(lowered.system(plain), court_of(lowered), method)
+        known = verdict(known_part(lowered.system(plain)), court_of(lowered), "analytic")
     except InfeasibleError:
         return None
-    return known.row(lowered, plain) if known.found.rate > 0 else None
+    if known.found.rate <= 0:
+        return None
+    row = known.row(lowered, plain)
+    heard = _heard(lowered, row, court_of(lowered), 0.0) if verify else row
+    return None if isinstance(heard, Rejected) else heard
 
 
 def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
-    """Hear the first row until one stands, and those whose interval reaches it; rank again."""
+    """Hear the first row, and those whose interval reaches it; rank again and settle the first."""
     court = court_of(lowered)
     rows, out = list(found.table), list(found.rejected)
     heard: set[str] = set()
@@ -121,24 +123,41 @@ def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
         progress(f"simulating {row.strategy}")
         heard.add(row.strategy)
         rows.remove(row)
-        floor = max((r.goodput for r in rows if r.confirmed), default=0.0)
+        floor = max((r.goodput for r in rows if r.strategy in heard), default=0.0)
         again = contained(row.strategy, _heard, lowered, row, court, floor)
         if isinstance(again, Rejected):
             out.append(again)
             continue
         low = max(low, (again.simulated_goodput or row.goodput) / row.goodput)
         rows = sorted([*rows, again], key=best_first)
-    rows = _lowest(lowered, rows, court)
-    if rows:
-        leader = Strategy.parse(rows[0].strategy)
-        system = lowered.system(leader)
-        limit = sustained(system, court.given)
-        if limit < rows[0].goodput:
-            rows[0] = verdict(system, court).row(lowered, leader)
-            rows.sort(key=best_first)
+    return _settled(
+        lowered, replace(found, table=tuple(rows), rejected=tuple(out)), court, progress
+    )
+
+
+def _settled(lowered: Lowered, found: Ranking, court: Court, progress: Progress) -> Ranking:
+    """Settle the first row by runs that are long enough, until one stays first."""
+    rows, out = list(found.table), list(found.rejected)
+    settled: set[str] = set()
+    while rows and rows[0].strategy not in settled:
+        first = rows.pop(0)
+        settled.add(first.strategy)
+        progress(f"simulating {first.strategy} for longer")
+        again = contained(first.strategy, _surely, lowered, first, court)
+        if isinstance(again, Rejected):
+            out.append(again)
         else:
-            rows[0] = replace(rows[0], utilisation=rows[0].goodput / limit)
+            rows = sorted([*rows, again], key=best_first)
     return replace(found, table=tuple(rows), rejected=tuple(out))
+
+
+def _surely(lowered: Lowered, row: RankedStrategy, court: Court) -> RankedStrategy | Rejected:
+    """Return the row as `bestserve.goodput` answers it."""
+    strategy = Strategy.parse(row.strategy)
+    again = verdict(lowered.system(strategy), court)
+    if again.found.rate <= 0:
+        return unmet(lowered, row.strategy, strategy.pools, again.found)
+    return again.row(lowered, strategy)
 
 
 def _reach(row: RankedStrategy) -> float:
@@ -164,111 +183,40 @@ def _raced(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
             if not court.reaches(lowered.system(row.strategy), best):
                 continue
         progress(f"simulating {row.strategy}")
-        again = contained(row.strategy, _searched, lowered, row, court, near, best)
+        again = contained(row.strategy, _heard, lowered, row, court, best, near)
         if isinstance(again, Rejected):
             out.append(again)
             continue
         rows.append(again)
         best, gain = max(best, again.goodput), max(gain, again.goodput / row.goodput)
     rows.sort(key=best_first)
-    sure: set[str] = set()
-    while rows and rows[0].strategy not in sure:
-        first = rows.pop(0)
-        sure.add(first.strategy)
-        again = contained(first.strategy, _searched, lowered, first, court, first.goodput)
-        if isinstance(again, Rejected):
-            out.append(again)
-        else:
-            rows = sorted([*rows, again], key=best_first)
-    return replace(found, table=tuple(rows), rejected=tuple(out))
-
-
-def _searched(
-    lowered: Lowered,
-    row: RankedStrategy,
-    court: Court,
-    near: float,
-    best: float | None = None,
-) -> RankedStrategy | Rejected:
-    """Return the row with the goodput that runs show near a guess [req/s].
-
-    best : what the best row so far carries; None: this is the best one, to be made sure of
-    """
-    strategy = Strategy.parse(row.strategy)
-    system = lowered.system(strategy)
-    sure = best is None
-    testimony = court.hears(system, near, best or 0.0, thorough=sure, throughout=sure)
-    found = testimony.found
-    if found is None:
-        return replace(row, confirmed=True, simulated_goodput=testimony.rate)
-    if testimony.rate <= 0:
-        return unmet(lowered, row.strategy, strategy.pools, found)
-    trust = testimony.trust(TRUSTED) & coverage(system, court.given, court.target.strictest)
-    at = replace(found.at, stability_rate=max(_limit(row), testimony.rate))
-    shown = Verdict(
-        found=replace(found, trust=trust, at=at),
-        method="simulated",
-        simulated=testimony.rate,
-        errors=testimony.errors(row.goodput),
+    return _settled(
+        lowered, replace(found, table=tuple(rows), rejected=tuple(out)), court, progress
     )
-    return shown.row(lowered, strategy)
-
-
-def _lowest(lowered: Lowered, rows: list[RankedStrategy], court: Court) -> list[RankedStrategy]:
-    """Look at rates below the first row's goodput, too, until a first row holds there."""
-    for _ in rows:
-        first = rows[0]
-        system = lowered.system(first.strategy)
-        if not (first.confirmed and court.gap(system, first.goodput)):
-            break
-        testimony = court.hears(system, first.goodput, throughout=True)
-        assert testimony.found is not None
-        shown = replace(
-            testimony.found, at=replace(testimony.found.at, stability_rate=_limit(first))
-        )
-        again = Verdict(found=shown, method="simulated", simulated=testimony.rate)
-        row = again.row(lowered, Strategy.parse(first.strategy))
-        rows = sorted([*rows[1:], row], key=best_first)
-        if rows[0] is row:
-            break
-    return rows
-
-
-def _limit(row: RankedStrategy) -> float:
-    """Return the saturated rate that a row was given [req/s]."""
-    return row.goodput / row.utilisation
 
 
 def _heard(
-    lowered: Lowered, row: RankedStrategy, court: Court, floor: float
+    lowered: Lowered, row: RankedStrategy, court: Court, floor: float, near: float | None = None
 ) -> RankedStrategy | Rejected:
-    """Return the row after runs at its goodput; `floor` as in `Court.hears`."""
+    """Return the row after runs of the usual length.
+
+    floor : as in `Court.hears`; near : where to look, instead of its goodput [req/s]
+    """
     strategy = Strategy.parse(row.strategy)
     system = lowered.system(strategy)
     enough = coverage(system, court.given, court.target.strictest)
-    if not enough.high:
+    if not (enough.high or uncovered(system)):
         return replace(row, trust=row.trust & enough)
-    testimony = court.hears(system, row.goodput, floor)
-    trust = testimony.trust(row.trust)
-    if testimony.found is None:
-        return replace(
-            row,
-            trust=trust,
-            confirmed=True,
-            simulated_goodput=testimony.rate,
-            errors=testimony.errors(row.goodput),
-        )
-    if testimony.rate <= 0:
-        return unmet(lowered, row.strategy, strategy.pools, testimony.found)
-    limit = max(_limit(row), testimony.rate)
-    at = replace(testimony.found.at, stability_rate=limit)
-    shown = replace(testimony.found, trust=trust, at=at)
-    return Verdict(
-        found=shown,
-        method="simulated",
-        simulated=testimony.rate,
-        errors=testimony.errors(row.goodput),
-    ).row(lowered, strategy)
+    told = court.hears(system, near or row.goodput, floor)
+    if told.found is None:
+        shown = replace(row, simulated_goodput=told.rate, confirmed=told.confirms(row.goodput))
+        return replace(shown, trust=told.trust(row.trust), errors=told.errors(row.goodput))
+    if told.rate <= 0:
+        return unmet(lowered, row.strategy, strategy.pools, told.found)
+    limit = max(row.goodput / row.utilisation, told.rate)
+    at = replace(told.found.at, stability_rate=limit)
+    found = replace(told.found, trust=told.trust(row.trust) & enough, at=at)
+    return Verdict(found=found, method="simulated", told=told).row(lowered, strategy)
 
 
 def _intervals_at_best(

@@ -1,35 +1,31 @@
-"""A system for which no formula is: the same requests run at any rate.
+"""Runs of one system that see the same requests at any rate.
 
 `Simulated` is to the simulator what `models.latency.evaluator` is to the formulas, a function
 rate → latencies, smooth enough to search along: every rate sees the same requests, gaps and routing
-draws. `goodput` searches on a few of them, from a guess that others get for nothing.
+draws. `crossing` searches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from bestserve.answers.referee import PREDICTED, as_latencies, coverage, saturation, shrunk
-from bestserve.errors import InputError
+from bestserve.answers.referee import PREDICTED, as_latencies, saturation
+from bestserve.answers.shrunk import shrunk
 from bestserve.models.attainment import OBJECTIVES
 from bestserve.models.binding import Binding
-from bestserve.models.goodput import NEARLY_SATURATED, Goodput
 from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
-from bestserve.models.refused import REFUSABLE
+from bestserve.models.refused import REFUSABLE, refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Disaggregated, System, Target
-from bestserve.models.trust import Trust
-from bestserve.simulator import Limit, Requests, SimulationResult
+from bestserve.simulator import Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
-from bestserve.simulator.replicate import estimate, replication_seeds
 from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
-from bestserve.simulator.run_length import REPLICATIONS, run_length
+from bestserve.simulator.run_length import run_length
 
 TELLING = 5e-3
 """Part of a run's duration that a threshold may be for a run to show a growing queue; with longer
@@ -41,36 +37,26 @@ GROWTH = 0.01
 EVICTING = 1e-3
 """Evictions per request from which a cache counts as full."""
 
-LEAST = 1e-3
-"""Share of saturation that stands for no load: objectives missed there are infeasible."""
-
-CLOSE = 0.015
-"""Width of a bracket at which the crossing is interpolated: runs are less exact [ln]."""
-
-OUTWARD = (math.log(1.03), 0.12, 0.35, 1.0, 2.0, 4.0, 8.0)
-"""Steps from a guess until the crossing is passed [ln]."""
-
 CYCLES, LONGEST = 100, 1_000_000
 """Rounds of phases in a run at least, as far as so many requests go: backlogs differ by round."""
-
-LOOKS = 20
-"""Runs inside a bracket at most."""
-
-LOWER = (0.85, 0.6, 0.35)
-"""Shares of a goodput at which objectives are looked at again: they may hold beyond a gap."""
-
-GAP = 0.01
-"""By how much an objective must be missed there, which runs may do by chance [ln]."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one run says: log of threshold over percentile (joint: attainment less target)."""
+    """What one run says: log of threshold over percentile (joint: attainment less target).
+
+    result : the run; None where the rate is beyond saturation, which needs none
+    """
 
     rate: float
     room: float
     binding: Binding
     result: SimulationResult | None
+
+    @property
+    def evicts(self) -> bool:
+        """Whether a full cache costs the run more than a few evictions."""
+        return self.result is not None and evicts(self.result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +100,17 @@ class Simulated:
         """What all runs share."""
         return prepare(self.smaller[0], self.size, self.seed, self.given or self.drawn)
 
+    @cached_property
+    def refused(self) -> float:
+        """Share of the requests that no cache can hold: of those given, else by their law."""
+        if self.given is None:
+            return refused(self.system).share
+        return float(self.prepared.refused.mean())
+
     @property
     def refuses(self) -> bool:
         """Whether more requests are refused than a system may that serves the workload."""
-        return bool(self.prepared.refused.mean() > REFUSABLE)
+        return self.refused > REFUSABLE
 
     @cached_property
     def limit(self) -> float:
@@ -164,61 +157,6 @@ class Simulated:
         duration = self.size * self.smaller[1] / rate
         return bool(limits) and min(limits) < TELLING * duration
 
-    def highest(self, target: Target, near: float | None = None) -> tuple[Look, Look] | None:
-        """Return the runs just below and above the rate up to which a target holds; None: never.
-
-        near : a guess [req/s]. Above may be beyond saturation.
-        """
-        if self.refuses or not self.limit > 0:
-            return None
-        top = NEARLY_SATURATED * self.limit
-        start = min(near or 0.6 * self.limit, top)
-        found = bracket(lambda rate: self.look(rate, target), start, top)
-        return None if found is None else closed_in(lambda r: self.look(r, target), *found)
-
-
-def goodput(
-    system: System,
-    target: Target,
-    *,
-    near: float | None = None,
-    given: Requests | None = None,
-    replications: int = REPLICATIONS,
-) -> Goodput:
-    """Return the highest rate up to which a target holds, from runs on common random numbers.
-
-    near : a guess [req/s], which saves runs. The interval is over replications. Where objectives
-    are met again beyond rates that miss them, the lower rate counts, and the reasons say so.
-
-    Raises InputError for closed loops, which set their own rate.
-    """
-    if system.arrivals.kind == "closed":
-        raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
-    runs = [
-        Simulated(system=system, share=target.strictest, seed=s, given=given)
-        for s in replication_seeds(0, replications)
-    ]
-    first = runs[0]
-    found = first.highest(target, near)
-    if found is None:
-        return _none(first, target)
-    found, gap = lowest(first, target, found)
-    rates = [crossing(*found)]
-    for other in runs[1:]:
-        also = other.highest(target, rates[0])
-        rates.append(0.0 if also is None else crossing(*also))
-    measured = estimate(rates)
-    rate = measured.value
-    return Goodput(
-        rate=rate,
-        low=max(measured.low, 0.0) if len(rates) > 1 else rate,
-        high=measured.high if len(rates) > 1 else rate,
-        binding=found[1].binding,
-        at=first(rate),
-        trust=coverage(system, given, target.strictest) & Trust.of(gap),
-        status=LatencyStatus.OK,
-    )
-
 
 def growth(result: SimulationResult) -> float:
     """Return which share of the arriving requests piles up in the second half of a run [1]."""
@@ -256,89 +194,3 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
         if room < best[0]:
             best = room, Binding.of(name)
     return best
-
-
-def bracket(look: Callable[[float], Look], start: float, top: float) -> tuple[Look, Look] | None:
-    """Return looks below and above the crossing, in growing steps from a guess; None: none below.
-
-    A target that holds at `top` is bounded by saturation.
-    """
-    last = look(start)
-    met = last.room >= 0
-    for step in OUTWARD:
-        if met and last.rate >= top:
-            return last, Look(last.rate, -math.inf, Binding.STABILITY, None)
-        rate = min(start * math.exp(step), top) if met else start * math.exp(-step)
-        found = look(rate)
-        if (found.room >= 0) != met:
-            return (last, found) if met else (found, last)
-        last = found
-    return None
-
-
-def crossing(below: Look, above: Look) -> float:
-    """Return where the room is zero between two looks, linear in ln(rate) [req/s]."""
-    if not math.isfinite(above.room - below.room):
-        return below.rate
-    part = below.room / max(below.room - above.room, 1e-12)
-    return below.rate * (above.rate / below.rate) ** part
-
-
-def closed_in(
-    look: Callable[[float], Look], below: Look, above: Look, close: float = CLOSE
-) -> tuple[Look, Look]:
-    """Return the bracket made `close`: secants, kept inside it, halves where one end stays."""
-    stayed = 0
-    for _ in range(LOOKS):
-        width = math.log(above.rate / below.rate)
-        if width <= close:
-            break
-        finite = math.isfinite(above.room - below.room)
-        part = below.room / max(below.room - above.room, 1e-12) if finite and stayed < 2 else 0.5
-        margin = 0.4 * close / width
-        found = look(below.rate * math.exp(width * min(max(part, margin), 1 - margin)))
-        if found.room >= 0:
-            below, stayed = found, max(stayed, 0) + 1
-        else:
-            above, stayed = found, min(stayed, 0) - 1
-        stayed = stayed if abs(stayed) < 3 else 0
-    return below, above
-
-
-def lowest(
-    runs: Simulated, target: Target, found: tuple[Look, Look]
-) -> tuple[tuple[Look, Look], str | None]:
-    """Return the bracket of the lowest crossing seen, and what to say where it is not the only one.
-
-    Fewer requests may fare worse: prompts that wait for each other share steps.
-    """
-    highest = found[0].rate
-    seen = [runs.look(share * highest, target) for share in LOWER]
-    missed = [look for look in seen if look.room < -GAP]
-    if not missed:
-        return found, None
-    above = min(missed, key=lambda look: look.rate)
-    lower = [look for look in seen if look.rate < above.rate and look.room >= 0]
-    below = lower[0] if lower else runs.look(LEAST * highest, target)
-    if below.room < 0:
-        return found, f"the objectives are missed at {above.rate:.4g} requests/s and less"
-    low = closed_in(lambda rate: runs.look(rate, target), below, above)
-    return low, f"the objectives hold again at {highest:.4g} requests/s"
-
-
-def _none(runs: Simulated, target: Target) -> Goodput:
-    """Return the verdict that the target is missed at any load, or that requests do not fit."""
-    light = runs(LEAST * runs.limit if runs.limit > 0 else 1.0)
-    status = LatencyStatus.INFEASIBLE if runs.limit > 0 else LatencyStatus.NO_SLOT
-    if runs.refuses and runs.limit > 0:
-        status = LatencyStatus.SOME_REFUSED
-    return Goodput(
-        rate=0.0,
-        low=0.0,
-        high=0.0,
-        binding=Binding.INFEASIBLE,
-        at=light,
-        trust=Trust(True),
-        status=status,
-        detail=(Limit.INFEASIBLE if status is LatencyStatus.INFEASIBLE else Limit.REFUSED).value,
-    )

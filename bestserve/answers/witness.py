@@ -1,9 +1,10 @@
-"""A claimed goodput before its witness: runs of the simulator at that rate and beside it.
+"""A goodput before its witness: runs of the simulator at that rate and beside it.
 
 One run at the rate claimed says whether the objectives hold there, a second one 3 % to the other
-side whether the goodput lies between. Only where it does not, the rate is searched for. All runs,
-of all strategies of a problem, see the same requests. Where no formula knows the arrivals, the
-claim is one of Poisson arrivals, from which a search begins.
+side whether the goodput lies between. Only where it does not, the rate is searched for. Runs grow
+until their own error is small, where the answer is to be sure. All runs, of all strategies of a
+problem, see the same requests. Where no formula knows the arrivals, the claim is one of Poisson
+arrivals, from which a search begins.
 """
 
 from __future__ import annotations
@@ -11,30 +12,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from bestserve.answers.crossing import CLOSE, HALFWAY, Crossing, bracket, closed_in, lowest
 from bestserve.answers.errors import MODEL
-from bestserve.answers.referee import SURE, as_latencies
-from bestserve.answers.simulated import (
-    GAP,
-    LOWER,
-    Look,
-    Simulated,
-    bracket,
-    closed_in,
-    crossing,
-    evicts,
-    lowest,
-)
+from bestserve.answers.intervals import Z90
+from bestserve.answers.referee import as_latencies
+from bestserve.answers.simulated import Look, Simulated
+from bestserve.errors import InputError
 from bestserve.models.binding import Binding
 from bestserve.models.goodput import Goodput
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.models.latencies import unstable
+from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import TRUSTED, Trust
-from bestserve.simulator import Limit, Requests
+from bestserve.simulator import Requests
 from bestserve.simulator.inputs import sample_lengths
 
 AGREEMENT = 0.03
@@ -44,29 +37,44 @@ SHORT = 0.02
 """Share of the requests that may miss an objective at a claim, beyond those allowed to, for the
 claim to stand: where latency turns steep, 3 % of the rate are most of the requests."""
 
-THOROUGH = 5
+PRECISE = 0.03
+"""Half-width of a 95 % interval at which a run is long enough [ln]."""
+
+CONFIRMED = 0.04
+"""What is shown is confirmed if it is no further than this from the goodput, at 95 % [ln]."""
+
+SURE = 0.05
+"""Half-width of its 95 % interval up to which a simulated goodput is trusted [ln]."""
+
+FULL = 5
 """Times as many requests where a full cache evicts: what it loses by chance it does not regain, so
 that a run of the usual length may end before it shows."""
+
+MOST_TIMES, MOST_REQUESTS = 32, 800_000
+"""Times as many requests as usual, and requests of a run, up to which runs grow."""
 
 FAIR, FAR = 0.04, 0.13
 """Width of a bracket at which the crossing is interpolated where there is no claim to hold it to,
 and where it is below what matters [ln]."""
 
-BATCHES = 16
-"""Parts of a run whose scatter tells its sampling error: long beside the time a queue remembers."""
+LIMIT_ERROR = 0.012
+"""Half-width of the 95 % interval of a rate at which a cache that evicts lets the queue grow [ln]:
+that of the arrivals in its runs, and the width at which they end."""
 
 Z95 = 1.96
 
 SEED = 0
 
+MISSED = "the objectives are missed even at almost no load"
+REFUSED = "the KV cache of one replica cannot hold more than one request in 10,000"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Testimony:
+class Evidence:
     """What runs say about a claimed goodput.
 
     rate : the goodput that they show [req/s], 0 if none; low, high : its 95 % interval
-    found : what to answer instead where the claim is not within `AGREEMENT` of it, or where the
-        objectives are missed by more than `SHORT` at the claim
+    found : what to answer instead of the claim, if it does not stand; None: it stands
     refused : share of the requests that no cache can hold
     """
 
@@ -76,17 +84,24 @@ class Testimony:
     found: Goodput | None = None
     refused: float = 0.0
 
-    def errors(self, claim: float) -> dict[str, float]:
-        """Return the relative half-widths of what is shown by cause: sampling and model."""
-        apart = abs(math.log(self.rate / claim)) if self.found is None else 0.0
-        return {"sampling": self.half, "model": max(apart, MODEL)}
-
     @property
     def half(self) -> float:
-        """The half-width of the interval [ln], 1 at most: nothing is known of what is further."""
-        if self.rate <= 0:
-            return 0.0
-        return min(math.log(self.high / self.low) / 2, 1.0) if self.low > 0 else 1.0
+        """Half-width of the interval [ln], 1 at most: nothing is known of what is further."""
+        return min(math.log(self.high / self.low) / 2, 1.0) if self.rate > 0 else 0.0
+
+    def capped(self, limit: float) -> Evidence:
+        """Return what is left where the queue grows from a lower rate on [req/s]."""
+        spread = math.exp(max(self.half, LIMIT_ERROR))
+        return replace(self, rate=limit, low=limit / spread, high=limit * spread)
+
+    def confirms(self, shown: float) -> bool:
+        """Return whether a goodput [req/s] is within `CONFIRMED` of the true one."""
+        return self.rate > 0 and abs(math.log(shown / self.rate)) + self.half <= CONFIRMED
+
+    def errors(self, shown: float) -> dict[str, float]:
+        """Return the relative half-widths, at 90 %, of what is shown: sampling and model."""
+        apart = abs(math.log(self.rate / shown)) if self.rate > 0 else 0.0
+        return {"sampling": self.half * Z90 / Z95, "model": max(apart, MODEL)}
 
     def trust(self, claimed: Trust) -> Trust:
         """Return how far the answer may be trusted, given the trust in the formula's claim.
@@ -107,23 +122,23 @@ class Testimony:
 class Court:
     """Draws the requests of a problem once, so that all its strategies are held to the same."""
 
-    def __init__(self, target: Target, given: Requests | None = None) -> None:
-        self.target, self.given = target, given
+    def __init__(self, target: Target, given: Requests | None = None, seed: int = SEED) -> None:
+        self.target, self.given, self.seed = target, given, seed
         self.drawn: dict[int, Requests] = {}
 
     def runs(self, system: System, rate: float, times: int = 1) -> Simulated:
         """Return the runs of a system near a rate [req/s], `times` the usual number of requests."""
         if self.given is not None:
-            return Simulated(system=system, given=self.given)
+            return Simulated(system=system, given=self.given, seed=self.seed)
         runs = Simulated(
             system=system,
             share=self.target.strictest,
             times=times,
             running=self.running(system, rate),
-            seed=SEED,
+            seed=self.seed,
         )
         if runs.size not in self.drawn:
-            self.drawn[runs.size] = sample_lengths(system.lengths, runs.size, SEED)
+            self.drawn[runs.size] = sample_lengths(system.lengths, runs.size, self.seed)
         return replace(runs, drawn=self.drawn[runs.size])
 
     def running(self, system: System, rate: float) -> float:
@@ -137,142 +152,143 @@ class Court:
         """Return whether a run at a rate [req/s] meets the objectives."""
         return self.runs(system, rate).look(rate, self.target).room >= 0
 
-    def gap(self, system: System, rate: float) -> bool:
-        """Return whether objectives that hold at a rate [req/s] are missed at lower ones."""
-        runs = self.runs(system, rate)
-        return any(runs.look(share * rate, self.target).room < -GAP for share in LOWER)
+    def hears(self, system: System, claim: float, floor: float = 0.0) -> Evidence:
+        """Return what runs of the usual length say about a claimed goodput [req/s].
 
-    def hears(
-        self,
-        system: System,
-        claim: float,
-        floor: float = 0.0,
-        *,
-        thorough: bool = True,
-        throughout: bool = False,
-    ) -> Testimony:
-        """Return what runs of a system say about a claimed goodput [req/s].
-
-        floor : what is less need not be known exactly [req/s]; thorough : with longer runs where a
-        full cache evicts; throughout : look at a few lower rates too, where objectives may be
-        missed that are met again at the claim
+        floor : what is less need not be known exactly [req/s]
         """
-        usual = runs = self.runs(system, claim)
-        found = _beside(runs, self.target, claim)
-        full = found is not None and any(map(_evicts, found)) and found[1].rate > floor
-        if found is not None and full and thorough and self.given is None:
-            near = crossing(*found) if uncovered(system) else claim
-            runs = self.runs(system, claim, THOROUGH)
-            found = _beside(runs, self.target, near)
-        gap = None
-        if found is not None and throughout:
-            low, gap = lowest(usual, self.target, found)
-            found = low if gap else found
-        return _weighed(runs, self.target, claim, found, floor=floor, gap=gap)
+        runs = self.runs(system, claim)
+        ends = self._beside(runs, claim)
+        if ends is None:
+            return _none(runs)
+        if uncovered(system):
+            close = FAIR if ends.above.rate > floor else FAR
+            return self._told(runs, self._closer(runs, ends, close), None)
+        if self._stands(ends, claim):
+            return self._told(runs, ends, claim)
+        return self._told(runs, self._closer(runs, ends), claim)
+
+    def settles(
+        self, system: System, near: float | None = None, claim: float | None = None
+    ) -> Evidence:
+        """Return the goodput of a system, from runs that grow until they tell it.
+
+        near : a guess [req/s]; claim : what a formula says [req/s], which stands where runs agree
+
+        Objectives that are missed below a rate at which they hold count: the lowest crossing does.
+        Raises InputError for closed loops, which set their own rate.
+        """
+        if system.arrivals.kind == "closed":
+            raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
+        limit = stability_rate(system)
+        near = min(near or HALFWAY * limit, limit)
+        usual = runs = self.runs(system, near)
+        times: int | None = 1
+        ends = None
+        while times is not None:
+            runs = self.runs(system, near, times)
+            ends = self._beside(runs, near) if near > 0 else None
+            if ends is None:
+                return _none(runs)
+            if not (claim and self._stands(ends, claim)):
+                ends = self._closer(runs, ends)
+            near, times = ends.rate, self._longer(runs, ends, times)
+        assert ends is not None
+        low, gap = lowest(usual, self.target, ends)
+        return self._told(runs, low, None if gap else claim, gap)
+
+    def _beside(self, runs: Simulated, near: float) -> Crossing | None:
+        """Return looks at a rate, or as near as it takes, that the goodput lies between."""
+        return None if runs.refuses else bracket(lambda rate: runs.look(rate, self.target), near)
+
+    def _closer(self, runs: Simulated, ends: Crossing, close: float = CLOSE) -> Crossing:
+        """Return the looks made as close as `closed_in` says."""
+        return closed_in(lambda rate: runs.look(rate, self.target), ends, close)
+
+    def _stands(self, ends: Crossing, claim: float) -> bool:
+        """Whether a claim is what runs show, and misses few requests where it is above."""
+        if abs(math.log(ends.rate / claim)) > math.log1p(AGREEMENT):
+            return False
+        return ends.above.rate > claim or _short(ends.above, self.target) <= SHORT
+
+    def _longer(self, runs: Simulated, ends: Crossing, times: int) -> int | None:
+        """Return how many times the usual requests tell the rate precisely; None: enough."""
+        if self.given is not None:
+            return None
+        half = Z95 * ends.error(self.target)
+        wanted = times * (half / PRECISE) ** 2 if half > PRECISE else times
+        if ends.evicts:
+            wanted = max(wanted, FULL)
+        most = min(MOST_TIMES, times * MOST_REQUESTS // runs.size)
+        # A little more than needed, so that the next length is the last one.
+        grown = math.ceil(min(1.3 * wanted, most)) if wanted > times else times
+        return grown if grown > times else None
+
+    def _told(
+        self, runs: Simulated, ends: Crossing, claim: float | None, gap: str | None = None
+    ) -> Evidence:
+        """Return the evidence of the looks; a claim stands as far as they bear it out."""
+        spread = math.exp(min(Z95 * ends.error(self.target), 10.0))
+        rate = ends.rate
+        told = Evidence(rate=rate, low=rate / spread, high=rate * spread, refused=runs.refused)
+        if claim and self._stands(ends, claim) and (told.confirms(claim) or told.half > PRECISE):
+            return told
+        return replace(told, found=self._instead(told, ends, claim, gap))
+
+    def _instead(
+        self, told: Evidence, ends: Crossing, claim: float | None, gap: str | None
+    ) -> Goodput:
+        """Return the simulated goodput that takes the place of a claim; saturation is left open."""
+        assert ends.below.result is not None
+        said: tuple[str, ...] = ()
+        if claim and abs(math.log(told.rate / claim)) > math.log1p(AGREEMENT):
+            said = (
+                f"the formula says {claim:.4g} req/s and simulation, which is shown, "
+                f"{told.rate:.4g}",
+            )
+        return Goodput(
+            rate=told.rate,
+            low=told.low,
+            high=told.high,
+            binding=ends.binding,
+            at=as_latencies(ends.below.result, told.rate, math.nan),
+            trust=Trust(True, said) & Trust.of(gap),
+            status=LatencyStatus.OK,
+        )
 
 
-def _beside(runs: Simulated, target: Target, claim: float) -> tuple[Look, Look] | None:
-    """Return looks at a claim, or as near as it takes, that the goodput lies between."""
-    return bracket(lambda rate: runs.look(rate, target), claim, math.inf)
+def measured_goodput(
+    system: System, target: Target, *, near: float | None = None, given: Requests | None = None
+) -> Goodput:
+    """Return the goodput that runs show, with the 95 % interval of their length.
 
+    near : a guess [req/s], which saves runs; given : the requests to run instead of sampling
 
-def _weighed(
-    runs: Simulated,
-    target: Target,
-    claim: float,
-    found: tuple[Look, Look] | None,
-    *,
-    floor: float,
-    gap: str | None,
-) -> Testimony:
-    """Return what the looks say, after a search where they do not say what is claimed.
-
-    floor : as in `Court.hears`; gap : what is to be said of rates that miss the objectives below
-    rates that meet them
+    Raises InputError for closed loops, which set their own rate.
     """
-    refused = float(np.mean(runs.prepared.refused))
-    if found is None:
-        nothing = _nothing(Limit.REFUSED if refused == 1.0 else Limit.INFEASIBLE)
-        return Testimony(rate=0.0, low=0.0, high=0.0, found=nothing, refused=refused)
-    below, above = found
-    rate = crossing(below, above)
-    stands = _near(rate, claim) and (above.rate > claim or _short(above, target) <= SHORT)
-    stands = stands and gap is None and not uncovered(runs.system)
-    if uncovered(runs.system):
-        close = FAIR if above.rate > floor else FAR
-        below, above = closed_in(lambda rate: runs.look(rate, target), below, above, close)
-        rate = crossing(below, above)
-    elif not stands:
-        below, above = closed_in(lambda rate: runs.look(rate, target), below, above)
-        rate = below.rate
-    spread = math.exp(Z95 * _error(below, above, target))
-    low, high = rate / spread, rate * spread
-    shown = rate if uncovered(runs.system) else below.rate
-    instead = None if stands else _instead(runs, claim, (low, shown, high), below, above)
-    if instead is not None and gap is not None:
-        instead = replace(instead, trust=instead.trust & Trust.of(gap))
-    return Testimony(rate=rate, low=low, high=high, found=instead, refused=refused)
+    told = Court(target, given).settles(system, near)
+    assert told.found is not None
+    return told.found
 
 
-def _near(rate: float, claim: float) -> bool:
-    return abs(math.log(rate / claim)) <= math.log1p(AGREEMENT)
-
-
-def _evicts(look: Look) -> bool:
-    return look.result is not None and evicts(look.result)
+def _none(runs: Simulated) -> Evidence:
+    """Return the evidence that no rate meets the objectives, or that requests do not fit."""
+    status = LatencyStatus.SOME_REFUSED if runs.refuses else LatencyStatus.INFEASIBLE
+    if runs.refused == 1.0:
+        status = LatencyStatus.NO_SLOT
+    nothing = Goodput(
+        rate=0.0,
+        low=0.0,
+        high=0.0,
+        binding=Binding.INFEASIBLE,
+        at=unstable(0.0, 0.0, status),
+        trust=TRUSTED,
+        status=status,
+        detail=REFUSED if runs.refuses else MISSED,
+    )
+    return Evidence(rate=0.0, low=0.0, high=0.0, found=nothing, refused=runs.refused)
 
 
 def _short(look: Look, target: Target) -> float:
     """Return by which share of the requests a run misses its worst objective [1]."""
     return 1.0 if look.result is None else -min(look.result.margins(target).values())
-
-
-def _instead(
-    runs: Simulated, claim: float, found: tuple[float, float, float], below: Look, above: Look
-) -> Goodput:
-    """Return the simulated goodput that takes the place of a claim; saturation is left open.
-
-    found : the rate between the ends of its interval [req/s]
-    """
-    assert below.result is not None
-    low, rate, high = found
-    said: tuple[str, ...] = ()
-    if not uncovered(runs.system) and not _near(rate, claim):
-        said = (f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}",)
-    return Goodput(
-        rate=rate,
-        low=low,
-        high=high,
-        binding=above.binding,
-        at=as_latencies(below.result, rate, math.nan),
-        trust=Trust(True, said),
-        status=LatencyStatus.OK,
-    )
-
-
-def _nothing(limit: Limit) -> Goodput:
-    """Return the verdict that no rate meets the objectives."""
-    return Goodput(
-        rate=0.0,
-        low=0.0,
-        high=0.0,
-        binding=Binding.INFEASIBLE,
-        at=unstable(0.0, 0.0, LatencyStatus.INFEASIBLE),
-        trust=TRUSTED,
-        status=LatencyStatus.INFEASIBLE,
-        detail=limit.value,
-    )
-
-
-def _error(below: Look, above: Look, target: Target) -> float:
-    """Return the standard error of ln(goodput): that of the share met, over its slope."""
-    if below.result is None or above.result is None:
-        return 0.0
-    margins = above.result.margins(target)
-    name = min(margins, key=lambda m: margins[m])
-    fall = below.result.margins(target)[name] - margins[name]
-    slope = fall / math.log(above.rate / below.rate)
-    share = below.result.met(target)[name]
-    each = share[: share.size - share.size % BATCHES].reshape(BATCHES, -1).mean(axis=1)
-    error = float(each.std(ddof=1)) / math.sqrt(BATCHES)
-    return error / slope if slope > 0 else math.inf

@@ -1,11 +1,10 @@
 """The simulator: an exact, fast referee that shares no queueing formula with the models.
 
-`simulate(system, rate)` runs one system, `replicate` gives confidence intervals,
-`simulated_goodput` and `saturation_rate` search for rates. `docs/simulator.md` says what is
+`simulate(system, rate)` runs one system, `replicate` gives confidence intervals, `saturation_rate`
+the rate at which requests complete that always wait. `docs/simulator.md` says what is
 modelled and what real engines do beyond it.
 """
 
-from bestserve.simulator.goodput import Limit, SimulatedGoodput, simulated_goodput
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prefix_cache import prefix_hits, static_replicas
 from bestserve.simulator.replay import trace_requests
@@ -18,19 +17,16 @@ from bestserve.simulator.vllm_log import to_vllm_detailed
 
 __all__ = [
     "Estimate",
-    "Limit",
     "PoolUse",
     "Replications",
     "Requests",
     "RunStatus",
-    "SimulatedGoodput",
     "SimulationResult",
     "Summary",
     "prefix_hits",
     "replicate",
     "saturation_rate",
     "simulate",
-    "simulated_goodput",
     "static_replicas",
     "to_vllm_detailed",
     "trace_requests",

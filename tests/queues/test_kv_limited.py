@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.answers.witness import measured_goodput
 from bestserve.models.binding import Binding
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
@@ -16,7 +17,7 @@ from bestserve.models.queues.requests import prepare
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, Disaggregated, Target
 from bestserve.results.document import AnswerStatus
-from bestserve.simulator import simulate, simulated_goodput
+from bestserve.simulator import simulate
 from bestserve.simulator.saturation import saturation_rate
 
 ENGINES = {
@@ -84,7 +85,7 @@ def test_goodput_that_evictions_limit_is_doubted(cases: ModuleType, engine: str)
     assert found.binding is Binding.STABILITY
     assert not found.trust.high
     # and near all the same
-    measured = simulated_goodput(system, loose, requests=20_000, replications=2)
+    measured = measured_goodput(system, loose)
     assert found.rate == pytest.approx(measured.rate, rel=0.06)
 
 

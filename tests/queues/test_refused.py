@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bestserve as bs
-from bestserve.answers import simulated
+from bestserve.answers.witness import REFUSED, measured_goodput
 from bestserve.errors import InfeasibleError
 from bestserve.models.attainment import attainment
 from bestserve.models.goodput import goodput
@@ -21,7 +21,7 @@ from bestserve.models.refused import refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
 from bestserve.results.document import AnswerStatus
-from bestserve.simulator import Limit, simulate, simulated_goodput
+from bestserve.simulator import simulate
 
 TARGET = Target(ttft=2.0, tpot=0.05)
 
@@ -68,9 +68,9 @@ def test_simulated_goodput_of_a_refusing_system_is_none(cases: ModuleType, routi
     small = cases.collocated("chunked", law, kv_capacity_tokens=5_000.0)
     assert 1e-4 < refused(small).share < 0.1
     routed = replace(small, routing=routing, replicas=2)
-    found = simulated_goodput(routed, TARGET, requests=2_000, replications=2)
-    assert (found.rate, found.limit) == (0.0, Limit.REFUSED)
-    assert simulated.goodput(routed, TARGET, replications=2).status is LatencyStatus.SOME_REFUSED
+    found = measured_goodput(routed, TARGET)
+    assert (found.rate, found.detail) == (0.0, REFUSED)
+    assert found.status is LatencyStatus.SOME_REFUSED
     assert goodput(small, TARGET).status is LatencyStatus.SOME_REFUSED
     assert "5,000 tokens" in goodput(small, TARGET).detail
 

@@ -25,14 +25,12 @@ from bestserve.models.system import (
 )
 from bestserve.readers.traces import read_trace
 from bestserve.simulator import (
-    Limit,
     Requests,
     RunStatus,
     prefix_hits,
     replicate,
     saturation_rate,
     simulate,
-    simulated_goodput,
     static_replicas,
     to_vllm_detailed,
     trace_requests,
@@ -162,11 +160,6 @@ def test_too_small_a_cache_is_a_status(system: Collocated) -> None:
     assert result.window == (25, 490)
     assert result.attainment(Target(ttft=1e9)) == pytest.approx(1 - result.refused[counted].mean())
     assert saturation_rate(dataclasses.replace(system, lane=tiny), requests=100) == 0.0
-    found = simulated_goodput(
-        dataclasses.replace(system, lane=tiny), Target(ttft=1.0), requests=200, replications=1
-    )
-    assert found.rate == 0.0
-    assert found.limit is Limit.REFUSED
 
 
 def test_closed_loop_with_more_clients_than_prompts(system: Collocated) -> None:
@@ -290,20 +283,6 @@ def test_saturation_of_equal_requests_does_not_depend_on_how_many_there_are(lane
     assert limits == pytest.approx([limits[-1]] * 3, rel=0.005)
 
 
-def test_goodput_is_where_the_target_stops_holding(system: Collocated) -> None:
-    target = Target(ttft=0.25, tpot=0.015)
-    found = simulated_goodput(system, target, requests=5000, replications=4)
-    assert found.limit is Limit.TARGET
-    assert found.binding in ("ttft", "tpot")
-    assert found.low <= found.rate <= found.high
-    assert found.rate < found.saturation
-    for seed_rate, seed in zip(found.rates, (0,), strict=False):
-        assert simulate(system, 0.995 * seed_rate, requests=5000, seed=seed).meets(target)
-        assert not simulate(system, 1.005 * seed_rate, requests=5000, seed=seed).meets(target)
-    hinted = simulated_goodput(system, target, requests=5000, replications=4, near=found.rate)
-    assert hinted.rate == pytest.approx(found.rate, rel=0.01)
-
-
 def test_answers_of_one_token_meet_any_tpot(system: Collocated) -> None:
     given = Requests(input_len=np.full(2000, 200), output_len=np.tile([1, 1, 1, 1, 50], 400))
     result = simulate(system, 5.0, given=given)
@@ -312,22 +291,6 @@ def test_answers_of_one_token_meet_any_tpot(system: Collocated) -> None:
     assert result.margins(dataclasses.replace(slow, joint=True))["joint"] == pytest.approx(
         result.margins(slow)["tpot"]
     )
-
-
-def test_goodput_extremes_have_names(system: Collocated) -> None:
-    easy = simulated_goodput(system, Target(e2el=1e6), requests=2000, replications=1)
-    assert easy.limit is Limit.SATURATION
-    assert easy.rate == pytest.approx(easy.saturation)
-    hard = simulated_goodput(system, Target(ttft=1e-6), requests=2000, replications=1)
-    assert hard.limit is Limit.INFEASIBLE
-    assert (hard.rate, hard.binding) == (0.0, "ttft")
-    joint = simulated_goodput(
-        system, Target(ttft=0.25, tpot=0.015, joint=True), requests=2000, replications=1
-    )
-    marginal = simulated_goodput(
-        system, Target(ttft=0.25, tpot=0.015), requests=2000, replications=1
-    )
-    assert 0 < joint.rate <= marginal.rate
 
 
 def test_replications_narrow_the_interval(system: Collocated) -> None:

@@ -1,0 +1,143 @@
+"""The goodput that runs show: where the target stops holding, and how exactly that is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bestserve as bs
+from bestserve.answers.simulated import Simulated
+from bestserve.answers.witness import (
+    CONFIRMED,
+    MISSED,
+    PRECISE,
+    REFUSED,
+    SURE,
+    Court,
+    Evidence,
+    measured_goodput,
+)
+from bestserve.errors import InputError
+from bestserve.lowering import lower
+from bestserve.lowering.lengths import lower_lengths
+from bestserve.models.attainment import margin
+from bestserve.models.binding import Binding
+from bestserve.models.latency import stability_rate
+from bestserve.models.step.step_time import StepTime
+from bestserve.models.system import Arrivals, Collocated, Lane, System, Target
+from bestserve.models.trust import Trust
+
+
+def system(strategy: str = "4m-tp1", burstiness: float = 1.0, **changes) -> System:
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="h100-sxm",
+        gpus=64,
+        workload=bs.Workload(
+            input_len="lognormal(800, cv=1)", output_len="geometric(150)", burstiness=burstiness
+        ),
+        **changes,
+    )
+    return lower(problem).system(strategy)
+
+
+@pytest.mark.parametrize("burstiness", [1.0, 0.25])
+def test_a_goodput_meets_its_target_and_no_more(burstiness):
+    whole = system("4m-tp1", burstiness, routing="round_robin")
+    target = Target(ttft=0.5, tpot=0.02)
+    found = measured_goodput(whole, target)
+    runs = Simulated(system=whole, seed=77)
+    assert margin(runs(0.95 * found.rate), target)[0] > 0
+    assert margin(runs(1.05 * found.rate), target)[0] < 0
+    assert found.low < found.rate < found.high
+
+
+def test_guesses_move_no_goodput():
+    whole = system("4m-tp1", routing="least_outstanding")
+    target = Target(ttft=0.5, tpot=0.02)
+    rates = [measured_goodput(whole, target, near=near).rate for near in (None, 1.0, 50.0, 1e6)]
+    assert rates == pytest.approx([rates[0]] * 4, rel=PRECISE / 2)
+
+
+def test_intervals_hold_what_other_requests_show():
+    """Of eight draws none is further from their mean than its own interval, 95 % wide, and half."""
+    whole, target = system("1m-tp1"), Target(ttft=0.3, tpot=0.02)
+    told = [Court(target, seed=seed).settles(whole, near=30.0) for seed in range(1, 9)]
+    assert all(0 < each.half <= 1.5 * PRECISE for each in told)
+    mean = float(np.mean([each.rate for each in told]))
+    assert all(abs(np.log(each.rate / mean)) < 1.5 * each.half for each in told)
+    spread = float(np.std([each.rate for each in told], ddof=1)) / mean
+    assert spread < PRECISE / 1.96 * 1.3
+
+
+def test_a_vague_run_grows_until_it_tells():
+    """99th percentiles of spread prompts take more requests than usual."""
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="l40s",
+        gpus=4,
+        workload=bs.Workload(input_len="lognormal:2000,0.8", output_len="lognormal:60,1"),
+        slo="ttft:1000@p99 tpot:40@p99",
+    )
+    whole, target = lower(problem).system("3p1d-tp1"), problem.slo.target()
+    court = Court(target)
+    usual = court.hears(whole, 9.3)
+    settled = court.settles(whole, 9.3, claim=9.3)
+    assert max(court.drawn) > 3 * min(court.drawn)
+    assert settled.half < 0.7 * usual.half
+    # 8 runs of 700,000 and more: 9.03, standard deviation 0.07
+    assert settled.rate == pytest.approx(9.03, rel=0.025)
+
+
+@pytest.mark.parametrize(("half", "apart", "sure"), [
+    (0.03, 0.0, True), (0.01, 0.02, True), (0.03, 0.02, False), (0.06, 0.0, False),
+])  # fmt: skip
+def test_what_is_confirmed_is_near_with_its_interval(half, apart, sure):
+    told = Evidence(rate=10.0, low=10 * np.exp(-half), high=10 * np.exp(half))
+    assert told.confirms(10 * np.exp(apart)) == sure
+    assert told.confirms(10 * np.exp(-apart)) == sure
+    assert (half + apart <= CONFIRMED) == sure
+    assert told.trust(Trust.of("a reason")).high == (half <= SURE)
+
+
+def test_what_stops_a_higher_rate_has_a_name():
+    easy = measured_goodput(system("1m-tp1"), Target(e2el=1e4))
+    assert easy.binding in (Binding.STABILITY, Binding.E2EL)
+    assert easy.rate == pytest.approx(stability_rate(system("1m-tp1")), rel=0.03)
+    hard = measured_goodput(system("2m-tp1", burstiness=0.5), Target(ttft=1e-3))
+    assert (hard.rate, hard.binding, hard.detail) == (0.0, Binding.INFEASIBLE, MISSED)
+    joint = measured_goodput(system("1m-tp1"), Target(ttft=0.3, tpot=0.02, joint=True))
+    marginal = measured_goodput(system("1m-tp1"), Target(ttft=0.3, tpot=0.02))
+    assert 0 < joint.rate <= marginal.rate
+    whole = system("1m-tp1")
+    assert isinstance(whole, Collocated)
+    tiny = replace(whole, lane=replace(whole.lane, kv_capacity_tokens=100.0))
+    none = measured_goodput(tiny, Target(ttft=1.0))
+    assert (none.rate, none.detail) == (0.0, REFUSED)
+    closed = Arrivals(kind="closed", concurrency=4, num_prompts=8)
+    with pytest.raises(InputError, match="closed loop"):
+        measured_goodput(replace(whole, arrivals=closed), Target(ttft=1.0))
+
+
+def stalled() -> System:
+    """A lane where prompts go first and slots are few: waiting prompts share steps near saturation.
+
+    P99 TPOT is 92 ms at 80 % load and 74 ms at 97 %.
+    """
+    step = StepTime(w=0.0185, c=9.4e-5, e=0.0, a=1e-10, k=3e-8, a_step=4e-4, a_seq=1e-5)
+    lane = Lane(step=step, policy="prefill_priority", max_num_seqs=64, max_num_batched_tokens=2048)
+    workload = bs.Workload(input_len="lognormal(200, cv=1)", output_len="geometric(50)")
+    return Collocated(lane=lane, replicas=1, lengths=lower_lengths(workload))
+
+
+@pytest.mark.parametrize("near", [None, 0.3, 0.75, 0.98])
+def test_a_goodput_beyond_rates_that_miss_the_target_does_not_count(near):
+    whole, target = stalled(), Target(tpot=0.085, tpot_percentile=0.99)
+    runs = Simulated(system=whole)
+    guess = None if near is None else near * runs.limit
+    found = measured_goodput(whole, target, near=guess)
+    assert 0.6 < found.rate / runs.limit < 0.8
+    for share in (0.3, 0.6, 0.95):
+        assert margin(runs(share * found.rate), target)[0] > 0
