@@ -91,7 +91,7 @@ def test_where_formula_and_runs_differ_the_run_is_shown_and_trust_is_its_own(ser
     if apart > AGREED * 1.02:
         assert found.method == "simulated"
         assert "simulation, which is shown" in told(found.trust)
-    assert found.trust.high == (found.errors["sampling"] <= SURE)
+    assert found.trust.high == (sampling(found) <= SURE)
 
 
 def test_prediction_at_the_goodput_meets_the_objectives(served):
