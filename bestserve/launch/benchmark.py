@@ -1,0 +1,145 @@
+"""The `vllm bench serve` run that measures a plan: its lengths, spread, prefixes and arrivals.
+
+Fixed and uniform lengths are options of the client's random data set. What it has no option for
+(lognormal lengths, classes, traces) is a trace of requests that `write_trace` makes and the
+client replays; other clients read it as well (the format is Mooncake's).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bestserve.host.writing import write_text
+from bestserve.launch.process import model_argument
+from bestserve.lowering import Lowered
+from bestserve.specs.lengths import Fixed, Uniform
+from bestserve.specs.strategy import Strategy
+
+FEWEST_PROMPTS = 100
+MINUTES = 5.0
+"""How long the run lasts."""
+
+BLOCK = 64
+"""Tokens of a prompt that share one hash in a written trace."""
+
+TRACE = "requests.jsonl"
+"""Where the command looks for the trace if none is named."""
+
+METRICS = ("ttft", "tpot", "e2el")
+
+
+def prompts(lowered: Lowered, request_rate: float | None) -> int:
+    """Return how many requests the run sends."""
+    arrivals = lowered.arrivals
+    if arrivals.kind == "closed":
+        return int(arrivals.num_prompts)
+    assert request_rate is not None
+    return max(FEWEST_PROMPTS, round(request_rate * 60 * MINUTES))
+
+
+def needs_trace(lowered: Lowered) -> bool:
+    """Whether the client's own data sets cannot draw this workload."""
+    workload = lowered.problem.workload
+    laws = (workload.input_len, workload.output_len)
+    return workload.trace is not None or not all(isinstance(law, Fixed | Uniform) for law in laws)
+
+
+def bench_command(
+    lowered: Lowered,
+    strategy: Strategy,
+    url: str,
+    model: str,
+    request_rate: float | None,
+    trace: str = TRACE,
+) -> tuple[str, ...]:
+    """Return the run that measures this plan; its log answers to `bestserve validate`.
+
+    request_rate : [requests/s]; None in a closed loop
+    trace : file of `write_trace`, where the workload needs one
+    """
+    workload = lowered.problem.workload
+    words = ["vllm", "bench", "serve", "--base-url", url, "--model", model_argument(model)]
+    words += _trace_words(trace) if needs_trace(lowered) else _random_words(lowered)
+    words += ["--ignore-eos", "--num-prompts", str(prompts(lowered, request_rate))]
+    if lowered.arrivals.kind == "closed":
+        words += ["--max-concurrency", str(lowered.arrivals.concurrency)]
+    elif needs_trace(lowered):
+        words += ["--self-timed"]  # the trace says when
+    else:
+        words += ["--request-rate", f"{request_rate:.4g}"]
+        words += ["--burstiness", f"{workload.burstiness:g}"] if workload.burstiness != 1 else []
+    words += _goodput(lowered)
+    words += ["--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99"]
+    # Metadata makes the log describe itself: the client does not know the server's GPUs.
+    words += ["--metadata", f"gpu={lowered.hardware.name}", f"engine={lowered.engine.name}"]
+    words += [f"tensor_parallel_size={strategy.pools[-1].tp}", f"num_gpus={strategy.gpus}"]
+    return (*words, "--save-result", "--save-detailed")
+
+
+def _goodput(lowered: Lowered) -> list[str]:
+    slo = lowered.problem.slo
+    stated = [(m, getattr(slo, m)) for m in METRICS if slo is not None and getattr(slo, m)]
+    return ["--goodput", *(f"{m}:{value * 1e3:g}" for m, value in stated)] if stated else []
+
+
+def _random_words(lowered: Lowered) -> list[str]:
+    workload = lowered.problem.workload
+    inputs, outputs = (round(x) for x in lowered.mean_lengths)
+    words = ["--dataset-name", "random"]
+    cached = round(workload.prefix_cache_hit * inputs)
+    words += ["--random-prefix-len", str(cached)] if cached else []
+    words += ["--random-input-len", str(inputs - cached)]
+    words += ["--random-output-len", str(outputs)]
+    ratios = [_half_width(law) for law in (workload.input_len, workload.output_len)]
+    if ratios[0] == ratios[1]:
+        return [*words, "--random-range-ratio", f"{ratios[0]:.6g}"]
+    both = json.dumps({"input": round(ratios[0], 6), "output": round(ratios[1], 6)})
+    return [*words, "--random-range-ratio", both]
+
+
+def _half_width(law: object) -> float:
+    """Return half the width of a law over its mean: the client draws mean·(1 ± ratio)."""
+    return (law.high - law.low) / (law.high + law.low) if isinstance(law, Uniform) else 0.0
+
+
+def _trace_words(trace: str) -> list[str]:
+    words = ["--dataset-name", "timed_trace", "--dataset-path", trace]
+    words += ["--timed-trace-chunk-hash-size", str(BLOCK)]
+    return [*words, "--timed-trace-sec-multiplier", "0.001"]
+
+
+def write_trace(path: Path, lowered: Lowered, request_rate: float | None, *, seed: int = 0) -> int:
+    """Write the run's requests as a Mooncake trace and return how many there are.
+
+    One JSON object a line: timestamp [ms], input_length, output_length [tokens] and hash_ids,
+    one a block of `BLOCK` tokens; equal leading hashes are a shared prefix, as long as the
+    workload's cache hits. Without a rate (a closed loop) all are there at once.
+    """
+    from bestserve.simulator.inputs import arrival_stream, sample_lengths
+
+    count = prompts(lowered, request_rate)
+    requests = sample_lengths(lowered.lengths, count, seed)
+    times = np.zeros(count)
+    if request_rate is not None and lowered.arrivals.kind != "closed":
+        times = arrival_stream(lowered.arrivals, count, seed).at(request_rate)
+        times = times - times[0]
+    lines, fresh = [], 1 << 20  # above the ids of any shared prefix
+    cached = requests.cached if requests.cached is not None else np.zeros(count)
+    for at, inputs, outputs, hit in zip(
+        times, requests.input_len, requests.output_len, cached, strict=True
+    ):
+        blocks, shared = -(-int(inputs) // BLOCK), int(hit) // BLOCK
+        own = blocks - shared
+        record = {
+            "timestamp": round(float(at) * 1e3, 3),
+            "input_length": int(inputs),
+            "output_length": int(outputs),
+            "hash_ids": [*range(shared), *range(fresh, fresh + own)],
+        }
+        fresh += own
+        lines.append(json.dumps(record))
+    write_text(path, "\n".join(lines) + "\n")
+    return count

@@ -1,0 +1,128 @@
+"""A plan as what is started: limits per pool, a router, an address; formats write it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from bestserve.errors import InputError
+from bestserve.launch import sglang, tensorrt_llm, vllm
+from bestserve.launch.limits import Limits, pool_limits
+from bestserve.launch.placement import Instance, nodes_of, place
+from bestserve.launch.process import Process
+from bestserve.launch.routers import ROUTER_PORT, policy, router
+from bestserve.launch.site import Site, sites
+from bestserve.lowering import Lowered
+from bestserve.models.step.device import Precision
+from bestserve.specs.strategy import ROLE_NAMES, Pool, Strategy
+
+_ENGINES: dict[str, Callable[[Lowered, Pool, Limits, Site, str], Process]] = {
+    "vllm": vllm.process,
+    "sglang": sglang.process,
+    "tensorrt-llm": tensorrt_llm.process,
+}
+
+
+def engine_family(name: str) -> str:
+    """Return the engine whose flags a preset uses. Raises InputError if there is none."""
+    for family in _ENGINES:
+        if name == family or name.startswith(f"{family}-"):
+            return family
+    raise InputError(
+        f"engine {name!r} has no launch command; presets of {', '.join(_ENGINES)} have"
+    )
+
+
+def checkpoint(lowered: Lowered) -> str:
+    """Return the model as engines find it: ``org/name`` also where the user left out the org."""
+    name, record = lowered.model.name, lowered.model.record
+    if "/" in name or "/" not in record:
+        return name
+    org, bare = record.split("/", 1)
+    return record if bare.lower() == name.lower() else f"{org}/{name}"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is started for a strategy, on hosts of the problem's GPUs.
+
+    hosts : names or addresses of the machines; () for node0, node1, … or one machine itself
+    """
+
+    lowered: Lowered
+    strategy: Strategy
+    hosts: tuple[str, ...] = ()
+
+    @cached_property
+    def family(self) -> str:
+        """The engine whose commands are printed."""
+        return engine_family(self.lowered.engine.name)
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name as engines find it."""
+        return checkpoint(self.lowered)
+
+    @cached_property
+    def limits(self) -> tuple[Limits, ...]:
+        """Batch limits, one a pool."""
+        return tuple(pool_limits(self.lowered, pool) for pool in self.strategy.pools)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of one machine."""
+        return self.lowered.device.gpus_per_node
+
+    def nodes(self, pool: Pool) -> int:
+        """Return the machines one instance of a pool spans."""
+        return nodes_of(pool, self.gpus_per_node)
+
+    def process(self, pool: Pool, site: Site) -> Process:
+        """Return what one machine of an instance runs."""
+        limits = self.limits[self.strategy.pools.index(pool)]
+        return _ENGINES[self.family](self.lowered, pool, limits, site, self.model)
+
+    @cached_property
+    def instances(self) -> tuple[Instance, ...]:
+        """Every instance with its machines, GPUs and ports."""
+        return place(self.strategy, self.gpus_per_node, self.hosts)
+
+    def processes(self, instance: Instance) -> tuple[tuple[str, Process], ...]:
+        """Return (host, process) of everything an instance runs; MPI starts all from the first."""
+        places = sites(instance)
+        if self.family == "tensorrt-llm":
+            places = places[:1]
+        return tuple((site.own, self.process(instance.pool, site)) for site in places)
+
+    @cached_property
+    def router(self) -> Process | None:
+        """The router in front of the instances, on the first machine; None if none is needed."""
+        return router(self.lowered, self.family, self.instances)
+
+    @property
+    def url(self) -> str:
+        """Where clients send their requests."""
+        first = self.instances[0]
+        return first.url if self.router is None else f"http://{first.seats[0].host}:{ROUTER_PORT}"
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """Return what a reader should know before starting it."""
+        said = []
+        for pool, limits in zip(self.strategy.pools, self.limits, strict=True):
+            if limits.lowered_from is not None:
+                said.append(
+                    f"{ROLE_NAMES[pool.role]}: {limits.seqs} sequences instead of the engine's "
+                    f"{limits.lowered_from}: the KV cache holds no more mean requests"
+                )
+        said += [_checkpoint_remark(self.family, self.lowered.problem.precision)]
+        said += [policy(self.lowered)[1]] if self.router is not None else []
+        return tuple(s for s in said if s)
+
+
+def _checkpoint_remark(family: str, precision: Precision | None) -> str:
+    """Return what to say of weights that an engine cannot quantise when it loads them."""
+    if precision in (None, "bf16") or (precision == "fp8" and family != "tensorrt-llm"):
+        return ""
+    return f"the plan's {precision} weights need a checkpoint in that format: name it as the model"
