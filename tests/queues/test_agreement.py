@@ -86,6 +86,17 @@ def test_experts_and_dear_mixed_steps(
     assert max(abs(e) for e in errors.values()) < 0.04, errors
 
 
+@pytest.mark.parametrize("policy", ["prefill_priority", "chunked"])
+def test_few_sequences_of_experts(cases: ModuleType, policy: str) -> None:
+    # what the first sequence of all adds to an empty step is added to no step of another
+    table = tuple(6e-3 + 30e-3 * (1 - math.exp(-(2.0 ** (i / 2)) / 40)) for i in range(29))
+    step = StepTime(w=1e-3, c=1e-5, e=1e-6, a=1e-10, k=1e-9, a_step=3e-3, phi=1.5, moe=table)
+    system = cases.collocated(policy, cases.lengths(500, 8, 1.0), step=step)
+    errors = compare(system, 0.05)
+    assert abs(errors["mean"]) < 0.03, errors
+    assert abs(errors["tpot"]) < 0.05, errors
+
+
 def test_stalls_of_prompts_taken_together(cases: ModuleType) -> None:
     # a prompt step costs nearly as much for one prompt as for several: no M/G/1 busy periods
     system = cases.collocated("prefill_priority", cases.lengths(128, 9))

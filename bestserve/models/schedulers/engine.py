@@ -71,9 +71,13 @@ class Engine:
         return np.asarray(decode_steps(n, self.requests.context, self.coef, self.moe))
 
     def slope(self, n: float, spread: float) -> float:
-        """Return d t_d / dn as a secant over n ± spread [s/sequence]."""
-        low, high = max(n - spread, 0.0), n + max(spread, 1.0)
-        low = min(low, max(n - 1.0, 0.0))
+        """Return d t_d / dn beside n others as a secant over n ± spread [s/sequence].
+
+        The request that sees them is there, too: what the first of all adds, which with experts is
+        most of a step, is added to no step of another.
+        """
+        reach = max(spread, 1.0)
+        low, high = max(n + 1.0 - reach, 1.0), n + 1.0 + reach
         t = self.decodes(np.array([low, high]))
         return float((t[1] - t[0]) / (high - low))
 
