@@ -66,7 +66,14 @@ MEMORY = (
     *("memory_sharded", "sampler_bytes", "expert_rows", "rocm_expert_multiple", "memory_graphs"),
 )
 OPTIONAL = (*MEMORY, "allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
-KERNEL_UNITS = {"compute": "1", "memory": "1", "launch": "s", "rate": "B/s/SM"}
+KERNEL_UNITS = {
+    "compute": "1",
+    "memory": "1",
+    "launch": "s",
+    "rate": "B/s/SM",
+    "tile": "tokens",
+    "prefill": "1",
+}
 CHOICES: dict[str, tuple[Any, ...]] = {
     "policy": tuple(policies()),
     "memory_rule": get_args(MemoryRule),
@@ -274,7 +281,7 @@ def _kernel(
     figures = {
         name: _figure(name, value, KERNEL_UNITS, sources)
         for name, value in entry.items()
-        if name not in ("precision", "generation", "path", "note")
+        if name not in ("precision", "generation", "path", "words", "note")
     }
     precision = _choice("moe_kernels.precision", entry.get("precision"), get_args(Precision))
     generation = _choice(
@@ -284,8 +291,21 @@ def _kernel(
     for name, figure in figures.items():
         if figure.value <= 0:
             raise InputError(f"moe_kernels.{name} must be positive")
-    kernel = MoeKernel(path=path, **{name: figure.value for name, figure in figures.items()})
-    return MoeKernelChoice(precision=precision, generation=generation, kernel=kernel), figures
+    words = entry.get("words", [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InputError('moe_kernels.words must be a list of settings, ["NAME=1"]')
+    values: dict[str, Any] = {name: figure.value for name, figure in figures.items()}
+    if "tile" in values:
+        if values["tile"] != int(values["tile"]):
+            raise InputError(f"moe_kernels.tile = {values['tile']} must be a whole number")
+        values["tile"] = int(values["tile"])
+    choice = MoeKernelChoice(
+        precision=precision,
+        generation=generation,
+        kernel=MoeKernel(path=path, **values),
+        words=tuple(words),
+    )
+    return choice, figures
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
@@ -325,7 +345,9 @@ def _record(name: str, tables: Mapping[str, Any]) -> EngineRecord:
     rows = [EngineRow(n, str(value), "", "", "") for n, value in choices.items()]
     rows += [EngineRow(n, f.value, f.unit, f.kind, f.source) for n, f in figures.items()]
     for choice, own in kernels:
-        label = f"moe_kernels.{choice.precision}.{choice.generation or 'any'}"
+        label = ".".join(
+            ("moe_kernels", choice.precision, choice.generation or "any", *choice.words)
+        )
         rows.append(EngineRow(f"{label}.path", choice.kernel.path, "", "", ""))
         rows += [
             EngineRow(f"{label}.{n}", f.value, f.unit, f.kind, f.source) for n, f in own.items()

@@ -51,6 +51,10 @@ UNCUT_CV = 1.8
 """The same of answers before a limit cuts four in ten of them (AccelMark); chosen by the tail of
 TPOT, which the shortest answers make: 1.2 to 2.5 fit alike."""
 
+LONG_CV, LONG_PROMPT = 0.6, 20_000.0
+"""Spread and longest prompt [tokens] of MLPerf's Llama-3.1-405B set (LongBench, RULER, GovReport);
+its rules cut prompts at 20,000 tokens. The spread is assumed."""
+
 LONGEST = 3.5
 """Longest request over the mean where answers are cut at a limit (OpenOrca: 1,024 over 294)."""
 
@@ -154,6 +158,8 @@ def _side(row: TidyRow, side: str, data: str, suite: Suite) -> Noted[tuple[Float
     assert value is not None
     if spread is not None and spread > 0.02 * value:
         return Noted(_law(LogNormal(value, cv=min(spread / value, 5.0))))
+    if "longbench" in data and side == "input_len":
+        return Noted(truncated_atoms(value, LONG_CV, LONG_PROMPT))
     if suite.chat_lengths or "orca" in data:
         return Noted(truncated_atoms(value, CHAT_CV, max(1024.0, LONGEST * value)))
     return Noted(whole_atoms(value))

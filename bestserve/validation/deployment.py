@@ -21,7 +21,7 @@ from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.validation.boards import NODE, hardware_of
-from bestserve.validation.engines import EngineChoice, choose_engine
+from bestserve.validation.engines import EngineChoice, choose_engine, scheduled_ahead
 from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
 from bestserve.validation.sources import Suite
 
@@ -113,6 +113,8 @@ def deployment_of(row: TidyRow, suite: Suite) -> Deployment:
     model = _model(row)
     board = hardware_of(row)
     engine = choose_engine(row)
+    if suite.schedules_ahead(row, engine.family):
+        engine = scheduled_ahead(engine)
     weights = _precision(row, model, board.value, suite)
     pools = _pools(row, model, board.value, weights.value, suite)
     constants = _engine_constants(row, engine, board.value, model, suite)
@@ -160,9 +162,16 @@ def _engine_constants(
     engine = load_engine(choice.preset).for_device(hardware.device())
     notes: list[str] = []
     changes: dict[str, object] = dict(suite.limits(row, choice.family))
+    words = suite.kernel_words(row, choice.family)
     if changes:
         limits = ", ".join(f"{name} {value}" for name, value in changes.items())
         notes.append(f"{limits}: {suite.name}")
+    if words:
+        changes["kernel_words"] = words
+        notes.append(f"kernels by {', '.join(words)}")
+    if suite.mixes_chunks(row, choice.family):
+        changes["policy"] = "chunked"
+        notes.append(f"running requests in prefill batches: {suite.name}")
     if interval := suite.stream_interval(row, choice.family):
         changes["stream_interval"] = interval
         notes.append(f"stream interval {interval}: {suite.name}")
@@ -183,6 +192,8 @@ def _engine_constants(
         if row.in_process and choice.preset != "vllm-v0":
             changes |= IN_PROCESS_LIMITS
             notes.append("an engine without a server keeps the scheduler's own limits")
+    if choice.family == "tensorrt-llm" and row.chunked_prefill:
+        changes["policy"] = "chunked"
     if choice.family == "tgi":
         changes = {**TGI_LIMITS, **changes}
     if row.in_process and choice.preset == "vllm-v0":

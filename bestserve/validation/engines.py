@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.outcome import Outcome, UnpredictableError
@@ -47,6 +47,16 @@ def engine_version(text: str | None) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def full_version(text: str | None) -> tuple[int, int, int] | None:
+    """Return (major, minor, patch) of a version text, or None.
+
+    >>> full_version("0.5.6.post2")
+    (0, 5, 6)
+    """
+    match = _VERSION.search(text or "")
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
+
+
 def choose_engine(row: TidyRow) -> EngineChoice:
     """Return the preset of a row's engine and version. Raises `UnpredictableError`.
 
@@ -67,6 +77,14 @@ def choose_engine(row: TidyRow) -> EngineChoice:
     return EngineChoice(family, family, version)
 
 
+def scheduled_ahead(choice: EngineChoice) -> EngineChoice:
+    """Return the preset with the host of asynchronous scheduling, which 0.15 made the default."""
+    if choice.preset != "vllm-0.11":
+        return choice
+    note = "asynchronous scheduling: the host time of versions where it is the default"
+    return replace(choice, preset="vllm", note="; ".join(filter(None, (choice.note, note))))
+
+
 V1, LEAN = (0, 8), (0, 15)
 """vLLM versions with a new engine core: V1 became the default, host work left the step's path."""
 
@@ -83,6 +101,7 @@ def _vllm(row: TidyRow, version: tuple[int, int] | None) -> EngineChoice:
         note = f"vLLM version not stated: taken from the date {row.date[:10]}"
     else:
         era, note = 2, "vLLM version not stated: the current one assumed"
-    if (row.engine_generation or "").upper() == "V0":
+    # V1 has no multi-step scheduling, so whoever states the number of steps runs V0.
+    if (row.engine_generation or "").upper() == "V0" or (row.num_scheduler_steps or 1) > 1:
         era, note = 0, ""
     return EngineChoice(("vllm-v0", "vllm-0.11", "vllm")[era], "vllm", version, note)

@@ -2,9 +2,13 @@
 
 An MLPerf Server result is the highest rate at which LoadGen's limits held, so the system ran just
 below its knee, where a few per cent of capacity change latencies severalfold. The rate therefore
-tells the capacity better than any model: the step time is scaled by one factor κ so that the
-objectives bind at this rate. The factor is reported with the row; 1 means that the model had the
-capacity right.
+tells the capacity better than any model. Two facts of such runs set the step time:
+
+- the part that grows with the tokens takes at most `LOAD` of the time: nearer to 1 the batch, and
+  P99 TPOT with it, would wander half above its mean, where runs show an eighth;
+- every step takes so much more that the first objective binds at its margin.
+
+Both corrections are reported with the row; a factor of 1 and no time mean that the model was right.
 """
 
 from __future__ import annotations
@@ -14,19 +18,28 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from bestserve.models.step.step_time import StepTime
-from bestserve.models.system import Collocated, Disaggregated, Lane, System
+from bestserve.models.system import Collocated, System
 from bestserve.readers.tidy import TidyRow
 
-SLOWEST, FASTEST = 3.0, 1 / 3.0
-"""Range of κ; a row that needs more is predicted with κ = 1."""
+LOAD = 0.75
+"""Share of the time [1] that tokens take in runs at their knee: P99 TPOT lies 12 to 15 % above its
+mean, and with n running requests the batch wanders by 1/√(n·(1 − load))."""
 
-TTFT_MARGIN = 0.5
-"""Share of the TTFT limit at which a submission stops: where the cache fills, TTFT grows from half
-a second to seconds within a per cent of rate, and nobody tunes a ten-minute run to that edge. The
-runs' P99 TTFT is between 0.2 and 0.95 of the limit."""
+TTFT_MARGIN, TPOT_MARGIN = 0.35, 0.9
+"""Shares of the limits at which submissions stop: of what the TTFT limit leaves for waiting above a
+lone request's time, and of the TPOT limit. Waiting grows from half a second to seconds within a per
+cent of rate, and nobody tunes a ten-minute run to that edge."""
+
+SHORTEST, LONGEST = 1e-4, 1.0
+"""Range of the added time per step [s]."""
 
 STEPS = 9
+
+LARGE = 8192.0
+"""Tokens of a step whose weights are read in no time beside its computation."""
+
+Figures = dict[str, float]
+Run = Callable[[System], Figures]
 
 _OBJECTIVE = re.compile(r"SLO TTFT p99<=(\d+)ms TPOT p99<=(\d+)ms")
 
@@ -40,48 +53,57 @@ def objectives_of(row: TidyRow) -> tuple[float, float] | None:
     return None
 
 
-def scaled(system: System, factor: float) -> System:
-    """Return the system with every step `factor` times as long."""
+def load_of(system: Collocated, rate: float) -> float:
+    """Return the share of a replica's time that tokens take at a rate [req/s], fixed times left out
+    [1]; 1 and more is beyond the capacity whatever the batch."""
+    step, lengths = system.lane.step, system.lengths
+    token = (step(T=2 * LARGE, A=0, K=0) - step(T=LARGE, A=0, K=0)) / LARGE
+    prompts, answers = lengths.inputs, lengths.outputs
+    mean_prompt = float(prompts @ lengths.input_weights)
+    mean_answer = float(answers @ lengths.output_weights)
+    pairs = float(prompts**2 @ lengths.input_weights) / 2
+    both = prompts * answers @ lengths.input_weights if lengths.joint else mean_prompt * mean_answer
+    context = float(both + answers**2 @ lengths.output_weights / 2)
+    seconds = (mean_prompt + mean_answer) * token + step.a * pairs + step.k * context
+    return rate * (seconds + (1.0 + mean_answer) * step.a_seq)
 
-    def lane(own: Lane) -> Lane:
-        step = own.step
-        times = {n: getattr(step, n) * factor for n in ("w", "c", "e", "a", "k", "a_step", "a_seq")}
-        longer = StepTime(**times, phi=step.phi, moe=tuple(m * factor for m in step.moe))
-        return replace(own, step=longer)
 
-    if isinstance(system, Disaggregated):
-        return replace(system, prefill=lane(system.prefill), decode=lane(system.decode))
-    assert isinstance(system, Collocated)
-    return replace(system, lane=lane(system.lane))
+def corrected(system: Collocated, factor: float, more: float) -> Collocated:
+    """Return the system with every step `factor` times as long and `more` [s] added to it."""
+    step = system.lane.step
+    times = {n: getattr(step, n) * factor for n in ("w", "c", "e", "a", "k", "a_seq")}
+    changed = replace(
+        step, **times, a_step=step.a_step * factor + more, moe=tuple(m * factor for m in step.moe)
+    )
+    return replace(system, lane=replace(system.lane, step=changed))
 
 
 def at_objectives(
-    system: System,
-    objectives: tuple[float, float],
-    run: Callable[[System], dict[str, float]],
-) -> tuple[dict[str, float], float]:
-    """Return the figures at the κ where the objectives bind, and κ; κ = 1 if none does.
+    system: Collocated, rate: float, objectives: tuple[float, float], run: Run, alone: Run
+) -> tuple[Figures, float, float]:
+    """Return the figures where the first objective binds, the factor on steps and the time added.
 
-    run : predicts the figures of a system under the row's protocol
-
-    TTFT binds at `TTFT_MARGIN` of its limit.
+    rate : of one replica [req/s]; objectives : P99 limits of TTFT and TPOT [ms]
+    run, alone : predict the figures of a system under the row's load, and of lone requests
     """
+    factor = min(1.0, LOAD / load_of(system, rate))
+    limit_ttft, limit_tpot = objectives
+    lone = min(alone(corrected(system, factor, 0.0)).get("ttft_p99_ms", 0.0), 0.9 * limit_ttft)
 
-    def excess(figures: dict[str, float]) -> float:
-        limit_ttft, limit_tpot = objectives
-        return max(
-            figures.get("ttft_p99_ms", 0.0) / (TTFT_MARGIN * limit_ttft),
-            figures.get("tpot_p99_ms", 0.0) / limit_tpot,
-        )
+    def exceeded(figures: Figures) -> bool:
+        waiting = figures.get("ttft_p99_ms", 0.0) - lone
+        late = waiting > TTFT_MARGIN * (limit_ttft - lone)
+        return late or figures.get("tpot_p99_ms", 0.0) > TPOT_MARGIN * limit_tpot
 
-    low, high = math.log(FASTEST), math.log(SLOWEST)
-    if excess(run(scaled(system, SLOWEST))) < 1.0 or excess(run(scaled(system, FASTEST))) > 1.0:
-        return run(system), 1.0
+    low, high = math.log(SHORTEST), math.log(LONGEST)
+    figures = run(corrected(system, factor, 0.0))
+    if exceeded(figures):
+        return figures, factor, 0.0
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if excess(run(scaled(system, math.exp(middle)))) < 1.0:
-            low = middle
-        else:
+        now = run(corrected(system, factor, math.exp(middle)))
+        if exceeded(now):
             high = middle
-    factor = math.exp(low)
-    return run(scaled(system, factor)), factor
+        else:
+            low, figures = middle, now
+    return figures, factor, math.exp(low)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bestserve.readers.tidy import TidyRow
-from bestserve.validation.engines import engine_version
+from bestserve.validation.engines import engine_version, full_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,10 @@ class Suite:
     fills_memory : configures as many sequences as the KV cache holds, which grow on demand
     base_model : completes prompts with a base model, which ends many answers with their first token
     rate_meets_objectives : its offered rates are the highest that met the objectives in the notes
+    stages : (rate [req/s], length of the stage with that rate [s])
+    environment : (pattern of "engine model on GPU", setting that its scripts make there)
+    scheduled_ahead : pattern of "engine model" that it serves with asynchronous scheduling
+    mixed_chunks_from : first SGLang version that it serves with `enable_mixed_chunk`
     why : where this is known from
     """
 
@@ -57,6 +61,10 @@ class Suite:
     base_model: bool = False
     rate_meets_objectives: bool = False
     chat_lengths: bool = False
+    stages: tuple[tuple[float, float], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    scheduled_ahead: str = ""
+    mixed_chunks_from: tuple[int, int, int] | None = None
     why: str = ""
 
     def limits(self, row: TidyRow, family: str) -> dict[str, float]:
@@ -89,6 +97,28 @@ class Suite:
         quantised = (row.precision or "").upper() in self.eager_formats
         return quantised and version is not None and version >= self.eager_from
 
+    def kernel_words(self, row: TidyRow, family: str) -> tuple[str, ...]:
+        """Return the settings that choose kernels: those of the notes, then the suite's own."""
+        stated = KERNEL_WORD.findall("; ".join(row.notes))
+        place = f"{family} {row.model} on {row.gpu}"
+        own = [word for pattern, word in self.environment if re.search(pattern, place)]
+        return tuple(dict.fromkeys([*stated, *own]))
+
+    def schedules_ahead(self, row: TidyRow, family: str) -> bool:
+        """Return whether the host prepares a step while the device runs the one before."""
+        known = self.scheduled_ahead and re.search(self.scheduled_ahead, f"{family} {row.model}")
+        return bool(row.async_scheduling or known)
+
+    def mixes_chunks(self, row: TidyRow, family: str) -> bool:
+        """Return whether SGLang adds running requests to its prefill batches."""
+        version = full_version(row.engine_version)
+        first = self.mixed_chunks_from
+        return family == "sglang" and None not in (first, version) and version >= first  # type: ignore[operator]
+
+    def stage_length(self, rate: float) -> float | None:
+        """Return the length of a run at a rate [s], where the suite fixes it."""
+        return dict(self.stages).get(rate, self.seconds)
+
     def stream_interval(self, row: TidyRow, family: str) -> int:
         """Return the tokens per message that the suite configures, 0 where it leaves the default.
 
@@ -101,6 +131,9 @@ class Suite:
         return 0
 
 
+KERNEL_WORD = re.compile(r"\b(?:VLLM|SGLANG|TRTLLM)_[A-Z0-9_]+=\w+")
+"""Environment variables of engines as notes write them."""
+
 SUITES: tuple[Suite, ...] = (
     Suite(
         name="InferenceMAX",
@@ -109,7 +142,13 @@ SUITES: tuple[Suite, ...] = (
         kv_fp8=True,
         # Seen in the rows: TTFT of 1k/1k exceeds that of 1k/8k by 14 to 19 TPOT unless tp is 8.
         stream_intervals=(("tensorrt-llm", r"[Ll]lama-3.*70[Bb].* tp[124] .*1024/1024", 20),),
-        why="its launch scripts: num_prompts = 10 x concurrency, random-range-ratio 0.8, fp8 KV",
+        environment=((r"^vllm .*gpt-oss.* on .*H[12]00", "VLLM_MXFP4_USE_MARLIN=1"),),
+        scheduled_ahead=r"^vllm .*gpt-oss",
+        why=(
+            "its launch scripts: num_prompts = 10 x concurrency, random-range-ratio 0.8, fp8 KV; "
+            "gpt-oss with asynchronous scheduling, on Hopper with Marlin (the environment of a "
+            "fork's logs)"
+        ),
     ),
     Suite(
         name="aic-auto-gap-analysis",
@@ -117,10 +156,12 @@ SUITES: tuple[Suite, ...] = (
         spread=1.0,
         budget_is_prompt_and_batch=True,
         slots_one_short=r"^tensorrt-llm .*Llama-3\.1-8B",
+        mixed_chunks_from=(0, 5, 6),
         why=(
             "fixed lengths; 10 prompts a client and a token budget of prompt + batch, as its "
             "configuration generator sets it, fit its TTFT best; TTFT of the 8B runs grows with "
-            "output length · TPOT / (clients - 1)"
+            "output length · TPOT / (clients - 1); SGLang 0.5.6 lacks the lock-step of 0.5.1, in "
+            "which all clients wait for each other's prompts"
         ),
     ),
     Suite(
@@ -158,6 +199,16 @@ SUITES: tuple[Suite, ...] = (
         pattern=r"405B H100 vs MI300X",
         base_model=True,
         why="its raw logs: Llama-3.1-405B, 38 % of the ShareGPT prompts answered by the end token",
+    ),
+    Suite(
+        name="llm-d routing",
+        pattern=r"KV-cache-aware routing",
+        stages=(
+            *((3.0, 20.0), (10.0, 20.0), (15.0, 20.0), (20.0, 38.0), (22.0, 34.0), (25.0, 30.0)),
+            *((30.0, 25.0), (35.0, 21.0), (40.0, 38.0), (43.0, 36.0), (46.0, 33.0), (49.0, 30.0)),
+            *((52.0, 29.0), (55.0, 27.0), (57.0, 26.0), (60.0, 25.0)),
+        ),
+        why="the same project's later ladder of these sixteen rates states requests and seconds",
     ),
     Suite(
         name="dstack pd_ratio",

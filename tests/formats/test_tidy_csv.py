@@ -77,6 +77,7 @@ def test_scheduler_settings_and_data_set():
 
 def test_nothing_is_taken_from_notes_that_say_nothing():
     assert settings_of_notes(("trust=A", "hw 'eight GPUs'", "median of the runs"), 8) == {}
+    assert settings_of_notes(("speculative none",), 8) == {}
 
 
 @pytest.mark.parametrize(
@@ -229,3 +230,21 @@ def test_percentiles_out_of_order_are_named(tmp_path):
         writer.writerows(rows)
     assert any("P90 TTFT 90 ms is below P50 100 ms" in w for w in read_log(path).warnings)
     assert not any("is below P" in w for w in read_log(fixture).warnings)
+
+
+@pytest.mark.parametrize(
+    ("note", "found"),
+    [
+        ("500 prompts", {"num_prompts": 500}),
+        ("500 requests", {"num_prompts": 500}),
+        ("max_num_tokens=2048", {"max_num_batched_tokens": 2048}),
+        ("chunked_context=True", {"chunked_prefill": True}),
+        ("gpu_memory_utilization 0.95", {"gpu_memory_utilization": 0.95}),
+        ("routing: K8s Service - Round Robin", {"routing": "K8s Service - Round Robin"}),
+        ("routing policy random (stock service)", {"routing": "random"}),
+        ("speculative eagle3 num_speculative_tokens 7", {"speculative_decoding": True}),
+        ("speculative accept length 3.26", {"speculative_decoding": True}),
+    ],
+)
+def test_settings_in_notes(note: str, found: dict[str, object]):
+    assert settings_of_notes((note,), 8) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,10 @@ def test_presets_of_today_and_of_2025_differ_in_host_time() -> None:
     today, last_year = load_engine("vllm"), load_engine("vllm-0.11")
     assert today.a_step < last_year.a_step
     assert today.a_seq < last_year.a_seq
-    assert today.moe_kernels == last_year.moe_kernels  # inherited
+    own, *inherited = last_year.moe_kernels
+    assert tuple(inherited) == today.moe_kernels
+    assert own.kernel.tile == 128  # every expert's rows are padded to a tile
+    assert today.moe_kernel("fp8_block", "hopper").tile == 0
     assert not load_engine("vllm-eager").cuda_graphs
 
 
@@ -49,10 +53,32 @@ def test_engines_differ_where_their_schedulers_do() -> None:
 def test_four_bit_kernels_come_from_their_own_row() -> None:
     vllm = load_engine("vllm")
     assert vllm.moe_kernel("mxfp4", "hopper").launch == 25e-6
-    assert vllm.moe_kernel("mxfp4", "blackwell").launch == 19e-6
+    assert vllm.moe_kernel("mxfp4", "blackwell").launch == 20.5e-6
     assert vllm.moe_kernel("bf16", "hopper").path == "G"
     assert vllm.moe_kernel("bf16", "hopper").compute == 0.63
     assert vllm.moe_kernel("bf16", "ampere").compute is None
+
+
+def test_the_words_of_a_deployment_choose_its_kernel() -> None:
+    vllm = load_engine("vllm")
+    assert vllm.moe_kernel("mxfp4", "hopper").prefill < 1
+    marlin = replace(vllm, kernel_words=("VLLM_MXFP4_USE_MARLIN=1", "OTHER=2"))
+    assert marlin.moe_kernel("mxfp4", "hopper").prefill > 1
+    assert marlin.moe_kernel("mxfp4", "blackwell") == vllm.moe_kernel("mxfp4", "blackwell")
+
+
+def test_a_record_may_state_kernels_by_words_and_tile(tmp_path: Path) -> None:
+    kernel = '[[moe_kernels]]\nprecision = "fp8"\npath = "L"\n'
+    tile = 'tile = { value = %s, unit = "tokens", kind = "measured", source = "a table" }\n'
+    path = tmp_path / "own.toml"
+    path.write_text(f'extends = "vllm"\n{kernel}words = ["A=1"]\n{tile % 64}', encoding="utf-8")
+    found = load_engine(path)
+    assert found.moe_kernel("fp8", "hopper").tile == 0
+    assert replace(found, kernel_words=("A=1",)).moe_kernel("fp8", "hopper").tile == 64
+    for wrong in ('words = "A=1"\n', tile % 0.5):
+        path.write_text(f'extends = "vllm"\n{kernel}{wrong}', encoding="utf-8")
+        with pytest.raises(DataError):
+            load_engine(path)
 
 
 def test_defaults_on_smaller_gpus(h100: Device, a100: Device) -> None:

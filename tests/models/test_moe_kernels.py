@@ -87,3 +87,16 @@ def test_a_lone_prompt_reads_every_expert(h100: Device) -> None:
     assert 0.97 * everything < float(cost.memory) < everything
     useful = float(cost.flops) / (DEFAULT.moe.compute_fp8 * h100.flops_fp8)
     assert float(cost.compute) > 1.5 * useful  # tiles that are not full
+
+
+def test_padding_every_expert_makes_small_batches_as_dear_as_large_ones(h100: Device) -> None:
+    def time(tokens: float, tile: int) -> float:
+        kernel = MoeKernel(tile=tile)
+        return float(
+            grouped_experts(tokens, 4096, 1536, 128, 8, 1, h100, "fp8_block", kernel).overlapped
+        )
+
+    assert time(1, 128) == pytest.approx(time(200, 128))
+    assert time(8, 128) > 4 * time(8, 0)
+    assert time(0, 128) == 0.0
+    assert time(65536, 128) == pytest.approx(time(65536, 0), rel=0.05)

@@ -153,3 +153,47 @@ def test_a_log_names_models_of_the_catalogue_and_opens_no_files(
         assert refusal.value.outcome is Outcome.MODEL_UNKNOWN
     own = make(model="./priv/config.json", stated=("model",))
     assert deployed(own).model.architecture == load_model("meta-llama/Llama-3.1-8B").architecture
+
+
+INFERENCE_MAX = "AIConfigurator silicon_sample (InferenceX DB dump)"
+GAP_ANALYSIS = "AIConfigurator silicon_sample (NVIDIA aic-auto-gap-analysis)"
+
+
+def test_kernels_follow_the_words_of_notes_and_suites(make: Make) -> None:
+    own = deployed(make(notes=("VLLM_MXFP4_USE_MARLIN=1", "max-cudagraph-capture-size 2048")))
+    assert own.engine_constants.kernel_words == ("VLLM_MXFP4_USE_MARLIN=1",)
+    suite = deployed(make(source=INFERENCE_MAX, model="openai/gpt-oss-120b"))
+    assert suite.engine_constants.kernel_words == ("VLLM_MXFP4_USE_MARLIN=1",)
+    assert any("VLLM_MXFP4_USE_MARLIN" in note for note in suite.notes)
+    other = deployed(make(source=INFERENCE_MAX, model="openai/gpt-oss-120b", gpu="NVIDIA B200 SXM"))
+    assert other.engine_constants.kernel_words == ()
+
+
+def test_asynchronous_scheduling_takes_the_host_of_later_versions(make: Make) -> None:
+    assert deployed(make()).engine.preset == "vllm-0.11"
+    assert deployed(make(async_scheduling=True)).engine.preset == "vllm"
+    suite = deployed(make(source=INFERENCE_MAX, model="openai/gpt-oss-120b"))
+    assert suite.engine.preset == "vllm"
+    assert "asynchronous" in suite.engine.note
+
+
+@pytest.mark.parametrize(
+    ("version", "policy"), [("0.5.6.post2", "chunked"), ("0.5.1.post1", "prefill_priority")]
+)
+def test_sglang_mixes_chunks_in_one_suite_from_a_version_on(
+    make: Make, version: str, policy: str
+) -> None:
+    row = make(source=GAP_ANALYSIS, engine="SGLang", engine_version=version)
+    assert deployed(row).engine_constants.policy == policy
+    plain = make(engine="SGLang", engine_version=version)
+    assert deployed(plain).engine_constants.policy == "prefill_priority"
+
+
+def test_several_scheduler_steps_mean_the_engine_that_had_them(make: Make) -> None:
+    assert deployed(make(num_scheduler_steps=8, engine_version=None)).engine.preset == "vllm-v0"
+
+
+def test_tensorrt_llm_with_chunked_context_cuts_prompts(make: Make) -> None:
+    row = make(engine="TensorRT-LLM", chunked_prefill=True, max_num_batched_tokens=2048)
+    constants = deployed(row).engine_constants
+    assert (constants.policy, constants.max_num_batched_tokens) == ("chunked", 2048)

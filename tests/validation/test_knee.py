@@ -1,4 +1,4 @@
-"""Runs at their knee: the factor that makes the objectives bind."""
+"""Runs at their knee: what makes the objectives bind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.knee import (
-    FASTEST,
-    SLOWEST,
+    LOAD,
+    TPOT_MARGIN,
     TTFT_MARGIN,
+    Figures,
     at_objectives,
+    corrected,
+    load_of,
     objectives_of,
-    scaled,
 )
 from bestserve.validation.replay import predict_row, prepare
 
@@ -35,31 +37,53 @@ def system() -> Collocated:
     return Collocated(lane=Lane(step=step), replicas=1, lengths=lengths)
 
 
-def test_scaling_multiplies_every_step(system: Collocated) -> None:
-    doubled = scaled(system, 2.0)
-    assert isinstance(doubled, Collocated)
+def test_corrections_stretch_steps_and_lengthen_them(system: Collocated) -> None:
+    changed = corrected(system, 0.5, 3e-3)
     before = system.lane.step(T=50, A=1000, K=4000, n=8)
-    assert doubled.lane.step(T=50, A=1000, K=4000, n=8) == pytest.approx(2 * before)
+    assert changed.lane.step(T=50, A=1000, K=4000, n=8) == pytest.approx(0.5 * before + 3e-3)
 
 
-def test_the_factor_is_found_where_the_objectives_bind(system: Collocated) -> None:
-    def run(changed: System) -> dict[str, float]:
+def test_load_counts_what_grows_with_tokens(system: Collocated) -> None:
+    step = system.lane.step
+    tokens = 110 * (step.c + step.e) + 100**2 / 2 * step.a
+    context = step.k * (100 * 10 + 10**2 / 2)
+    expected = 5.0 * (tokens + context + 11 * step.a_seq)
+    assert load_of(system, 5.0) == pytest.approx(expected, rel=1e-3)
+    assert load_of(system, 10.0) == pytest.approx(2 * load_of(system, 5.0))
+
+
+def test_the_added_time_is_that_at_which_the_first_objective_binds(system: Collocated) -> None:
+    def run(changed: System) -> Figures:
         assert isinstance(changed, Collocated)
-        factor = changed.lane.step.w / system.lane.step.w
-        return {"tpot_p99_ms": 100.0 * factor, "ttft_p99_ms": 200.0 * factor}
+        more = 1e3 * (changed.lane.step.a_step - system.lane.step.a_step)
+        return {"tpot_p99_ms": 10.0 + more, "ttft_p99_ms": 20.0 + 2 * more}
 
-    figures, factor = at_objectives(system, (1000.0, 150.0), run)
-    assert factor == pytest.approx(1.5, rel=0.01)
-    assert figures["tpot_p99_ms"] == pytest.approx(150.0, rel=0.01)
-    _, by_ttft = at_objectives(system, (250.0 / TTFT_MARGIN, 1000.0), run)
-    assert by_ttft == pytest.approx(1.25, rel=0.01)
+    def alone(_: System) -> Figures:
+        return {"ttft_p99_ms": 20.0}
 
-
-def test_a_factor_out_of_range_is_not_used(system: Collocated) -> None:
-    figures, factor = at_objectives(system, (1e9, 1e9), lambda s: {"tpot_p99_ms": 1.0})
+    figures, factor, more = at_objectives(system, 1.0, (1e4, 100.0), run, alone)
     assert factor == 1.0
-    assert figures == {"tpot_p99_ms": 1.0}
-    assert FASTEST < 1.0 < SLOWEST
+    assert figures["tpot_p99_ms"] == pytest.approx(TPOT_MARGIN * 100.0, rel=0.03)
+    assert more == pytest.approx(1e-3 * (TPOT_MARGIN * 100.0 - 10.0), rel=0.03)
+    figures, _, _ = at_objectives(system, 1.0, (120.0, 1e4), run, alone)
+    assert figures["ttft_p99_ms"] == pytest.approx(20.0 + TTFT_MARGIN * 100.0, rel=0.03)
+
+
+def test_the_margin_counts_from_a_lone_request(system: Collocated) -> None:
+    late: dict[float, bool] = {}
+    for lone in (0.0, 80.0):
+        _, _, more = at_objectives(
+            system, 1.0, (100.0, 1e4), lambda _: {"ttft_p99_ms": 84.0},
+            lambda _, own=lone: {"ttft_p99_ms": own},
+        )  # fmt: skip
+        late[lone] = more == 0.0
+    assert late == {0.0: True, 80.0: False}
+
+
+def test_tokens_that_would_fill_the_time_are_made_faster(system: Collocated) -> None:
+    rate = 2.0 / load_of(system, 1.0)
+    _, factor, _ = at_objectives(system, rate, (1.0, 1.0), lambda _: {}, lambda _: {})
+    assert factor == pytest.approx(LOAD / 2.0)
 
 
 def test_objectives_are_read_from_the_notes(make: Make) -> None:
@@ -77,5 +101,4 @@ def test_an_mlperf_row_reports_its_factor(make: Make) -> None:
     figures, method, notes = predict_row(prepare(row))
     assert method == "simulated"
     assert "scaled by" in notes[-1]
-    used = max(figures["tpot_p99_ms"] / 200.0, figures["ttft_p99_ms"] / 2000.0)
-    assert 0.85 < used <= 1.0
+    assert 0.7 < figures["tpot_p99_ms"] / 200.0 <= TPOT_MARGIN

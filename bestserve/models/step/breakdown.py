@@ -65,7 +65,7 @@ def step_breakdown(
     for operator in operators:
         for i, share in enumerate(time_by_bound(operator.cost)):
             sums[i] = sums[i] + operator.count * share
-    phi = prefill_factor(arch, engine, work)
+    phi = np.where(work.prompt_tokens > 0, prefill_factor(arch, engine, formats, device), 1.0)
     compute, memory, dispatch, communication = (phi * s for s in sums)
     dispatch = (
         dispatch
@@ -84,10 +84,14 @@ def step_breakdown(
     )
 
 
-def prefill_factor(arch: Architecture, engine: EngineConstants, work: StepWork) -> Floats:
-    """Return φ per step: the engine's factor where prompt tokens are present, else 1 [1]."""
-    phi = engine.phi_moe if arch.is_moe else engine.phi
-    return np.where(work.prompt_tokens > 0, phi, 1.0)
+def prefill_factor(
+    arch: Architecture, engine: EngineConstants, formats: Formats, device: Device
+) -> float:
+    """Return φ of steps with prompt tokens: the engine's, times that of its expert kernel [1]."""
+    if not arch.is_moe:
+        return engine.phi
+    kernel = engine.moe_kernel(formats.parts.experts.precision, device.generation)
+    return max(1.0, engine.phi_moe * kernel.prefill)
 
 
 def host_step_time(arch: Architecture, engine: EngineConstants) -> float:

@@ -17,7 +17,11 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.models.step.architecture import Architecture
-from bestserve.models.step.breakdown import host_sequence_time, host_step_time
+from bestserve.models.step.breakdown import (
+    host_sequence_time,
+    host_step_time,
+    prefill_factor,
+)
 from bestserve.models.step.closed_form import probing_steps, read_off
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism
@@ -89,7 +93,7 @@ def step_time_coefficients(
         k=k,
         a_step=host_step_time(arch, engine) + launches,
         a_seq=host_sequence_time(arch, engine) / parallel.dp + closed.per_sequence,
-        phi=engine.phi_moe if experts else engine.phi,
+        phi=prefill_factor(arch, engine, formats, device),
         moe=tuple(float(m) for m in table),
     )
 

@@ -66,7 +66,7 @@ def step_elasticities(
         "link_bandwidth": [s.link for s in shares],
     }
     running, launching = _critical(operators, engine, device)
-    phi = prefill_factor(arch, engine, work)
+    phi = np.where(work.prompt_tokens > 0, prefill_factor(arch, engine, formats, device), 1.0)
     times = {
         name: phi * (kernel_sequence(operators, values) * running).sum(axis=-1)
         for name, values in columns.items()

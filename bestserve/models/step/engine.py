@@ -18,11 +18,16 @@ SMALL_GPU_BYTES = 70 * 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoeKernelChoice:
-    """The expert kernel of one weight format; `generation` "" matches every GPU."""
+    """The expert kernel of one weight format; `generation` "" matches every GPU.
+
+    words : settings of the deployment without which the engine takes another kernel, as
+        "VLLM_MXFP4_USE_MARLIN=1"
+    """
 
     precision: Precision
     generation: Generation | Literal[""]
     kernel: MoeKernel
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class EngineConstants:
     handover : from the end of a prefill to the decode instance's next batch, besides the KV
         transfer [s]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
+    kernel_words : environment variables and flags of this deployment that choose kernels
     allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
         all-reduce where it is faster; 0: a two-shot kernel at every size [s]
     alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
@@ -80,6 +86,7 @@ class EngineConstants:
     gamma: float
     moe_path: MoePath
     moe_kernels: tuple[MoeKernelChoice, ...] = ()
+    kernel_words: tuple[str, ...] = ()
     decode_host: float = 1.0
     prefill_host: float = 0.0
     prefill_phi: float | None = None
@@ -112,7 +119,8 @@ class EngineConstants:
     def moe_kernel(self, precision: Precision, generation: Generation) -> MoeKernel:
         """Return the expert kernel for a format on a GPU generation, or the default path."""
         for choice in self.moe_kernels:
-            if choice.precision == precision and choice.generation in ("", generation):
+            fits = choice.precision == precision and choice.generation in ("", generation)
+            if fits and set(choice.words) <= set(self.kernel_words):
                 return choice.kernel
         return MoeKernel(path=self.moe_path)
 

@@ -31,6 +31,9 @@ class MoeKernel:
     path : "L" only this rank's rows, "G" all routed rows pass through the activation pass
     compute, memory : reached share of peak FLOP/s and of memory bandwidth [1]
     launch : fixed time of a layer's expert part [s]; rate : of the activation pass [B/s/SM]
+    tile : rows to whose next multiple EVERY expert is padded, those without rows too, so that all
+        weights are read and small batches cost as much as large ones; 0: only experts that are hit
+    prefill : factor on the engine's φ of steps with prompt tokens [1]
     """
 
     path: MoePath = "L"
@@ -38,6 +41,8 @@ class MoeKernel:
     memory: float | None = None
     launch: float | None = None
     rate: float | None = None
+    tile: int = 0
+    prefill: float = 1.0
 
 
 def active_experts(assignments: Number, experts: float) -> Floats:
@@ -95,6 +100,19 @@ def expert_efficiency(
     return compute, memory
 
 
+def _tiles(rows: Floats, experts: float, every: int, tile: float) -> tuple[Floats, Floats]:
+    """Return (experts whose weights are read, rows with padding) of one rank.
+
+    every : `MoeKernel.tile`; tile : of kernels that pad only experts that are hit [rows]
+    """
+    if not every:
+        active = active_experts(rows, experts)
+        return active, rows + tile * active / (1.0 + rows / (experts * tile))
+    # A tile each, or half a tile lost each where every expert has many rows.
+    padded = np.maximum(experts * every, rows + 0.5 * experts * every) * present(rows)
+    return experts * present(rows), padded
+
+
 def grouped_experts(
     tokens: Number,
     hidden: float,
@@ -128,8 +146,7 @@ def grouped_experts(
     factor = imbalance(rows, ranks, constants) if skew is None else np.asarray(skew)
     own = np.minimum(rows, factor * rows / ranks)
     local = num_experts / ranks
-    active = active_experts(own, local)
-    padded = own + c.tile * active / (1.0 + own / (local * c.tile))
+    active, padded = _tiles(own, local, used.tile, c.tile)
     rate = (
         used.rate * c.rate_listed
         if used.rate is not None
