@@ -235,7 +235,7 @@ def _utilization(plan: MemoryPlan, requests: float) -> float | None:
         room = plan.memory - plan.weights - beside
         share = cache / room if room > 0 else math.inf
     elif plan.rule == "static":
-        share = (cache + plan.weights) / plan.memory
+        share = (cache + plan.weights) / (plan.memory - plan.reserve)
     else:
         share = (cache + plan.weights + beside) / plan.memory
     return share if share <= 1 else None
@@ -297,6 +297,8 @@ def _calibrated(log: StartupLog | None, plan: MemoryPlan) -> float | None:
         return None
     if plan.rule == "free":
         return max(0.0, plan.memory - plan.weights - plan.activations - cache / plan.utilization)
+    if plan.rule == "static":
+        return max(0.0, plan.memory - (cache + plan.weights) / plan.utilization)
     return max(0.0, plan.utilization * plan.memory - plan.weights - plan.activations - cache)
 
 

@@ -47,9 +47,12 @@ UNITS: dict[str, str] = {
     "gpu_memory_utilization": "1",
     "memory_reserve": "B",
     "memory_sharded": "B",
+    "memory_sharded_older": "B",
     "sampler_bytes": "B",
     "expert_rows": "B",
     "rocm_expert_multiple": "1",
+    "mxfp4_hidden_multiple": "1",
+    "mxfp4_width_multiple": "1",
     "memory_graphs": "B",
     "kv_reserve": "1",
     "kv_block": "tokens",
@@ -64,6 +67,7 @@ the host nothing."""
 
 MEMORY = (
     *("memory_sharded", "sampler_bytes", "expert_rows", "rocm_expert_multiple", "memory_graphs"),
+    *("memory_sharded_older", "mxfp4_hidden_multiple", "mxfp4_width_multiple"),
 )
 OPTIONAL = (*MEMORY, "allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
 KERNEL_UNITS = {
@@ -93,6 +97,8 @@ COUNTS = (
     "kv_block",
     "stream_interval",
     "rocm_expert_multiple",
+    "mxfp4_hidden_multiple",
+    "mxfp4_width_multiple",
 )
 POSITIVE = ("max_num_seqs", "max_num_batched_tokens", "kv_block", "kv_bytes", "stream_interval")
 _DEPTH = 5

@@ -15,6 +15,9 @@ MemoryRule = Literal["total", "static", "free"]
 SMALL_GPU_BYTES = 70 * 2**30
 """Below this vLLM lowers its scheduler defaults; the A100 counts as small too (its PR 17885)."""
 
+PCIE = 64e9
+"""What PCIe 5.0 x16 carries one way [B/s]; faster links are NVLink and its like."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoeKernelChoice:
@@ -54,14 +57,18 @@ class EngineConstants:
     cuda_graphs : False launches every kernel from the host
     launch_time : host time per launch without graphs; 0 takes the device's [s]
     memory_rule : "total": KV = u·memory − weights − activations − reserve (vLLM); "static":
-        KV = u·memory − weights (SGLang); "free": KV = u·(memory − weights − activations −
-        reserve) (TensorRT-LLM), with u = gpu_memory_utilization
+        KV = u·(memory − reserve) − weights (SGLang); "free": KV = u·(memory − weights −
+        activations − reserve) (TensorRT-LLM), with u = gpu_memory_utilization
     memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
-    memory_sharded : what is added to it where tensor parallelism needs communication buffers [B]
+    memory_sharded : what is added to it where tensor parallelism needs communication buffers over
+        NVLink or its like, `memory_sharded_older` on generations before Hopper; over PCIe alone
+        the buffers are as small as on one GPU [B]
     sampler_bytes : what sampling takes of the profiling run's memory per sequence and vocabulary
         entry: logits in fp32, sorted, with their indices [B]
     expert_rows : bytes per routed row and hidden element of the expert kernels' workspaces [B]
     rocm_expert_multiple : to which the width of an expert is padded on AMD's GPUs; 0: not
+    mxfp4_hidden_multiple, mxfp4_width_multiple : to which the sides of MXFP4 experts are padded on
+        NVIDIA's; 0: not
     memory_graphs : CUDA graphs, where the engine counts them before it sizes the cache [B]
     kv_groups : the cache is held in groups of layers of one block size (vLLM V1)
     kv_uneven_pages : layers with pages of different size share such groups; without, a model that
@@ -105,9 +112,12 @@ class EngineConstants:
     memory_rule: MemoryRule = "total"
     memory_reserve: float = 3e9
     memory_sharded: float = 0.0
+    memory_sharded_older: float = 0.0
     sampler_bytes: float = 8.0
     expert_rows: float = 0.0
     rocm_expert_multiple: int = 0
+    mxfp4_hidden_multiple: int = 0
+    mxfp4_width_multiple: int = 0
     memory_graphs: float = 0.0
     kv_groups: bool = False
     kv_uneven_pages: bool = True
@@ -138,6 +148,13 @@ class EngineConstants:
             small_gpu_num_seqs=0,
             small_gpu_batched_tokens=0,
         )
+
+    def communication_bytes(self, device: Device) -> float:
+        """Return what communicators of an instance over several GPUs take on each [B]."""
+        if device.link_bandwidth <= PCIE:
+            return 0.0
+        older = device.generation in ("volta", "turing", "ampere", "ada")
+        return self.memory_sharded_older if older else self.memory_sharded
 
     @property
     def knows_splitting(self) -> bool:

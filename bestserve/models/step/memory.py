@@ -79,12 +79,13 @@ class MemoryPlan:
     def explain(self) -> str:
         """Return the arithmetic in one line."""
         gb = [f"{x / 1e9:.1f}" for x in (self.weights, self.activations, self.reserve)]
-        usable = f"{self.utilization:g} × {self.memory / 1e9:.1f}"
+        whole = f"{self.memory / 1e9:.1f}"
+        usable = f"{self.utilization:g} × {whole}"
         formula = {
             "total": f"{usable} − weights {gb[0]} − activations {gb[1]} − reserve {gb[2]}",
-            "static": f"{usable} − weights {gb[0]}",
+            "static": f"{self.utilization:g} × ({whole} − reserve {gb[2]}) − weights {gb[0]}",
             "free": (
-                f"{self.utilization:g} × ({self.memory / 1e9:.1f} − weights {gb[0]}"
+                f"{self.utilization:g} × ({whole} − weights {gb[0]}"
                 f" − activations {gb[1]} − reserve {gb[2]})"
             ),
         }[self.rule]
@@ -113,17 +114,18 @@ def memory_plan(
     """
     counts = parameter_counts(arch)
     stage = _largest_stage(arch, parallel.pp)
-    padding = _expert_padding(arch, device, parallel, engine)
+    padding = _expert_padding(arch, device, parallel, formats, engine)
     weights = _weights(arch, counts, stage, parallel, formats, padding)
     activations = activation_peak(arch, parallel, formats, engine)
     total = sum(weights)
-    reserve = engine.memory_reserve + (engine.memory_sharded if parallel.gpus > 1 else 0.0)
+    shared = engine.communication_bytes(device) if parallel.gpus > 1 else 0.0
+    reserve = engine.memory_reserve + shared
     reserve += engine.memory_graphs if engine.cuda_graphs else 0.0
     usable = engine.gpu_memory_utilization
     if engine.memory_rule == "free":
         left = usable * (device.visible_bytes - total - activations - reserve)
     elif engine.memory_rule == "static":
-        left = usable * device.visible_bytes - total
+        left = usable * (device.visible_bytes - reserve) - total
     else:
         left = usable * device.visible_bytes - total - activations - reserve
 
@@ -256,17 +258,30 @@ def _weights(
 
 
 def _expert_padding(
-    arch: Architecture, device: Device, parallel: Parallelism, engine: EngineConstants
+    arch: Architecture,
+    device: Device,
+    parallel: Parallelism,
+    formats: Formats,
+    engine: EngineConstants,
 ) -> float:
     """Return by how much expert matrices are larger in memory than stored [1], ≥ 1."""
-    multiple = engine.rocm_expert_multiple
-    widths = [g.ffn.intermediate_size for g in arch.groups if g.ffn.kind == "moe"]
-    if not widths or not multiple or device.generation not in ("cdna3", "cdna4"):
+    experts = [g.ffn for g in arch.groups if g.ffn.kind == "moe"]
+    if not experts:
         return 1.0
-    own = max(widths) / expert_tp(parallel)
-    if own <= multiple / 2:
-        return 1.0
-    return multiple * math.ceil(own / multiple) / own
+    own = max(ffn.intermediate_size for ffn in experts) / expert_tp(parallel)
+    if device.generation in ("cdna3", "cdna4"):
+        multiple = engine.rocm_expert_multiple
+        return _padded(own, multiple) if own > multiple / 2 else 1.0
+    if formats.parts.experts.precision == "mxfp4":
+        hidden = experts[0].routed_hidden_size or arch.hidden_size
+        across = _padded(hidden, engine.mxfp4_hidden_multiple)
+        return across * _padded(own, engine.mxfp4_width_multiple)
+    return 1.0
+
+
+def _padded(side: float, multiple: int) -> float:
+    """Return by how much a side grows when it is rounded up to a multiple; 0: not at all [1]."""
+    return multiple * math.ceil(side / multiple) / side if multiple else 1.0
 
 
 def _attention_share(attention: Attention, hidden: int, tp: int) -> float:
