@@ -78,6 +78,7 @@ def memory(
     concurrency: float | None = None,
     context: float | None = None,
     startup_log: str | None = None,
+    speculative_config: str | Mapping[str, Any] | None = None,
 ) -> Memory:
     """Say where the memory of one instance's GPUs goes, and how many requests its cache holds.
 
@@ -90,6 +91,8 @@ def memory(
     concurrency, context : wanted requests at once and their length: the least GPUs, and the
         utilization, that hold them
     startup_log : path of a server's log: its figures beside the predictions, and its reserve
+    speculative_config : vLLM's, as a mapping or JSON, e.g. {"method": "eagle3"}: weights and cache
+        of what drafts (mtp, eagle, eagle3, a draft model) are counted
 
     Raises
     ------
@@ -110,6 +113,7 @@ def memory(
             concurrency=concurrency,
             context=context,
             startup_log=startup_log,
+            speculative_config=speculative_config,
         ),
     )
 

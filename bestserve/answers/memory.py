@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog.engines import ALIASES, list_engines, preset_for
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import lower
 from bestserve.lowering.problem import Lowered
 from bestserve.lowering.shapes import shape_problem
+from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.memory import MemoryPlan, memory_plan
@@ -34,6 +37,7 @@ class MemorySettings:
     engine_version : "0.19": decides what the engine counts
     concurrency, context : wanted requests at once, and their length [tokens]
     startup_log : path of a server's log, to compare with and take the reserve from
+    speculative_config : vLLM's, as a mapping or JSON: what drafts stands beside the model
     """
 
     max_model_len: int | None = None
@@ -43,6 +47,7 @@ class MemorySettings:
     concurrency: float | None = None
     context: float | None = None
     startup_log: str | None = None
+    speculative_config: str | Mapping[str, Any] | None = None
 
 
 def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings) -> Memory:
@@ -63,10 +68,12 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         raise InputError(f"{pool.options}: {reason}")
     log = read_startup_log(settings.startup_log) if settings.startup_log else None
     length = _length(lowered, settings)
+    speculation = drafting(settings.speculative_config)
+    held = _Held(lowered, with_draft(lowered.model.architecture, speculation))
     mean = sum(lowered.mean_lengths)
 
     def plan(at: float, constants: EngineConstants = engine) -> MemoryPlan:
-        return _plan(lowered, pool.parallelism, constants, at)
+        return held.plan(pool.parallelism, constants, at)
 
     before = plan(length)
     calibrated = _calibrated(log, before)
@@ -105,14 +112,23 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         concurrency=concurrency,
         mean_length=mean,
         concurrency_at_workload=at_mean.kv_capacity_tokens * at_mean.lanes / mean,
-        longest_context=_longest(lowered, pool.parallelism, engine),
-        startup=_startup(engine, at_limit, length, even=_even(lowered)),
-        wanted=_wanted(lowered, pool.parallelism, engine, settings, length),
+        longest_context=_longest(held, pool.parallelism, engine),
+        startup=_startup(engine, at_limit, length, even=held.even),
+        wanted=_wanted(held, pool.parallelism, engine, settings, length),
         compared=_compared(log, before),
         calibrated_reserve=calibrated,
-        notes=lowered.model.notes,
+        notes=_notes(lowered.model.notes, speculation),
         problem=problem,
     )
+
+
+def _notes(own: tuple[str, ...], speculation: Mapping[str, Any]) -> tuple[str, ...]:
+    if not speculation:
+        return own
+    counted = tuple(note for note in own if "multi-token prediction" not in note)
+    if speculation["method"] != "mtp":
+        counted = own
+    return (*counted, f"memory for drafting by {speculation['method']} is counted")
 
 
 def _versioned(problem: Problem, version: str) -> Problem:
@@ -154,35 +170,40 @@ def _length(lowered: Lowered, settings: MemorySettings) -> float:
     return float(settings.max_model_len)
 
 
-def _plan(
-    lowered: Lowered, parallelism: Parallelism, engine: EngineConstants, length: float
-) -> MemoryPlan:
-    return memory_plan(
-        lowered.model.architecture,
-        lowered.device,
-        parallelism,
-        lowered.formats,
-        engine,
-        context_len=length,
-        constants=lowered.constants,
-    )
+@dataclass(frozen=True)
+class _Held:
+    """What an instance's GPUs hold: the model, and a draft head beside it."""
+
+    lowered: Lowered
+    architecture: Architecture
+
+    def plan(self, parallelism: Parallelism, engine: EngineConstants, length: float) -> MemoryPlan:
+        """Return the memory of a shape for requests of `length` tokens."""
+        return memory_plan(
+            self.architecture,
+            self.lowered.device,
+            parallelism,
+            self.lowered.formats,
+            engine,
+            context_len=length,
+            constants=self.lowered.constants,
+        )
+
+    @property
+    def even(self) -> bool:
+        """Whether all layers keep every token."""
+        kinds = {group.attention.kind for group in self.architecture.groups}
+        return kinds <= {"full", "chunked", "mla", "none"}
 
 
-def _concurrency(
-    lowered: Lowered, parallelism: Parallelism, engine: EngineConstants, length: float
-) -> float:
-    plan = _plan(lowered, parallelism, engine, length)
-    return plan.kv_capacity_tokens * plan.lanes / length
-
-
-def _longest(lowered: Lowered, parallelism: Parallelism, engine: EngineConstants) -> float:
+def _longest(held: _Held, parallelism: Parallelism, engine: EngineConstants) -> float:
     """Return the longest request that the cache of one lane holds, by bisection [tokens]."""
 
     def fits(length: int) -> bool:
-        plan = _plan(lowered, parallelism, engine, float(length))
+        plan = held.plan(parallelism, engine, float(length))
         return plan.kv_capacity_tokens * plan.lanes / parallelism.dp >= length
 
-    low, high = 0, lowered.model.max_position_embeddings or 10_000_000
+    low, high = 0, held.lowered.model.max_position_embeddings or 10_000_000
     if fits(high):
         return float(high)
     while high - low > 1:
@@ -192,7 +213,7 @@ def _longest(lowered: Lowered, parallelism: Parallelism, engine: EngineConstants
 
 
 def _wanted(
-    lowered: Lowered,
+    held: _Held,
     parallelism: Parallelism,
     engine: EngineConstants,
     settings: MemorySettings,
@@ -204,6 +225,7 @@ def _wanted(
     context = settings.context if settings.context is not None else length
     if requests <= 0 or context <= 0:
         raise InputError("wanted concurrency and context must be positive")
+    lowered = held.lowered
     best: tuple[int, str] = (0, "")
     for tp in SIZES:
         shape = Parallelism(tp=tp, ep=tp if parallelism.ep > 1 else 1)
@@ -211,9 +233,10 @@ def _wanted(
             lowered.model, lowered.device, shape, tp, across_nodes=False
         ):
             continue
-        held = math.floor(_concurrency(lowered, shape, engine, context) + 1e-9)
-        if held >= 1:
-            replicas = math.ceil(requests / held)
+        plan = held.plan(shape, engine, context)
+        at_once = math.floor(plan.kv_capacity_tokens * plan.lanes / context + 1e-9)
+        if at_once >= 1:
+            replicas = math.ceil(requests / at_once)
             if not best[0] or tp * replicas < best[0]:
                 best = (tp * replicas, f"{replicas}m-tp{tp}")
     return Wanted(
@@ -221,7 +244,7 @@ def _wanted(
         concurrency=requests,
         gpus=best[0],
         strategy=best[1],
-        utilization=_utilization(_plan(lowered, parallelism, engine, context), requests),
+        utilization=_utilization(held.plan(parallelism, engine, context), requests),
     )
 
 
@@ -274,11 +297,6 @@ def _startup(
     if engine.name.startswith("sglang"):
         return (f"KV Cache is allocated. #tokens: {max(tokens, 0):.0f}",)
     return (f"max tokens in paged KV cache: {max(tokens, 0):.0f}",)
-
-
-def _even(lowered: Lowered) -> bool:
-    kinds = {group.attention.kind for group in lowered.model.architecture.groups}
-    return kinds <= {"full", "chunked", "mla", "none"}
 
 
 def _calibrated(log: StartupLog | None, plan: MemoryPlan) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.hf import read_architecture, text_part
-from bestserve.catalog.hf.config import QUANTISATION, Config, key_name
+from bestserve.catalog.hf.config import MOST_LAYERS, QUANTISATION, Config, key_name
 from bestserve.catalog.hf.context import context_of
 from bestserve.catalog.hf.formats.quantisation import read_quantisation
 from bestserve.catalog.hf.layers import FULL
@@ -29,6 +29,7 @@ from bestserve.readers.records import is_folder, looks_like_path, shown, user_pa
 from bestserve.specs.model import KvDtype, Model, PublishedCount
 
 WHAT = "model config"
+MTP = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "num_mtp_layers")
 LARGEST_CONFIG = 10_000_000
 """Bytes; the longest known config.json, quantisation lists included, has about 0.1 MB."""
 
@@ -90,7 +91,11 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     about = Config(values, where).part("_bestserve")
     towers = about.integer("tower_parameters", default=0, minimum=0, maximum=10**11)
     towers = towers or tower_parameters(values, architecture.hidden_size, where)
-    architecture = dataclasses.replace(architecture, tower_parameters=towers)
+    architecture = dataclasses.replace(
+        architecture,
+        tower_parameters=towers,
+        mtp_layers=config.integer(*MTP, default=0, minimum=0, maximum=MOST_LAYERS),
+    )
     formats = read_quantisation(config, architecture)
     stored = formats.stored
     notes = [*about.strings("notes"), *formats.notes]
@@ -104,8 +109,7 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
         notes.append("compressed attention is timed as latent attention, whose matrices are larger")
     context, unknown = context_of(config)
     notes += unknown
-    mtp = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules")
-    if any(isinstance(n := config.values.get(key), int) and n > 0 for key in mtp):
+    if architecture.mtp_layers:
         notes.append("layers for multi-token prediction are not counted")
     return Model(
         name=name,

@@ -22,6 +22,7 @@ def memory(
     concurrency: float | None = None,
     context: float | None = None,
     startup_log: str | None = None,
+    speculative_config: str | None = None,
     format: Format = "table",
 ) -> int:
     """Say where a GPU's memory goes, how many requests the cache holds, and what would hold more.
@@ -46,6 +47,8 @@ def memory(
         length of the wanted requests [tokens]; default: max_model_len
     startup_log
         a server's log: compared line by line, and the reserve is taken from it
+    speculative_config
+        vLLM's, e.g. '{"method": "mtp", "num_speculative_tokens": 1}': what drafts is counted, too
     format
         table, json, csv, md or html
     """
@@ -63,6 +66,7 @@ def memory(
         "concurrency": concurrency,
         "context": context,
         "startup_log": startup_log,
+        "speculative_config": speculative_config,
     }
     found = api.memory(problem, strategy, **settings)  # type: ignore[arg-type]
     asked = {"strategy": strategy, **settings, "engine_version": engine_version}

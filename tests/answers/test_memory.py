@@ -146,3 +146,55 @@ def test_logs_without_memory_are_refused(text: str, tmp_path: Path) -> None:
     log.write_text(text)
     with pytest.raises(DataError, match=r"start-up log .*server.log"):
         read_startup_log(log)
+
+
+def test_a_draft_head_takes_weights_and_a_layer_of_cache() -> None:
+    """Llama-3.1-8B with EAGLE on one H100, vLLM 0.9: 410,128 tokens.
+
+    From vLLM's issue 'Overhead of SD with PC is 30-40% higher than baseline' (June 2025).
+    """
+    asked = problem(gpu_memory_utilization=0.9)
+    plain = bs.memory(asked, "1m-tp1", engine_version="0.9")
+    drafted = bs.memory(
+        asked, "1m-tp1", engine_version="0.9", speculative_config={"method": "eagle"}
+    )
+    assert drafted.kv_bytes_per_token == pytest.approx(plain.kv_bytes_per_token * 33 / 32)
+    assert drafted.kv_tokens == pytest.approx(410_128, rel=0.02)
+    assert "drafting by eagle" in drafted.notes[-1]
+    small = bs.memory(asked, "1m-tp1", speculative_config={"model": "meta-llama/Llama-3.2-1B"})
+    own = bs.memory(problem("meta-llama/Llama-3.2-1B"), "1m-tp1")
+    base = bs.memory(asked, "1m-tp1")
+    assert small.weights_bytes - base.weights_bytes == pytest.approx(own.weights_bytes, rel=0.01)
+    assert small.kv_bytes_per_token - base.kv_bytes_per_token == pytest.approx(
+        own.kv_bytes_per_token
+    )
+    assert bs.memory(asked, "1m-tp1", speculative_config='{"method": "ngram"}').kv_tokens == (
+        base.kv_tokens
+    )
+
+
+def test_multi_token_prediction_loads_the_checkpoints_own_layers() -> None:
+    asked = problem("deepseek-ai/DeepSeek-V3", hardware="h200-sxm", gpus=8)
+    plain = bs.memory(asked, "1m-tp8")
+    drafted = bs.memory(asked, "1m-tp8", speculative_config={"method": "deepseek_mtp"})
+    layer = 11.5e9 / 8  # one layer of experts in FP8, on one of eight GPUs
+    assert drafted.weights_bytes - plain.weights_bytes == pytest.approx(layer, rel=0.05)
+    assert drafted.kv_bytes_per_token == pytest.approx(plain.kv_bytes_per_token * 62 / 61)
+    assert any("multi-token" in note for note in plain.notes)
+    assert not any("multi-token" in note for note in drafted.notes)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("{", "JSON object"),
+        ("[1]", "JSON object"),
+        ({"method": "eagel"}, "'eagel' is not known; eagle"),
+        ({"method": "mtp"}, "no layers for multi-token prediction"),
+        ({"method": "draft_model"}, "needs a model"),
+        ({"method": "eagle", "model": 3}, "a name or the path"),
+    ],
+)
+def test_odd_drafts_are_refused(config: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        bs.memory(problem(), "1m-tp1", speculative_config=config)  # type: ignore[arg-type]

@@ -106,8 +106,8 @@ def test_rules_of_the_engines(h100: Device, llama8b: Architecture) -> None:
     )
     static = memory_plan(llama8b, h100, parallel, formats, sgl)
     assert static.kv_bytes == pytest.approx(
-            0.87 * (h100.visible_bytes - static.reserve) - static.weights
-        )
+        0.87 * (h100.visible_bytes - static.reserve) - static.weights
+    )
     for plan in (free, static):
         assert plan.explain().startswith("per GPU 0.")
 

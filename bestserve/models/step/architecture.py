@@ -134,6 +134,7 @@ class Architecture:
         bias, hyper-connections), so that totals match the published count
     norms_per_layer : RMSNorm/LayerNorm weights of hidden size per layer
     tower_parameters : of vision and audio towers, which are held beside the decoder [1]
+    mtp_layers : for multi-token prediction, in the checkpoint but not in `groups`
     order : for each decoder layer the index of its group; () where the groups follow each other
     """
 
@@ -145,6 +146,7 @@ class Architecture:
     norm_bias: bool = False
     extra_parameters: int = 0
     tower_parameters: int = 0
+    mtp_layers: int = 0
     order: tuple[int, ...] = ()
 
     @property
