@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit, emit_records
+from bestserve.cli.flags import Count, Format, Many
+from bestserve.cli.output import emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 from bestserve.host.extras import require
@@ -64,8 +64,6 @@ def allocate(
     page
         HTML file to write: the fleet as a diagram, its pools, the comparison with uniform
         strategies, and the curves
-    format
-        table, json, csv, md or html
     """
     fields = read_mapping(fleet)
     for objectives in _tables(fields, "models", "classes", "slo"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit
+from bestserve.cli.flags import Count, Format, Many
+from bestserve.cli.output import emit
 from bestserve.cli.stated import StatedOptions
 from bestserve.cli.talk import progress, talk
 from bestserve.host.writing import check_target
@@ -34,8 +34,6 @@ def calibrate(
         matter
     jobs
         worker processes for the held-out check; default: one a core
-    format
-        table, json, csv, md or html
     """
     from bestserve.validation.calibrate import calibrate as fit
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bestserve.cli.output import Format, emit_records
+from bestserve.cli.flags import Format
+from bestserve.cli.output import emit_records
 from bestserve.errors import InputError
 
 Kind = Literal["hardware", "models", "engines"]
@@ -19,8 +20,6 @@ def catalog(name: str | None = None, item: str | None = None, *, format: Format 
         hardware, models, engines or prices to list them; the name or path of one to show it
     item
         after hardware, models or engines: the one to show
-    format
-        table, json, csv, md or html
     """
     from bestserve.catalog import catalog_rows, describe
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from bestserve.cli.flags import Count, Many, Repeated, Wholes
+from cyclopts import Parameter
+
+from bestserve.cli.flags import FORMS, Count, Format, Many, Repeated, Wholes
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 
@@ -37,7 +39,9 @@ def curves(
     concurrency: Annotated[list[int] | None, Wholes] = None,
     points: Annotated[int, Count] = 12,
     plot: Annotated[list[Path] | None, Repeated] = None,
-    format: Format = "table",
+    format: Annotated[
+        Format, Parameter(help=f"{FORMS}; csv and json have mean, P50, P90 and P99 of everything")
+    ] = "table",
 ) -> int:
     """Show TTFT, TPOT, E2EL and attainment of strategies over the load.
 
@@ -45,8 +49,6 @@ def curves(
     ----------
     strategies
         one or several: 2m-tp4 3p-tp2+2d-tp4; default: the best of the ranking
-    options
-        the problem
     request_rate
         rates to look at [req/s]; default: from little load to 97 % of saturation
     concurrency
@@ -55,8 +57,6 @@ def curves(
         of each curve, where no rates are given
     plot
         file to draw into, .html, .png, .svg, .pdf or .csv; may be given several times
-    format
-        table, json, csv, md or html; csv and json have mean, P50, P90 and P99 of everything
     """
     from bestserve import api
     from bestserve.reporting.curves import checked_plot
@@ -86,10 +86,7 @@ def curves(
         columns = (columns[0], "max_concurrency", *columns[1:])
     if columns and any(row["status"] != "ok" for row in found.records()):
         columns = (*columns, "status")
-    emit(found, format, "Over the load", columns, Question("curves", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, "Over the load", columns, Question("curves", problem, asked))
     for path in plot or ():
         talk(f"wrote {found.save(path)}")
     return 0

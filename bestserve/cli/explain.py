@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bestserve.cli.flags import Format, StrategyName
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 
 
 def explain(
-    strategy: str,
+    strategy: StrategyName,
     versus: str | None = None,
     options: ProblemOptions | None = None,
     *,
@@ -18,22 +19,13 @@ def explain(
 
     Parameters
     ----------
-    strategy
-        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
     versus
         a second strategy to compare with
-    options
-        the problem
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 
     problem = (options or ProblemOptions()).build()
     found = api.explain(problem, strategy, versus)
     asked = {"strategy": strategy, "versus": versus}
-    emit(found, format, question=Question("explain", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, question=Question("explain", problem, asked))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
@@ -27,6 +27,10 @@ def whole(type_: Any, tokens: Sequence[Token]) -> Any:
 
 Method = Literal["auto", "analytic", "simulated"]
 """How an answer is found."""
+
+StrategyName = Annotated[str, Parameter(help="2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4")]
+FORMS = "table, json, csv, md or html"
+Format = Annotated[Literal["table", "json", "csv", "md", "html"], Parameter(help=FORMS)]
 
 Many = Parameter(consume_multiple=True, negative="")
 Repeated = Parameter(negative="")

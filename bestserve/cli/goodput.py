@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bestserve.cli.flags import Method
+from bestserve.cli.flags import Format, Method, StrategyName
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit
 from bestserve.cli.question import Question
 from bestserve.cli.talk import talk
 
 
 def goodput(
-    strategy: str,
+    strategy: StrategyName,
     options: ProblemOptions | None = None,
     *,
     method: Method = "auto",
@@ -20,14 +20,8 @@ def goodput(
 
     Parameters
     ----------
-    strategy
-        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
-    options
-        the problem
     method
         auto takes the formulas where runs agree with them; analytic, simulated
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 

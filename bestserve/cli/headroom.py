@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bestserve.cli.flags import Format
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 
@@ -21,12 +22,8 @@ def headroom(
     ----------
     strategy
         what runs today: 2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
-    options
-        the problem
     request_rate
         today's rate [req/s]; default: a trace's own
-    format
-        table, json, csv, md or html
     """
     from bestserve.answers.capacity import headroom_of
 
@@ -34,8 +31,5 @@ def headroom(
     with progress("headroom"):
         found = headroom_of(problem, strategy, request_rate)
     asked = {"strategy": strategy, "request_rate": request_rate}
-    emit(found, format, question=Question("headroom", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, question=Question("headroom", problem, asked))
     return 0 if found.headroom >= 0 else 3

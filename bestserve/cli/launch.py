@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from bestserve.cli.flags import StrategyName
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.talk import talk
 from bestserve.errors import InputError
@@ -13,7 +14,7 @@ Format = Literal["commands", "compose", "kubernetes", "dynamo", "kserve", "llm-d
 
 
 def launch(
-    strategy: str,
+    strategy: StrategyName,
     options: ProblemOptions | None = None,
     *,
     format: Format = "commands",
@@ -25,10 +26,6 @@ def launch(
 
     Parameters
     ----------
-    strategy
-        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
-    options
-        the problem
     format
         commands (shell), compose (docker compose), kubernetes, dynamo (DynamoGraphDeployment),
         kserve (LLMInferenceService) or llm-d (values of its modelservice chart)

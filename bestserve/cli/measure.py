@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from bestserve.cli.flags import Many
-from bestserve.cli.output import Format, emit_records
+from bestserve.cli.flags import Format, Many
+from bestserve.cli.output import emit_records
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
@@ -67,8 +67,6 @@ def measure(
         mean prompt of the loads, geometric [tokens]
     output_len
         mean answer of the loads, geometric [tokens]
-    format
-        table, json, csv, md or html
     """
     from bestserve.measure.device_info import SELF_TEST_BANNER
     from bestserve.measure.records import comparison

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from bestserve.cli.flags import Whole
+from bestserve.cli.flags import Format, Whole
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 
 
@@ -31,8 +31,6 @@ def memory(
     ----------
     strategy
         1m-tp4; default: one instance with --tensor-parallel-size
-    options
-        the problem
     max_model_len
         longest request that is admitted [tokens]; default: the model's longest context
     engine_version
@@ -49,8 +47,6 @@ def memory(
         a server's log: compared line by line, and the reserve is taken from it
     speculative_config
         vLLM's, e.g. '{"method": "mtp", "num_speculative_tokens": 1}': what drafts is counted, too
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 
@@ -70,15 +66,12 @@ def memory(
     }
     found = api.memory(problem, strategy, **settings)  # type: ignore[arg-type]
     asked = {"strategy": strategy, **settings, "engine_version": engine_version}
-    emit(
+    emit_explained(
         found,
         format,
         f"{found.model} on {found.hardware}, {found.strategy}, {found.engine}",
         question=Question("memory", problem, asked),
     )
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
     return 0 if found.status.name == "OK" else 3
 
 

@@ -6,8 +6,9 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from bestserve.cli.flags import Format
 from bestserve.results.document import Document, plain
 from bestserve.results.headings import fewer, heading
 from bestserve.results.headings import shown as as_shown
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from bestserve.cli.question import Question
 
-Format = Literal["table", "json", "csv", "md", "html"]
 Record = dict[str, Any]
 
 WIDEST = 240
@@ -48,6 +48,19 @@ def emit(
         print(json.dumps(document, indent=2, allow_nan=False))
         return
     emit_records(answer.records(), form, title, columns)
+
+
+def emit_explained(
+    answer: Document,
+    form: Format,
+    title: str = "",
+    columns: Sequence[str] = (),
+    question: Question | None = None,
+) -> None:
+    """Print an answer as `emit` does, and below what a person reads, what explains it."""
+    emit(answer, form, title, columns, question)
+    if form in ("table", "md"):
+        print(f"\n{answer.explain()}")
 
 
 def emit_records(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bestserve.cli.flags import Method
+from bestserve.cli.flags import Format, Method, StrategyName
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit, emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import talk
 
 
 def predict(
-    strategy: str,
+    strategy: StrategyName,
     options: ProblemOptions | None = None,
     *,
     request_rate: float | None = None,
@@ -21,16 +21,10 @@ def predict(
 
     Parameters
     ----------
-    strategy
-        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
-    options
-        the problem
     request_rate
         requests per second; not needed for a closed loop (--max-concurrency) or a trace
     method
         auto takes the formulas where a run agrees with them; analytic, simulated
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 
@@ -43,8 +37,5 @@ def predict(
             emit(prediction, format, question=question)
         talk(prediction.explain())
         return 3
-    emit(prediction, format, title=prediction.strategy, question=question)
-    if format in ("table", "md"):
-        print()
-        print(prediction.explain())
+    emit_explained(prediction, format, prediction.strategy, question=question)
     return 0

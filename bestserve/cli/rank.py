@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bestserve.cli.flags import Count
+from bestserve.cli.flags import Count, Format
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, emit_records
+from bestserve.cli.output import emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
@@ -49,8 +49,6 @@ def rank(
     ----------
     options
         the problem; --hardware a,b,c ranks each GPU and puts the best side by side
-    format
-        table, json, csv, md or html
     top
         rows shown in the table (json, csv and html have all)
     limits

@@ -25,8 +25,6 @@ def report(
 
     Parameters
     ----------
-    options
-        the problem
     output
         file to write
     figures

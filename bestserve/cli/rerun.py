@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bestserve.cli.output import Format
+from bestserve.cli.flags import Format
 from bestserve.cli.talk import talk
 from bestserve.results.document import SCHEMA_VERSION
 
@@ -14,8 +14,6 @@ def rerun(path: str, *, format: Format = "json") -> int:
     ----------
     path
         JSON that a command wrote with --format json
-    format
-        table, json, csv, md or html
     """
     from bestserve._version import __version__
     from bestserve.cli.question import ask, question_of

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bestserve.cli.flags import Format
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 
@@ -35,14 +36,10 @@ def sensitivity(
     ----------
     strategy
         2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4; default: the best of the ranking
-    options
-        the problem
     request_rate
         where TTFT and TPOT are looked at [req/s]; default: 80 % of the goodput
     method
         auto simulates where the analytic answer has low trust
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 
@@ -53,8 +50,5 @@ def sensitivity(
         )
     title = f"{found.strategy}: % per %, TTFT and TPOT at {found.request_rate:.3g} req/s"
     asked = {"strategy": found.strategy, "request_rate": found.request_rate, "method": method}
-    emit(found, format, title, COLUMNS, Question("sensitivity", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, title, COLUMNS, Question("sensitivity", problem, asked))
     return 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from bestserve.cli.flags import Count, Requests, Whole
+from cyclopts import Parameter
+
+from bestserve.cli.flags import FORMS, Count, Format, Requests, StrategyName, Whole
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit, emit_records
+from bestserve.cli.output import emit, emit_records
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
@@ -15,7 +17,7 @@ from bestserve.host.writing import check_target, write_text
 
 
 def simulate(
-    strategy: str,
+    strategy: StrategyName,
     options: ProblemOptions | None = None,
     *,
     request_rate: float | None = None,
@@ -24,16 +26,14 @@ def simulate(
     seed: Annotated[int, Whole] = 0,
     prefix_cache_tokens: float = 0.0,
     save_detailed: Path | None = None,
-    format: Format = "table",
+    format: Annotated[
+        Format, Parameter(help=f"{FORMS}; csv lists the requests of a single run")
+    ] = "table",
 ) -> int:
     """Simulate one strategy request by request; percentiles come with 95 % intervals.
 
     Parameters
     ----------
-    strategy
-        2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4
-    options
-        the problem
     request_rate
         requests per second; not needed for a closed loop (--max-concurrency)
     requests
@@ -46,8 +46,6 @@ def simulate(
         tokens of a prefix cache shared by all replicas, for traces with block hashes
     save_detailed
         file for the requests, as `vllm bench serve --save-detailed` writes it
-    format
-        table, json, csv, md or html; csv lists the requests of a single run
     """
     from bestserve.answers.predict import checked_rate, recorded_requests
     from bestserve.lowering import lower

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bestserve.cli.flags import Format
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 
@@ -25,8 +26,6 @@ def size(
         to be carried [req/s]; default: a trace's own
     headroom
         to spare, as a share of the rate: 0.2 for 20 %
-    format
-        table, json, csv, md or html
     """
     from bestserve.answers.capacity import size_of
 
@@ -34,8 +33,5 @@ def size(
     with progress("sizing") as say:
         found = size_of(problem, request_rate, headroom, say)
     asked = {"request_rate": request_rate, "headroom": headroom}
-    emit(found, format, question=Question("size", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, question=Question("size", problem, asked))
     return 0

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bestserve.cli.flags import Count, Whole
+from bestserve.cli.flags import Count, Format, Whole
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 
@@ -29,16 +29,12 @@ def uncertainty(
     ----------
     strategies
         candidates; default: the best of the ranking's first three families
-    options
-        the problem
     samples
         of the uncertain constants, at least 16
     seed
         of the samples
     jobs
         worker processes
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
 
@@ -54,8 +50,5 @@ def uncertainty(
         )
     asked = {"strategies": strategies, "samples": samples, "seed": seed}
     title = "Share of the variance of goodput, with 95 % intervals"
-    emit(found, format, title, COLUMNS, Question("uncertainty", problem, asked))
-    if format in ("table", "md"):
-        print()
-        print(found.explain())
+    emit_explained(found, format, title, COLUMNS, Question("uncertainty", problem, asked))
     return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from bestserve.cli.flags import Count, Many
-from bestserve.cli.output import Format, emit, emit_records
+from bestserve.cli.flags import Count, Format, Many
+from bestserve.cli.output import emit, emit_records
 from bestserve.cli.stated import StatedOptions
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
@@ -75,8 +75,6 @@ def validate(
         write parity plots to this .html, .png, .svg or .pdf
     jobs
         worker processes; default: one a core
-    format
-        table, json, csv, md or html
     """
     from bestserve.validation.compare import validate as compare
     from bestserve.validation.parity import checked_parity, draw_parity

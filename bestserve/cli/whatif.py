@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from bestserve.cli.flags import Count, Repeated
+from bestserve.cli.flags import Count, Format, Repeated
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import Format, emit
+from bestserve.cli.output import emit_explained
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 from bestserve.errors import InputError
@@ -32,8 +32,6 @@ def whatif(
     ----------
     strategy
         look at this one only; default: the best under each change
-    options
-        the problem
     set
         one scenario a flag, its changes joined by commas:
         --set hardware.memory_bandwidth=x1.5 --set hardware=h200,gpus=16 --set slo.tpot=30ms;
@@ -44,8 +42,6 @@ def whatif(
         simulate what carries low trust
     jobs
         worker processes of a sweep
-    format
-        table, json, csv, md or html
     """
     from bestserve import api
     from bestserve.results.document import Document
@@ -68,10 +64,7 @@ def whatif(
             answers.append(api.sweep(problem, axes, strategies=names, jobs=jobs, progress=say))
     asked = {"strategy": strategy, "set": set, "sweep": sweep, "verify": verify}
     for answer in answers:
-        emit(answer, format, question=Question("whatif", problem, asked))
-        if format in ("table", "md"):
-            print()
-            print(answer.explain())  # type: ignore[attr-defined]
+        emit_explained(answer, format, question=Question("whatif", problem, asked))
     return 0
 
 

@@ -83,14 +83,17 @@ class Document:
 
         return pandas.DataFrame(self.records())
 
+    def explain(self) -> str:
+        """Return what explains the answer; nothing where a table says it all."""
+        return ""
+
     def _repr_html_(self) -> str:
         return html_table(self.records())
 
     def __str__(self) -> str:
         """Return the table, and what there is to explain, as the command line prints them."""
-        explain = getattr(self, "explain", None)
-        table = text_table(self.records())
-        return table if explain is None else f"{table}\n\n{explain()}"
+        table, explained = text_table(self.records()), self.explain()
+        return f"{table}\n\n{explained}" if explained else table
 
 
 def plain(value: Any) -> Any:
