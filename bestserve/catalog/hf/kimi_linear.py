@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
 from bestserve.catalog.hf.deepseek import latent
-from bestserve.catalog.hf.layers import Layer, assemble, dense, experts_beside, sparse_layers
-from bestserve.models.step.architecture import Architecture, Attention, Ffn
+from bestserve.catalog.hf.layers import (
+    Layer,
+    assemble,
+    dense,
+    experts_beside,
+    linear_heads,
+    sparse_layers,
+)
+from bestserve.models.step.architecture import Architecture, Ffn
 
 MODEL_TYPES = ("kimi_linear", "bailing_hybrid")
 
@@ -23,21 +30,11 @@ def architecture(config: Config) -> Architecture:
     proj = heads * width
     # Gates of full rank: Kimi K3's output gate, both of the Ling hybrids.
     whole = 2 if config.text("model_type") == "bailing_hybrid" else int(full_rank)
-    delta = Attention(
-        kind="linear",
-        linear_form="kda",
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width,
-        linear_key_heads=heads,
-        linear_value_heads=heads,
-        linear_key_dim=width,
-        linear_value_dim=width,
-        linear_conv=(linear if linear.values else config).integer(
-            "short_conv_kernel_size", "linear_conv_kernel_dim", default=4
-        ),
-        extra_parameters=whole * (hidden * proj - width * (hidden + proj)),
+    taps = (linear if linear.values else config).integer(
+        "short_conv_kernel_size", "linear_conv_kernel_dim", default=4
     )
+    gates = whole * (hidden * proj - width * (hidden + proj))
+    delta = linear_heads("kda", heads, width, conv=taps, extra=gates)
     gate = hidden * config.integer("num_attention_heads") * config.integer("v_head_dim")
     full = latent(config, extra=gate if config.flag("mla_use_output_gate", False) else 0)
     experts = _experts(config)

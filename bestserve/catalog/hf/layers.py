@@ -11,6 +11,7 @@ from bestserve.models.step.architecture import (
     AttentionKind,
     Ffn,
     LayerGroup,
+    LinearForm,
 )
 
 Layer = tuple[Attention, Ffn]
@@ -85,6 +86,28 @@ def grouped_query(
         qk_norm_heads=qk_norm_heads,
         output_gate=output_gate,
         sinks=sinks,
+    )
+
+
+def linear_heads(
+    form: LinearForm, heads: int, width: int, *, conv: int = 0, extra: int = 0
+) -> Attention:
+    """Return linear attention whose keys and values have the same heads of one width.
+
+    conv : taps of the short convolution, 0 without; extra : parameters beyond those of the form
+    """
+    return Attention(
+        kind="linear",
+        linear_form=form,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=width,
+        linear_key_heads=heads,
+        linear_value_heads=heads,
+        linear_key_dim=width,
+        linear_value_dim=width,
+        linear_conv=conv,
+        extra_parameters=extra,
     )
 
 

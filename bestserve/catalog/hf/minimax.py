@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from bestserve.catalog.hf.config import Config
-from bestserve.catalog.hf.layers import assemble, experts_beside, grouped_query, head_dim
-from bestserve.models.step.architecture import Architecture, Attention
+from bestserve.catalog.hf.layers import (
+    assemble,
+    experts_beside,
+    grouped_query,
+    head_dim,
+    linear_heads,
+)
+from bestserve.models.step.architecture import Architecture
 
 MODEL_TYPES = ("minimax", "minimax_text_01", "minimax_m1")
 
@@ -12,17 +18,7 @@ MODEL_TYPES = ("minimax", "minimax_text_01", "minimax_m1")
 def architecture(config: Config) -> Architecture:
     """Read a MiniMax 01 config; `attn_type_list` (1: attends) or `layer_types` places attention."""
     heads, width = config.integer("num_attention_heads"), head_dim(config)
-    lightning = Attention(
-        kind="linear",
-        linear_form="lightning",
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=width,
-        linear_key_heads=heads,
-        linear_value_heads=heads,
-        linear_key_dim=width,
-        linear_value_dim=width,
-    )
+    lightning = linear_heads("lightning", heads, width)
     full = grouped_query(config)
     kinds = {"full_attention": full, "linear_attention": lightning}
     types = config.layer_types(kinds)
