@@ -27,6 +27,7 @@ class RowStatus(enum.Enum):
     USABLE = "usable"
     ALL_FAILED = "no request of this run completed"
     NO_LATENCY = "the log states neither TTFT nor TPOT of this run"
+    RAMP = "the rate rises during this run, and a prediction holds one rate"
 
 
 class Regime(enum.Enum):

@@ -21,6 +21,11 @@ _NAMES = {
     "request latency": "request_latency",
     "output sequence length": "output_sequence_length",
     "input sequence length": "input_sequence_length",
+    # GenAI-Perf before 2025
+    "num output token": "output_sequence_length",
+    "num output tokens": "output_sequence_length",
+    "num input token": "input_sequence_length",
+    "num input tokens": "input_sequence_length",
     "request throughput": "request_throughput",
     "output token throughput": "output_token_throughput",
     "request count": "request_count",

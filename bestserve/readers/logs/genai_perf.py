@@ -1,4 +1,7 @@
-"""GenAI-Perf summary (`profile_export_genai_perf.json`), 0.0.16: AIPerf's predecessor."""
+"""GenAI-Perf summary (`profile_export_genai_perf.json`), 0.0.5 to 0.0.16: AIPerf's predecessor.
+
+Up to 0.0.11 `input_config` is the flat list of the command's arguments; later ones nest them.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,26 @@ from bestserve.readers.untrusted import Source, keys_of
 
 NAME = "genai-perf"
 
+_ARGUMENTS = frozenset({"concurrency", "request_rate", "output_tokens_mean"})
+"""Among the arguments that earlier versions wrote."""
+
 
 def sniff(source: Source) -> bool:
-    """Whether the settings hold a `perf_analyzer` section."""
-    keys = keys_of(source.value)
-    return (
-        source.kind == "json"
-        and keys >= {"input_config", "request_latency"}
-        and "perf_analyzer" in keys_of(source.value["input_config"])
-    )
+    """Whether the settings hold a `perf_analyzer` section, or the arguments of earlier versions."""
+    if source.kind != "json" or not keys_of(source.value) >= {"input_config", "request_latency"}:
+        return False
+    config = keys_of(source.value["input_config"])
+    return "perf_analyzer" in config or config >= _ARGUMENTS
 
 
 def read(source: Source) -> list[TidyRow]:
     """The one run of the file."""
     record = Record.of(source.value, source.name, source)
     config = record.child("input_config")
-    stimulus = config.child("perf_analyzer", "stimulus")
+    flat = "perf_analyzer" not in config
+    stimulus = config if flat else config.child("perf_analyzer", "stimulus")
     concurrency, rate = stimulus.size("concurrency"), stimulus.positive("request_rate")
-    names = config.data.get("model_names")
+    names = config.data.get("model" if flat else "model_names")
     fields: dict[str, Any] = run_fields(record)
     name = names[0] if isinstance(names, list) and names else None
     return [
@@ -44,8 +49,25 @@ def read(source: Source) -> list[TidyRow]:
                 "concurrency": concurrency,
                 "request_rate": float("inf") if rate is None and concurrency else rate,
                 "arrivals": arrivals_of(rate, concurrency, None),
-                "input_len_asked": config.child("input", "synthetic_tokens").positive("mean"),
-                "output_len_asked": config.child("input", "output_tokens").positive("mean"),
+                **_asked(config, flat=flat),
             },
         )
     ]
+
+
+def _asked(config: Record, *, flat: bool) -> dict[str, float | None]:
+    """Nominal lengths; earlier versions write -1 where the server decides."""
+    if not flat:
+        given = config.child("input")
+        inputs = given.child("synthetic_tokens").positive("mean")
+        return {
+            "input_len_asked": inputs,
+            "output_len_asked": given.child("output_tokens").positive("mean"),
+        }
+    out: dict[str, float | None] = {}
+    for ours, theirs in (("input", "synthetic_input_tokens"), ("output", "output_tokens")):
+        value = config.data.get(f"{theirs}_mean")
+        out[f"{ours}_len_asked"] = (
+            float(value) if type(value) in (int, float) and value > 0 else None
+        )
+    return out

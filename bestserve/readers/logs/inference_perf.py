@@ -1,19 +1,35 @@
 """inference-perf stages (`stage_N_lifecycle_metrics.json`), times in seconds.
 
 Its inter-token latency counts chunks that arrive together as zero gaps and comes out about half
-of the truth, so mean TPOT is derived from the mean latencies instead.
+of the truth, so mean TPOT is derived from the mean latencies instead. A `config.yaml` beside
+it names model, engine and the prompts that were asked again and again.
 """
 
 from __future__ import annotations
 
-from bestserve.readers.logs._build import built
+from typing import Any
+
+from bestserve.readers.logs._beside import settings_beside
+from bestserve.readers.logs._build import built, engine_name
 from bestserve.readers.logs._record import MS, Record
 from bestserve.readers.logs.llmperf import TPOT_NOTE, derived_tpot
 from bestserve.readers.tidy import TidyRow
 from bestserve.readers.untrusted import Source, keys_of
 
 NAME = "inference-perf"
+
+REPEATED = 2
+"""Times that each prompt is asked beyond which the first asking no longer matters."""
+
 _STATS = {"mean": "mean", "median": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
+
+
+def lacking(source: Source) -> str:
+    """Return what to name instead of a run's settings."""
+    keys = keys_of(source.value) if source.kind == "yaml" else frozenset()
+    if keys >= {"api", "data", "load", "server"}:
+        return "settings of an inference-perf run, read with its stage_N_lifecycle_metrics.json"
+    return ""
 
 
 def sniff(source: Source) -> bool:
@@ -43,6 +59,7 @@ def read(source: Source) -> list[TidyRow]:
     short = asked is not None and achieved is not None and achieved < 0.95 * asked
     completed = done.count("count")
     failed = record.child("failures").count("count")
+    settings, said = _settings(source, load.count("count"))
     return [
         built(
             record.where,
@@ -60,11 +77,42 @@ def read(source: Source) -> list[TidyRow]:
                 "out_tok_throughput": throughput.number("output_tokens_per_sec"),
                 "input_len_mean": done.child("prompt_len").positive("mean"),
                 "output_len_mean": output or None,
+                **settings,
             },
             notes=(
+                *said,
                 TPOT_NOTE if figures["tpot_mean_ms"] is not None else None,
                 "WARNING the client fell short of the rate asked" if short else None,
                 "several stages together: not one load" if asked is None else None,
             ),
         )
     ]
+
+
+def _settings(source: Source, sent: int | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what the run's configuration beside the report says, and notes."""
+    config = settings_beside(source, "config.yaml", "config.yml")
+    server, load, data = config.child("server"), config.child("load"), config.child("data")
+    out: dict[str, Any] = {
+        "model": server.text("model_name"),
+        "engine": engine_name(server.text("type")),
+        "ignore_eos": server.flag("ignore_eos"),
+        "arrivals": {"constant": "constant", "poisson": "poisson"}.get(load.text("type") or ""),
+        "dataset_or_lengths": data.text("type"),
+    }
+    shared = data.child("shared_prefix")
+    groups, each = shared.size("num_groups"), shared.size("num_prompts_per_group")
+    prefix = shared.positive("system_prompt_len")
+    if not groups or not prefix:
+        return out, ()
+    question = shared.number("question_len") or 0.0
+    out |= {"prefix_caching": True, "input_len_asked": prefix + question}
+    out |= {"output_len_asked": shared.positive("output_len")}
+    said = ["prefix caching taken as on, the engine's default"]
+    if each and sent and sent > REPEATED * groups * each:
+        # every prompt is soon asked again: each is a prefix of its own
+        said.append(f"{groups * each} different prompts, asked {sent} times")
+        return out | {"prefix_groups": groups * each, "prefix_len": prefix + question}, tuple(said)
+    return out | {"prefix_groups": groups, "prefix_prompts": each, "prefix_len": prefix}, tuple(
+        said
+    )

@@ -1,12 +1,13 @@
-"""vLLM `vllm bench serve` (and the older `benchmark_serving.py`), versions 0.6 to 0.25.
+"""vLLM `vllm bench serve` (and the older `benchmark_serving.py`), versions 0.6 to 0.33.
 
-One flat object a run; a sweep is a list of them. TPOT is already ours. The log states neither
-GPU, parallelism nor engine; what the user passed with `--metadata key=value` sits beside the
-results and is taken where its key is a setting.
+One flat object a run; a sweep (`vllm bench sweep`) is a list of them, with what it varied beside
+the results. TPOT is already ours. The log states neither GPU, parallelism nor engine; what the user
+passed with `--metadata key=value` sits beside the results and is taken where its key is a setting.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bestserve.readers.logs._build import (
@@ -21,13 +22,14 @@ from bestserve.readers.logs._build import (
 )
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
-from bestserve.readers.tidy import TidyRow
+from bestserve.readers.tidy import RowStatus, TidyRow
 from bestserve.readers.untrusted import Source, keys_of, listed
 
 NAME = "vllm-bench-serve"
 BARE_CONSTANTS = True  # Python's json module writes NaN for the mean of nothing
 
 _KEYS = frozenset({"model_id", "num_prompts", "completed", "total_output_tokens", "duration"})
+_DRAFTS = ("spec_decode_num_drafts", "spec_decode_acceptance_rate", "spec_decode_draft_tokens")
 _SECONDS = frozenset({"mean_ttft", "median_ttft", "p99_ttft"})
 
 
@@ -40,6 +42,24 @@ def sniff(source: Source) -> bool:
     return keys >= _KEYS and not keys & _SECONDS
 
 
+_OTHERS = {
+    frozenset({"avg_latency", "latencies", "percentiles"}): (
+        "written by `vllm bench latency`: the time of one whole batch, without lengths, TTFT and "
+        "TPOT; `vllm bench serve` measures those"
+    ),
+    frozenset({"elapsed_time", "num_requests", "total_num_tokens", "tokens_per_second"}): (
+        "written by `vllm bench throughput`: no latencies; `vllm bench serve` measures them"
+    ),
+}
+"""What vLLM's other benchmarks write, and what to say of it."""
+
+
+def lacking(source: Source) -> str:
+    """Return which of vLLM's other benchmarks wrote a file."""
+    keys = keys_of(source.value) if source.kind == "json" else frozenset()
+    return next((said for theirs, said in _OTHERS.items() if keys >= theirs), "")
+
+
 def read(source: Source) -> list[TidyRow]:
     """One row a run."""
     rows: list[TidyRow] = []
@@ -49,11 +69,15 @@ def read(source: Source) -> list[TidyRow]:
             at = f"line {line}" if source.kind == "jsonl" else f"run {index}"
             several = len(runs) > 1 or source.kind == "jsonl"
             where = f"{source.name} {at}" if several else source.name
-            rows.append(_row(Record.of(run, where, source)))
+            rows.append(run_row(Record.of(run, where, source)))
     return rows
 
 
-def _row(record: Record) -> TidyRow:
+def run_row(record: Record, name: str = NAME) -> TidyRow:
+    """Return the row of one run's flat object.
+
+    name : of the format it was found in
+    """
     completed, prompts = record.count("completed"), record.count("num_prompts")
     failed = record.count("failed")
     if failed is None and prompts is not None and completed is not None:
@@ -76,9 +100,9 @@ def _row(record: Record) -> TidyRow:
     arrivals = arrivals_of(rate, concurrency, "poisson" if burstiness in (None, 1.0) else "gamma")
     backend = record.text("endpoint_type") or record.text("backend")
     label, ramp = record.text("label"), record.text("ramp_up_strategy")
-    return built(
+    row = built(
         record.where,
-        NAME,
+        name,
         {**completed_figures(printed, requests, silent), "good_throughput": goodput},
         fields={
             "source": "vllm bench serve",
@@ -97,6 +121,7 @@ def _row(record: Record) -> TidyRow:
             "input_len_mean": mean_of(total_in, completed),
             "output_len_mean": mean_of(total_out, completed),
             "requests": requests,
+            "speculative_decoding": _speculated(record),
             **spread(requests),
             **stated_settings(record),
         },
@@ -104,6 +129,19 @@ def _row(record: Record) -> TidyRow:
             silent_note(silent),
             f"client backend {backend}" if backend else None,
             f"label {label}" if label else None,
-            f"WARNING ramp-up {ramp}: the rate is not constant" if ramp else None,
+            _ramp_note(record) if ramp else None,
         ),
     )
+    rising = ramp is not None and row.status is RowStatus.USABLE
+    return replace(row, status=RowStatus.RAMP) if rising else row
+
+
+def _speculated(record: Record) -> bool | None:
+    """Whether the server drafted tokens during the run; None if the client did not see."""
+    return True if any(k in record for k in _DRAFTS) else None
+
+
+def _ramp_note(record: Record) -> str:
+    ends = [record.number(f"ramp_up_{end}_rps") for end in ("start", "end")]
+    span = f" from {ends[0]:g} to {ends[1]:g} req/s" if None not in ends else ""
+    return f"WARNING ramp-up {record.text('ramp_up_strategy')}{span}: the rate is not constant"
