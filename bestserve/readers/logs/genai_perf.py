@@ -67,7 +67,6 @@ def _asked(config: Record, *, flat: bool) -> dict[str, float | None]:
     out: dict[str, float | None] = {}
     for ours, theirs in (("input", "synthetic_input_tokens"), ("output", "output_tokens")):
         value = config.data.get(f"{theirs}_mean")
-        out[f"{ours}_len_asked"] = (
-            float(value) if type(value) in (int, float) and value > 0 else None
-        )
+        stated = isinstance(value, int | float) and value > 0
+        out[f"{ours}_len_asked"] = config.number(f"{theirs}_mean") if stated else None
     return out
