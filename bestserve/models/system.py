@@ -39,6 +39,8 @@ class Lane:
     t_req_token : front-end time per prompt token, added to TTFT [s/token]
     stream_interval : output tokens per message to the client; the first leaves with the
         `stream_interval`-th [tokens]
+    async_scheduling : each step is formed while the one before is under way, so that who arrives
+        or ends during a step is known two steps later (vLLM's word; SGLang's overlap schedule)
     """
 
     step: StepTime
@@ -51,6 +53,7 @@ class Lane:
     t_req: float = 0.0
     t_req_token: float = 0.0
     stream_interval: int = 1
+    async_scheduling: bool = False
 
     @property
     def scheduling(self) -> Policy:

@@ -13,7 +13,11 @@ Semantics (the naive loop in `tests/simulator/naive.py` says the same without ju
   takes the blocks of its prompt and of the reserved share of its output, l + ⌊reserve·(o − 1)⌋.
 * If the next step's blocks do not fit, the youngest running request is evicted until they do;
   its prompt and the tokens generated so far are processed again. Nobody is admitted then.
-* A prompt is admitted if its blocks fit beside those that the next step needs.
+* A prompt is admitted if its blocks fit beside those that the next step needs. Without a reserve it
+  takes them part by part, as it is processed.
+* With asynchronous scheduling a step is formed when the one before it starts: it knows nobody who
+  arrived since, and counts those who end meanwhile as running. If it has nothing to do, it is
+  formed again when the one before has ended.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from bestserve.simulator.heap import (
 from bestserve.simulator.layout import (
     ADMISSIONS,
     ADMITTED,
+    AHEAD,
     ARRIVAL,
     BATCH,
     BLOCK,
@@ -52,6 +57,7 @@ from bestserve.simulator.layout import (
     EVICTED,
     EVICTIONS,
     FIRST,
+    FORMED,
     GENERATED,
     GROWING,
     GROWING_CONTEXT,
@@ -65,6 +71,8 @@ from bestserve.simulator.layout import (
     JOURNAL_STEPS,
     KV,
     LAST,
+    LEAVING,
+    LEAVING_BLOCKS,
     MOST_PROMPTS,
     NEXT,
     NOW,
@@ -135,6 +143,14 @@ def long_step(tokens: int, costs: Floats, moe: Floats) -> float:
 def tokens_cost(tokens: int, table: Floats, costs: Floats, moe: Floats) -> float:
     """Return the part of the step time that depends on the token count alone [s]."""
     return table[tokens] if tokens < table.size else long_step(tokens, costs, moe)
+
+
+@njit(cache=True)
+def blocks_at_end(request: int, facts: Ints32, reserve: float, block: int) -> int:
+    """Return the blocks that a request holds in its last step [blocks]."""
+    prompt, output = facts[request, PROMPT], facts[request, OUTPUT]
+    kept = reserved_tokens(prompt, output, facts[request, GENERATED], reserve)
+    return in_blocks(max(kept, prompt + output - 1), block)
 
 
 @njit(cache=True)
@@ -227,6 +243,8 @@ def advance(
     k, a_step, a_seq, reserve = costs[K], costs[A_STEP], costs[A_SEQ], costs[RESERVE]
     finite = blocks < UNLIMITED
     grows = finite and reserve < 1.0
+    by_chunk = finite and reserve == 0.0
+    ahead = limits[AHEAD] != 0
     ended = 0
     t_next = math.inf
 
@@ -246,26 +264,40 @@ def advance(
             if c[NOW] > until or c[NOW] >= before:
                 t_next = c[NOW]
                 break
+            if not ahead:
+                c[FORMED] = c[NOW]
             if s[DECODING] == 0 and s[SPLIT] < 0:
                 if s[HEAD] < 0:
+                    s[LEAVING] = s[LEAVING_BLOCKS] = 0
                     break
                 arrival = times[s[HEAD], ARRIVAL]
-                if arrival > c[NOW]:
-                    if arrival > until or arrival >= before:
-                        t_next = arrival
-                        break
-                    c[NOW] = arrival
+                if arrival > c[FORMED]:
+                    if arrival > c[NOW]:
+                        if arrival > until or arrival >= before:
+                            t_next = arrival
+                            break
+                        c[NOW] = arrival
+                    s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                    c[FORMED] = c[NOW]
                 # An idle lane may count from 0 again, which keeps packed iterations small.
                 s[ITERATION] = 0
 
             # Eviction: the youngest go until the next step's KV fits.
             evicted = False
-            crowded = s[GROWING] > 0 and (
-                s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (blocks - s[HELD]) * block
+            usable = blocks - s[LEAVING_BLOCKS]
+            coming = 0  # blocks of the next part of the prompt under way
+            if by_chunk and s[SPLIT] >= 0:
+                part = facts[s[SPLIT], PROMPT] + facts[s[SPLIT], GENERATED] - s[SPLIT_DONE]
+                part = max(min(part, budget - s[DECODING] if rides else budget, room), 0)
+                coming = in_blocks(s[SPLIT_DONE] + part, block) - in_blocks(s[SPLIT_DONE], block)
+            crowded = s[GROWING] + coming > 0 and (
+                s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (usable - s[HELD] - coming) * block
             )
             while crowded and (
-                growing_blocks(s[GROWING_CONTEXT], phases, lane, s[ITERATION], block) + s[HELD]
-                > blocks
+                growing_blocks(s[GROWING_CONTEXT], phases, lane, s[ITERATION], block)
+                + s[HELD]
+                + coming
+                > usable
             ):
                 evicted = True
                 if s[SPLIT] >= 0:
@@ -274,7 +306,8 @@ def advance(
                     prompt, generated = facts[youngest, PROMPT], facts[youngest, GENERATED]
                     tokens = prompt + generated
                     kept = reserved_tokens(prompt, facts[youngest, OUTPUT], generated, reserve)
-                    s[HELD] -= in_blocks(kept, block)
+                    s[HELD] -= in_blocks(s[SPLIT_DONE] if by_chunk else kept, block)
+                    coming = 0
                     s[PROMPT_TOKENS] -= tokens
                 else:
                     youngest = -1
@@ -285,6 +318,21 @@ def advance(
                             if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
                                 youngest = r
                                 finish = heaps[lane, i] >> ITERATION_SHIFT
+                    leaver = -1
+                    for i in range(s[LEAVING]):
+                        r = joins[lane, slots + i]
+                        if facts[r, ADMITTED] > facts[youngest, ADMITTED]:
+                            youngest, leaver = r, i
+                    if leaver >= 0:
+                        # It ends with the step under way: only its blocks go.
+                        gone = blocks_at_end(youngest, facts, reserve, block)
+                        usable += gone
+                        s[LEAVING_BLOCKS] -= gone
+                        s[LEAVING] -= 1
+                        joins[lane, slots + leaver] = joins[lane, slots + s[LEAVING]]
+                        facts[youngest, EVICTIONS] += 1
+                        s[EVICTED] += 1
+                        continue
                     s[EVENTS] = forget(heaps, lane, s[EVENTS], youngest)
                     prompt, output = facts[youngest, PROMPT], facts[youngest, OUTPUT]
                     kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
@@ -324,14 +372,16 @@ def advance(
                         tokens_in += take
                         left -= take
                         prompts += 1
+                        s[HELD] += coming
                         s[SPLIT_DONE] += take
                         if s[SPLIT_DONE] == whole:
                             joins[lane, s[JOINING]] = r
                             s[JOINING] += 1
                             s[SPLIT] = -1
-                while s[HEAD] >= 0 and s[SPLIT] < 0 and s[DECODING] + s[JOINING] < slots:
+                taken = s[DECODING] + s[LEAVING]
+                while s[HEAD] >= 0 and s[SPLIT] < 0 and taken + s[JOINING] < slots:
                     r = s[HEAD]
-                    if times[r, ARRIVAL] > c[NOW]:
+                    if times[r, ARRIVAL] > c[FORMED]:
                         waits = True
                         break
                     whole = facts[r, PROMPT] + facts[r, GENERATED]
@@ -357,12 +407,12 @@ def advance(
                         ask = in_blocks(max(kept, whole + 1), block) if ready else need
                         held = s[HELD] + ask
                         if (
-                            s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (blocks - held) * block
+                            s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (usable - held) * block
                             and growing_blocks(
                                 s[GROWING_CONTEXT], phases, lane, s[ITERATION], block
                             )
                             + held
-                            > blocks
+                            > usable
                         ):
                             break
                     s[HEAD] = facts[r, NEXT]
@@ -375,6 +425,7 @@ def advance(
                             left -= 1
                         # The prefill instance has sent the first token already.
                         s[DECODING] += 1
+                        taken += 1
                         s[CONTEXT] += whole + 1
                         s[QUEUED_TOKENS] -= whole
                         rest = facts[r, OUTPUT] - 1
@@ -395,6 +446,8 @@ def advance(
                             s[GROWING_CONTEXT] += whole + 1
                             phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
                         continue
+                    if by_chunk and take < remaining:
+                        need = in_blocks(facts[r, CACHED] + take, block)
                     s[HELD] += need
                     s[PROMPT_TOKENS] += whole
                     pairs += take * (facts[r, CACHED] + 0.5 * take)
@@ -411,6 +464,12 @@ def advance(
             kv = s[CONTEXT] + s[PROMPT_TOKENS]
             s[PEAK] = max(s[PEAK], kv)
 
+            if ahead and decoding == 0 and prompts == 0 and s[SPLIT] < 0 and not evicted:
+                # Nothing to do for whom it knew of: formed again when those have left.
+                s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                c[FORMED] = c[NOW]
+                continue
+
             # Choice: a step with prompts, or after an eviction, is taken by itself.
             if prompts > 0 or evicted:
                 riding = rides or prompts == 0
@@ -420,6 +479,8 @@ def advance(
                 if riding:
                     device += k * s[CONTEXT]
                 duration = a_step + a_seq * batch + (costs[PHI] if prompts > 0 else 1.0) * device
+                s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                c[FORMED] = c[NOW]
                 c[T_END] = c[NOW] + duration
                 s[RIDING] = riding
                 s[STEPPING] = 1
@@ -439,7 +500,7 @@ def advance(
             # Jump over decode steps: to the next departure, a full KV cache, an arrival.
             n = (heaps[lane, 0] >> ITERATION_SHIFT) - s[ITERATION]
             if s[GROWING] > 0:
-                free = (blocks - s[HELD]) * block - s[GROWING_CONTEXT] - s[GROWING] * (block - 1)
+                free = (usable - s[HELD]) * block - s[GROWING_CONTEXT] - s[GROWING] * (block - 1)
                 n = min(n, max(free // s[GROWING] + 1, 1))
             t0 = a_step + a_seq * decoding + tokens_cost(decoding, table, costs, moe)
             t0 += k * s[CONTEXT]
@@ -448,8 +509,12 @@ def advance(
             if waits:
                 gap = times[s[HEAD], ARRIVAL] - c[NOW]
                 if gap < duration:
-                    n = min(n, steps_to(gap, t0, slope))
+                    known = steps_to(gap, t0, slope) if gap > 0.0 else 0
+                    n = min(n, known + 1 if ahead else known)
                     duration = n * t0 + slope * (0.5 * n * (n - 1))
+            elif s[LEAVING] > 0 and s[HEAD] >= 0:
+                n = 1
+                duration = t0
             if c[NOW] + duration > until:
                 t_next = c[NOW] + duration
                 break
@@ -467,6 +532,8 @@ def advance(
             s[SEEN] += 1
             if s[SEEN] % s[STRIDE] == 0:
                 sample(series, state, lane, c[NOW], decoding, kv)
+            s[LEAVING] = s[LEAVING_BLOCKS] = 0
+            c[FORMED] = c[NOW] + (duration - t0 - slope * (n - 1))
             c[NOW] += duration
             s[ITERATION] += n
             s[CONTEXT] += n * decoding
@@ -497,6 +564,10 @@ def advance(
                         phases[lane, (prompt + output - s[ITERATION]) % block] -= 1
                     else:
                         s[HELD] -= in_blocks(kept, block)
+                if ahead:
+                    joins[lane, slots + s[LEAVING]] = r
+                    s[LEAVING] += 1
+                    s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
                 if done.size > 0:
                     done[ended] = r
                 ended += 1
@@ -529,6 +600,10 @@ def advance(
             kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
             if rest == 0:
                 times[r, LAST] = c[NOW]
+                if ahead:
+                    joins[lane, slots + s[LEAVING]] = r
+                    s[LEAVING] += 1
+                    s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
                 if finite:
                     s[HELD] -= in_blocks(kept, block)
                 if done.size > 0:

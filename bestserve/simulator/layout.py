@@ -23,11 +23,12 @@ admission number, for "youngest"."""
 FACTS_WIDTH = 8
 
 # clock[lane]
-NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME = range(8)
+NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME, FORMED = range(9)
 """NOW: the lane's last step boundary. T_NEXT: when it needs attention again. T_END: end of the
 step under way. BUSY, PREFILL: time in steps, in steps with prompts. BATCH, KV: integrals over time
-of the sequences in the step and of the tokens in the cache."""
-CLOCK_WIDTH = 8
+of the sequences in the step and of the tokens in the cache. FORMED: when the next step is formed;
+NOW, or with asynchronous scheduling the boundary before it."""
+CLOCK_WIDTH = 9
 
 # state[lane]
 (
@@ -55,18 +56,23 @@ CLOCK_WIDTH = 8
     SEEN,
     PEAK,
     EVICTED,
-) = range(24)
+    LEAVING,
+    LEAVING_BLOCKS,
+) = range(26)
 """STEPPING: a committed step is under way; RIDING: decodes take part in it. ITERATION: decode
 steps so far. DECODING, CONTEXT: running decodes and the sum of their contexts in the next step.
 EVENTS: heap size. HEAD, TAIL: waiting queue. SPLIT, SPLIT_DONE: the prompt that is partly
 processed and how far. JOINING: prompts whose last token is in the step. GROWING, GROWING_CONTEXT:
 the decodes whose KV grows by the step. HELD: KV blocks of all others. PROMPT_TOKENS: KV tokens of
-prompts under way. PEAK: most KV tokens seen."""
-STATE_WIDTH = 24
+prompts under way. PEAK: most KV tokens seen. LEAVING, LEAVING_BLOCKS: requests whose end the step
+formed next does not know of yet, and their KV blocks (asynchronous scheduling); they stand in
+`joins` behind the first SLOTS entries."""
+STATE_WIDTH = 26
 
 # limits[i], int64
-SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM = range(9)
-"""BLOCKS: KV capacity in blocks, UNLIMITED if it never binds."""
+SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD = range(10)
+"""BLOCKS: KV capacity in blocks, UNLIMITED if it never binds. AHEAD: 1 if steps are formed while
+the one before is under way."""
 UNLIMITED = 1 << 60
 
 # costs[i], float64: `StepTime.coefficients()`, then

@@ -101,6 +101,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
             lane.kv_block,
             blocks,
             lane.stream_interval if stream else 1,
+            lane.async_scheduling,
         ],
         dtype=np.int64,
     )
@@ -115,7 +116,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
         state=state,
         heaps=np.empty((lanes, EVENTS_PER_REQUEST * slots + 1), dtype=np.int64),
         phases=np.zeros((lanes, lane.kv_block), dtype=np.int64),
-        joins=np.empty((lanes, slots), dtype=np.int64),
+        joins=np.empty((lanes, 2 * slots), dtype=np.int64),
         series=np.empty((lanes, SERIES_LENGTH, 3)),
         journals=np.empty((lanes, journal, 4)),
         limits=limits,

@@ -36,6 +36,8 @@ class Request:
     message: float | None = None
     end: float | None = None
     evictions: int = 0
+    admitted: int = 0
+    stored: int = 0  # prompt tokens whose blocks it holds
 
 
 @dataclass
@@ -52,16 +54,29 @@ class Server:
     kv: float = 0.0
     peak: int = 0
     steps: int = 0
+    admissions: int = 0
+    formed: float = -math.inf  # when the step was formed that starts next
+    leaving: list[Request] = field(default_factory=list)  # ended since then
 
     def decodes(self) -> list[Request]:
         return [r for r in self.running if r.decoding]
 
-    def blocks(self, r: Request) -> int:
-        reserved = r.prompt + int(self.lane.kv_reserve * (r.output - 1))
-        tokens = max(reserved, r.prompt + r.before)
-        if r.decoding:
-            tokens = max(tokens, r.prompt + r.generated)
+    def reserved(self, r: Request) -> int:
+        tokens = max(r.prompt + int(self.lane.kv_reserve * (r.output - 1)), r.prompt + r.before)
         return -(-tokens // self.lane.kv_block)
+
+    def blocks(self, r: Request) -> int:
+        if not r.decoding and r in self.running and self.lane.kv_reserve == 0:
+            return -(-r.stored // self.lane.kv_block)
+        grown = r.prompt + r.generated if r.decoding else 0
+        return max(self.reserved(r), -(-grown // self.lane.kv_block))
+
+    def held(self, running: list[Request]) -> int:
+        """Blocks of these and of who ends meanwhile, whose last token is not in the cache."""
+        return sum(self.blocks(r) for r in running) + sum(
+            max(self.reserved(r), -(-(r.prompt + r.output - 1) // self.lane.kv_block))
+            for r in self.leaving
+        )
 
     def capacity(self) -> float:
         return capacity(self.lane)
@@ -82,14 +97,34 @@ class Server:
         return self.now if self.running or self.waiting else math.inf
 
     def start(self, now: float) -> None:
-        """Form the step that begins now."""
-        lane = self.lane
+        """Start the step that begins now, formed now or, asynchronously, a step earlier."""
         self.now = now
+        if not self.lane.async_scheduling:
+            self.leaving = []
+        if not (self.lane.async_scheduling and self.form(now, self.formed)):
+            self.leaving = []
+            if not self.form(now, now) and (self.running or self.waiting):
+                raise AssertionError("a lane with work must step")
+        self.leaving = []
+        self.formed = now
+
+    def form(self, now: float, known: float) -> bool:
+        """Form a step of who arrived until `known`; return whether there is anything to do."""
+        lane = self.lane
         evicted = False
         slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
         policy = lane.scheduling
         rides = policy.rides
-        while sum(self.blocks(r) for r in self.running) > self.capacity():
+        left = lane.max_num_batched_tokens - (len(self.decodes()) if rides else 0)
+        own = policy.prompt_budget or lane.max_num_batched_tokens
+        for r in self.running:
+            if not r.decoding:
+                r.stored = r.processed + max(min(left, r.prompt + r.before - r.processed, own), 0)
+        while self.held(self.running) > self.capacity():
+            evicted = True
+            if self.leaving and self.leaving[-1].admitted > self.running[-1].admitted:
+                self.leaving.pop().evictions += 1
+                continue
             youngest = self.running.pop()
             youngest.decoding = False
             youngest.ready = False
@@ -97,19 +132,18 @@ class Server:
             youngest.before = youngest.generated
             youngest.evictions += 1
             self.waiting.insert(0, youngest)
-            evicted = True
         parts: list[tuple[Request, int]] = []
         if not evicted:
-            left = lane.max_num_batched_tokens - (len(self.decodes()) if rides else 0)
-            own = policy.prompt_budget or lane.max_num_batched_tokens
             for r in self.running:
                 if not r.decoding:  # a prompt that an earlier step has split
                     take = min(left, r.prompt + r.before - r.processed, own)
                     if take > 0:
                         parts.append((r, take))
                         left -= take
-            while self.waiting and len(self.running) < slots:
+            while self.waiting and len(self.running) + len(self.leaving) < slots:
                 r = self.waiting[0]
+                if r.arrival > known:
+                    break
                 unfinished = [
                     q
                     for q in self.running
@@ -122,7 +156,7 @@ class Server:
                     if rides and left < 1:
                         break
                     r.decoding, r.generated = True, 1
-                    if sum(self.blocks(q) for q in [*self.running, r]) > self.capacity():
+                    if self.held([*self.running, r]) > self.capacity():
                         r.decoding, r.generated = False, 0
                         break
                     if rides:
@@ -137,21 +171,21 @@ class Server:
                         take = remaining if remaining <= room or not parts else 0
                     if take <= 0 or 0 < policy.most_prompts <= len(parts):
                         break
-                    if sum(self.blocks(q) for q in [*self.running, r]) > self.capacity():
+                    if self.held([*self.running, r]) > self.capacity():
                         break
                     r.processed = r.cached
+                    r.stored = r.cached + take
                     parts.append((r, take))
                     left -= take
                 if r.start is None:
                     r.start = now
+                self.admissions += 1
+                r.admitted = self.admissions
                 self.running.append(self.waiting.pop(0))
         self.peak = max(self.peak, self.resident())
         riding = self.decodes() if rides or not parts else []
         if not riding and not parts:
-            self.step = None
-            if self.running or self.waiting:
-                raise AssertionError("a lane with work must step")
-            return
+            return False
         tokens = len(riding) + sum(take for _, take in parts)
         pairs = sum(take * r.processed + take * take / 2 for r, take in parts)
         context = sum(r.prompt + r.generated for r in riding)
@@ -163,6 +197,7 @@ class Server:
         self.prefill += duration if parts else 0.0
         self.batch += duration * members
         self.kv += duration * self.resident()
+        return True
 
     def finish(self) -> list[Request]:
         """End the step under way; return the requests that end with it."""
@@ -185,6 +220,7 @@ class Server:
                 r.end = now
                 ended.append(r)
         self.running = [r for r in self.running if r.end is None]
+        self.leaving = sorted(ended, key=lambda r: r.admitted)
         return ended
 
 

@@ -86,6 +86,7 @@ def engines(draw: st.DrawFn, step: StepTime) -> Lane:
         t_req=draw(st.sampled_from((0.0, 2.0**-6))),
         t_req_token=draw(st.sampled_from((0.0, 2.0**-14))),
         stream_interval=draw(st.sampled_from((1, 1, 5))),
+        async_scheduling=draw(st.booleans()),
     )
 
 
