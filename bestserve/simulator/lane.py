@@ -268,7 +268,8 @@ def advance(
                 c[FORMED] = c[NOW]
             if s[DECODING] == 0 and s[SPLIT] < 0:
                 if s[HEAD] < 0:
-                    s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                    s[LEAVING] = 0
+                    s[LEAVING_BLOCKS] = 0
                     break
                 arrival = times[s[HEAD], ARRIVAL]
                 if arrival > c[FORMED]:
@@ -277,7 +278,8 @@ def advance(
                             t_next = arrival
                             break
                         c[NOW] = arrival
-                    s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                    s[LEAVING] = 0
+                    s[LEAVING_BLOCKS] = 0
                     c[FORMED] = c[NOW]
                 # An idle lane may count from 0 again, which keeps packed iterations small.
                 s[ITERATION] = 0
@@ -466,7 +468,8 @@ def advance(
 
             if ahead and decoding == 0 and prompts == 0 and s[SPLIT] < 0 and not evicted:
                 # Nothing to do for whom it knew of: formed again when those have left.
-                s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                s[LEAVING] = 0
+                s[LEAVING_BLOCKS] = 0
                 c[FORMED] = c[NOW]
                 continue
 
@@ -479,7 +482,8 @@ def advance(
                 if riding:
                     device += k * s[CONTEXT]
                 duration = a_step + a_seq * batch + (costs[PHI] if prompts > 0 else 1.0) * device
-                s[LEAVING] = s[LEAVING_BLOCKS] = 0
+                s[LEAVING] = 0
+                s[LEAVING_BLOCKS] = 0
                 c[FORMED] = c[NOW]
                 c[T_END] = c[NOW] + duration
                 s[RIDING] = riding
@@ -532,7 +536,8 @@ def advance(
             s[SEEN] += 1
             if s[SEEN] % s[STRIDE] == 0:
                 sample(series, state, lane, c[NOW], decoding, kv)
-            s[LEAVING] = s[LEAVING_BLOCKS] = 0
+            s[LEAVING] = 0
+            s[LEAVING_BLOCKS] = 0
             c[FORMED] = c[NOW] + (duration - t0 - slope * (n - 1))
             c[NOW] += duration
             s[ITERATION] += n

@@ -39,10 +39,11 @@ def test_every_request_of_every_case_comes_out_when_vllm_says() -> None:
 def test_the_cases_evict_and_the_two_modes_differ() -> None:
     answers = referee.load()["answers"]
     assert sum(sum(a["preempted"]) for a in answers) > 100
+    later = []
     for one, other in zip(answers[::2], answers[1::2], strict=True):
         assert one["case"] == other["case"]
-        later = np.array(other["first"]) - np.array(one["first"])
-        assert later.max() > 1e-3
+        later.append(float(np.median(np.array(other["first"]) - np.array(one["first"]))))
+    assert sum(seconds > 5e-3 for seconds in later) >= 8
 
 
 @pytest.mark.slow
