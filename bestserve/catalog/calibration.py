@@ -8,7 +8,7 @@ from bestserve.catalog.models import find_model
 from bestserve.errors import DataError, InputError
 from bestserve.host.writing import write_text
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import user_path
+from bestserve.readers.paths import user_path
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.model import Model
 

@@ -16,7 +16,7 @@ from bestserve.models.step.device import Generation, Precision
 from bestserve.models.step.engine import EngineConstants, MemoryRule, MoeKernelChoice
 from bestserve.models.step.moe import MoeKernel, MoePath
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import looks_like_path, user_path
+from bestserve.readers.paths import looks_like_path, user_path
 from bestserve.specs.figure import Figure
 
 WHAT = "engine record"

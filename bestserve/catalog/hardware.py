@@ -14,7 +14,7 @@ from bestserve.catalog.folders import data_folders, package_folder
 from bestserve.catalog.machines import machine_gpu
 from bestserve.errors import DataError, InputError, UnknownNameError
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import looks_like_path, shown, user_path
+from bestserve.readers.paths import looks_like_path, shown, user_path
 from bestserve.specs.hardware import Hardware, hardware_from_record
 
 WHAT = "hardware record"

@@ -14,7 +14,7 @@ from bestserve.catalog.models import WHAT, config_at, model_from_config
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.models.step.parameters import parameter_counts
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import shown, user_path
+from bestserve.readers.paths import shown, user_path
 from bestserve.specs.model import Model
 
 WITHIN = 0.02

@@ -12,7 +12,7 @@ from bestserve.catalog.hardware import list_hardware, load_hardware
 from bestserve.catalog.models import is_model_path, list_models, load_model
 from bestserve.errors import UnknownNameError
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import user_path
+from bestserve.readers.paths import user_path
 from bestserve.specs import hardware
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model, PublishedCount

@@ -25,7 +25,7 @@ from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Precision
 from bestserve.readers.mappings import read_mapping
-from bestserve.readers.records import is_folder, looks_like_path, shown, user_path
+from bestserve.readers.paths import is_folder, looks_like_path, shown, user_path
 from bestserve.specs.model import KvDtype, Model, PublishedCount
 
 WHAT = "model config"

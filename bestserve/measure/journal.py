@@ -9,6 +9,7 @@ from typing import Any
 
 from bestserve.errors import DataError, InputError
 from bestserve.host.writing import write_text
+from bestserve.readers.bounded import read_text
 from bestserve.readers.untrusted import parse_json
 
 VERSION = 1
@@ -64,14 +65,8 @@ def read_journal(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Raises DataError for anything that is no journal.
     """
-    try:
-        if path.stat().st_size > LIMIT:
-            raise DataError(f"journal {path}: larger than {LIMIT / 1e6:g} MB, so it is none")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"journal {path}: cannot be read: {error}; check the path") from None
     parsed: list[dict[str, Any]] = []
-    lines = text.split("\n")
+    lines = read_text(path, "journal", LIMIT).split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

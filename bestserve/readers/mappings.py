@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bestserve.errors import DataError
-from bestserve.readers.records import read_text, shown
+from bestserve.readers.bounded import read_text
+from bestserve.readers.paths import shown
 from bestserve.readers.untrusted import parse_json, parse_yaml, printable
 
 Form = Literal["toml", "yaml", "json"]

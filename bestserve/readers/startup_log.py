@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from bestserve.errors import DataError
-from bestserve.readers.records import read_text, shown, user_path
+from bestserve.readers.bounded import read_text
+from bestserve.readers.paths import shown, user_path
 
 WHAT = "start-up log"
 LARGEST = 50_000_000

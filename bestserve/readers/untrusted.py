@@ -11,13 +11,13 @@ import io
 import itertools
 import json
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bestserve.errors import DataError
+from bestserve.readers.bounded import decoded, opened, refuse_binary, rest_of
 
 MAX_BYTES = 512 * 2**20
 """Largest file read [bytes]; `max_bytes` of `open_source` overrides it."""
@@ -76,7 +76,7 @@ class Source:
                 if number > MAX_RECORDS:
                     raise DataError(f"{self.name}: more than {MAX_RECORDS} lines")
                 if line.strip():
-                    yield number, self._json(_decoded(line, where), where)
+                    yield number, self._json(decoded(line, where), where)
 
     def _json(self, text: str, where: str) -> Any:
         value, constants = parse_json(text, where)
@@ -118,25 +118,6 @@ def parse_json(text: str, where: str) -> tuple[Any, bool]:
     return value, bool(constants)
 
 
-def _decoded(raw: bytes, where: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 text (byte {error.start})") from None
-
-
-def _refuse_binary(head: bytes, where: str) -> None:
-    packed = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
-              b"\x28\xb5\x2f\xfd": "zstd"}  # fmt: skip
-    for magic, what in packed.items():
-        if head.startswith(magic):
-            raise DataError(f"{where}: a {what} archive; unpack it first, logs are read as text")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{where}: UTF-16 text; save it as UTF-8")
-    if b"\0" in head:
-        raise DataError(f"{where}: binary data, not a log")
-
-
 def open_source(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     """Open `path` and parse it as JSON, JSONL, CSV, YAML or text, by its content.
 
@@ -144,33 +125,15 @@ def open_source(path: Path, max_bytes: int = MAX_BYTES) -> Source:
     binary, cut short, nested too deeply or none of the five.
     """
     name = printable(path.name, 120)
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{name}: not a regular file")
-        if status.st_size > max_bytes:
-            raise DataError(
-                f"{name}: {status.st_size} bytes, more than the limit of {max_bytes};"
-                " raise it with max_bytes"
-            )
-        with path.open("rb") as stream:
-            head = stream.read(4096)
-            _refuse_binary(head, name)
-            if _looks_like_jsonl(path):
-                source = Source(path, "jsonl")
-                source.value = next((value for _, value in source.records()), None)
-                return source
-            raw = head + stream.read(max_bytes + 1 - len(head))
-    except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"{name}: cannot be read ({printable(str(reason), 80)})") from None
-    if len(raw) > max_bytes:
-        raise DataError(f"{name}: grew beyond the limit of {max_bytes} bytes while being read")
-    text = _decoded(raw, name)
-    if "\0" in text:
-        raise DataError(f"{name}: binary data, not a log")
+    with opened(path, name, max_bytes, "raise it with max_bytes") as stream:
+        head = stream.read(4096)
+        refuse_binary(head, name)
+        if _looks_like_jsonl(path):
+            source = Source(path, "jsonl")
+            source.value = next((value for _, value in source.records()), None)
+            return source
+        raw = head + rest_of(stream, name, max_bytes - len(head))
+    text = decoded(raw, name)
     return _parsed(path, name, text)
 
 

@@ -70,7 +70,7 @@ def test_one_line_naming_the_file(name: str, content: str, tmp_path: Path) -> No
 def test_size_limits_are_stated(tmp_path: Path) -> None:
     path = tmp_path / "gpu.toml"
     path.write_bytes(b"#" * (MAX_BYTES["toml"] + 1))
-    with pytest.raises(DataError, match="larger than 1000 kB"):
+    with pytest.raises(DataError, match="more than the limit of 1000000; is it the right file"):
         load_hardware(path)
 
 
