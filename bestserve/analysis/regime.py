@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
-from scipy.optimize import brentq
 
 from bestserve.arrays import Floats
 from bestserve.lowering import Lowered
+from bestserve.models.special import root
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.derivatives import step_elasticities
 from bestserve.models.step.device import Device
@@ -196,7 +196,7 @@ class _Probe:
         low, high = FACTORS
         if lead(low) < 0 or lead(high) > 0:
             return []
-        factor = float(brentq(lead, low, high, xtol=1e-4))
+        factor = root(lead, low, high, 1e-4)
         at = shares(factor)
         other = max((r for r in at if r != "memory"), key=lambda r: at[r])
         value = factor * device.memory_bandwidth

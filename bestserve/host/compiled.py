@@ -38,12 +38,13 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def bound(function: Callable[..., Any]) -> Any:
         made, name = library(), f"{function.__module__}.{function.__name__}"
-        if made is not None and not hasattr(made, name):
-            # a loop in a file that had none when the library was made
-            Path(made.__spec__.origin).unlink()  # type: ignore[union-attr,arg-type]
-            library.cache_clear()
-            made = library()
-        return function if made is None else getattr(made, name)
+        if made is None:
+            return function
+        if not hasattr(made, name):
+            assert made.__spec__ is not None
+            Path(str(made.__spec__.origin)).unlink()
+            raise ImportError(f"{name} is new: the next start compiles it")
+        return getattr(made, name)
 
     return bound
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.arrays import Floats
+from bestserve.models.special import student_quantile
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 BATCHES = 20
@@ -46,9 +47,7 @@ def student_t(freedom: int, confidence: float = 0.95) -> float:
     """Return the two-sided quantile of Student's t [1]; inf without degrees of freedom."""
     if freedom < 1:
         return float("inf")
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + confidence / 2))
+    return student_quantile(freedom, 0.5 + confidence / 2)
 
 
 def _summary(count: int, point: Floats, half: Floats) -> Summary:

@@ -198,19 +198,21 @@ class LogNormal(_Law):
 
     def quantile(self, u: Floats) -> Floats:
         """Return exp(μ + σ Φ⁻¹(u)) [tokens]."""
-        from scipy.special import ndtri
+        from bestserve.models.special import normal_quantile
 
-        return self.mean * np.exp(self._sigma * ndtri(u) - self._sigma**2 / 2)
+        return self.mean * np.exp(self._sigma * normal_quantile(u) - self._sigma**2 / 2)
 
     def atoms(self, count: int = ATOMS) -> tuple[Floats, Floats]:
         """Return two atoms a bin, from E[lⁱ; bin] = meanⁱ e^{i(i−1)σ²/2} [Φ(z − iσ)]."""
-        from scipy.special import ndtr, ndtri
+        from bestserve.models.special import normal_cdf, normal_quantile
 
         edges, s = _bin_edges(count // 2), self._sigma
-        weights, z = np.diff(edges), ndtri(edges)
+        weights, z = np.diff(edges), normal_quantile(edges)
         # from the side where the distribution function is small, or its differences are rounding
         mass = [
-            np.where(z[:-1] < i * s, np.diff(ndtr(z - i * s)), -np.diff(ndtr(i * s - z)))
+            np.where(
+                z[:-1] < i * s, np.diff(normal_cdf(z - i * s)), -np.diff(normal_cdf(i * s - z))
+            )
             * (self.mean**i * math.exp(i * (i - 1) * s * s / 2))
             for i in (1, 2, 3)
         ]

@@ -31,7 +31,7 @@ typedef struct {
 } Py_buffer;
 
 #define METH_FASTCALL 0x0080
-#define PYTHON_ABI_VERSION 3
+#define Py_mod_exec 2
 #define PyBUF_WRITABLE 0x0001
 #define PyBUF_FORMAT 0x0004
 #define PyBUF_STRIDES (0x0010 | 0x0008)
@@ -40,7 +40,7 @@ extern PyObject _Py_NoneStruct;
 extern PyObject *PyExc_TypeError, *PyExc_ValueError, *PyExc_IndexError, *PyExc_ZeroDivisionError,
     *PyExc_MemoryError;
 
-PyObject *PyModule_Create2(PyModuleDef *, int);
+PyObject *PyModuleDef_Init(PyModuleDef *);
 int PyModule_AddObjectRef(PyObject *, const char *, PyObject *);
 PyObject *PyCFunction_NewEx(PyMethodDef *, PyObject *, PyObject *);
 PyObject *PyImport_ImportModule(const char *);

@@ -5,10 +5,9 @@ static bool keep(PyObject *module, const char *name, PyObject *value) {
     return kept;
 }
 
-__attribute__((visibility("default"))) PyObject *PyInit__loops(void) {
-    PyObject *module = PyModule_Create2(&definition, PYTHON_ABI_VERSION);
+static int fill(PyObject *module) {
     PyObject *numpy = PyImport_ImportModule("numpy");
-    if (module == NULL || numpy == NULL) return NULL;
+    if (numpy == NULL) return -1;
     numpy_empty = PyObject_GetAttrString(numpy, "empty");
     const char *const types[] = {"float64", "int64", "int32", "bool_"};
     for (int i = 0; i < 4; i++) numpy_types[i] = PyObject_GetAttrString(numpy, types[i]);
@@ -22,6 +21,14 @@ __attribute__((visibility("default"))) PyObject *PyInit__loops(void) {
         fine = keep(module, name, PyCFunction_NewEx(&methods[i], NULL, from));
         Py_DecRef(from);
     }
-    if (!fine) Py_DecRef(module);
-    return fine ? module : NULL;
+    return fine ? 0 : -1;
+}
+
+static struct { int slot; void *value; } slots[] = {{Py_mod_exec, (void *)fill}, {0, NULL}};
+static PyModuleDef definition = {
+    {1, NULL}, NULL, 0, NULL, "_loops", NULL, 0, NULL, slots, NULL, NULL, NULL};
+
+/* In two phases, so that a library made anew is loaded anew. */
+__attribute__((visibility("default"))) PyObject *PyInit__loops(void) {
+    return PyModuleDef_Init(&definition);
 }

@@ -211,7 +211,6 @@ def _module(bodies: list[Body], ranks: Ranks, program: Program, stamp: str) -> s
         "return &_Py_NoneStruct;",
         "}",
         'static PyMethodDef binder = {"bind", (void *)bind, METH_FASTCALL, NULL};',
-        'static PyModuleDef definition = {{1, NULL}, NULL, 0, NULL, "bestserve._loops", NULL, -1};',
         f"static const char stamp[] = {_quoted(stamp)};",
     ]
     return "\n".join([*lines, _file("module.c")])

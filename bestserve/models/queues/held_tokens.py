@@ -28,6 +28,7 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.models.queues.requests import Requests
+from bestserve.models.special import gamma_tails, normal_cdf
 from bestserve.models.system import Lane
 
 NO_SKEW = 1e-3
@@ -138,16 +139,14 @@ class HeldTokens:
 
     def _beyond(self, tokens: float, running: Floats) -> Floats:
         """Return the chance that so many sequences hold more than `tokens` [n, 1]."""
-        from scipy.special import gammaincc, ndtr
-
         if self.variance <= 0:
             return np.asarray(running * self.mean > tokens, dtype=np.float64)
         n = np.maximum(running, 1e-9)
         z = (tokens - n * self.mean) / np.sqrt(n * self.variance)
         skew = self.third / (self.variance**1.5 * np.sqrt(n))
         shape = 4.0 / np.maximum(skew, NO_SKEW) ** 2
-        gamma = gammaincc(shape, np.maximum(shape + z * np.sqrt(shape), 0.0))
-        return np.where(running <= 0, 0.0, np.where(skew < NO_SKEW, ndtr(-z), gamma))
+        gamma = gamma_tails(shape, np.maximum(shape + z * np.sqrt(shape), 0.0))
+        return np.where(running <= 0, 0.0, np.where(skew < NO_SKEW, normal_cdf(-z), gamma))
 
 
 def safe_seqs(lane: Lane, requests: Requests, eviction_rate: float) -> int:
