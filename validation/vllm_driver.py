@@ -148,6 +148,7 @@ class Loop:
         return tokens, pairs, context, len(output.num_scheduled_tokens), prefill
 
     def accept(self, now: float) -> None:
+        """Hand over what has arrived by `now` [s]."""
         while self.arrivals and self.arrivals[0][0] <= now:
             self.scheduler.add_request(heapq.heappop(self.arrivals)[2])
 
@@ -176,6 +177,7 @@ class Loop:
                     self.last[number] = now
 
     def run(self) -> None:
+        """Step the scheduler until every request has ended."""
         self.ends: dict[int, dict[str, bool]] = {}
         now, flying = 0.0, deque[tuple[float, Any]]()
         while self.arrivals or flying or self.scheduler.has_requests():
