@@ -7,6 +7,11 @@ import math
 import pytest
 
 import bestserve as bs
+from bestserve.answers.errors import Calibration, calibration, moved
+from bestserve.answers.factors import apply_factors, spreads_of, varied
+from bestserve.answers.intervals import Z90
+from bestserve.lowering import lower
+from bestserve.models.goodput import goodput
 from bestserve.results.prediction import telling
 
 FIXED = bs.Workload(input_len=2000, output_len=300)
@@ -74,3 +79,47 @@ def test_vague_intervals_are_not_printed():
     assert telling({"ttft_mean": (0.1, 0.5), "tpot_mean": (0.0, 0.0)})
     near = bs.predict(problem(), "2m-tp4", 8.0)
     assert "0 ms or more" not in near.explain()
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy"),
+    [
+        (
+            {
+                "model": "Qwen/Qwen3-32B",
+                "workload": bs.Workload(input_len="lognormal:1500,1", output_len="lognormal:400,1"),
+                "slo": "ttft:500",
+            },
+            "2m-tp4-seqs384",
+        ),
+        ({}, "2m-tp4"),
+        ({"slo": "ttft:100000 tpot:80"}, "2m-tp4"),
+    ],
+)
+def test_constants_move_a_goodput_as_far_as_searches_with_them_say(asked, strategy):
+    """Near a knee a line through latencies said ± 270 %, where searches say 9 %."""
+    stated, parsed = lower(problem(**asked)), bs.Strategy.parse(strategy)
+    target = stated.problem.slo.target()
+
+    def rate(factors):
+        return goodput(apply_factors(stated, factors).system(parsed), target).rate
+
+    base = rate({})
+    told = calibration(stated, parsed, moved(stated, parsed, base), target)
+    sizes = spreads_of(stated)
+    changes = [
+        math.log(rate({f.name: math.exp(sizes[f.name])}) / base) for f in varied(stated, False)
+    ]
+    exact = Z90 * math.hypot(*changes)
+    assert exact / 1.5 < told.error < 1.7 * exact
+    assert told.trust.high
+
+
+def test_what_leaves_everything_open_is_not_trusted():
+    vague = Calibration(error=0.8, measure="TTFT of short prompts")
+    assert not vague.trust.high
+    assert vague.trust.reasons == (
+        "constants leave the goodput open by a factor of 2.2: measure TTFT of short prompts and "
+        "calibrate",
+    )
+    assert Calibration(error=0.6, measure="anything").trust.high

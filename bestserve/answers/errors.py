@@ -6,10 +6,10 @@ All are relative half-widths of 90 % intervals, of independent causes: their squ
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from bestserve.answers.factors import apply_factors, spreads_of, varied
+from bestserve.answers.factors import BY_NAME, apply_factors, spreads_of, varied
 from bestserve.answers.intervals import Z90
 from bestserve.lowering import Lowered
 from bestserve.models.attainment import margin
@@ -18,6 +18,7 @@ from bestserve.models.latencies import Latencies
 from bestserve.models.latency import evaluator
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
+from bestserve.models.trust import TRUSTED, Trust
 from bestserve.results.ranking import RankedStrategy
 from bestserve.specs.strategy import Strategy
 
@@ -27,8 +28,14 @@ the agreement report is 0.7 % off, the 90th percentile 2 %."""
 
 LOWER, BESIDE = "lower rate", 0.03
 
+STRAIGHT = 0.02
+"""Change of ln(goodput) beside that of the capacity up to which a line holds."""
+
 STEEPEST = 1.5
 """Change of ln(goodput) by one constant at most: further away no slope holds."""
+
+VAGUE = 0.7
+"""Half-width from which an interval says too little for a high trust: a factor of two [ln]."""
 
 
 def with_errors(row: RankedStrategy, errors: Mapping[str, float]) -> RankedStrategy:
@@ -47,6 +54,27 @@ def own_errors(row: RankedStrategy) -> dict[str, float]:
     return {"sampling": 0.0, "model": max(spread, MODEL)}
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far constants move a goodput: the half-width of its 90 % interval [ln], and the largest.
+
+    measure : what would tell the constant that moves it most
+    """
+
+    error: float = 0.0
+    measure: str = ""
+
+    @property
+    def trust(self) -> Trust:
+        """Low where the constants leave hardly anything known."""
+        if self.error <= VAGUE:
+            return TRUSTED
+        return Trust.of(
+            f"constants leave the goodput open by a factor of {math.exp(self.error):.2g}: measure "
+            f"{self.measure} and calibrate"
+        )
+
+
 def moved(lowered: Lowered, strategy: Strategy, rate: float) -> dict[str, Latencies]:
     """Return latencies at a rate [req/s] with each constant one standard deviation slower.
 
@@ -55,37 +83,47 @@ def moved(lowered: Lowered, strategy: Strategy, rate: float) -> dict[str, Latenc
     """
     if lowered.problem.step_time is not None:
         return {}
-    sizes = spreads_of(lowered)
     names = [f.name for f in varied(lowered, strategy.disaggregated)]
-    scaled = {"": {}, **{n: {n: math.exp(sizes[n])} for n in names}}
-    found = {
-        name: evaluator(known_part(apply_factors(lowered, factors).system(strategy)))(rate)
-        for name, factors in scaled.items()
-    }
     return {
-        **found,
-        LOWER: evaluator(known_part(lowered.system(strategy)))(rate * math.exp(-BESIDE)),
+        **{name: _slower(lowered, strategy, name)(rate) for name in ("", *names)},
+        LOWER: _slower(lowered, strategy)(rate * math.exp(-BESIDE)),
     }
 
 
-def calibration_error(found: Mapping[str, Latencies], target: Target) -> float:
+def _slower(lowered: Lowered, strategy: Strategy, name: str = "") -> Callable[[float], Latencies]:
+    """Return rate → latencies with one constant a standard deviation slower, or none."""
+    factors = {name: math.exp(spreads_of(lowered)[name])} if name else {}
+    scaled = apply_factors(lowered, factors) if name else lowered
+    return evaluator(known_part(scaled.system(strategy)))
+
+
+def calibration(
+    lowered: Lowered, strategy: Strategy, found: Mapping[str, Latencies], target: Target
+) -> Calibration:
     """Return how far the constants' uncertainty moves a goodput, from latencies at that rate.
 
-    The room of the nearest objective changes with a constant, and with the rate; where the rate
-    cannot be sustained any more, capacity says how far it falls.
+    The room of the nearest objective changes with a constant, and with the rate. Near saturation
+    no line joins them; there a constant changes the goodput as it changes the capacity, and a line
+    at that rate tells what is left.
     """
     if not found:
-        return 0.0
+        return Calibration()
     base = found[""]
     room, lower = margin(base, target)[0], margin(found[LOWER], target)[0]
     per_rate = (lower - room) / BESIDE
     known = math.isfinite(per_rate) and per_rate > 0
-    changes = []
+    changes = {}
     for name, at in found.items():
         if name in ("", LOWER):
             continue
-        change = math.log(at.stability_rate / base.stability_rate)
-        if at.status is LatencyStatus.OK and known:
+        capacity = math.log(at.stability_rate / base.stability_rate)
+        change = capacity
+        if known and at.status is LatencyStatus.OK:
             change = (margin(at, target)[0] - room) / per_rate
-        changes.append(max(min(change, STEEPEST), -STEEPEST))
-    return Z90 * math.hypot(*changes)
+        if known and abs(change - capacity) > STRAIGHT:
+            again = _slower(lowered, strategy, name)(base.rate * math.exp(capacity))
+            left = margin(again, target)[0] - room
+            change = capacity + left / per_rate if math.isfinite(left) else capacity
+        changes[name] = max(min(change, STEEPEST), -STEEPEST)
+    largest = max(changes, key=lambda name: abs(changes[name]))
+    return Calibration(Z90 * math.hypot(*changes.values()), BY_NAME[largest].needs)

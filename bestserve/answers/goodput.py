@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bestserve.answers.errors import calibration_error, moved, own_errors, with_errors
+from bestserve.answers.errors import calibration, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage
 from bestserve.answers.saturation import sustained
@@ -98,5 +98,6 @@ def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> Ra
         )
     row = found.row(lowered, strategy)
     at = moved(lowered, strategy, row.goodput)
-    calibration = calibration_error(at, court.target)
-    return with_errors(row, {**own_errors(row), "calibration": calibration})
+    constants = calibration(lowered, strategy, at, court.target)
+    row = replace(row, trust=row.trust & constants.trust)
+    return with_errors(row, {**own_errors(row), "calibration": constants.error})

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bestserve.answers.doubts import trusted
 from bestserve.answers.economics import priced
-from bestserve.answers.errors import calibration_error, moved, own_errors, with_errors
+from bestserve.answers.errors import Calibration, calibration, moved, own_errors, with_errors
 from bestserve.answers.goodput import Verdict, court_of, verdict
 from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
@@ -53,15 +53,16 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         found = _witnessed(lowered, found, say)
     if not found.table:
         return found
-    seen = moved(lowered, Strategy.parse(found.best.strategy), found.best.goodput)
+    first = Strategy.parse(found.best.strategy)
+    seen = moved(lowered, first, found.best.goodput)
     slo = problem.slo
     assert slo is not None
-    calibration = calibration_error(seen, slo.target())
+    constants = calibration(lowered, first, seen, slo.target())
     return replace(
         found,
         table=tuple(
             priced(lowered, row)
-            for row in trusted(problem, _with_intervals(found.table, calibration))
+            for row in trusted(problem, _with_intervals(found.table, constants))
         ),
         intervals=_intervals_at_best(lowered, found.best, seen),
         defaults=_with_own_limits(lowered, found, verify),
@@ -69,11 +70,11 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
 
 
 def _with_intervals(
-    table: tuple[RankedStrategy, ...], calibration: float
+    table: tuple[RankedStrategy, ...], constants: Calibration
 ) -> tuple[RankedStrategy, ...]:
     """Return the rows with their intervals, and ties with the first one marked.
 
-    calibration : of the first row; constants move all strategies alike
+    constants : how they move the first row; they move all strategies alike
     """
     first = own_errors(table[0])
     out = []
@@ -81,7 +82,8 @@ def _with_intervals(
         own = own_errors(row)
         open_to = math.hypot(*first.values(), *own.values())
         tied = row is not table[0] and math.log(table[0].goodput / row.goodput) <= open_to
-        out.append(replace(with_errors(row, {**own, "calibration": calibration}), tied=tied))
+        row = with_errors(row, {**own, "calibration": constants.error})
+        out.append(replace(row, tied=tied, trust=row.trust & constants.trust))
     return tuple(out)
 
 

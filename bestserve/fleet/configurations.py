@@ -54,7 +54,7 @@ class Buildable:
 
     reason : why the last one that could not be built could not; kv_bytes : KV cache of a token
     [B]; price [$/GPU/h], watts [W/GPU] : of the record (None: unknown); nic [B/s], node : of the
-    GPU type
+    GPU type; reach : GPUs of the type that an instance may have
     """
 
     configurations: tuple[Configuration, ...]
@@ -64,15 +64,23 @@ class Buildable:
     watts: float | None
     nic: float
     node: int
+    reach: int
 
 
 def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
     """Return the configurations of model `m` on GPU type `g`; `bandwidth` as `slowest_feeds` says.
 
+    Up to a whole node is built, even if there are fewer GPUs: what more of them would bring is
+    asked of the same tables.
+
     Raises InputError, UnknownNameError, DataError as lowering does.
     """
     group, model = fleet.gpus[g], fleet.models[m]
     lowered = Lowered(fleet.problem(group, model, model.classes))
+    whole = _reach(group, lowered.device.gpus_per_node)
+    if whole > group.count:
+        group = group.model_copy(update={"count": whole})
+        lowered = Lowered(fleet.problem(group, model, model.classes))
     kv_bytes = _kv_bytes_per_token(lowered)
     transfer = Transfer(
         latency=lowered.transfer_latency,
@@ -131,7 +139,13 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
         watts=power.value if power else None,
         nic=lowered.device.network_bandwidth,
         node=lowered.device.gpus_per_node,
+        reach=whole,
     )
+
+
+def _reach(group: GpuGroup, node: int) -> int:
+    """Return the GPUs of a type for which instances are built; none where there are none."""
+    return max(group.count, node) if group.count else 0
 
 
 def _roles(model: FleetModel, bandwidth: float) -> list[int]:

@@ -217,9 +217,7 @@ def _raced(
     )
     members = [built.configurations[i] for i in task.members]
     with one_blas_thread():
-        found = contest(
-            members, task.loads, fleet.gpus[pair[0]].count, fleet.routing, measure, rules
-        )
+        found = contest(members, task.loads, built.reach, fleet.routing, measure, rules)
     return [(task.members[i], table) for i, table in found]
 
 
@@ -300,7 +298,8 @@ def _tables(
     goodput = np.zeros((len(rows), known))
     for row, (_, _, table) in zip(goodput, rows, strict=True):
         row[: table.size] = table
-        row[table.size :] = table[-1]
+        # Beyond the GPUs that there are, at the last known goodput per instance.
+        row[table.size :] = table[-1] / (table.size - 1) * np.arange(table.size, known)
     count = len(fleet.models)
     kv = np.array([max(b.kv_bytes for b in built[m::count]) for m in range(count)])
     tokens = np.array([c.input_len.mean_tokens for model in fleet.models for c in model.classes])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 
 import joblib
@@ -150,6 +151,43 @@ def test_too_little_of_everything_says_what_to_relax(evaluated: Evaluated) -> No
     fleet = FLEET.model_copy(update={"objective": "min_cost", "max_cost": 1.0})
     with pytest.raises(InfeasibleError, match="cost budget"):
         allocate(fleet, evaluated=with_objective(evaluated, fleet))
+
+
+def test_plenty_of_gpus_are_not_all_held(evaluated: Evaluated) -> None:
+    """All demand is met, by either objective; then the cheapest plan is as good as any."""
+    most = FLEET.model_copy(update={"objective": "max_goodput"})
+    dear = allocate(
+        most, evaluated=with_objective(evaluated, most), verify=False, certify=False, gap=0.0
+    )
+    cheap = FLEET.model_copy(update={"objective": "min_cost"})
+    least = allocate(
+        cheap, evaluated=with_objective(evaluated, cheap), verify=False, certify=False, gap=0.0
+    )
+    assert sum(s.rate for s in dear.served) == pytest.approx(12.0)
+    assert all(pool.load > 0 for pool in dear.pools)
+    assert dear.cost == pytest.approx(least.cost)
+    assert sum(dear.gpus_used.values()) < sum(g.count for g in GPUS)
+
+
+def test_advice_sees_the_instances_that_more_gpus_allow() -> None:
+    """One H100 decodes too slowly for the objective; a pair of them meets it."""
+    chat = CHAT.model_copy(update={"slo": type(CHAT.slo)("ttft:3000 tpot:20"), "rate": 0.5})
+    model = FleetModel(
+        model="Qwen/Qwen3-32B", name="qwen", classes=(chat,), layouts=("collocated",)
+    )
+
+    def fleet(count: int) -> Fleet:
+        group = GpuGroup(hardware="h100-sxm", count=count, price_per_hour=2.5)
+        return Fleet(gpus=(group,), models=(model,), objective="min_cost")
+
+    with pytest.raises(InfeasibleError, match="more h100-sxm") as refused:
+        allocate(fleet(1), verify=False, certify=False)
+    more = int(re.search(r"(\d+) more h100-sxm", str(refused.value)).group(1))
+    plan = allocate(fleet(1 + more), verify=False, certify=False)
+    assert plan.gpus_used["h100-sxm"] <= 1 + more
+    if more > 1:
+        with pytest.raises(InfeasibleError):
+            allocate(fleet(more), verify=False, certify=False)
 
 
 def test_an_slo_that_no_gpu_meets_is_named() -> None:

@@ -93,23 +93,25 @@ def assign(
     if objective is None:
         return None
     value, _, _ = objective
+    kept = pool, count
     if trim:
         weight = tables.pools.size[pool] * count / tables.pools.goodput[pool, count]
         leanest = _split(tables, requirements, pool, count, value, weight)
         if leanest is not None:
-            pool, count = _give_back(tables, requirements, pool, count, leanest[1])
-    balanced = _split(tables, requirements, pool, count, value, None)
+            kept = _give_back(tables, requirements, pool, count, leanest[1])
+    balanced = _split(tables, requirements, *kept, value, None)
     if balanced is None:
         return assign(tables, requirements, pool, count, trim=False) if trim else None
-    return _plan(tables, requirements, pool, count, value, balanced[1], balanced[2])
+    return _plan(tables, requirements, *kept, value, balanced[1], balanced[2])
 
 
 def _give_back(
     tables: Tables, requirements: Requirements, pool: Ints, count: Ints, rate: Floats
 ) -> tuple[Ints, Ints]:
-    """Return the pools with the fewest instances that still carry `rate`."""
-    if tables.supply.networked:
-        return pool, count  # instances may be there for their network cards
+    """Return the pools with the fewest instances that still carry `rate`.
+
+    Their network cards may then be too few: the split that follows finds out.
+    """
     fewest = requirements.fewest(tables)[pool]
     carried = tables.pools.goodput[pool] >= rate[:, None] * (1 - 1e-9)
     enough = np.maximum(np.argmax(carried, axis=1), fewest)

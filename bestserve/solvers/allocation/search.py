@@ -59,6 +59,13 @@ CUTS_SHARE = 0.1
 """Share of the time for each round of cuts between windows; the rest is for the proof."""
 
 
+SPARE_SHARE = 0.2
+"""Share of the time, at most, for the cheapest of the plans that are worth as much."""
+
+HELD, SMALLER = 1e-7, 1e-4
+"""What the objective may lose by it, relative: rounding; and the weight of GPUs beside money."""
+
+
 @dataclass(slots=True)
 class _State:
     """What a search knows so far."""
@@ -120,6 +127,7 @@ def search(
     state = _State(tables, requirements, options, stop, tell, worst)
     try:
         _search(state, start, reduce)
+        _spare(state)
     except KeyboardInterrupt:
         stop.event.set()
     plan = _best_plan(state, start)
@@ -176,6 +184,33 @@ def _search(state: _State, start: Plan | None, reduce: bool) -> None:
         _coverings(state),
     )
     _conclude(state, proof)
+
+
+def _spare(state: _State) -> None:
+    """Take, of all plans worth as much as the best point, the cheapest: nothing runs idle.
+
+    GPUs of unknown price count as equally dear, and of plans that cost the same the smaller wins.
+    """
+    if state.programme is None or state.point is None or state.reduced is None:
+        return
+    if state.requirements.objective == "min_cost" or state.stop.now:
+        return
+    programme, reduced, supply = state.programme, state.reduced, state.tables.supply
+    columns, model = programme.columns, programme.compiled.model
+    gpus = (reduced.size[columns.pool] * columns.count).astype(np.float64)
+    price = supply.price if np.all(supply.price > 0) else np.ones(supply.count)
+    dear = price[reduced.gpu[columns.pool]] * gpus
+    cost = np.zeros_like(model.cost)
+    cost[programme.compiled.columns["x"]] = dear / dear.max() + SMALLER * gpus / gpus.max()
+    value = float(model.cost @ state.point)
+    held = replace(model.with_cutoff(value + HELD * abs(value)), cost=cost)
+    seconds = min(state.stop.left, SPARE_SHARE * state.options.seconds)
+    outcome = solve(
+        held, replace(state.options, seconds=seconds), start=state.point, stop=state.stop
+    )
+    if outcome.point is not None:
+        state.point = outcome.point
+    state.report("fewest GPUs")
 
 
 def _direct(state: _State, share: float) -> None:
