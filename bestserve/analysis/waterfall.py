@@ -16,7 +16,7 @@ from bestserve.analysis.operating import Operating, operate, rooms
 from bestserve.answers.predict import recorded_requests
 from bestserve.answers.referee import TRACED
 from bestserve.answers.saturation import sustained
-from bestserve.lowering import Lowered
+from bestserve.lowering import Lowered, decode_breakdown
 from bestserve.models.binding import Binding
 from bestserve.models.latency import engine_of
 from bestserve.models.queues.requests import prepare
@@ -264,7 +264,7 @@ def _tpot(at: Operating, lane: Lane) -> Waterfall:
     step = engine.decode(batch)
     value = found.tpot.quantile(target.tpot_percentile)
     percentile = 100 * target.tpot_percentile
-    breakdown = at.lowered.decode_breakdown(at.strategy.pools[-1], batch)
+    breakdown = decode_breakdown(at.lowered, at.strategy.pools[-1], batch)
     if breakdown is None:
         parts = [Part("decode step", step)]
     else:

@@ -11,8 +11,7 @@ from typing import Any
 from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog.engines import ALIASES, list_engines, preset_for
 from bestserve.errors import InputError, UnknownNameError
-from bestserve.lowering import lower
-from bestserve.lowering.problem import Lowered
+from bestserve.lowering import Lowered, lower
 from bestserve.lowering.shapes import shape_problem
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Parallelism

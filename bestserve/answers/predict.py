@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bestserve.errors import InputError
-from bestserve.lowering import Lowered
+from bestserve.lowering import Lowered, decode_breakdown
 from bestserve.models import latencies
 from bestserve.models.attainment import attainment, marginal_attainment
 from bestserve.models.distribution import Distribution
@@ -274,7 +274,7 @@ def _told(result: SimulationResult) -> Trust:
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     """Return what a decode step waits for, largest share first."""
     pool = strategy.pools[-1]
-    breakdown = lowered.decode_breakdown(pool, batch)
+    breakdown = decode_breakdown(lowered, pool, batch)
     if breakdown is None:
         return ""
     total = float(breakdown.total[0])

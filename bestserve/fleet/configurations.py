@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bestserve.errors import InputError
-from bestserve.lowering import Lowered, unsuited
+from bestserve.lowering import Lowered, transfer_latency, unsuited
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.memory import memory_plan
 from bestserve.models.system import Lane, Role, Transfer
@@ -83,7 +83,7 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
         lowered = Lowered(fleet.problem(group, model, model.classes))
     kv_bytes = _kv_bytes_per_token(lowered)
     transfer = Transfer(
-        latency=lowered.transfer_latency,
+        latency=transfer_latency(lowered),
         seconds_per_token=kv_bytes / bandwidth if bandwidth > 0 else 0.0,
     )
     found: list[Configuration] = []

@@ -22,7 +22,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 from bestserve.errors import BestserveError, InputError
-from bestserve.lowering import Lowered, lower
+from bestserve.lowering import Lowered, kv_transfer, lower
 from bestserve.models.attainment import margin
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
@@ -308,7 +308,7 @@ class _Search:
         if len(lanes) == 1:
             return known_part(self.lowered.collocated(*lanes[0]))
         shapes = [self.instances[i][0].parallelism for i, _ in bound.pools]
-        transfer = self.lowered.transfer(*shapes)
+        transfer = kv_transfer(self.lowered, *shapes)
         return known_part(self.lowered.disaggregated(*lanes[0], *lanes[1], transfer))
 
 

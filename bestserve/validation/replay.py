@@ -18,7 +18,7 @@ from bestserve.answers.doubts import splitting_doubts
 from bestserve.arrays import Floats
 from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
-from bestserve.lowering import Lowered
+from bestserve.lowering import Lowered, kv_transfer
 from bestserve.models.system import (
     Arrivals,
     Collocated,
@@ -151,7 +151,7 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         prefill_replicas=lanes[0][1],
         decode=lanes[1][0],
         decode_replicas=lanes[1][1],
-        transfer=low.transfer(*parallelisms),
+        transfer=kv_transfer(low, *parallelisms),
         lengths=with_repeated_prompts(prepared, lane, replicas),
         arrivals=protocol.arrivals,
         routing=protocol.routing,
