@@ -8,7 +8,7 @@ from typing import Any
 from bestserve.analysis.regime import Regime
 from bestserve.models.binding import Binding
 from bestserve.models.trust import Trust
-from bestserve.results.document import Document
+from bestserve.results.drawn import Drawn
 from bestserve.specs.problem import Problem
 
 SHOWN = ("mean", "p50", "p90", "p99")
@@ -36,7 +36,7 @@ class Elasticity:
 
 
 @dataclass(frozen=True, slots=True)
-class SensitivityReport(Document):
+class SensitivityReport(Drawn):
     """Elasticities of one strategy to every figure, and the regime it works in.
 
     goodput [req/s]; request_rate : where the latency elasticities are taken [req/s]

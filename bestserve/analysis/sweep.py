@@ -20,7 +20,7 @@ from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
 from bestserve.models.attainment import margin
-from bestserve.results.document import Document
+from bestserve.results.drawn import Drawn
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -61,7 +61,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep(Document):
+class Sweep(Drawn):
     """Goodput of the best candidates at every point.
 
     goodput : [points, candidates], 0 where infeasible, None where more than `TIE` below the best

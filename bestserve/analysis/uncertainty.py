@@ -26,7 +26,7 @@ from bestserve.answers.factors import BY_NAME, Factor, apply_factors, spreads_of
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.step.constants import OperatorConstants
-from bestserve.results.document import Document
+from bestserve.results.drawn import Drawn
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
 
@@ -73,7 +73,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Uncertainty(Document):
+class Uncertainty(Drawn):
     """How goodput and winner depend on what is not known about engine and kernels.
 
     candidates : the winner first; indices : of the winner's goodput, largest first

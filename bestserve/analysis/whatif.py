@@ -11,7 +11,7 @@ from bestserve.answers.goodput import goodput_of
 from bestserve.answers.ranking import ranking
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering import lower
-from bestserve.results.document import Document
+from bestserve.results.drawn import Drawn
 from bestserve.results.ranking import RankedStrategy
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
@@ -39,7 +39,7 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class WhatIf(Document):
+class WhatIf(Drawn):
     """Scenarios side by side, the problem as stated first."""
 
     problem: Problem

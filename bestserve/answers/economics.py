@@ -9,12 +9,17 @@ from bestserve.lowering import Lowered
 from bestserve.models.system import Collocated, Lane
 from bestserve.results.economics import Economics
 from bestserve.results.ranking import RankedStrategy
+from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
 IDLE = 0.15
-"""Share of its board power that a GPU draws between steps: 60 to 120 W of 700 W are usual on an
-H100 that holds a model. An estimate, as the whole figure is: memory-bound steps draw less than the
-limit."""
+"""Share of its board power that a GPU draws between steps while it holds a model [1].
+
+An H200 without a process draws 74 W of 700 W (public validation of ConserveMode, 31 regions); a
+process that holds memory adds 26 to 50 W on H100 and A100, whatever it holds (Vadari 2026,
+arXiv:2605.23918): 14 to 18 % together. On an L40S it adds 66 W of 350 W. The whole figure is an
+estimate: memory-bound steps draw less than the limit.
+"""
 
 
 def economics(lowered: Lowered, row: RankedStrategy) -> Economics:
@@ -31,7 +36,7 @@ def economics(lowered: Lowered, row: RankedStrategy) -> Economics:
         output_per_user=1.0 / row.tpot if row.tpot > 0 else 0.0,
         joules_per_token=_energy(lowered, row, tokens),
     )
-    usd, said = _price(lowered)
+    usd, said = gpu_price(lowered.problem)
     if usd is None or tokens <= 0:
         return found
     hourly = usd * row.gpus
@@ -85,16 +90,17 @@ def _prompt_time(lane: Lane, length: float) -> float:
     return float(lane.step.phi * lane.step(T=budget, A=pairs, K=0.0)) * length / budget
 
 
-def _price(lowered: Lowered) -> tuple[float | None, str]:
-    problem = lowered.problem
+def gpu_price(problem: Problem) -> tuple[float | None, str]:
+    """Return the price of a GPU-hour [USD] and where it comes from; None where none is known."""
     if problem.price_per_hour is not None:
         return problem.price_per_hour, f"{problem.price_per_hour:.4g} $ per GPU-hour, stated"
     if problem.step_time is not None:
         return None, ""
-    figure = lowered.hardware.price_per_hour
+    hardware = Lowered(problem).hardware
+    figure = hardware.price_per_hour
     if figure is not None:
         return figure.value, f"{figure.value:.4g} $ per GPU-hour, {figure.source}, {figure.date}"
-    offer = price_of(lowered.hardware.name)
+    offer = price_of(hardware.name)
     return (None, "") if offer is None else (offer.usd_per_hour, str(offer))
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from bestserve.cli.flags import FORMS, Count, Format, Many, Repeated, Wholes
+from bestserve.cli.flags import FORMS, Count, Format, Many, Wholes
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import emit_explained
+from bestserve.cli.plots import Plots, check_plots, save_plots
 from bestserve.cli.question import Question
-from bestserve.cli.talk import progress, talk
+from bestserve.cli.talk import progress
 
 COLUMNS = (
     "strategy",
@@ -38,7 +38,7 @@ def curves(
     request_rate: Annotated[list[float] | None, Many] = None,
     concurrency: Annotated[list[int] | None, Wholes] = None,
     points: Annotated[int, Count] = 12,
-    plot: Annotated[list[Path] | None, Repeated] = None,
+    plot: Plots = None,
     format: Annotated[
         Format, Parameter(help=f"{FORMS}; csv and json have mean, P50, P90 and P99 of everything")
     ] = "table",
@@ -55,15 +55,11 @@ def curves(
         numbers of clients of a closed loop; default: powers of two up to --max-concurrency
     points
         of each curve, where no rates are given
-    plot
-        file to draw into, .html, .png, .svg, .pdf or .csv; may be given several times
     """
     from bestserve import api
-    from bestserve.reporting.curves import checked_plot
     from bestserve.reporting.curves import curves as ask
 
-    for path in plot or ():
-        checked_plot(path)
+    check_plots(plot)
     problem = (options or ProblemOptions()).build()
     with progress("curves") as say:
         named = list(strategies) or [api.rank(problem, progress=say).best.strategy]
@@ -87,6 +83,5 @@ def curves(
     if columns and any(row["status"] != "ok" for row in found.records()):
         columns = (*columns, "status")
     emit_explained(found, format, "Over the load", columns, Question("curves", problem, asked))
-    for path in plot or ():
-        talk(f"wrote {found.save(path)}")
+    save_plots([found], plot)
     return 0

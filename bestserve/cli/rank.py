@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from bestserve.cli.flags import Count, Format
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import emit, emit_records
+from bestserve.cli.plots import Plots, check_plots, save_plots
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
@@ -42,6 +43,7 @@ def rank(
     top: Annotated[int, Count] = 12,
     limits: bool = False,
     verify: bool = True,
+    plot: Plots = None,
 ) -> int:
     """Rank all strategies that fit the GPUs by goodput, best first.
 
@@ -56,8 +58,11 @@ def rank(
     verify
         simulate the strategies that decide at their goodput
     """
+    check_plots(plot)
     options = options or ProblemOptions()
     if isinstance(options, ProblemOptions) and "," in (options.hardware or ""):
+        if plot:
+            raise InputError("--plot draws one ranking: give one --hardware")
         return _across(options, format, verify)
     from bestserve import api
 
@@ -77,6 +82,8 @@ def rank(
         print(ranking.explain())
     else:
         emit(ranking, format, question=Question("rank", problem, {"verify": verify}))
+    if ranking.table:
+        save_plots([ranking], plot)
     talk(f"{ranking.considered:,} strategies considered in {ranking.seconds:.2f} s")
     if ranking.table and format == "table":
         best = ranking.best.strategy

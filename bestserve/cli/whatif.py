@@ -8,6 +8,7 @@ from typing import Annotated
 from bestserve.cli.flags import Count, Format, Repeated
 from bestserve.cli.options import ProblemOptions
 from bestserve.cli.output import emit_explained
+from bestserve.cli.plots import Plots, check_plots, save_plots
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress
 from bestserve.errors import InputError
@@ -24,6 +25,7 @@ def whatif(
     sweep: Annotated[list[str] | None, Repeated] = None,
     verify: bool = False,
     jobs: Annotated[int | None, Count] = None,
+    plot: Plots = None,
     format: Format = "table",
 ) -> int:
     """Change figures and compare, or sweep one or two of them and map which strategy wins.
@@ -50,6 +52,7 @@ def whatif(
         raise InputError("give --set figure=value or --sweep figure=value,value,…")
     if set and sweep and format in ("json", "csv"):
         raise InputError(f"--set and --sweep have two answers; as {format}, ask for one at a time")
+    check_plots(plot)
     problem = (options or ProblemOptions()).build()
     answers: list[Document] = []
     with progress("what if") as say:
@@ -65,6 +68,7 @@ def whatif(
     asked = {"strategy": strategy, "set": set, "sweep": sweep, "verify": verify}
     for answer in answers:
         emit_explained(answer, format, question=Question("whatif", problem, asked))
+    save_plots(answers, plot)
     return 0
 
 

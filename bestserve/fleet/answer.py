@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bestserve.answers.doubts import splitting_doubts
+from bestserve.answers.economics import gpu_price
+from bestserve.arrays import Ints
 from bestserve.fleet.configurations import LETTERS
 from bestserve.fleet.result import (
     UNITS,
@@ -17,10 +21,12 @@ from bestserve.fleet.result import (
     Verified,
 )
 from bestserve.fleet.tabulate import Evaluated
+from bestserve.results.economics import Economics
 from bestserve.solvers.allocation.certificate import binding
 from bestserve.solvers.allocation.found import Found, PlanStatus
 from bestserve.solvers.allocation.plan import Plan, used_rate
 from bestserve.solvers.allocation.tables import COLLOCATED, ROLES
+from bestserve.specs.fleet import Fleet
 
 
 def pool_name(tables: Evaluated, pool: int, count: int) -> str:
@@ -101,6 +107,36 @@ def allocation(
         seconds=found.seconds,
         table_seconds=tables.seconds,
         notes=(*notes, *_notes(tables, plan)),
+        economics=_economics(fleet, plan, used),
+    )
+
+
+def _economics(fleet: Fleet, plan: Plan, used: Ints) -> Economics | None:
+    """Return tokens and money of what a plan serves; None where it serves nothing.
+
+    A GPU costs what the fleet says, else what its record or the median public offer does.
+    """
+    classes = [c for model in fleet.models for c in model.classes]
+    prompts = sum(r * c.input_len.mean_tokens for r, c in zip(plan.served, classes, strict=True))
+    answers = sum(r * c.output_len.mean_tokens for r, c in zip(plan.served, classes, strict=True))
+    tokens, count = float(prompts + answers), int(used.sum())
+    if tokens <= 0 or not count:
+        return None
+    found = Economics(tokens_per_second=tokens, output_per_gpu=float(answers) / count)
+    hourly, said = 0.0, []
+    for group, number in zip(fleet.gpus, used.tolist(), strict=True):
+        if not number:
+            continue
+        usd, where = gpu_price(fleet.problem(group, fleet.models[0], fleet.models[0].classes))
+        if usd is None:
+            return found
+        hourly += usd * number
+        said.append(f"{group.label} {where}")
+    return replace(
+        found,
+        price="; ".join(said),
+        usd_per_hour=hourly,
+        usd_per_million_tokens=hourly / 3600 / tokens * 1e6,
     )
 
 

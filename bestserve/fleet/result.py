@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bestserve.results.document import Document, plain
+from bestserve.results.economics import Economics
 from bestserve.specs.fleet import Fleet
 
 UNITS = {
@@ -112,6 +113,7 @@ class Allocation(Document):
     objective : of the plan, on the exact tables; bound : no plan on these tables is better
     gap : relative to the larger of the two; certified_by : the step that gave the bound
     status : how the search ended; corrections : how often a simulation forced tighter tables
+    economics : tokens and money of what it serves, at the fleet's prices or public ones
     binding : limits reached; shadow_prices : of the relaxation, indicative only
     """
 
@@ -137,6 +139,7 @@ class Allocation(Document):
     seconds: float = 0.0
     table_seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    economics: Economics | None = None
 
     @property
     def verified(self) -> bool:
@@ -173,6 +176,8 @@ class Allocation(Document):
         ]
         if self.cost is not None:
             lines.append(f"  costs {self.cost:.5g} $/h")
+        if self.economics is not None:
+            lines.append(f"  {self.economics.explain()}")
         if self.binding:
             lines.append("  binding: " + "; ".join(self.binding))
         lines += [

@@ -20,6 +20,7 @@ from bestserve.reporting.data import (
     map_chart,
     pareto_chart,
     sobol_chart,
+    speed_chart,
     tornado_chart,
     waterfall_chart,
 )
@@ -88,7 +89,8 @@ def gather(
     told, best = _explained(problem, [best, *leading])
     say("sensitivity")
     sensitivity = api.sensitivity(problem, best, progress=progress)
-    charts = [pareto_chart(found, "ttft"), pareto_chart(found, "tpot")]
+    charts = [speed_chart(found)] if found.front() else []
+    charts += [pareto_chart(found, "ttft"), pareto_chart(found, "tpot")]
     say("latency curves")
     charts += latency_charts(lowered, leading[:CURVES])
     charts += [waterfall_chart(w, best) for w in told.waterfalls]

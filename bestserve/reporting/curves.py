@@ -7,41 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from bestserve.answers.doubts import trust_in
 from bestserve.answers.predict import Method, Service, checked_method, checked_rate
 from bestserve.errors import InputError
-from bestserve.host.extras import require
-from bestserve.host.writing import check_target, write_text
 from bestserve.lowering import lower
 from bestserve.models.latency import stability_rate
 from bestserve.reporting.chart import Chart, Series, rows
 from bestserve.reporting.data import objective_limits, rates_up_to
-from bestserve.reporting.matplotlib_charts import save_csv, save_figure
-from bestserve.reporting.plotly_charts import figure, page_of
-from bestserve.results.document import Document, Summary, plain
+from bestserve.results.document import Summary, plain
+from bestserve.results.drawn import Drawn
 from bestserve.results.prediction import Prediction
+from bestserve.results.ranking import pareto_front
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
 
 METRICS = ("ttft", "tpot", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p99")
-PLOTS = {
-    ".html": ("plotly",),
-    ".png": ("matplotlib",),
-    ".svg": ("matplotlib",),
-    ".pdf": ("matplotlib",),
-    ".csv": (),
-}
-
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Curves(Document):
+class Curves(Drawn):
     """Predictions of one or several strategies over the load.
 
     points : one `Prediction` per strategy and load, loads ascending; a rate that the strategy
@@ -131,43 +120,6 @@ class Curves(Document):
     def held(self, strategy: str) -> list[Prediction]:
         """Return the points of a strategy that have latencies."""
         return [p for p in self.points if p.strategy == strategy and p.ttft is not None]
-
-    def figure(self, metric: str = "ttft") -> Any:
-        """Return a Plotly figure of "ttft", "tpot", "e2el", "speed" or "attainment".
-
-        MissingExtraError says what to install when Plotly is missing.
-        """
-        charts = {chart.key.removesuffix("-curve"): chart for chart in self.charts()}
-        if metric not in charts:
-            raise InputError(f"no curve of {metric[:40]!r}: take one of {', '.join(charts)}")
-        require("a figure", "plotly")
-        from plotly.graph_objects import Figure
-
-        return Figure(figure(charts[metric]))
-
-    def save(self, path: str | Path) -> Path:
-        """Write all plots into one .html, .png, .svg or .pdf, or the rows into a .csv."""
-        target = checked_plot(path)
-        if target.suffix == ".html":
-            write_text(target, page_of(self.charts()))
-        elif target.suffix == ".csv":
-            save_csv(self.records(), target)
-        else:
-            save_figure(self.charts(), target)
-        return target
-
-
-def checked_plot(path: str | Path) -> Path:
-    """Return where plots go, before the work.
-
-    Raises InputError for an ending that no plot has and for what cannot be written,
-    MissingExtraError without the package that draws it.
-    """
-    target = Path(path)
-    if target.suffix not in PLOTS:
-        raise InputError(f"plot {target.name!r}: end it in {', '.join(PLOTS)}")
-    require(f"a plot in {target.suffix}", *PLOTS[target.suffix])
-    return check_target(target, "plot")
 
 
 def curves(
@@ -307,6 +259,8 @@ def _speed_chart(found: Curves) -> Chart:
     for name in found.strategies:
         speeds = [(u, g) for g, u in map(found._speeds, found.held(name)) if g and u]
         series.append(Series(name, x=tuple(u for u, _ in speeds), y=tuple(g for _, g in speeds)))
+    if len(series) > 1:
+        series.append(_speed_front(series))
     return Chart(
         key="speed-curve",
         title="Throughput against speed",
@@ -317,6 +271,13 @@ def _speed_chart(found: Curves) -> Chart:
         series=tuple(series),
         records=rows(found.records()),
     )
+
+
+def _speed_front(series: Sequence[Series]) -> Series:
+    """Return the points, of whichever strategy, that no other beats in both speeds."""
+    points = [(float(y), float(x)) for line in series for x, y in zip(line.x, line.y, strict=True)]
+    kept = sorted((points[i] for i in pareto_front(points)), key=lambda point: point[1])
+    return Series("front", x=tuple(u for _, u in kept), y=tuple(g for g, _ in kept), joined=True)
 
 
 def _loads(found: Curves, held: Sequence[Prediction]) -> tuple[float, ...]:

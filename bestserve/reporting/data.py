@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,13 +13,14 @@ from bestserve.analysis.results import SensitivityReport
 from bestserve.analysis.sweep import Sweep
 from bestserve.analysis.uncertainty import Uncertainty
 from bestserve.analysis.waterfall import Waterfall
+from bestserve.analysis.whatif import WhatIf
 from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
 from bestserve.models.latency import stability_rate
 from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, rows
-from bestserve.results.ranking import Ranking
+from bestserve.results.ranking import RankedStrategy, Ranking
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Strategy
 
@@ -85,6 +87,88 @@ def pareto_chart(ranking: Ranking, metric: str) -> Chart:
                 for s in ranking.table
             ]
         ),
+    )
+
+
+def speed_chart(ranking: Ranking) -> Chart:
+    """Output tokens/s of a GPU against those of a user, with the front no strategy beats."""
+    front = ranking.front()
+    known = [s for s in ranking.table if s.economics is not None]
+    series = []
+    for name, wanted in (("collocated", False), ("disaggregated", True)):
+        chosen = [s for s in known if Strategy.parse(s.strategy).disaggregated is wanted]
+        if chosen:
+            series.append(_speeds(name, chosen))
+    by_speed = sorted(front, key=_per_user)
+    series.append(replace(_speeds("front", by_speed), joined=True))
+    most, quick = front[0], front[-1]
+    on_front = {s.strategy for s in front}
+    return Chart(
+        key="speed",
+        title="Output per GPU against output per user",
+        summary=(
+            f"Each at its goodput. The most output of a GPU is {_per_gpu(most):.3g} tokens/s "
+            f"({most.strategy}, {_per_user(most):.3g} tokens/s for a user); the fastest answers "
+            f"come at {_per_user(quick):.3g} tokens/s ({quick.strategy}, {_per_gpu(quick):.3g})."
+        ),
+        kind="points",
+        x_label="output of one user, 1/TPOT [tokens/s]",
+        y_label="output of one GPU [tokens/s]",
+        series=tuple(series),
+        records=rows(
+            [
+                {
+                    "strategy": s.strategy,
+                    "output_per_gpu": _per_gpu(s),
+                    "output_per_user": _per_user(s),
+                    "on_front": s.strategy in on_front,
+                }
+                for s in known
+            ]
+        ),
+    )
+
+
+def _speeds(name: str, strategies: Sequence[RankedStrategy]) -> Series:
+    return Series(
+        name,
+        x=tuple(_per_user(s) for s in strategies),
+        y=tuple(_per_gpu(s) for s in strategies),
+        text=tuple(s.strategy for s in strategies),
+    )
+
+
+def _per_gpu(s: RankedStrategy) -> float:
+    return 0.0 if s.economics is None else s.economics.output_per_gpu
+
+
+def _per_user(s: RankedStrategy) -> float:
+    return 0.0 if s.economics is None else s.economics.output_per_user or 0.0
+
+
+def scenario_chart(found: WhatIf) -> Chart:
+    """Goodput under each set of changes."""
+    rows_ = found.records()
+    best = max(rows_, key=lambda row: float(row["goodput"]))
+    return Chart(
+        key="scenarios",
+        title="Goodput under each change",
+        summary=(
+            f"The most is {best['goodput']:.3g} req/s: {best['scenario']}"
+            + (f", {best['strategy']}." if best["strategy"] else ".")
+        ),
+        kind="bars",
+        x_label="goodput [req/s]",
+        y_label="",
+        series=(
+            Series(
+                "goodput",
+                x=tuple(float(row["goodput"]) for row in rows_),
+                y=tuple(str(row["scenario"]) for row in rows_),
+                text=tuple(str(row["strategy"] or row["binding"]) for row in rows_),
+            ),
+        ),
+        records=rows(rows_),
     )
 
 

@@ -15,11 +15,14 @@ from bestserve.reporting.content import Content, Progress, gather
 from bestserve.reporting.matplotlib_charts import save_figures
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
 from bestserve.results.document import Document
+from bestserve.results.headings import HEADINGS
 from bestserve.results.ranking import Ranking
 from bestserve.specs.problem import Problem
 
 TOP = 15
 """Strategies in the page's table; the others are in its collapsed part."""
+MONEY = ("tokens_per_second", "usd_per_million_tokens")
+"""Columns of that table which are there where prices and tokens are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def render(content: Content) -> str:
         figures=Markup(script_json(figures)),
         facts=problem_facts(content.problem),
         headline=headline(content),
+        money=[name for name in MONEY if name in content.ranking.records()[0]],
     )
 
 
@@ -171,6 +175,8 @@ def _law(law: Any) -> str:
 
 def heading(name: str) -> str:
     """Return a field's name as a column heading."""
+    if name in HEADINGS:
+        return HEADINGS[name][:1].upper() + HEADINGS[name][1:]
     text = name.replace("_ms", " [ms]").replace("_", " ")
     for word in ("ttft", "tpot", "e2el", "gpus", "gpu"):
         shown = {"gpus": "GPUs", "gpu": "GPU"}.get(word, word.upper())

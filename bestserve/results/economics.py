@@ -11,7 +11,8 @@ class Economics:
     """Tokens, money and energy of a strategy at its goodput.
 
     tokens_per_second : prompts and answers together [tokens/s]
-    output_per_gpu : answer tokens per second and GPU; output_per_user : 1/TPOT [tokens/s]
+    output_per_gpu : answer tokens per second and GPU; output_per_user : 1/TPOT, None for a
+        fleet, whose users differ [tokens/s]
     usd_per_gpu_hour : price of a GPU, None where none is known; price : where it comes from
     usd_per_hour : of all GPUs
     usd_per_million_tokens : blended: the cost over all tokens [USD]
@@ -22,7 +23,7 @@ class Economics:
 
     tokens_per_second: float
     output_per_gpu: float
-    output_per_user: float
+    output_per_user: float | None = None
     usd_per_gpu_hour: float | None = None
     price: str = ""
     usd_per_hour: float | None = None
@@ -49,10 +50,12 @@ class Economics:
         """Return one line: tokens, money with the price it rests on, energy as an estimate."""
         parts = [f"{self.tokens_per_second:,.0f} tokens/s"]
         if self.usd_per_million_tokens is not None:
+            split = ""
+            if self.usd_per_million_input is not None:
+                split = f"input {self.usd_per_million_input:.3g}, "
+                split += f"output {self.usd_per_million_output:.3g}; "
             parts.append(
-                f"{self.usd_per_million_tokens:.3g} $ per million tokens "
-                f"(input {self.usd_per_million_input:.3g}, output "
-                f"{self.usd_per_million_output:.3g}; {self.price})"
+                f"{self.usd_per_million_tokens:.3g} $ per million tokens ({split}{self.price})"
             )
         if self.joules_per_token is not None:
             parts.append(f"about {self.joules_per_token:.2g} J a token")

@@ -10,6 +10,7 @@ from bestserve.errors import InfeasibleError
 from bestserve.models.binding import Binding
 from bestserve.models.trust import Trust
 from bestserve.results.document import AnswerStatus, Document, plain
+from bestserve.results.drawn import Drawn
 from bestserve.results.economics import Economics
 from bestserve.results.prediction import expected, telling
 from bestserve.specs.strategy import Strategy
@@ -89,7 +90,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking(Document):
+class Ranking(Drawn):
     """All strategies that fit, best goodput first, with the rejected ones and their reasons.
 
     `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
@@ -157,6 +158,15 @@ class Ranking(Document):
         points = [(s.goodput_per_gpu, -float(getattr(s, metric))) for s in self.table]
         return tuple(self.table[i] for i in pareto_front(points))
 
+    def front(self) -> tuple[RankedStrategy, ...]:
+        """Return the strategies no other beats in output per GPU and per user, fastest last.
+
+        Both in tokens per second at each strategy's goodput; empty without economics.
+        """
+        known = [(s, s.economics) for s in self.table if s.economics is not None]
+        points = [(e.output_per_gpu, e.output_per_user or 0.0) for _, e in known]
+        return tuple(known[i][0] for i in pareto_front(points))
+
     def cite(self) -> str:
         """Return the sources of the methods this ranking used, as BibTeX."""
         from bestserve.results.citations import bibtex
@@ -197,6 +207,7 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
         more = best.goodput / ranking.defaults.goodput - 1
         plain = f"{ranking.defaults.strategy} carries {ranking.defaults.goodput:.3g} req/s"
         lines.append(f"  Its batch limits bring {more:.0%} over the engine's own: {plain}.")
+    lines += _front(ranking)
     ties = [s.strategy for s in ranking.table[1:] if s.tied]
     if ties:
         more_of_them = f" and {len(ties) - 3} more" if len(ties) > 3 else ""
@@ -217,6 +228,20 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     if ranking.not_tried:
         lines.append(f"Not tried: {'; '.join(ranking.not_tried)}.")
     return "\n".join(lines)
+
+
+def _front(ranking: Ranking) -> list[str]:
+    """Return the line on the field's common trade-off, if there is one."""
+    told = []
+    for s in ranking.front():
+        assert s.economics is not None
+        per_gpu, per_user = s.economics.output_per_gpu, s.economics.output_per_user or 0.0
+        told.append(f"{s.strategy} {per_gpu:.3g} at {per_user:.3g}")
+    if len(told) < 2:
+        return []
+    few = told if len(told) <= 4 else [*told[:3], told[-1]]
+    more = f" ({len(told) - 4} more between)" if len(told) > 4 else ""
+    return [f"  Output tokens/s per GPU at tokens/s per user: {', '.join(few)}{more}."]
 
 
 def _interval(s: RankedStrategy) -> str:

@@ -84,11 +84,11 @@ def test_every_format_is_drawn(found, tmp_path):
     assert {c.key for c in found.charts()} == {
         "ttft-curve", "tpot-curve", "e2el-curve", "speed-curve", "attainment-curve",
     }  # fmt: skip
-    assert len(found.figure("tpot").data) == len(STATISTICS)
+    assert len(found.plot("tpot").data) == len(STATISTICS)
     with pytest.raises(InputError, match=r"end it in \.html"):
         found.save(tmp_path / "curves.docx")
     with pytest.raises(InputError, match="take one of ttft, tpot"):
-        found.figure("itl")
+        found.plot("itl")
 
 
 def test_several_strategies_share_a_chart(problem):
