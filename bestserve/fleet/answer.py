@@ -176,6 +176,9 @@ def _notes(tables: Evaluated, plan: Plan) -> tuple[str, ...]:
     notes: list[str] = []
     if tables.fleet.headroom:
         notes.append(f"rates are planned {tables.fleet.headroom:.0%} larger than stated")
+    if fleet.spares:
+        some = "an instance" if fleet.spares == 1 else f"{fleet.spares} instances"
+        notes.append(f"every pool carries its load with {some} down; so it was simulated")
     for g, m in {(c.gpu, c.model) for c in used if c.role != COLLOCATED}:
         model = fleet.models[m]
         notes += splitting_doubts(fleet.problem(fleet.gpus[g], model, model.classes))

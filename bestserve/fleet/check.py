@@ -139,7 +139,7 @@ def _suspects(tables: Evaluated, measured: dict[tuple[int, int], float]) -> dict
     """Return by how much to lower the tables of failing pools and of those in their place."""
     from joblib import Parallel, delayed
 
-    pools = tables.tables.pools
+    pools, alone = tables.tables.pools, 1 + tables.fleet.spares
     shares: dict[int, float] = {}
     for (pool, _), share in measured.items():
         shares[pool] = min(SAFETY * share, SAFETY, shares.get(pool, 1.0))
@@ -147,16 +147,16 @@ def _suspects(tables: Evaluated, measured: dict[tuple[int, int], float]) -> dict
         p
         for p in range(pools.count)
         if p not in shares
-        and pools.goodput[p, 1] > 0
+        and pools.goodput[p, alone : alone + 1].sum() > 0
         and any(
             (pools.gpu[p], pools.role[p], pools.recipe[p])
             == (pools.gpu[q], pools.role[q], pools.recipe[q])
             for q in shares
         )
     ]
-    claimed = [float(pools.goodput[p, 1]) for p in others]
+    claimed = [float(pools.goodput[p, alone]) for p in others]
     jobs = (
-        delayed(measured_goodput)(tables.stage(p, 1), rate, seed=SECOND_SEED)
+        delayed(measured_goodput)(tables.stage(p, alone), rate, seed=SECOND_SEED)
         for p, rate in zip(others, claimed, strict=True)
     )
     for p, rate, carried in zip(others, claimed, Parallel()(jobs), strict=True):

@@ -68,7 +68,10 @@ class Evaluated:
     seconds: float
 
     def stage(self, pool: int, count: int, rates: Floats | None = None) -> Stage:
-        """Return a pool as the models see it, at its recipe's mix or at actual class rates [w]."""
+        """Return a pool as the models see it, at its recipe's mix or at actual class rates [w].
+
+        Its spares are down: what it carries then, it carries always.
+        """
         pools = self.tables.pools
         configuration = self.configurations[int(pools.key[pool])]
         mix = self.tables.mixes[pools.recipe[pool]] if rates is None else rates
@@ -78,7 +81,7 @@ class Evaluated:
         return Stage(
             role=configuration.role,
             lane=configuration.lane,
-            lanes=count * configuration.lanes_per_instance,
+            lanes=max(count - self.fleet.spares, 1) * configuration.lanes_per_instance,
             loads=loads,
             transfer=configuration.transfer,
             routing=self.fleet.routing,
@@ -294,12 +297,15 @@ def _tables(
     rows: Sequence[tuple[int, int, Floats]],
 ) -> Tables:
     """Put (configuration, recipe, F) rows into one table."""
+    spares = fleet.spares
     known = max((f.size for _, _, f in rows), default=1)
     goodput = np.zeros((len(rows), known))
     for row, (_, _, table) in zip(goodput, rows, strict=True):
         row[: table.size] = table
         # Beyond the GPUs that there are, at the last known goodput per instance.
         row[table.size :] = table[-1] / (table.size - 1) * np.arange(table.size, known)
+    # What k instances carry with the spares down is what k - spares carry.
+    goodput = np.hstack((np.zeros((len(rows), min(spares, known))), goodput))[:, :known]
     count = len(fleet.models)
     kv = np.array([max(b.kv_bytes for b in built[m::count]) for m in range(count)])
     tokens = np.array([c.input_len.mean_tokens for model in fleet.models for c in model.classes])

@@ -236,7 +236,7 @@ def _front(ranking: Ranking) -> list[str]:
     for s in ranking.front():
         assert s.economics is not None
         per_gpu, per_user = s.economics.output_per_gpu, s.economics.output_per_user or 0.0
-        told.append(f"{s.strategy} {per_gpu:.3g} at {per_user:.3g}")
+        told.append(f"{s.strategy} {per_gpu:,.0f} at {per_user:.3g}")
     if len(told) < 2:
         return []
     few = told if len(told) <= 4 else [*told[:3], told[-1]]

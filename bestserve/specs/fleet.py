@@ -161,6 +161,7 @@ class Fleet(Spec):
     cross_type : whether prefill may run on another GPU type than decode
     network_share : share of the links that KV transfers may use on average [1]
     headroom : by how much all rates are planned larger than stated: 0.2 is 20 % [1]
+    spares : instances of every pool that may fail while it still carries its load
     deployed, start_price ($/h per GPU that starts serving something new), max_started_gpus : what
         runs today and what changing it costs
     routing : how a request finds its instance; all but "random" are simulated
@@ -179,6 +180,7 @@ class Fleet(Spec):
     cross_type: bool = True
     network_share: float = Field(default=0.7, gt=0, le=1)
     headroom: float = Field(default=0.0, ge=0, le=100)
+    spares: int = Field(default=0, ge=0, le=1000)
     deployed: tuple[Deployed, ...] = Field(default=(), max_length=10_000)
     start_price: float = Field(default=0.0, ge=0)
     max_started_gpus: int | None = Field(default=None, ge=0)

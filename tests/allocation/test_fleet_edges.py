@@ -311,3 +311,36 @@ def test_costs_are_not_told_where_a_price_is_missing(file: Path) -> None:
     answer = allocate(Fleet(**tomllib.loads(text)), verify=False, certify=False)
     assert answer.gpus_used["h100-sxm"] > 0
     assert answer.cost is None
+
+
+def test_spares_may_fail_while_every_pool_carries_its_load() -> None:
+    import tomllib
+
+    text = FILE.replace('"min_cost"', '"min_cost"\nspares = 1')
+    plain = allocate(Fleet(**tomllib.loads(FILE)), gap=0.0, certify=False, verify=False)
+    spared = allocate(Fleet(**tomllib.loads(text)), gap=0.0, certify=False)
+    assert all(pool.instances >= 2 for pool in spared.pools)
+    assert spared.cost is not None
+    assert plain.cost is not None
+    assert spared.cost > plain.cost
+    assert spared.verified  # with one instance of each pool down
+    assert "with an instance down" in spared.explain()
+    # One instance fewer of a pool without spares would carry no more than is planned.
+    served = {c.request_class: c.rate for c in spared.served}
+    assert served == pytest.approx({c.request_class: c.rate for c in plain.served})
+
+
+def test_a_plan_says_tokens_and_what_a_million_cost(answer: Allocation) -> None:
+    money = answer.economics
+    assert money is not None
+    classes = {c.name: c for model in answer.fleet.models for c in model.classes}
+    tokens = sum(
+        served.rate * (c.input_len.mean_tokens + c.output_len.mean_tokens)
+        for served in answer.served
+        for c in [classes[served.request_class]]
+    )
+    assert money.tokens_per_second == pytest.approx(tokens)
+    assert money.usd_per_hour == pytest.approx(answer.cost)
+    assert money.usd_per_million_tokens == pytest.approx(answer.cost / 3600 / tokens * 1e6)
+    assert "$ per million tokens" in answer.explain()
+    assert answer.to_dict()["economics"]["tokens_per_second"] == pytest.approx(tokens)
