@@ -34,6 +34,7 @@ from bestserve.answers.referee import mean_batch
 from bestserve.answers.simulated import Simulated
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import lower
+from bestserve.models.attainment import deciders
 from bestserve.models.distribution import Distribution
 from bestserve.models.goodput import goodput
 from bestserve.models.lane_arrivals import known_part, uncovered
@@ -152,6 +153,7 @@ def _alone(question: Question, truth: Row) -> Row:
     }
     if best.at.status is LatencyStatus.OK:
         row["at goodput"] = situation(best.at, [target.strictest])
+        row["deciders"] = deciders(best.at, target, best.binding)
     row |= {"trust": found.trust.high, "reasons": found.trust.reasons}
     if found.status is LatencyStatus.OK:
         row |= _errors(truth, lambda metric, p: _statistic(getattr(found, metric), p))

@@ -3,10 +3,11 @@
     python validation/agreement.py --seed 12 --count 420 --formulas-only --rows rows.jsonl
     python validation/trust.py rows.jsonl
 
-Each row is up to five observations: TTFT and TPOT at a rate (mean and P90; P99), and the goodput by
-what limits it. An observation is whether that was off by more than 5 % beyond sampling noise; the
-terms are the product's own. Terms enter one by one while they tell more of questions left out, in
-folds by question; what the verdicts would be worth is told for those left out, too.
+Each row is up to six observations: TTFT and TPOT at a rate (mean and P90; P99), and the goodput by
+what decides it, of joint and E2EL objectives both latencies where both do. An observation is
+whether that was off by more than 5 % beyond sampling noise; the terms are the product's own. Terms
+enter one by one while they tell more of questions left out, in folds by question; what the verdicts
+would be worth is told for those left out, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bestserve.models.trust import SHARP, Sight, Situation, terms
 
 FOLDS = 8
 RIDGE = 0.5
-LEAST_GAIN = 0.001
+LEAST_GAIN = 0.0005
 """Mean log likelihood that a term must add on questions left out."""
 
 NEVER = {"one", "apart"}
@@ -59,11 +60,12 @@ def observations(row: Row) -> list[Observation]:
                     kind = "P99" if tail else "mean and P90"
                     t = terms(_situation(here), sight)
                     found.append(Observation(number, kind, objective, t, latency_off(row, keys)))
-    if there and there["firm"] and row["binding"] in ("ttft", "tpot") and row["simulated"] > 0:
+    if there and there["firm"] and row["goodput"] > 0 and row["simulated"] > 0:
         width = float(np.log(row["high"] / row["low"]))
         sight = Sight(width=max(width, SHARP / 2), discrepancy=there["readings"][0])
         t = terms(_situation(there), sight)
-        found.append(Observation(number, "goodput", row["binding"], t, goodput_off(row)))
+        off = goodput_off(row)
+        found += [Observation(number, "goodput", name, t, off) for name in row["deciders"]]
     return found
 
 
@@ -137,9 +139,9 @@ def main(paths: Sequence[str]) -> int:
             off = np.array([o.off for o in mine]) & of
             good = of & ~off
             shown = []
-            for chance in (0.04, 0.07, 0.1, 0.15, 0.2):
+            for chance in (0.04, 0.07, 0.1, 0.12, 0.15, 0.2):
                 low = odds > np.log(chance / (1 - chance))
-                caught, lost = (float(np.mean(low[group])) for group in (off, good))
+                caught, lost = (low[group].sum() / max(group.sum(), 1) for group in (off, good))
                 shown.append(f"{chance:.2f}: {caught:.0%} / {lost:.0%}")
             print(f"  {kind} ({off.sum()} off, {good.sum()} good) low trust: {', '.join(shown)}")
     return 0

@@ -15,6 +15,11 @@ from bestserve.models.system import Target
 
 Objective = Literal["ttft", "tpot", "e2el"]
 
+PART = 0.2
+"""Share from which an objective decides beside another (`deciders`)."""
+
+Decider = Literal["ttft", "tpot"]
+
 OBJECTIVES: tuple[Objective, ...] = ("ttft", "tpot", "e2el")
 
 FOREVER = 1e12
@@ -84,6 +89,28 @@ def _share(latencies: Latencies, target: Target, name: Objective) -> float:
 def asked(target: Target) -> list[Objective]:
     """Return the objectives that a target has thresholds for."""
     return [name for name in OBJECTIVES if getattr(target, name) is not None]
+
+
+def deciders(
+    latencies: Latencies, target: Target, binding: Binding
+) -> tuple[Decider, ...]:
+    """Return which of TTFT and TPOT decide a goodput that `binding` limits, from its latencies.
+
+    Of a joint attainment those objectives that are missed about as often as the one missed most; of
+    an E2EL objective what makes up a part of E2EL.
+    """
+    if binding in (Binding.TTFT, Binding.TPOT) or latencies.classes is None:
+        return ("tpot",) if binding is Binding.TPOT else ("ttft",)
+    if binding is Binding.JOINT:
+        missed = {n: 1.0 - share for n, share in marginal_attainment(latencies, target).items()}
+        named = {n for n, share in missed.items() if share >= PART * max(missed.values())}
+    else:
+        named = {"e2el"} if binding is Binding.E2EL else set()
+    if "e2el" in named:
+        before = latencies.ttft.mean / latencies.e2el.mean
+        named |= {n for n, part in (("ttft", before), ("tpot", 1.0 - before)) if part >= PART}
+    deciding: tuple[Decider, ...] = ("ttft", "tpot")
+    return tuple(n for n in deciding if n in named)
 
 
 def _only(target: Target, name: Objective) -> Target:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
-from bestserve.models.attainment import OBJECTIVES, asked, attainment, margin
+from bestserve.models.attainment import OBJECTIVES, asked, attainment, deciders, margin
 from bestserve.models.binding import Binding
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
@@ -251,16 +250,12 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
     """
     if found.situation is None:
         return found.structural & found.trust
-    limits: dict[Binding, tuple[Literal["ttft", "tpot"], ...]] = {
-        Binding.TTFT: ("ttft",),
-        Binding.TPOT: ("tpot",),
-        Binding.JOINT: ("ttft", "tpot"),
-        Binding.E2EL: ("ttft", "tpot"),
-    }
-    p = target.strictest if binding is Binding.STABILITY else target.required(binding.key)
+    if binding is Binding.STABILITY:
+        return found.structural
+    p = target.required(binding.key)
     both = found.reading.discrepancy(p) if found.reading is not None else 0.0
     sight = Sight(width=width, discrepancy=both)
-    names = [n for n in limits.get(binding, ()) if n == "ttft" or found.classes is not None]
+    names = deciders(found, target, binding)
     return found.structural & Trust.of(*(doubt(n, found.situation, sight) for n in names))
 
 

@@ -20,7 +20,7 @@ from bestserve.models.schedulers import (
     shared_steps,
     tandem,
 )
-from bestserve.models.schedulers.engine import Engine, LaneLatency
+from bestserve.models.schedulers.engine import Engine
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import (
     Collocated,
@@ -143,7 +143,7 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
         limit=decoding.capacity * system.replicas,
         utilisation=decoding.busy,
         structural=Trust.of(*decoding.reasons),
-        situation=_situation(engine, rate / limit, decoding, shared=True),
+        situation=_situation(engine, rate / limit, shared=True),
     )
 
 
@@ -152,25 +152,18 @@ def _effective(rate: float, limit: float) -> float:
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
 
 
-def _situation(
-    prompts: Engine, load: float, decoding: LaneLatency | None = None, *, shared: bool = False
-) -> Situation:
+def _situation(prompts: Engine, load: float, *, shared: bool = False) -> Situation:
     """Return what trust depends on.
 
-    prompts : the engine that takes them; decoding : what decodes meet, if any
-    shared : on its lanes
+    prompts : the engine that takes them; shared : whether decodes are on its lanes
     """
     r = prompts.requests
-    prompt, cached = float(r.weight @ r.prompt), float(r.weight @ r.cached)
-    decode_time = 0.0 if decoding is None else r.d1 * float(r.class_weight @ decoding.mean)
+    prompt = float(r.weight @ r.prompt)
     return Situation(
         decodes_apart=not shared,
         experts=bool(prompts.lane.step.moe),
         load=load,
-        stall=0.0 if decoding is None else decoding.stall,
-        met=0.0 if decoding is None else decode_time * load * decoding.capacity,
         spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
-        cached=cached / (prompt + cached),
     )
 
 
@@ -197,7 +190,7 @@ def _disaggregated(
         limit=limit,
         utilisation=max(first.busy, rest.busy),
         structural=Trust.of(*rest.reasons, *first.reasons),
-        situation=_situation(prefill, rate / limit, rest),
+        situation=_situation(prefill, rate / limit),
     )
 
 
@@ -241,5 +234,5 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         limit=limit,
         utilisation=found.busy,
         structural=Trust.of(*found.reasons),
-        situation=_situation(engine, rate / limit, found),
+        situation=_situation(engine, rate / limit),
     )

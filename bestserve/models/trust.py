@@ -12,31 +12,27 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-DOUBTED = 0.18
-"""Chance of an error above 5 % from which an answer is doubted: of what was off in the fit, 94 % of
-the latencies at a rate and 95 % of the goodputs lie above, of the good ones 33 and 58 %."""
-
+DOUBTED = 0.12
+"""Chance of an error above 5 % from which an answer is doubted. Of what was off in the fit, 97 % of
+the goodputs lie above or where no law is known to hold, and 94 % of the latencies at a rate; of the
+good ones 46 and 45 %."""
 
 SHARP = 0.04
 """Width of a goodput that follows its threshold one to one: 2 % to either side (`Sight`)."""
 
 ODDS: dict[Literal["ttft", "tpot"], dict[str, float]] = {
     "ttft": {
-        "one": -3.46,
-        "spread": 0.85,
-        "apart": 0.94,
-        "wide": 1.51,
-        "load": 0.54,
-        "cached": 1.28,
+        "one": -4.99,
+        "wide": 0.91,
+        "load": 1.12,
+        "experts": 1.3,
     },
     "tpot": {
-        "one": -3.44,
-        "readings": 0.54,
-        "few": 0.78,
-        "experts": 0.77,
-        "apart": 1.54,
-        "wide": 0.9,
-        "stall": 1.29,
+        "one": -4.07,
+        "readings": 0.77,
+        "apart": 1.85,
+        "experts": 1.43,
+        "spread": 0.52,
     },
 }
 """Log odds that an answer is off, per unit of each term, by what limits it."""
@@ -84,18 +80,13 @@ class Situation:
     """What makes the formulas of one system at one rate more or less exact.
 
     decodes_apart : whether decodes and prompts have lanes of their own; experts : whether the model
-    is a mixture of them; load : share of the stability limit; stall : share of a decoding lane's
-    busy time in prompt steps; met : prompts that arrive during a mean decode
-    spread : squared CV of prompts; cached : share of their tokens found in the prefix cache
+    is a mixture of them; load : share of the stability limit; spread : squared CV of prompts
     """
 
     decodes_apart: bool
     experts: bool = False
     load: float = 0.0
-    stall: float = 0.0
-    met: float = 10.0
     spread: float = 0.0
-    cached: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +112,7 @@ def terms(situation: Situation, sight: Sight) -> dict[str, float]:
         "wide": math.log(min(max(sight.width / SHARP, 0.5), 50.0)),
         "load": -math.log(max(1.0 - s.load, 0.03)),
         "experts": float(s.experts) * shared,
-        "stall": s.stall * shared,
-        "few": shared * math.log1p(1.0 / max(s.met, 0.05)),
         "spread": math.log1p(s.spread),
-        "cached": s.cached * math.log1p(s.spread),
         "readings": math.log1p(min(sight.discrepancy, 1.0) / 0.005),
     }
 
@@ -133,10 +121,7 @@ CAUSES = {
     "wide": "latency hardly depends on the rate",
     "load": "the load is close to saturation",
     "experts": "prompts share steps with a mixture of experts",
-    "stall": "prompts take much of the time that decodes have",
-    "few": "few prompts decide TPOT",
     "spread": "few long prompts decide",
-    "cached": "prompts with cached tokens spread widely",
     "readings": "single stalls and smooth laws of TPOT differ",
 }
 

@@ -79,6 +79,5 @@ def evaluate(
         busy=1.0 - state.idle,
         capacity=limit,
         wait=state.wait,
-        stall=0.0,
         reasons=reasons,
     )

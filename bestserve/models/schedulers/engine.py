@@ -219,9 +219,9 @@ class LaneLatency:
     `Requests.classes`), central moments [c; s, s², s³]; unstalled : share of a class whose decode
     meets no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
-    of the lane [1/s]; wait : share of requests that wait for a slot; stall : share of busy time in
-    prompt steps; stall_atoms : atoms of what one prompt adds to a decode [m, s], None where decodes
-    meet none; reasons : why no law is known to hold
+    of the lane [1/s]; wait : share of requests that wait for a slot; stall_atoms : atoms of what
+    one prompt adds to a decode [m, s], None where decodes meet none; reasons : why no law is known
+    to hold
     """
 
     ttft: Distribution
@@ -237,6 +237,5 @@ class LaneLatency:
     busy: float
     capacity: float
     wait: float
-    stall: float
     reasons: tuple[str, ...]
     stall_atoms: Floats | None = None

@@ -282,7 +282,6 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
         busy=1.0 - state.idle * (1 - sigma),
         capacity=limit,
         wait=state.wait,
-        stall=sigma,
         stall_atoms=tables(engine).service,
         reasons=reasons,
     )

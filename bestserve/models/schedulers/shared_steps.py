@@ -367,7 +367,6 @@ def _assemble(
         busy=1.0 - state.idle * (1 - sigma),
         capacity=lane.capacity,
         wait=state.wait,
-        stall=sigma,
         stall_atoms=lane.stall_atoms(decodes),
         reasons=waits,
     )
