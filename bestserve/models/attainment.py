@@ -91,9 +91,7 @@ def asked(target: Target) -> list[Objective]:
     return [name for name in OBJECTIVES if getattr(target, name) is not None]
 
 
-def deciders(
-    latencies: Latencies, target: Target, binding: Binding
-) -> tuple[Decider, ...]:
+def deciders(latencies: Latencies, target: Target, binding: Binding) -> tuple[Decider, ...]:
     """Return which of TTFT and TPOT decide a goodput that `binding` limits, from its latencies.
 
     Of a joint attainment those objectives that are missed about as often as the one missed most; of
