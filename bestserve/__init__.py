@@ -42,6 +42,7 @@ _WHERE = {
     "sweep": "bestserve.api",
     "uncertainty": "bestserve.api",
     "what_if": "bestserve.api",
+    "read_metrics": "bestserve.readers.metrics.reading",
     "validate": "bestserve.validation.compare",
     "calibrate": "bestserve.validation.calibrate",
 }
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from bestserve.api import what_if as what_if
     from bestserve.fleet.allocate import allocate as allocate
     from bestserve.models.step.step_time import StepTime as StepTime
+    from bestserve.readers.metrics.reading import read_metrics as read_metrics
     from bestserve.reporting.curves import curves as curves
     from bestserve.reporting.page import report as report
     from bestserve.specs.fleet import Fleet as Fleet

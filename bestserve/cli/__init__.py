@@ -34,6 +34,7 @@ COMMANDS = {
     "report": "write everything about a problem into one HTML page",
     "memory": "say where GPU memory goes and how many requests the cache holds",
     "launch": "print the commands that put a strategy into service",
+    "watch": "look at a running server: how far from its goodput, and as predicted or not",
     "validate": "compare predictions with measured logs",
     "calibrate": "fit the few engine and deployment constants to measured logs",
     "measure": "measure a GPU and fit the models' constants to it",

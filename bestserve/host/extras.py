@@ -12,6 +12,7 @@ EXTRAS = {
     "matplotlib": "report",
     "pandas": "frame",
     "pyarrow": "frame",
+    "prometheus_client": "watch",
     "torch": "measure",
 }
 """Package → extra of bestserve that installs it."""
