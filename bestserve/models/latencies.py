@@ -12,6 +12,7 @@ from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.mixture import Components, cut, mixture
+from bestserve.models.queues.tpot.pearson import Laws, Unstalled
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
@@ -171,15 +172,11 @@ def compose(
             ttft = ttft.shift(float(requests.class_weight @ (held * mean)))
             keep = np.maximum(1.0 - held / d, ONE_MESSAGE)
             mean, variance, third = mean * keep, variance * keep**2, third * keep**3
+        low = 0.0 if lane.stream_interval > 1 else decoding.low
+        alone = decoding.unstalled
         parts = cut(
-            mean,
-            variance,
-            third,
-            decoding.unstalled,
-            decoding.unstalled_mean * keep,
-            decoding.unstalled_variance * keep**2,
-            0.0 if lane.stream_interval > 1 else decoding.low,
-            decoding.high,
+            Laws(mean, variance, third, low, decoding.high),
+            Unstalled(alone.share, alone.mean * keep, alone.variance * keep**2),
         )
         reading = TpotLaw(requests, decoding, parts, lane.stream_interval == 1)
         tpot = reading.law()
@@ -236,10 +233,13 @@ def _end_to_end(ttft: Distribution, c: OutputClasses) -> Distribution:
     d = c.steps
     law = mixture(
         c.weight,
-        ttft.mean + d * c.mean,
-        ttft.variance + d**2 * c.variance,
-        max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
-        float(ttft.x[0]),
+        Laws(
+            mean=ttft.mean + d * c.mean,
+            variance=ttft.variance + d**2 * c.variance,
+            third=max(ttft.third_cumulant, 0.0) + d**3 * np.maximum(c.third, 0.0),
+            low=float(ttft.x[0]),
+            high=np.inf,
+        ),
     )
     if not law.told:
         law = replace(law, mean=law.read_mean)

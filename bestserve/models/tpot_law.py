@@ -13,7 +13,7 @@ import numpy as np
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.requests import Requests
-from bestserve.models.queues.tpot.compound_poisson import compound_poisson_mixture
+from bestserve.models.queues.tpot.compound_poisson import Atoms, Sums, compound_poisson_mixture
 from bestserve.models.queues.tpot.mixture import Components, mixture
 from bestserve.models.schedulers.engine import LaneLatency
 
@@ -54,32 +54,26 @@ class TpotLaw:
         requests, lane = self.requests, self.lane
         if not self.each_token or lane.stall_atoms is None:
             return False
-        stalls = requests.class_weight @ (requests.classes * (lane.mean - lane.unstalled_mean))
+        stalls = requests.class_weight @ (requests.classes * (lane.mean - lane.unstalled.mean))
         return bool(stalls < FEW_PROMPTS * (requests.weight @ lane.stall_atoms))
 
     def _smooth(self) -> Distribution:
         parts = self.parts
-        return mixture(
-            self.requests.class_weight[parts.cls] * parts.share,
-            parts.mean,
-            parts.variance,
-            parts.third,
-            parts.low,
-            parts.high,
-        )
+        return mixture(self.requests.class_weight[parts.cls] * parts.share, parts.laws)
 
     def _single_stalls(self) -> Distribution:
         requests, lane = self.requests, self.lane
         assert lane.stall_atoms is not None
         d = requests.classes
-        smooth = d**2 * lane.unstalled_variance
+        smooth = d**2 * lane.unstalled.variance
         return compound_poisson_mixture(
             requests.class_weight,
             d,
-            lane.unstalled_mean,
-            d * (lane.mean - lane.unstalled_mean),
-            np.maximum(d**2 * lane.variance - smooth, 0.0),
+            lane.unstalled.mean,
             smooth,
-            lane.stall_atoms,
-            requests.weight,
+            Sums(
+                mean=d * (lane.mean - lane.unstalled.mean),
+                variance=np.maximum(d**2 * lane.variance - smooth, 0.0),
+            ),
+            Atoms(lane.stall_atoms, requests.weight),
         )

@@ -16,7 +16,7 @@ from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
 from bestserve.models.latency import latency, latency_curve, stability_rate
 from bestserve.models.policies import policies
-from bestserve.models.queues.tpot.compound_poisson import compound_poisson_mixture
+from bestserve.models.queues.tpot.compound_poisson import Atoms, Sums, compound_poisson_mixture
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Arrivals, Lengths, Target, Transfer
 
@@ -257,9 +257,13 @@ def test_lumps_of_next_to_no_prompts_are_finite():
     steps, base = np.array([10.0, 100.0]), np.array([0.010, 0.012])
     with np.errstate(all="raise", under="ignore"):
         law = compound_poisson_mixture(
-            two, steps, base, np.array([1e-301, 0.0]), np.array([1e-3, 0.0]),
-            np.array([1e-9, 1e-8]), np.array([0.02, 0.03]), two,
-        )  # fmt: skip
+            two,
+            steps,
+            base,
+            np.array([1e-9, 1e-8]),
+            Sums(np.array([1e-301, 0.0]), np.array([1e-3, 0.0])),
+            Atoms(np.array([0.02, 0.03]), two),
+        )
     assert law.mean == pytest.approx(0.011)
     assert law.quantile(0.99) == pytest.approx(0.012, rel=0.01)
 

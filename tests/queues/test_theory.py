@@ -12,8 +12,9 @@ from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import occupancy
-from bestserve.models.queues.tpot.compound_poisson import compound_poisson_mixture
+from bestserve.models.queues.tpot.compound_poisson import Atoms, Sums, compound_poisson_mixture
 from bestserve.models.queues.tpot.mixture import component_cdf, cut, mixture
+from bestserve.models.queues.tpot.pearson import Laws, Unstalled
 
 ONE = np.array([1.0])
 
@@ -126,7 +127,7 @@ def test_pearson_law_is_gamma() -> None:
     x = np.linspace(0.1, 12, 40)
     for shape in (0.4, 1.0, 3.0, 30.0):
         moments = (np.array([v]) for v in (shape, shape, 2 * shape))
-        found = component_cdf(x[None, :], *moments, 0.0, math.inf)[0]
+        found = component_cdf(x[None, :], Laws(*moments, 0.0, math.inf))[0]
         exact = gammainc(shape, x)
         assert np.abs(found - exact).max() < (2.5e-3 if shape >= 2 else 2e-6)
 
@@ -137,7 +138,7 @@ def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
 
     x = np.linspace(1.0, 2.0, 60)
     moments = (np.array([v]) for v in (mean, spread**2, spread**3))
-    found = component_cdf(x[None, :], *moments, 1.0, 2.0)[0]
+    found = component_cdf(x[None, :], Laws(*moments, 1.0, 2.0))[0]
     m = mean - 1.0
     size = m * (1 - m) / spread**2 - 1
     assert found == pytest.approx(betainc(m * size, (1 - m) * size, x - 1.0), abs=1e-8)
@@ -147,16 +148,18 @@ def test_law_near_its_upper_end_is_beta(mean: float, spread: float) -> None:
 def test_unstalled_requests_set_apart_keep_the_moments_of_their_class(unstalled: float) -> None:
     whole = (np.array([v]) for v in (0.05, 4e-4, 6e-6))
     undisturbed = (np.array([v]) for v in (unstalled, 0.03, 1e-6))
-    parts = cut(*whole, *undisturbed, 0.01, math.inf)
+    parts = cut(Laws(*whole, 0.01, math.inf), Unstalled(*undisturbed))
     assert parts.share.size == (2 if unstalled == 0.4 else 1)
     assert parts.share.sum() == pytest.approx(1.0)
-    assert parts.share @ parts.mean == pytest.approx(0.05)
-    assert parts.share @ (parts.variance + (parts.mean - 0.05) ** 2) == pytest.approx(4e-4)
+    laws = parts.laws
+    assert parts.share @ laws.mean == pytest.approx(0.05)
+    assert parts.share @ (laws.variance + (laws.mean - 0.05) ** 2) == pytest.approx(4e-4)
 
 
 def test_mixture_keeps_mean_and_percentiles() -> None:
     mean = np.array([1.0, 3.0])
-    law = mixture(np.array([0.5, 0.5]), mean, np.array([1e-6, 1e-6]), np.array([1e-9, 1e-9]), 0.0)
+    narrow = Laws(mean, np.full(2, 1e-6), np.full(2, 1e-9), 0.0, math.inf)
+    law = mixture(np.array([0.5, 0.5]), narrow)
     assert law.mean == pytest.approx(2.0)
     assert law.quantile(0.25) == pytest.approx(1.0, rel=2e-3)
     assert law.quantile(0.9) == pytest.approx(3.0, rel=2e-3)
@@ -211,11 +214,9 @@ def test_few_stalls_are_compound_poisson(sizes: list[float]) -> None:
         np.array([0.5, 0.5]),
         steps,
         base,
-        count * s1,
-        count * s2,
         np.full(2, spread**2),
-        stall,
-        share,
+        Sums(count * s1, count * s2),
+        Atoms(stall, share),
     )
     draws = []
     for c in range(2):

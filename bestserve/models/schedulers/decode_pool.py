@@ -12,6 +12,7 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.occupancy import occupancy
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.queues.tpot.noise import variance_of_mean
+from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 
 OFTEN_WAITING = 0.02
@@ -70,9 +71,7 @@ def evaluate(
         mean=mean,
         variance=variance,
         third=delay_third / d**3,
-        unstalled=np.zeros_like(d),
-        unstalled_mean=mean,
-        unstalled_variance=variance,
+        unstalled=Unstalled(np.zeros_like(d), mean, variance),
         low=engine.decode(1.0) + float(transfer[0] / d.max(initial=1.0)),
         high=np.inf,
         running=state.mean,

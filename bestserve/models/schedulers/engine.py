@@ -11,7 +11,8 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.noise import Response
-from bestserve.models.schedulers.steps import decode_steps, mean_steps, prompt_steps
+from bestserve.models.queues.tpot.pearson import Unstalled
+from bestserve.models.schedulers.steps import MeanRequest, decode_steps, mean_steps, prompt_steps
 from bestserve.models.system import Lane
 
 FEW_LONGEST = 0.1
@@ -35,7 +36,7 @@ class Engine:
     full : chance that 0 … slots sequences want more tokens than the KV cache holds [slots + 1]
     held : law of the tokens in the KV cache
     decode_times : t_d(1 … slots) of decode-only steps at mean context [s]
-    coef, moe : of the step time, for compiled loops
+    mean : what compiled loops time steps with
     """
 
     lane: Lane
@@ -44,18 +45,25 @@ class Engine:
     full: Floats
     held: HeldTokens
     decode_times: Floats
-    coef: Floats
-    moe: Floats
+    mean: MeanRequest
 
     @classmethod
     def of(cls, lane: Lane, requests: Requests) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
         held = HeldTokens.of(lane, requests)
         slots = int(min(lane.max_num_seqs, held.full_number))
-        coef, moe = lane.step.coefficients(), lane.step.moe_table()
-        times = decode_steps(np.arange(1.0, slots + 1), requests.context, coef, moe)
+        r, step = requests, lane.step
+        mean = MeanRequest(
+            prompt=r.p1,
+            cached=r.kv1 - r.p1,
+            pairs=r.pairs / r.p1,
+            context=r.context,
+            coef=step.coefficients(),
+            moe=step.moe_table(),
+        )
+        times = decode_steps(np.arange(1.0, slots + 1), mean)
         full = held.full(np.arange(slots + 1.0))
-        return cls(lane, requests, slots, full, held, times, coef, moe)
+        return cls(lane, requests, slots, full, held, times, mean)
 
     @property
     def budget(self) -> float:
@@ -68,7 +76,7 @@ class Engine:
 
     def decodes(self, n: Floats) -> Floats:
         """Return t_d of decode-only steps of n sequences at mean context [m, s]."""
-        return np.asarray(decode_steps(n, self.requests.context, self.coef, self.moe))
+        return np.asarray(decode_steps(n, self.mean))
 
     def slope(self, n: float, spread: float) -> float:
         """Return d t_d / dn beside n others as a secant over n ± spread [s/sequence].
@@ -93,43 +101,17 @@ class Engine:
         Attention pairs per prompt token are those of a mean prompt; a step of few whole prompts
         has at most the pairs of one prompt of that size.
         """
-        r = self.requests
         beside = np.full(tokens.size, float(decodes)) if np.ndim(decodes) == 0 else decodes
-        return np.asarray(
-            prompt_steps(
-                tokens,
-                np.asarray(beside, dtype=np.float64),
-                split,
-                r.p1,
-                r.kv1 - r.p1,
-                r.pairs / r.p1,
-                r.context,
-                self.coef,
-                self.moe,
-            )
-        )
+        beside = np.asarray(beside, dtype=np.float64)
+        return np.asarray(prompt_steps(tokens, beside, split, self.mean))
 
     def mean_steps(self, rate: float, decodes: Floats, room: Floats, split: bool) -> Floats:
         """Return mean times of steps that always hold `decodes` beside Poisson prompts [m, s].
 
         rate : of the prompts [1/s]; room : prompt tokens of a step at most [m]
         """
-        r = self.requests
-        return np.asarray(
-            mean_steps(
-                decodes,
-                self.decodes(decodes),
-                rate,
-                room,
-                split,
-                r.p1,
-                r.kv1 - r.p1,
-                r.pairs / r.p1,
-                r.context,
-                self.coef,
-                self.moe,
-            )
-        )
+        plain = self.decodes(decodes)
+        return np.asarray(mean_steps(decodes, plain, rate, room, split, self.mean))
 
     def prompt_times(self, decodes: float, split: bool, room: float) -> Floats:
         """Return the time of the steps a prompt needs when nothing else waits [m, s].
@@ -216,8 +198,8 @@ class LaneLatency:
     """What one lane does to its requests at one rate.
 
     ttft : time to first token [s]; mean, variance, third : TPOT per output class (as in
-    `Requests.classes`), central moments [c; s, s², s³]; unstalled : share of a class whose decode
-    meets no prompt, with its mean and variance [c; 1, s, s²]; low, high : bounds of TPOT [s]
+    `Requests.classes`), central moments [c; s, s², s³]; unstalled : the part of each class
+    whose decodes meet no prompt; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
     of the lane [1/s]; wait : share of requests that wait for a slot; stall_atoms : atoms of what
     one prompt adds to a decode [m, s], None where decodes meet none; reasons : why no law is known
@@ -228,9 +210,7 @@ class LaneLatency:
     mean: Floats
     variance: Floats
     third: Floats
-    unstalled: Floats
-    unstalled_mean: Floats
-    unstalled_variance: Floats
+    unstalled: Unstalled
     low: float
     high: float
     running: float

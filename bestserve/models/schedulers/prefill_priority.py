@@ -34,6 +34,7 @@ from bestserve.models.queues.tpot.noise import (
     size_bias,
     variance_of_sum,
 )
+from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import ONE_AT_A_TIME
 
@@ -273,9 +274,11 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
         mean=mean,
         variance=variance,
         third=third,
-        unstalled=wait.stalls.unstalled * np.exp(-rate * (d - 1) * td),
-        unstalled_mean=td,
-        unstalled_variance=unstalled_total / d**2,
+        unstalled=Unstalled(
+            share=wait.stalls.unstalled * np.exp(-rate * (d - 1) * td),
+            mean=td,
+            variance=unstalled_total / d**2,
+        ),
         low=engine.decode(1.0),
         high=np.inf,
         running=state.mean,

@@ -41,6 +41,7 @@ from bestserve.models.queues.tpot.noise import (
     size_bias,
     variance_of_sum,
 )
+from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_priority import slot_reason
 
@@ -358,9 +359,11 @@ def _assemble(
         mean=mean,
         variance=variance / d**2,
         third=third / d**3,
-        unstalled=steps.unstalled * np.exp(-rate * pause * (d - 1)),
-        unstalled_mean=np.full_like(d, pause),
-        unstalled_variance=unstalled_sum / d**2,
+        unstalled=Unstalled(
+            share=steps.unstalled * np.exp(-rate * pause * (d - 1)),
+            mean=np.full_like(d, pause),
+            variance=unstalled_sum / d**2,
+        ),
         low=low,
         high=high,
         running=state.mean,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,24 +12,29 @@ from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import step_time
 
 
-@njit(cache=True)
-def prompt_steps(
-    tokens: Floats,
-    decodes: Floats,
-    split: bool,
-    prompt: float,
-    cached: float,
-    pairs: float,
-    context: float,
-    coef: Floats,
-    moe: Floats,
-) -> Floats:
-    """Return times of steps with `tokens` prompt tokens beside `decodes` [m, s].
+class MeanRequest(NamedTuple):
+    """What steps are timed with.
 
     prompt, cached : mean tokens of a prompt to compute and found in the cache; pairs : attention
-    pairs per prompt token, at most those of one prompt of that size unless `split`; context : mean
-    context of a decode; coef, moe : of the step time
+    pairs per prompt token; context : mean context of a decode [tokens]; coef, moe : of the step
+    time
     """
+
+    prompt: float
+    cached: float
+    pairs: float
+    context: float
+    coef: Floats
+    moe: Floats
+
+
+@njit(cache=True)
+def prompt_steps(tokens: Floats, decodes: Floats, split: bool, mean: MeanRequest) -> Floats:
+    """Return times of steps with `tokens` prompt tokens beside `decodes` [m, s].
+
+    Attention pairs are at most those of one prompt of that size unless prompts are `split`.
+    """
+    prompt, cached, pairs, context, coef, moe = mean
     times = np.empty(tokens.size)
     for i in range(tokens.size):
         x, n = tokens[i], decodes[i]
@@ -47,21 +53,16 @@ def mean_steps(
     rate: float,
     room: Floats,
     split: bool,
-    prompt: float,
-    cached: float,
-    pairs: float,
-    context: float,
-    coef: Floats,
-    moe: Floats,
+    mean: MeanRequest,
 ) -> Floats:
     """Return mean times of the steps that always hold `decodes` beside Poisson prompts [m, s].
 
     A step brings a = λτ prompts on average, none with e^{−a}: τ is the least solution of
     τ = plain + p (t(aE[l]/p) − plain), p the share of steps with prompts, more of them where
     prompts do not fit into `room`. So several prompts of a step share what the first one costs.
-    plain : of steps without prompts [m, s]; room : prompt tokens of a step at most [m]; others as
-    in `prompt_steps`
+    plain : of steps without prompts [m, s]; room : prompt tokens of a step at most [m]
     """
+    prompt, _, _, _, _, _ = mean
     times = plain.copy()
     tokens, beside = np.empty(1), np.empty(1)
     for i in range(decodes.size):
@@ -71,7 +72,7 @@ def mean_steps(
             taken = min(arrived * prompt, room[i])
             share = max(-math.expm1(-arrived), taken / room[i])
             tokens[0] = taken / share
-            full = prompt_steps(tokens, beside, split, prompt, cached, pairs, context, coef, moe)[0]
+            full = prompt_steps(tokens, beside, split, mean)[0]
             found = plain[i] + share * max(full - plain[i], 0.0)
             last, times[i] = times[i], found
             if found - last <= 1e-4 * found:
@@ -80,8 +81,9 @@ def mean_steps(
 
 
 @njit(cache=True)
-def decode_steps(count: Floats, context: float, coef: Floats, moe: Floats) -> Floats:
+def decode_steps(count: Floats, mean: MeanRequest) -> Floats:
     """Return times of decode-only steps of `count` sequences at mean context [m, s]."""
+    _, _, _, context, coef, moe = mean
     times = np.empty(count.size)
     for i in range(count.size):
         n = count[i]

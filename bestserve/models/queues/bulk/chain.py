@@ -185,7 +185,7 @@ class Chain:
             server.service,
             server.idle_budget / self.d,
             self.top if self.whole else self.m,
-            tuple(self.cells(0.0)),
+            self.cells(0.0),
             ended,
         )
         # visits to states 1 … top between prompt-free states: after a vacation, after an idle

@@ -1,10 +1,4 @@
-"""Compiled inner loops of the bulk chain: waiting and last steps, ramp histograms.
-
-They take the fields of `Cells`, `StepsInProgress` and `LaterSteps` as plain tuples, whose types
-numba tells at once; of named ones it takes longer than the loop runs.
-
-They stand in one file because numba's cache looks at the file of the outermost function only.
-"""
+"""Compiled inner loops of the bulk chain: waiting and last steps, ramp histograms."""
 
 from __future__ import annotations
 

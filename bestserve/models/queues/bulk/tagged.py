@@ -191,9 +191,9 @@ class Tagged:
                 final,
                 beyond,
                 ahead,
-                tuple(progress),
-                tuple(self._later(ahead.shape[1])),
-                tuple(chain.cells(hist.h)),
+                progress,
+                self._later(ahead.shape[1]),
+                chain.cells(hist.h),
             )
         )
 

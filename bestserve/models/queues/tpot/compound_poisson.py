@@ -13,6 +13,8 @@ that variance.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from bestserve.arrays import Floats
@@ -32,23 +34,31 @@ QUANTILES = 640
 """Points, over all classes, from which they are chosen."""
 
 
+class Sums(NamedTuple):
+    """Mean and variance of a sum, by output class [c; s, s²]."""
+
+    mean: Floats
+    variance: Floats
+
+
+class Atoms(NamedTuple):
+    """A law of few values: the values, and their shares [m; s, 1]."""
+
+    values: Floats
+    share: Floats
+
+
 def compound_poisson_mixture(
-    weight: Floats,
-    steps: Floats,
-    base: Floats,
-    excess: Floats,
-    variance: Floats,
-    smooth: Floats,
-    stall: Floats,
-    share: Floats,
+    weight: Floats, steps: Floats, base: Floats, smooth: Floats, sums: Sums, stalls: Atoms
 ) -> Distribution:
     """Return the law of (D·base + stalls)/D over output classes.
 
     weight, steps : shares and D of the classes [c]; base : mean time per token without stalls
-    [c, s]; excess, variance : mean and variance of the sum of the stalls [c; s, s²]; smooth :
-    variance of the sum of the decode steps [c, s²]; stall, share : atoms of one prompt's stall and
-    shares [m; s, 1]
+    [c, s]; smooth : variance of the sum of the decode steps [c, s²]; sums : of the stalls;
+    stalls : law of one prompt's stall
     """
+    excess, variance = sums
+    stall, share = stalls
     s1, s2 = float(share @ stall), float(share @ stall**2)
     count = np.maximum(excess, 0.0) / s1
     spread = variance - count * (s2 - s1**2)

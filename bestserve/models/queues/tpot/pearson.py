@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,39 @@ _NORMAL = table(
     np.stack(([0.5 * math.erfc(-z * math.sqrt(0.5)) for z in _Z], _SLOPE), axis=1),
 )
 """Φ and its slope per knot, from −5 to 5."""
+
+
+class Laws(NamedTuple):
+    """Laws known by three moments, with the bounds that all of them keep.
+
+    mean, variance, third : central moments [k; s, s², s³]; low, high : no value is outside [s]
+    """
+
+    mean: Floats
+    variance: Floats
+    third: Floats
+    low: float
+    high: float
+
+
+class Unstalled(NamedTuple):
+    """Decodes of each class that meet no prompt: share, mean and variance [c; 1, s, s²]."""
+
+    share: Floats
+    mean: Floats
+    variance: Floats
+
+
+class Spread(NamedTuple):
+    """How the grid of a mixture is spread.
+
+    share : of each point of a law [z]; quantiles : of all points, at which the grid stands; even :
+    how many more stand evenly
+    """
+
+    share: Floats
+    quantiles: Floats
+    even: int
 
 
 @njit(cache=True)
@@ -74,20 +108,14 @@ def _normal_cdf(z: float) -> float:
 
 
 @njit(cache=True)
-def _add_pearson3(
-    F: Floats,
-    x: Floats,
-    roots: Floats,
-    weight: float,
-    mean: float,
-    variance: float,
-    kappa: float,
-) -> None:
-    """Add weight · P(X ≤ x) of the shifted gamma law with these moments, at ascending x [g].
+def _add_pearson3(F: Floats, x: Floats, roots: Floats, weight: float, laws: Laws, k: int) -> None:
+    """Add weight · P(X ≤ x) of the shifted gamma law with the moments of law k, at ascending x [g].
 
     Exact for shapes below 2; above, the Wilson-Hilferty cube-root normal form, within 2.5e-3.
     roots : cube roots of x, less where the law begins, in any unit [g]; taken here if empty
     """
+    means, variances, thirds, _, _ = laws
+    mean, variance, kappa = means[k], variances[k], thirds[k]
     shape = 4.0 * variance**3 / kappa**2
     per = 2.0 * variance / kappa
     log_gamma = math.lgamma(shape) if shape < 2.0 else 0.0
@@ -135,14 +163,14 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
 
 @njit(cache=True)
-def _add_beta(
-    F: Floats, x: Floats, weight: float, mean: float, variance: float, low: float, high: float
-) -> None:
-    """Add weight · P(X ≤ x) of the beta law on [low, high] with these moments, at ascending x [g].
+def _add_beta(F: Floats, x: Floats, weight: float, laws: Laws, k: int) -> None:
+    """Add weight · P(X ≤ x) of the beta law on [low, high] with the moments of law k [g].
 
     The incomplete beta function is taken by its continued fraction, from the end where that is
     short (Didonato and Morris 1992).
     """
+    means, variances, _, low, high = laws
+    mean, variance = means[k], variances[k]
     span = high - low
     m = min(max((mean - low) / span, 1e-6), 1.0 - 1e-6)
     v = min(variance / span**2, 0.98 * m * (1.0 - m))
@@ -169,51 +197,34 @@ def _is_capped(mean: float, variance: float, high: float) -> bool:
 
 
 @njit(cache=True)
-def _add_component(
-    F: Floats,
-    x: Floats,
-    roots: Floats,
-    weight: float,
-    mean: float,
-    variance: float,
-    kappa: float,
-    low: float,
-    high: float,
-) -> None:
+def _add_component(F: Floats, x: Floats, roots: Floats, weight: float, laws: Laws, k: int) -> None:
     """Add weight · P(X ≤ x): a beta law where `high` is near, else a gamma law (see both)."""
-    if _is_capped(mean, variance, high):
-        _add_beta(F, x, weight, mean, variance, low, high)
+    means, variances, _, _, high = laws
+    if _is_capped(means[k], variances[k], high):
+        _add_beta(F, x, weight, laws, k)
     else:
-        _add_pearson3(F, x, roots, weight, mean, variance, kappa)
+        _add_pearson3(F, x, roots, weight, laws, k)
 
 
 @njit(cache=True)
-def component_rows(
-    x: Floats, mean: Floats, variance: Floats, kappa: Floats, low: float, high: float
-) -> Floats:
-    """Return P(X ≤ x[k, g]) of each component [k, g], x ascending; mean, variance, kappa : [k]."""
+def component_rows(x: Floats, laws: Laws) -> Floats:
+    """Return P(X ≤ x[k, g]) of each law [k, g], x ascending."""
     F = np.zeros(x.shape)
     for k in range(x.shape[0]):
-        _add_component(F[k], x[k], x[k, :0], 1.0, mean[k], variance[k], kappa[k], low, high)
+        _add_component(F[k], x[k], x[k, :0], 1.0, laws, k)
     return F
 
 
 @njit(cache=True)
 def _grid(
-    points: Floats,
-    order: Ints,
-    weight: Floats,
-    share: Floats,
-    quantiles: Floats,
-    even: int,
-    low: float,
-    high: float,
+    points: Floats, order: Ints, weight: Floats, spread: Spread, low: float, high: float
 ) -> Floats:
     """Return distinct ascending values at which to take a mixture, within [low, high] [g].
 
     They are `quantiles` of the points [c·z], which weigh weight[c] · share[z] and ascend
     in `order`; `even` values evenly spaced over all of them; and `low`.
     """
+    share, quantiles, even = spread
     n = points.size
     total = np.empty(n)
     mass = 0.0
@@ -255,24 +266,14 @@ def _grid(
 
 @njit(cache=True)
 def smooth_mixture(
-    points: Floats,
-    order: Ints,
-    share: Floats,
-    quantiles: Floats,
-    even: int,
-    weight: Floats,
-    mean: Floats,
-    variance: Floats,
-    kappa: Floats,
-    low: float,
-    high: float,
+    points: Floats, order: Ints, spread: Spread, weight: Floats, laws: Laws
 ) -> tuple[Floats, Floats]:
-    """Return the grid x of a mixture and Σ weight[k] P(X_k ≤ x) [g].
+    """Return the grid x of a mixture (see `_grid`) and Σ weight[k] P(X_k ≤ x) [g].
 
-    The first five arguments are those of `_grid`. Laws that begin at `low`, κ = 2v²/(m − low),
-    share the cube roots of x − low.
+    Laws that begin at `low`, κ = 2v²/(m − low), share the cube roots of x − low.
     """
-    x = _grid(points, order, weight, share, quantiles, even, low, high)
+    mean, variance, kappa, low, high = laws
+    x = _grid(points, order, weight, spread, low, high)
     F = np.zeros(x.size)
     roots = np.empty(x.size)
     for g in range(x.size):
@@ -280,7 +281,7 @@ def smooth_mixture(
     for k in range(weight.size):
         begins = mean[k] - 2.0 * variance[k] ** 2 / kappa[k]
         known = roots.size if abs(begins - low) <= 1e-12 * mean[k] else 0
-        _add_component(F, x, roots[:known], weight[k], mean[k], variance[k], kappa[k], low, high)
+        _add_component(F, x, roots[:known], weight[k], laws, k)
     return x, F
 
 
@@ -316,27 +317,26 @@ def cut_class(
 
 @njit(cache=True)
 def cut_classes(
-    mean: Floats,
-    variance: Floats,
-    third: Floats,
-    unstalled: Floats,
-    unstalled_mean: Floats,
-    unstalled_variance: Floats,
-    low: float,
-    high: float,
-    skew: float,
+    classes: Laws, unstalled: Unstalled, skew: float
 ) -> tuple[Ints, Floats, Floats, Floats, Floats]:
     """Return class, share, mean, variance and third moment of the components of all classes.
 
     `skew` limits the skewness of what is left; see `mixture.cut`.
     """
+    mean, variance, third, low, high = classes
+    unstalled_share, unstalled_mean, unstalled_variance = unstalled
     n = mean.size
     cls = np.empty(2 * n, dtype=np.int64)
     out = np.empty((4, 2 * n))
     size = n
     for i in range(n):
         share, m, v, k = cut_class(
-            mean[i], variance[i], third[i], unstalled[i], unstalled_mean[i], unstalled_variance[i]
+            mean[i],
+            variance[i],
+            third[i],
+            unstalled_share[i],
+            unstalled_mean[i],
+            unstalled_variance[i],
         )
         k = min(k, skew * max(v, 0.0) ** 1.5)
         v = max(v, (1e-7 * m) ** 2)
