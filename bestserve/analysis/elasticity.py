@@ -20,16 +20,14 @@ from bestserve.analysis.parameters import Parameter, at_value, parameter, parame
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
 from bestserve.answers.evaluate import ROUGH
-from bestserve.answers.goodput import court_of, verdict
 from bestserve.answers.predict import checked_method
 from bestserve.catalog.engines import SPLIT
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.binding import Binding
-from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.system import System
-from bestserve.models.trust import Trust
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -60,30 +58,27 @@ def elasticities(
 
     figures : those wanted, by name; default: all
     request_rate : where the latency elasticities are taken [req/s]; default 80 % of the goodput
-    method : "analytic", "simulated", or "auto", which simulates where trust is low
+    method : "analytic", "simulated", or "auto", which simulates where runs do not bear out the
+        formulas' goodput
 
     Raises InputError (no objectives, closed loop, a rate beyond saturation), InfeasibleError (no
     goodput).
     """
     say = progress or (lambda _: None)
     checked_method(method)
-    operating = operate(lower(checked_problem(problem)), strategy)
+    lowered = lower(checked_problem(problem))
+    if method == "analytic":
+        refuse_uncovered(lowered.system(strategy))
+    say("goodput")
+    operating = operate(lowered, strategy, method)
     wanted = chosen(operating, figures)
     rate = LOAD * operating.rate if request_rate is None else _bearable(operating, request_rate)
-    runs_only = bool(uncovered(operating.system))
-    if method == "analytic":
-        refuse_uncovered(operating.system)
-    simulate = method == "simulated" or (
-        method == "auto" and (runs_only or not operating.found.trust.high)
-    )
-    if simulate:
-        operating, rows, steep = _simulated(operating, wanted, rate, request_rate is None, say)
-        rate = LOAD * operating.rate if request_rate is None else rate
+    if operating.method == "simulated":
+        rows, steep = _simulated(operating, wanted, rate, say)
     else:
         rows, steep = _rows(operating, wanted, rate, AT_ONCE, STEP, say)
         chained = chained_elasticities(operating, steep)
         rows = tuple(replace(r, chained=chained.get(r.parameter)) for r in rows)
-    trust = Trust(True) if simulate else operating.found.trust
     return SensitivityReport(
         problem=problem,
         strategy=str(operating.strategy),
@@ -93,8 +88,8 @@ def elasticities(
         steepness=steep,
         rows=rows,
         regime=_regime(operating),
-        method="simulated" if simulate else "analytic",
-        trust=trust,
+        method=operating.method,
+        trust=operating.found.trust,
     )
 
 
@@ -124,20 +119,9 @@ def chosen(operating: Operating, figures: Sequence[str] | None) -> tuple[Paramet
 
 
 def _simulated(
-    operating: Operating,
-    wanted: Sequence[Parameter],
-    rate: float,
-    default_rate: bool,
-    say: Progress,
-) -> tuple[Operating, tuple[Elasticity, ...], float]:
+    operating: Operating, wanted: Sequence[Parameter], rate: float, say: Progress
+) -> tuple[tuple[Elasticity, ...], float]:
     """Return rows averaged over replications that share their random numbers."""
-    found = operating.found
-    if not uncovered(operating.system):
-        say("simulated goodput")
-        found = verdict(operating.system, court_of(operating.lowered), "simulated").found
-    if found.rate > 0:
-        operating = replace(operating, found=found)
-        rate = LOAD * operating.rate if default_rate else rate
     runs = []
 
     def silent(_: str) -> None:
@@ -164,7 +148,7 @@ def _simulated(
                 sd=float(np.std(moved - ratio * slopes, ddof=1)) / steep / math.sqrt(len(same)),
             )
         )
-    return operating, tuple(rows), steep
+    return tuple(rows), steep
 
 
 def simulated_observer(seed: int) -> Observer:

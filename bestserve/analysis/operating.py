@@ -44,13 +44,17 @@ AT_ONCE = Observer(lambda system, rate: evaluator(system)(rate), stability_rate)
 
 @dataclass(frozen=True, slots=True)
 class Operating:
-    """A strategy at its goodput."""
+    """A strategy at its goodput.
+
+    method : "analytic" where the goodput is the formulas', "simulated" where runs show another
+    """
 
     lowered: Lowered
     strategy: Strategy
     system: System
     target: Target
     found: Goodput
+    method: str = "analytic"
 
     @property
     def rate(self) -> float:
@@ -70,10 +74,11 @@ def operate(
     lowered = problem if isinstance(problem, Lowered) else lower(checked_problem(problem))
     parsed = Strategy.parse(strategy)
     system, court = lowered.system(parsed), court_of(lowered)
-    found = verdict(system, court, "auto" if uncovered(system) else method).found
+    known = verdict(system, court, "auto" if uncovered(system) else method)
+    found = known.found
     if found.rate <= 0:
         raise InfeasibleError(f"{parsed}: {found.detail or found.status}")
-    return Operating(lowered, parsed, system, court.target, found)
+    return Operating(lowered, parsed, system, court.target, found, known.method)
 
 
 def room(

@@ -109,32 +109,42 @@ def _with_own_limits(lowered: Lowered, found: Ranking, verify: bool) -> RankedSt
 
 
 def _witnessed(lowered: Lowered, found: Ranking, progress: Progress) -> Ranking:
-    """Hear the first row, and those whose interval reaches it; rank again and settle the first."""
+    """Hear the rows that may lead until the first one is settled and none reaches it.
+
+    Runs of the usual length hear what formulas doubt, or what reaches the first row; longer ones
+    settle what leads.
+    """
     court = court_of(lowered)
     rows, out = list(found.table), list(found.rejected)
     heard: set[str] = set()
+    settled: set[str] = set()
     low = 1.0
     while rows:
         first = rows[0]
         # Where the formulas told a row too little, they may tell the rows below too little.
         least = min(first.goodput, first.simulated_goodput or first.goodput) / low
-        reaching = [r for r in rows if r.strategy not in heard and _reach(r) >= least]
-        if not reaching or (first.strategy in heard and len(heard) >= HEARD):
-            break
-        row = reaching[0]
+        row = first
+        if first.strategy in settled:
+            known = heard | settled
+            reaching = [r for r in rows if r.strategy not in known and _reach(r) >= least]
+            if not reaching or len(known) >= HEARD:
+                break
+            row = reaching[0]
+        surely = row is first and (row.strategy in heard or row.trust.high)
         progress(f"simulating {row.strategy}")
-        heard.add(row.strategy)
+        (settled if surely else heard).add(row.strategy)
         rows.remove(row)
-        floor = max((r.goodput for r in rows if r.strategy in heard), default=0.0)
-        again = contained(row.strategy, _heard, lowered, row, court, floor)
+        floor = max((r.goodput for r in rows if r.strategy in heard | settled), default=0.0)
+        if surely:
+            again = contained(row.strategy, _surely, lowered, row, court)
+        else:
+            again = contained(row.strategy, _heard, lowered, row, court, floor)
         if isinstance(again, Rejected):
             out.append(again)
             continue
         low = max(low, (again.simulated_goodput or row.goodput) / row.goodput)
         rows = sorted([*rows, again], key=best_first)
-    return _settled(
-        lowered, replace(found, table=tuple(rows), rejected=tuple(out)), court, progress
-    )
+    return replace(found, table=tuple(rows), rejected=tuple(out))
 
 
 def _settled(lowered: Lowered, found: Ranking, court: Court, progress: Progress) -> Ranking:

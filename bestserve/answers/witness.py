@@ -53,6 +53,9 @@ that a run of the usual length may end before it shows."""
 MOST_TIMES, MOST_REQUESTS = 32, 800_000
 """Times as many requests as usual, and requests of a run, up to which runs grow."""
 
+LEAST_GROWTH = 2.5
+"""Times as many requests in the next run, at least."""
+
 FAIR, FAR = 0.04, 0.13
 """Width of a bracket at which the crossing is interpolated where there is no claim to hold it to,
 and where it is below what matters [ln]."""
@@ -219,9 +222,11 @@ class Court:
         wanted = times * (half / PRECISE) ** 2 if half > PRECISE else times
         if ends.evicts:
             wanted = max(wanted, FULL)
+        if wanted <= times:
+            return None
+        # Rather more than needed, so that the next length is the last one.
         most = min(MOST_TIMES, times * MOST_REQUESTS // runs.size)
-        # A little more than needed, so that the next length is the last one.
-        grown = math.ceil(min(1.3 * wanted, most)) if wanted > times else times
+        grown = math.ceil(min(max(1.3 * wanted, LEAST_GROWTH * times), most))
         return grown if grown > times else None
 
     def _told(
