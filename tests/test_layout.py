@@ -32,6 +32,29 @@ def test_importing_bestserve_loads_nothing_heavy():
     assert not modules_after("import bestserve") & HEAVY
 
 
+QUESTION = (
+    "--model meta-llama/Llama-3.1-8B --hardware h100-sxm --input-len lognormal:500,1 "
+    "--output-len 100 --format json"
+)
+
+
+@pytest.mark.parametrize(("asked", "needed"), [
+    ("--help", set()),
+    (f"predict 1m-tp1 --request-rate 2 {QUESTION}", {"numpy", "pydantic", "cyclopts"}),
+    (f"rank --gpus 2 --goodput ttft:500 tpot:50 {QUESTION}", {"numpy", "pydantic", "cyclopts"}),
+])  # fmt: skip
+def test_a_command_loads_only_what_it_needs(asked, needed):
+    """SciPy takes longer to load than a prediction takes, tables are not in JSON."""
+    code = (
+        "import sys, io, bestserve.cli as cli\n"
+        "out, sys.stdout = sys.stdout, io.StringIO()\n"
+        f"code = cli.run({asked.split()!r})\n"
+        "sys.stdout = out\n"
+        "assert code == 0, code"
+    )
+    assert modules_after(code) & HEAVY == needed
+
+
 @pytest.mark.parametrize("module", ["bestserve.lowering", "bestserve.solvers.ranking"])
 def test_a_ranking_needs_no_solver_and_no_frame(module):
     loaded = modules_after(f"import {module}")

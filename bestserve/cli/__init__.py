@@ -11,12 +11,16 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from typing import TYPE_CHECKING
 
 from bestserve._version import __version__
 from bestserve.errors import BestserveError, one_line
 from bestserve.host.stdout import answers_alone
+
+if TYPE_CHECKING:
+    from cyclopts import App, CycloptsError
+
+HELP = "Which LLM serving strategy gives the highest goodput, and how sure are you?"
 
 COMMANDS = {
     "rank": "rank serving strategies by goodput",
@@ -45,11 +49,24 @@ COMMANDS = {
 """Commands and their one-line help; the module `bestserve.cli.<name>` has the function."""
 
 
+def overview() -> str:
+    """Return the help of the whole: what there is to ask, without loading what answers."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+    return (
+        f"Usage: bestserve COMMAND\n\n{HELP}\n\nCommands:\n{commands}\n\n"
+        "bestserve COMMAND --help says what a command takes; "
+        "--version and --install-completion stand alone."
+    )
+
+
 def build() -> App:
     """Return the application with all commands registered but not imported."""
+    from cyclopts import App
+
     app = App(
         name="bestserve",
-        help="Which LLM serving strategy gives the highest goodput, and how sure are you?",
+        help=HELP,
         version=__version__,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -80,6 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; expected failures are one line on stderr."""
+    if arguments in ([], ["--help"], ["-h"], ["--version"]):
+        print(__version__ if arguments == ["--version"] else overview())
+        return 0
+    from cyclopts import CycloptsError
+
     try:
         result = build()(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -107,6 +129,8 @@ WITHOUT_PROBLEM = ("allocate", "validate", "calibrate", "measure", "catalog", "r
 
 def misused(error: CycloptsError) -> str:
     """Return what is wrong with a command line, and what to write instead."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
+
     command = " ".join(error.command_chain or ())
     see = f"see bestserve {command} --help"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
