@@ -229,8 +229,10 @@ def _tables(path: Path, depth: int = 0) -> dict[str, Any]:
     base = _tables(base_path, depth + 1)
     merged = {**base, **own}
     merged["figures"] = {**base["figures"], **own["figures"]}
-    # First match wins, so own kernels come before inherited ones.
-    merged["moe_kernels"] = [*own["moe_kernels"], *base["moe_kernels"]]
+    # First match wins, so own kernels come before inherited ones, in place of those for the same.
+    replaced = {_served(choice) for choice, _ in own["moe_kernels"]}
+    inherited = [entry for entry in base["moe_kernels"] if _served(entry[0]) not in replaced]
+    merged["moe_kernels"] = [*own["moe_kernels"], *inherited]
     return merged
 
 
@@ -279,6 +281,11 @@ def _figure(name: str, value: Any, units: Mapping[str, str], sources: Mapping[st
             "(units are checked, never converted)"
         )
     return figure
+
+
+def _served(choice: MoeKernelChoice) -> tuple[str, str, tuple[str, ...]]:
+    """Return what a kernel is chosen by."""
+    return choice.precision, choice.generation, choice.words
 
 
 def _kernel(
