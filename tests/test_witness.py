@@ -7,6 +7,7 @@ import math
 import pytest
 
 import bestserve as bs
+from bestserve.answers import predict
 from bestserve.answers.intervals import Z90
 from bestserve.answers.witness import CONFIRMED, Z95
 from bestserve.errors import InputError
@@ -92,6 +93,26 @@ def test_where_formula_and_runs_differ_the_run_is_shown_and_trust_is_its_own(ser
         assert found.method == "simulated"
         assert "simulation, which is shown" in told(found.trust)
     assert found.trust.high == (sampling(found) <= SURE)
+
+
+@pytest.mark.parametrize(("answer", "doubted"), [("geometric:32", True), (256, False)])
+def test_a_rough_run_dispels_no_doubt_in_a_formula_that_it_agrees_with(
+    monkeypatch, answer, doubted
+):
+    problem = bs.Problem(
+        model="openai/gpt-oss-120b",
+        hardware="h100-sxm",
+        gpus=2,
+        engine="sglang",
+        workload=bs.Workload(input_len="lognormal:1500,1", output_len=answer),
+    )
+    asked = problem, "1m-tp2", 6.0
+    assert bs.predict(*asked, method="analytic").trust.high == (not doubted)
+    told_well = bs.predict(*asked)
+    assert told_well.method == "analytic"
+    assert told_well.trust.high
+    monkeypatch.setattr(predict, "ROUGH", 1e-6)
+    assert bs.predict(*asked).trust.high == (not doubted)
 
 
 def test_prediction_at_the_goodput_meets_the_objectives(served):

@@ -90,8 +90,11 @@ class Service:
         return self.witnessed(rate, found)
 
     def witnessed(self, rate: float, found: Latencies) -> Prediction:
-        """Return the formulas' answer if a run at the rate agrees with it, else the run's."""
-        from bestserve.answers.referee import coverage, simulated
+        """Return the formulas' answer if a run at the rate agrees with it, else the run's.
+
+        What the formulas doubt is trusted as far as the run tells it.
+        """
+        from bestserve.answers.referee import PREDICTED, coverage, simulated
 
         enough = coverage(self.system, self.given)
         if not enough.high:
@@ -100,10 +103,12 @@ class Service:
         if rate >= limit:
             unsettled = latencies.unstable(rate, limit, LatencyStatus.UNSTABLE)
             return _analytic(self, rate, replace(unsettled, trust=TRUSTED))
-        result = simulated(self.system, rate, self.given)
-        if found.status is LatencyStatus.OK and _agree(found, result):
-            agreed = replace(found, trust=TRUSTED, stability_rate=limit)
-            return _analytic(self, rate, agreed)
+        known = found.status is LatencyStatus.OK
+        running = found.mean_batch if known else 0.0
+        result = simulated(self.system, rate, self.given, PREDICTED, running)
+        if known and _agree(found, result):
+            trust = TRUSTED if found.trust.high else _told(result)
+            return _analytic(self, rate, replace(found, trust=trust, stability_rate=limit))
         return _from_run(self, rate, result)
 
     def simulated(self, rate: float) -> Prediction:

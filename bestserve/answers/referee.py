@@ -37,16 +37,22 @@ def coverage(system: System, given: Requests | None, share: float = PREDICTED) -
 
 
 def simulated(
-    system: System, rate: float, given: Requests | None, share: float = PREDICTED
+    system: System,
+    rate: float,
+    given: Requests | None,
+    share: float = PREDICTED,
+    running: float = 0.0,
 ) -> SimulationResult:
     """Return one run of a system at a rate [requests/s]; a closed loop sets its own.
 
-    given : the requests to run instead of sampling the workload; share : as in `run_length`
+    given : the requests to run instead of sampling the workload; share, running : as in
+    `run_length`
     """
     if system.arrivals.kind == "closed":
         return simulate(system, None, given=given)
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    return simulate(smaller, rate / factor, requests=run_length(smaller, share), given=given)
+    requests = run_length(smaller, share, running)
+    return simulate(smaller, rate / factor, requests=requests, given=given)
 
 
 def saturation(system: System, given: Requests | None) -> float:
