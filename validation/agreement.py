@@ -43,8 +43,8 @@ from bestserve.models.latency import latency
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System, Target
 
-REPORT_SEED = 51871
-USED = (*range(1000), 20261, 26953, 47119, 64019, 71933, 83417, 90437)
+REPORT_SEED = 99173
+USED = (*range(1000), 51871, 70101, 20261, 26953, 47119, 64019, 71933, 83417, 90437)
 
 NO_LOAD = 2e-3
 """Share of saturation below which a goodput is called infeasible."""
