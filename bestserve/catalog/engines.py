@@ -44,6 +44,7 @@ UNITS: dict[str, str] = {
     "max_num_batched_tokens": "tokens",
     "small_gpu_num_seqs": "1",
     "small_gpu_batched_tokens": "tokens",
+    "large_gpu_batched_tokens": "tokens",
     "gpu_memory_utilization": "1",
     "memory_reserve": "B",
     "memory_sharded": "B",
@@ -69,7 +70,14 @@ MEMORY = (
     *("memory_sharded", "sampler_bytes", "expert_rows", "rocm_expert_multiple", "memory_graphs"),
     *("memory_sharded_older", "mxfp4_hidden_multiple", "mxfp4_width_multiple"),
 )
-OPTIONAL = (*MEMORY, "allreduce_ring", "alltoall_latency", "alltoall_link", *SPLIT)
+OPTIONAL = (
+    *MEMORY,
+    "large_gpu_batched_tokens",
+    "allreduce_ring",
+    "alltoall_latency",
+    "alltoall_link",
+    *SPLIT,
+)
 KERNEL_UNITS = {
     "compute": "1",
     "memory": "1",
@@ -157,7 +165,9 @@ ALIASES = {"trtllm": "tensorrt-llm", "trt-llm": "tensorrt-llm", "tensorrtllm": "
 
 
 VLLM_ERAS = (
+    ((0, 28), "vllm-0.28"),
     ((0, 21), "vllm-0.21"),
+    ((0, 20), "vllm-0.20"),
     ((0, 17), "vllm"),
     ((0, 13), "vllm-0.15"),
     ((0, 8), "vllm-0.11"),

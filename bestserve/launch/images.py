@@ -9,11 +9,13 @@ from bestserve.errors import InputError
 from bestserve.specs.hardware import Hardware
 
 VERSIONS = {
-    "vllm": "0.20.2",
-    "vllm-eager": "0.20.2",
+    "vllm": "0.19.1",
+    "vllm-eager": "0.19.1",
     "vllm-0.11": "0.12.0",
     "vllm-0.15": "0.16.0",
-    "vllm-0.21": "0.33.0",
+    "vllm-0.20": "0.20.2",
+    "vllm-0.21": "0.27.1",
+    "vllm-0.28": "0.33.0",
     "sglang": "0.5.23",
     "tensorrt-llm": "1.2.1",
 }

@@ -30,6 +30,7 @@ ASKED: dict[str, list[list[str]]] = {
     "simulate": [["1m-tp1", "--request-rate", "1", "--requests", "200", *PROBLEM]],
     "launch": [["1m-tp1", "--request-rate", "1", *PROBLEM]],
     "memory": [[]],
+    "watch": [["answer.json"]],
     "validate": [[LOG, "--no-intervals"]],
     "calibrate": [[LOG]],
     "catalog": [["hardware"]],
@@ -43,6 +44,7 @@ REFUSED = {
     "curves to png": ["curves", "1m-tp1", "--plot", "x.png", *PROBLEM],
     "allocate to a page": ["allocate", "fleet.toml", "--page", "x.html"],
     "validate to a plot": ["validate", LOG, "--plot", "x.svg"],
+    "a server's text": ["watch", "fleet.toml"],
     "parquet": ["predict", "1m-tp1", *PROBLEM[:6], "--trace", "x.parquet"],
 }
 WITHOUT = f"""

@@ -10,7 +10,7 @@ from bestserve.launch.deployment import Deployment
 from bestserve.lowering import lower
 from bestserve.specs.strategy import Strategy
 
-ENGINES = ("vllm", "vllm-0.21", "sglang", "tensorrt-llm")
+ENGINES = ("vllm", "vllm-0.28", "sglang", "tensorrt-llm")
 
 DENSE = "meta-llama/Llama-3.1-70B"
 EXPERTS = "deepseek-ai/DeepSeek-V3"

@@ -83,7 +83,7 @@ def pods(document: dict) -> list[dict]:
 
 
 def test_no_pod_asks_for_more_gpus_than_a_machine_has(printed):
-    deployment = printed.deployment("vllm-0.21", "1m-tp1-dp16-ep16", model=printed.EXPERTS)
+    deployment = printed.deployment("vllm-0.28", "1m-tp1-dp16-ep16", model=printed.EXPERTS)
     found = [p for d in documents(deployment, "kubernetes") for p in pods(d)]
     asked = [p["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for p in found]
     assert asked == [8, 8]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bestserve.catalog import engine_record, list_engines, load_engine
+from bestserve.catalog import engine_record, list_engines, load_engine, load_hardware
 from bestserve.catalog.engines import OPTIONAL, SPLIT, UNITS
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.step.device import Device
@@ -178,3 +178,24 @@ def test_bad_records_are_refused_in_one_line(case: str, tmp_path: Path) -> None:
     assert expected in message
     assert "bad.toml" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("preset", "gpu", "tokens"),
+    [
+        ("vllm-0.28", "b200-sxm", 16384),
+        ("vllm-0.28", "h200-sxm", 8192),
+        ("vllm-0.28", "l4", 2048),
+        ("vllm-0.21", "b200-sxm", 8192),
+        ("vllm-0.28", "mi300x", 16384),
+    ],
+)
+def test_vllm_takes_larger_steps_on_large_gpus_from_0_28(preset, gpu, tokens):
+    engine = load_engine(preset).for_device(load_hardware(gpu).device())
+    assert engine.max_num_batched_tokens == tokens
+    assert engine.for_device(load_hardware(gpu).device()) == engine
+
+
+def test_the_share_of_memory_grew_with_0_20():
+    shares = [load_engine(p).gpu_memory_utilization for p in ("vllm", "vllm-0.20", "vllm-0.28")]
+    assert shares == [0.9, 0.92, 0.92]

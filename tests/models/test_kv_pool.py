@@ -97,8 +97,11 @@ def test_a_compressed_latent_grows_by_its_rate() -> None:
 
 
 def test_presets_of_versions() -> None:
-    found = [preset_for("vllm", v) for v in ("0.6.3", "v0.11.0", "0.15", "0.17.1", "0.20", "0.27")]
-    assert found == ["vllm-v0", "vllm-0.11", "vllm-0.15", "vllm", "vllm", "vllm-0.21"]
+    versions = ("0.6.3", "v0.11.0", "0.15", "0.17.1", "0.20", "0.27", "0.28.0", "0.33.0")
+    assert [preset_for("vllm", v) for v in versions] == [
+        *("vllm-v0", "vllm-0.11", "vllm-0.15", "vllm", "vllm-0.20", "vllm-0.21"),
+        *("vllm-0.28", "vllm-0.28"),
+    ]
     assert preset_for("sglang", "0.5.3") == "sglang"
     assert preset_for("vllm", "nightly") == "vllm"
 

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from bestserve.readers.metrics import scrape
 from bestserve.readers.metrics.histogram import Histogram
 from bestserve.readers.metrics.live import live_metrics
 from bestserve.readers.metrics.scrape import Scrape, metrics_url
+
+HERE = Path(__file__).parent
 
 pytest.importorskip("prometheus_client", reason="the extra `watch` reads the text format")
 
@@ -164,6 +167,20 @@ def test_kserves_prefix_is_vllms(tmp_path):
     live = bs.read_metrics(tmp_path / "a", window=10)
     assert (live.server, live.finished) == ("vLLM", 100)
     assert live.ttft.mean == pytest.approx(0.08)
+
+
+def test_a_real_vllm_says_what_its_client_measured():
+    """vLLM 0.32 on a busy CPU before and after a run of its own client, whose figures these are."""
+    dumps = (HERE / "dumps" / f"vllm_0.32_{when}.txt" for when in "ab")
+    live = bs.read_metrics(*dumps, window=129.14)
+    assert (live.server, live.model, live.finished) == ("vLLM", "tiny", 90)
+    assert live.request_rate == pytest.approx(0.70, abs=0.02)
+    assert live.input_len.mean == pytest.approx(17812 / 90)
+    assert live.ttft.mean == pytest.approx(10.518, rel=0.01)
+    assert live.tpot.mean == pytest.approx(0.96958, rel=0.001)
+    # lengths were uniform within ± 50 % of 200 and 40
+    assert live.input_len.cv() == pytest.approx(0.289, abs=0.04)
+    assert live.output_len.cv() == pytest.approx(0.289, abs=0.04)
 
 
 @pytest.mark.parametrize(

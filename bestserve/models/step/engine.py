@@ -15,6 +15,9 @@ MemoryRule = Literal["total", "static", "free"]
 SMALL_GPU_BYTES = 70 * 2**30
 """Below this vLLM lowers its scheduler defaults; the A100 counts as small too (its PR 17885)."""
 
+LARGE_GPU_BYTES = 160 * 2**30
+"""From this on vLLM 0.28 and later raise the tokens of a step."""
+
 PCIE = 64e9
 """What PCIe 5.0 x16 carries one way [B/s]; faster links are NVLink and its like."""
 
@@ -76,6 +79,7 @@ class EngineConstants:
     kv_bytes : bytes per KV element by default [B]
     small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
         and on the A100; 0: the same as elsewhere
+    large_gpu_batched_tokens : its own default on GPUs of 160 GiB and more; 0: as elsewhere
     Other scheduler fields as in `bestserve.models.system.Lane`.
     """
 
@@ -108,6 +112,7 @@ class EngineConstants:
     max_num_batched_tokens: int = 8192
     small_gpu_num_seqs: int = 0
     small_gpu_batched_tokens: int = 0
+    large_gpu_batched_tokens: int = 0
     gpu_memory_utilization: float = 0.9
     memory_rule: MemoryRule = "total"
     memory_reserve: float = 3e9
@@ -139,6 +144,12 @@ class EngineConstants:
 
         The limits are settled then: asked again, the engine keeps what it has.
         """
+        if device.memory_bytes >= LARGE_GPU_BYTES and self.large_gpu_batched_tokens:
+            return replace(
+                self,
+                max_num_batched_tokens=self.large_gpu_batched_tokens,
+                large_gpu_batched_tokens=0,
+            )
         if device.memory_bytes >= SMALL_GPU_BYTES and device.generation != "ampere":
             return self
         return replace(
