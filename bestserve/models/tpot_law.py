@@ -8,6 +8,7 @@ apart tells how much there is to doubt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,7 +23,7 @@ FEW_PROMPTS = 4.0
 tell more of the 99th percentile."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TpotLaw:
     """What a lane does to the decodes of its requests, ready to be read as a law.
 
@@ -37,17 +38,17 @@ class TpotLaw:
     def law(self) -> Distribution:
         """Return the law of TPOT [s], of single stalls where they are few and tell its mean."""
         if self._few_prompts():
-            found = self._single_stalls()
+            found = self._single_stalls
             if found.told:
                 return found
-        return self._smooth()
+        return self._smooth
 
     def discrepancy(self, p: float) -> float:
         """Return |ratio − 1| of the p-quantiles of both readings; 0 where there is but one."""
         if not self.each_token or self.lane.stall_atoms is None:
             return 0.0
         return abs(
-            self._smooth().quantile(p) / max(self._single_stalls().quantile(p), 1e-300) - 1.0
+            self._smooth.quantile(p) / max(self._single_stalls.quantile(p), 1e-300) - 1.0
         )
 
     def _few_prompts(self) -> bool:
@@ -57,10 +58,12 @@ class TpotLaw:
         stalls = requests.class_weight @ (requests.classes * (lane.mean - lane.unstalled.mean))
         return bool(stalls < FEW_PROMPTS * (requests.weight @ lane.stall_atoms))
 
+    @cached_property
     def _smooth(self) -> Distribution:
         parts = self.parts
         return mixture(self.requests.class_weight[parts.cls] * parts.share, parts.laws)
 
+    @cached_property
     def _single_stalls(self) -> Distribution:
         requests, lane = self.requests, self.lane
         assert lane.stall_atoms is not None
