@@ -47,9 +47,7 @@ class TpotLaw:
         """Return |ratio − 1| of the p-quantiles of both readings; 0 where there is but one."""
         if not self.each_token or self.lane.stall_atoms is None:
             return 0.0
-        return abs(
-            self._smooth.quantile(p) / max(self._single_stalls.quantile(p), 1e-300) - 1.0
-        )
+        return abs(self._smooth.quantile(p) / max(self._single_stalls.quantile(p), 1e-300) - 1.0)
 
     def _few_prompts(self) -> bool:
         requests, lane = self.requests, self.lane
