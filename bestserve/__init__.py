@@ -16,6 +16,9 @@ _WHERE = {
     "Problem": "bestserve.specs.problem",
     "Workload": "bestserve.specs.workload",
     "RequestClass": "bestserve.specs.workload",
+    "PrefixGroups": "bestserve.specs.prefixes",
+    "Conversation": "bestserve.specs.prefixes",
+    "KvTier": "bestserve.specs.prefixes",
     "Fixed": "bestserve.specs.lengths",
     "Uniform": "bestserve.specs.lengths",
     "LogNormal": "bestserve.specs.lengths",
@@ -89,6 +92,9 @@ if TYPE_CHECKING:
     from bestserve.specs.lengths import LogNormal as LogNormal
     from bestserve.specs.lengths import Uniform as Uniform
     from bestserve.specs.model import Model as Model
+    from bestserve.specs.prefixes import Conversation as Conversation
+    from bestserve.specs.prefixes import KvTier as KvTier
+    from bestserve.specs.prefixes import PrefixGroups as PrefixGroups
     from bestserve.specs.problem import Problem as Problem
     from bestserve.specs.slo import SLO as SLO
     from bestserve.specs.strategy import Strategy as Strategy

@@ -169,6 +169,8 @@ def recorded_requests(
 
     trace = recorded(problem.workload)
     hit = problem.workload.prefix_cache_hit
+    if trace.shares and not (hit or cache_tokens) and problem.enable_prefix_caching is not False:
+        return trace_requests(trace, requests, sharing=True)
     return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 
 

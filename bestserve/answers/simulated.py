@@ -24,7 +24,7 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Disaggregated, System, Target
 from bestserve.simulator import Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
-from bestserve.simulator.run import OPEN_COOLDOWN, OPEN_WARMUP, run_prepared
+from bestserve.simulator.run import run_prepared, usual_trim
 from bestserve.simulator.run_length import run_length
 
 TELLING = 5e-3
@@ -120,9 +120,8 @@ class Simulated:
     def run(self, rate: float) -> SimulationResult:
         """Run at a rate of the whole system [req/s]; a closed loop sets its own."""
         closed = self.system.arrivals.kind == "closed"
-        trim = (0.0, 0.0) if closed else (OPEN_WARMUP, OPEN_COOLDOWN)
         asked = math.nan if closed else rate / self.smaller[1]
-        return run_prepared(self.prepared, asked, trim)
+        return run_prepared(self.prepared, asked, usual_trim(self.system))
 
     def __call__(self, rate: float) -> Latencies:
         """Return the latencies at a rate of the whole system [req/s].

@@ -12,6 +12,7 @@ from bestserve.cli.talk import talk, warn_of_foreign_calibration
 from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.model import Model
+from bestserve.specs.prefixes import WORDS, in_own_words
 from bestserve.specs.problem import Layout, Problem
 from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload
@@ -21,6 +22,13 @@ WORKLOAD_FIELDS = (
     "output_len",
     "burstiness",
     "prefix_cache_hit",
+    "prefix_groups",
+    "prefix_len",
+    "prefix_questions",
+    "prefix_skew",
+    "turns",
+    "think_time",
+    "first_input_len",
     "trace",
     "trace_columns",
     "trace_unit",
@@ -32,6 +40,21 @@ SLO_FIELDS = ("percentile", "joint", "attainment")
 DEFAULT_LENGTHS = {"input_len": "lognormal:1000,1", "output_len": "lognormal:250,1"}
 DEFAULT_GOODPUT = "ttft:1000 tpot:50"
 """A chat workload and interactive objectives, used (and said) where a command line states none."""
+
+
+def alias(*names: str) -> Any:
+    """Return the parameter that is understood by several names."""
+    return Parameter(name=[f"--{name}" for name in names])
+
+
+def clients(field: str) -> list[str]:
+    """Return what benchmark clients call a field of a workload's prefixes or lengths."""
+    known = ("random_", "prefix_repetition_", "gsp_")
+    return [
+        word.replace("_", "-")
+        for word, (_, meant) in WORDS.items()
+        if meant == field and word.startswith(known)
+    ]
 
 
 @Parameter(name="*")
@@ -64,7 +87,21 @@ class ProblemOptions:
     burstiness
         shape of the gamma-distributed gaps between requests; 1 is Poisson
     prefix_cache_hit
-        share of the prompt tokens found in the prefix cache
+        share of the prompt tokens found in the prefix cache, where it is known
+    prefix_groups
+        different prefixes that prompts begin with; --input-len is what a request adds
+    prefix_len
+        their tokens, written as --input-len
+    prefix_questions
+        different questions of a group, asked again and again; default: no two are alike
+    prefix_skew
+        popularity of the n-th group goes as n^-skew; default 0, all alike
+    turns
+        requests of a conversation, each of which repeats all before it; written as --input-len
+    think_time
+        mean seconds from an answer to the next request of a conversation, or an agent's tool time
+    first_input_len
+        what a conversation's first request brings, e.g. a document; default: as the others
     trace
         file of recorded requests, replayed with its lengths and arrival times; or a folder of
         ServeGen clients, of which the busiest hour is generated
@@ -96,8 +133,17 @@ class ProblemOptions:
         share of GPU memory the engine may use
     enable_chunked_prefill
         mix prompt chunks with decodes; default: the engine's policy
+    enable_prefix_caching
+        keep blocks of earlier prompts; default: yes, where the workload says what is shared
+    kv_offloading_size
+        host memory for KV blocks, of each instance [GiB]
+    kv_offloading_bandwidth
+        at which a GPU reads them back [B/s]
     routing
-        random, round_robin, least_outstanding, power_of_two or least_kv
+        random, round_robin, least_outstanding, power_of_two, least_kv; by what prompts share:
+        session_affine, prefix_hash, prefix_aware, prefix_estimated
+    router_lag
+        how late a prefix-aware router learns what the engines hold [s]
     tensor_parallel_size
         sizes to try; default: powers of two within a node
     pipeline_parallel_size
@@ -122,10 +168,17 @@ class ProblemOptions:
     gpus: Annotated[int | None, Whole] = None
     gpus_per_node: Annotated[int | None, Whole] = None
     engine: str | None = None
-    input_len: Annotated[str | None, Parameter(name=["--input-len", "--isl"])] = None
-    output_len: Annotated[str | None, Parameter(name=["--output-len", "--osl"])] = None
+    input_len: Annotated[str | None, alias("input-len", "isl", *clients("input_len"))] = None
+    output_len: Annotated[str | None, alias("output-len", "osl", *clients("output_len"))] = None
     burstiness: float | None = None
     prefix_cache_hit: float | None = None
+    prefix_groups: Annotated[int | None, alias("prefix-groups", *clients("groups"))] = None
+    prefix_len: Annotated[str | None, alias("prefix-len", *clients("prefix_len"))] = None
+    prefix_questions: Annotated[int | None, alias("prefix-questions", *clients("questions"))] = None
+    prefix_skew: float | None = None
+    turns: str | None = None
+    think_time: Annotated[float | None, alias("think-time", "tool-time")] = None
+    first_input_len: str | None = None
     trace: str | None = None
     trace_columns: Annotated[list[str] | None, Many] = None
     trace_unit: Literal["s", "ms", "us", "ns", "date"] | None = None
@@ -141,7 +194,11 @@ class ProblemOptions:
     max_num_batched_tokens: Annotated[int | None, Whole] = None
     gpu_memory_utilization: float | None = None
     enable_chunked_prefill: bool | None = None
+    enable_prefix_caching: bool | None = None
+    kv_offloading_size: float | None = None
+    kv_offloading_bandwidth: float | None = None
     routing: str | None = None
+    router_lag: float | None = None
     tensor_parallel_size: Annotated[list[int] | None, Wholes] = None
     pipeline_parallel_size: Annotated[list[int] | None, Wholes] = None
     tp_across_nodes: bool | None = None
@@ -162,6 +219,11 @@ class ProblemOptions:
         workload = {k: given.pop(k) for k in WORKLOAD_FIELDS if k in given}
         slo = {k: given.pop(k) for k in SLO_FIELDS if k in given}
         goodput = given.pop("goodput", None)
+        size, bandwidth = (given.pop(f"kv_offloading_{k}", None) for k in ("size", "bandwidth"))
+        if size is not None:
+            given["kv_tiers"] = [_host(size, bandwidth)]
+        elif bandwidth is not None:
+            raise InputError("kv_offloading_bandwidth goes with --kv-offloading-size")
         for flag, name in (
             ("tensor_parallel_size", "tensor_parallel_sizes"),
             ("pipeline_parallel_size", "pipeline_parallel_sizes"),
@@ -195,6 +257,15 @@ def _alike(model: Any, like: str, parameters: float | None) -> Model:
     return found
 
 
+def _host(size: float, bandwidth: float | None) -> dict[str, float]:
+    if bandwidth is None:
+        raise InputError(
+            "--kv-offloading-size needs --kv-offloading-bandwidth, bytes per second that a GPU "
+            "reads from host memory: the rate of a large pinned copy, e.g. 50e9"
+        )
+    return {"gigabytes": size * 1.073741824, "bandwidth": bandwidth}
+
+
 SOURCES = ({"input_len", "output_len"}, {"classes"}, {"trace", "trace_columns", "trace_unit"})
 """Ways to state lengths; flags of one displace what a problem file says by another."""
 
@@ -213,9 +284,14 @@ def _workload(stated: Any, flags: dict[str, Any], said: list[str]) -> Workload:
     flags = dict(flags)
     if "trace_columns" in flags:
         flags["trace_columns"] = _columns(flags["trace_columns"])
+    flags = in_own_words(flags)
+    stated = in_own_words(_mapping(stated, "workload"))
+    for part in ("prefixes", "conversation"):
+        if part in flags:
+            flags[part] = {**_mapping(stated.get(part), part), **flags[part]}
     given = [source for source in SOURCES if source & flags.keys()]
     displaced = {f for source in SOURCES if given and source not in given for f in source}
-    kept = {k: v for k, v in _mapping(stated, "workload").items() if k not in displaced}
+    kept = {k: v for k, v in stated.items() if k not in displaced}
     merged = {**kept, **flags}
     if not {"input_len", "output_len", "trace", "classes"} & merged.keys():
         said.append(f"no lengths given: taking {_flags(DEFAULT_LENGTHS)}")

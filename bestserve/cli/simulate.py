@@ -115,6 +115,8 @@ def simulate(
                 strict=True,
             )
         )
+        if result.cached.size:
+            use += f"; {100 * result.hit_share:.0f} % of the prompt tokens cached"
         print(f"\n{result.throughput:.4g} req/s over {result.duration:.4g} s; {use}")
     if result.status is not RunStatus.OK:
         talk(result.status.value)

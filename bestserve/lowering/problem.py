@@ -13,8 +13,10 @@ import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.lowering.lanes import LaneResult, build_lane
+from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved
 from bestserve.lowering.transfer import kv_transfer
+from bestserve.models.prefixes import Caching
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.coefficients import step_time_coefficients
 from bestserve.models.step.device import Parallelism
@@ -92,12 +94,20 @@ class Lowered(Resolved):
                 "raise gpus or take fewer replicas"
             )
         lanes = [self.pool_lane(p) for p in parsed.pools]
+        first = self.caching(parsed.pools[0])
         if not parsed.disaggregated:
-            return self.collocated(*lanes[0])
+            return self.collocated(*lanes[0], first)
         transfer = kv_transfer(self, *(p.parallelism for p in parsed.pools))
-        return self.disaggregated(*lanes[0], *lanes[1], transfer)
+        return self.disaggregated(*lanes[0], *lanes[1], transfer, first)
 
-    def collocated(self, lane: Lane, replicas: int) -> Collocated:
+    def caching(self, pool: Pool) -> Caching | None:
+        """Return the prefix caches of a pool that takes prompts, if it has any."""
+        plan = self.pool_result(pool).plan if self.problem.kv_tiers else None
+        return caching(self, plan, pool.parallelism.gpus)
+
+    def collocated(
+        self, lane: Lane, replicas: int, caching: Caching | None = None
+    ) -> Collocated:
         """Return `replicas` lanes under this problem's workload."""
         return Collocated(
             lane=lane,
@@ -105,10 +115,17 @@ class Lowered(Resolved):
             lengths=self.lengths,
             arrivals=self.arrivals,
             routing=self.problem.routing,
+            caching=caching,
         )
 
     def disaggregated(
-        self, prefill: Lane, n_prefill: int, decode: Lane, n_decode: int, transfer: Transfer
+        self,
+        prefill: Lane,
+        n_prefill: int,
+        decode: Lane,
+        n_decode: int,
+        transfer: Transfer,
+        caching: Caching | None = None,
     ) -> Disaggregated:
         """Return prefill and decode pools under this problem's workload."""
         return Disaggregated(
@@ -120,6 +137,7 @@ class Lowered(Resolved):
             lengths=self.lengths,
             arrivals=self.arrivals,
             routing=self.problem.routing,
+            caching=caching,
         )
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 
 from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.lowering.lengths import lower_lengths
+from bestserve.lowering.prefixes import lower_sharing, shared_lengths
+from bestserve.models.prefixes import Sharing
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats
 from bestserve.models.step.engine import EngineConstants
@@ -78,8 +80,24 @@ class Resolved:
         return found
 
     @cached_property
+    def sharing(self) -> Sharing:
+        """What prompts share, where the workload says so."""
+        return lower_sharing(self.problem.workload)
+
+    @cached_property
+    def hashed(self) -> bool:
+        """Whether the workload is a trace that says which prompts share what."""
+        if self.problem.workload.trace is None:
+            return False
+        from bestserve.readers.recorded import recorded
+
+        return recorded(self.problem.workload).shares
+
+    @cached_property
     def lengths(self) -> Lengths:
-        """Input and output lengths as atoms."""
+        """Input and output lengths as atoms: of whole prompts, what they share included."""
+        if self.problem.workload.shares:
+            return shared_lengths(self.sharing)
         return lower_lengths(self.problem.workload)
 
     @cached_property

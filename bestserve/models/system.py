@@ -13,12 +13,23 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.models.policies import Policy, find_policy
+from bestserve.models.prefixes import Caching
 from bestserve.models.step.step_time import StepTime
 
 Role = Literal["m", "p", "d"]
 """Of an instance: mixed (collocated), prefill or decode."""
 
-Routing = Literal["random", "round_robin", "least_outstanding", "power_of_two", "least_kv"]
+Routing = Literal[
+    "random",
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "least_kv",
+    "session_affine",
+    "prefix_hash",
+    "prefix_aware",
+    "prefix_estimated",
+]
 ArrivalKind = Literal["gamma", "mmpp", "trace", "closed"]
 
 
@@ -124,18 +135,22 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collocated:
-    """`replicas` equal lanes, each doing prefill and decode."""
+    """`replicas` equal lanes, each doing prefill and decode; `caching`: prefix caches on them."""
 
     lane: Lane
     replicas: int
     lengths: Lengths
     arrivals: Arrivals = Arrivals()
     routing: Routing = "random"
+    caching: Caching | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disaggregated:
-    """`prefill_replicas` prefill lanes feed `decode_replicas` decode lanes through `transfer`."""
+    """`prefill_replicas` prefill lanes feed `decode_replicas` decode lanes through `transfer`.
+
+    `caching` is the prefill lanes'; a decode lane gets all KV of its requests.
+    """
 
     prefill: Lane
     prefill_replicas: int
@@ -145,6 +160,7 @@ class Disaggregated:
     transfer: Transfer = Transfer()
     arrivals: Arrivals = Arrivals()
     routing: Routing = "random"
+    caching: Caching | None = None
 
 
 System = Collocated | Disaggregated

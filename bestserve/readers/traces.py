@@ -28,6 +28,9 @@ from bestserve.readers.untrusted import (
     printable,
 )
 
+MOONCAKE_BLOCK = 512
+"""Prompt tokens per hash in Mooncake's traces, and in those of clients that write its form."""
+
 Hashes = tuple[tuple[int, ...], ...]
 
 
@@ -59,6 +62,8 @@ class Trace:
     arrivals : float64[n] [s] from 0, not decreasing; None: the file has lengths only
     input_len, output_len : int64[n] [tokens], ≥ 1
     hash_ids : one tuple of prompt-block hashes a request (equal leading hashes share a prefix)
+    hash_block : prompt tokens that a hash stands for [tokens]
+    sessions : number of each request's conversation; later ones repeat all before them
     source : file name and format
     dropped : requests of the file without a token in or out, left out here
     """
@@ -69,6 +74,13 @@ class Trace:
     hash_ids: Hashes | None = None
     source: str = ""
     dropped: int = 0
+    hash_block: int = MOONCAKE_BLOCK
+    sessions: NDArray[np.int64] | None = None
+
+    @property
+    def shares(self) -> bool:
+        """Whether it says which prompts share what."""
+        return self.hash_ids is not None or self.sessions is not None
 
     def __len__(self) -> int:
         return len(self.input_len)
@@ -95,6 +107,7 @@ class Trace:
             input_len=self.input_len[:count],
             output_len=self.output_len[:count],
             hash_ids=None if self.hash_ids is None else self.hash_ids[:count],
+            sessions=None if self.sessions is None else self.sessions[:count],
         )
 
     def summary(self) -> TraceSummary:
@@ -141,6 +154,8 @@ class Schema:
     unit: float = 1.0
     hashes: str | None = None
     also: tuple[str, ...] = ()
+    hash_block: int = MOONCAKE_BLOCK
+    session: str = "session_id"
 
     def columns(self) -> frozenset[str]:
         """Columns that must be there."""
@@ -159,6 +174,8 @@ SCHEMAS: tuple[Schema, ...] = (
         "output_length",
         hashes="hash_ids",
         also=("chat_id", "turn"),
+        hash_block=16,
+        session="",
     ),
     Schema("mooncake", "timestamp", "input_length", "output_length", 1e-3, "hash_ids"),
     Schema("vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens"),
@@ -294,7 +311,7 @@ def _parquet(file: Path, schema: Schema | None) -> tuple[frozenset[str], Records
         names = frozenset(opened.schema_arrow.names)
         known = (schema,) if schema else SCHEMAS
         fit = next((s for s in known if s.columns() <= names), None)
-        wanted = sorted((fit.columns() | {fit.hashes or ""}) & names) if fit else []
+        wanted = sorted((fit.columns() | {fit.hashes or "", fit.session}) & names) if fit else []
         _bounded(opened.metadata, wanted, name)
         rows = opened.read(columns=wanted).to_pylist()
     except DataError:
@@ -323,6 +340,7 @@ def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Tr
     inputs: list[int] = []
     outputs: list[int] = []
     hashes: list[tuple[int, ...]] = []
+    named: list[str] = []
     dropped = 0
     for place, record in records:
         where = f"{name} record {place}"
@@ -336,12 +354,16 @@ def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Tr
             stamps.append(_stamp(record.get(schema.arrival), schema.unit, where, schema.arrival))
         if schema.hashes and schema.hashes in record:
             hashes.append(_hashes(record[schema.hashes], where, schema.hashes))
+        if schema.session and record.get(schema.session) not in (None, ""):
+            named.append(str(record[schema.session])[:200])
         if len(inputs) >= max_requests:
             break
     if not inputs:
         raise DataError(f"{name}: no request with tokens in and out")
     if hashes and len(hashes) != len(inputs):
         raise DataError(f"{name}: {schema.hashes} is missing from some records")
+    if named and len(named) != len(inputs):
+        raise DataError(f"{name}: {schema.session} is missing from some records")
     arrivals, order = None, np.arange(len(inputs))
     if schema.arrival:
         times = _times(stamps, schema.unit, name)
@@ -354,6 +376,8 @@ def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Tr
         hash_ids=tuple(hashes[i] for i in order) if hashes else None,
         source=f"{name} ({schema.name})",
         dropped=dropped,
+        hash_block=schema.hash_block,
+        sessions=np.unique(named, return_inverse=True)[1][order] if named else None,
     )
 
 

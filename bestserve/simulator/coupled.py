@@ -14,14 +14,28 @@ import numpy as np
 
 from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.host.compiled import njit
+from bestserve.simulator.block_cache import FOLLOWER, Cache, load
 from bestserve.simulator.lane import advance
-from bestserve.simulator.layout import ARRIVAL, FIRST, LAST, OUTPUT, PROMPT, STREAM, T_NEXT
+from bestserve.simulator.layout import (
+    ARRIVAL,
+    BLOCK,
+    FIRST,
+    LAST,
+    OUTPUT,
+    OUTSTANDING,
+    PROMPT,
+    STREAM,
+    T_NEXT,
+)
 from bestserve.simulator.pool import Pool, append
-from bestserve.simulator.routing import choose
+from bestserve.simulator.routing import choose, settle
 from bestserve.simulator.time_heap import drop, put
 from bestserve.simulator.transfer import link_add, link_end, link_next
 
-FREE, TRANSFERRED = range(2)
+FREE, TRANSFERRED, LOADED, SENT = range(4)
+"""What happens to a request: its place in flight is free, its KV is transferred, its prefix is
+loaded, it is sent as the next turn of a session."""
+KINDS = 4
 
 # client[i], float64
 THINK, T_REQ, T_REQ_TOKEN = range(3)
@@ -47,6 +61,8 @@ def run_coupled(
     routing: int,
     draws: Floats,
     back_draws: Floats,
+    cache: Cache | None,
+    pauses: Floats,
 ) -> None:
     """Simulate requests that clients send when allowed.
 
@@ -55,6 +71,9 @@ def run_coupled(
     client : think time, front-end time per request and per prompt token [s]: a place in flight is
         free again that long after the last token
     link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share
+    cache : of the front pool, with the sessions; None: neither. With sessions, `scheduled` has
+        their first requests, which have the lowest numbers, and `cap` counts sessions
+    pauses : between an answer and a session's next request [n] [s]
     """
     # Unpacked once: taking an array out of a tuple counts references, call after call.
     clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = front
@@ -71,11 +90,12 @@ def run_coupled(
         b_moe,
         b_table,
     ) = back
-    n = times.shape[0]
+    n = scheduled.shape[0]
     two = b_clock.shape[0] > 0
     shared = two and link[SHARED] > 0.0
     senders = clock.shape[0] if shared else 0
     room = min(n, cap)
+    sent = np.empty(room, dtype=np.int64)
     keys = np.empty(2 * room + 2)
     values = np.empty(2 * room + 2, dtype=np.int64)
     size = 0
@@ -126,6 +146,7 @@ def run_coupled(
                 moe,
                 table,
                 done,
+                cache,
             )
             for i in range(ended):
                 r = done[i]
@@ -145,13 +166,17 @@ def run_coupled(
                         )
                     else:
                         size = put(
-                            keys, values, size, now + link[LATENCY] + work, 2 * r + TRANSFERRED
+                            keys, values, size, now + link[LATENCY] + work, KINDS * r + TRANSFERRED
                         )
                 else:
-                    free = (
-                        now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
-                    )
-                    size = put(keys, values, size, free, 2 * r + FREE)
+                    event = KINDS * r + FREE
+                    pause = client[THINK]
+                    if cache is not None:
+                        after = cache.plan[r, FOLLOWER]
+                        if after >= 0:
+                            event, pause = KINDS * after + SENT, pauses[after]
+                    free = now + pause + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                    size = put(keys, values, size, free, event)
         for lane in range(b_clock.shape[0]):
             if b_clock[lane, T_NEXT] > now:
                 continue
@@ -173,11 +198,18 @@ def run_coupled(
                 b_moe,
                 b_table,
                 back_done,
+                None,
             )
             for i in range(ended):
                 r = back_done[i]
-                free = now + client[THINK] + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
-                size = put(keys, values, size, free, 2 * r + FREE)
+                event = KINDS * r + FREE
+                pause = client[THINK]
+                if cache is not None:
+                    after = cache.plan[r, FOLLOWER]
+                    if after >= 0:
+                        event, pause = KINDS * after + SENT, pauses[after]
+                free = now + pause + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                size = put(keys, values, size, free, event)
         for sender in range(senders):
             while link_next(link_keys[sender], link_size[sender], link_clock[sender]) <= now:
                 r = link_values[sender, 0]
@@ -188,15 +220,28 @@ def run_coupled(
                     link_clock[sender],
                     now,
                 )
-                size = put(keys, values, size, now + link[LATENCY], 2 * r + TRANSFERRED)
+                size = put(keys, values, size, now + link[LATENCY], KINDS * r + TRANSFERRED)
 
+        waiting = 0
         while size > 0 and keys[0] <= now:
-            value = values[0]
+            r, kind = values[0] // KINDS, values[0] % KINDS
             size = drop(keys, values, size)
-            if value & 1 == FREE:
+            if kind == FREE:
                 flying -= 1
                 continue
-            r = value >> 1
+            if cache is not None:
+                if kind == SENT:
+                    sent[waiting] = r
+                    waiting += 1
+                    continue
+                if kind == LOADED:
+                    # A lane takes a request from its arrival on; the client's is kept in `asked`.
+                    times[r, ARRIVAL] = now
+                    lane = lanes[r]
+                    state[lane, OUTSTANDING] -= 1
+                    append(lane, r, state, facts)
+                    clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
+                    continue
             back_times[r, ARRIVAL] = now
             lane = choose(
                 routing,
@@ -208,18 +253,29 @@ def run_coupled(
                 b_costs,
                 b_moe,
                 b_table,
+                None,
+                r,
             )
             back_number += 1
             back_lanes[r] = lane
             append(lane, r, b_state, back_facts)
             b_clock[lane, T_NEXT] = min(b_clock[lane, T_NEXT], now)
-        while following < n and flying < cap and scheduled[following] <= now:
-            r = following
-            following += 1
+        arrived = 0
+        while True:
+            if arrived < waiting:
+                r = sent[arrived]
+                arrived += 1
+            elif following < n and flying < cap and scheduled[following] <= now:
+                r = following
+                following += 1
+                flying += not refused[r]
+            else:
+                break
             times[r, ARRIVAL] = now
             if refused[r]:
                 continue
-            flying += 1
+            if cache is not None:
+                settle(now, clock, state, phases, limits, costs, moe, table, cache)
             lane = choose(
                 routing,
                 number,
@@ -230,9 +286,18 @@ def run_coupled(
                 costs,
                 moe,
                 table,
+                cache,
+                r,
             )
             number += 1
             lanes[r] = lane
+            if cache is not None:
+                ready = load(cache, lane, r, facts[r, PROMPT], limits[BLOCK], now)
+                if ready > now:
+                    cache.asked[r] = now
+                    state[lane, OUTSTANDING] += 1
+                    size = put(keys, values, size, ready, KINDS * r + LOADED)
+                    continue
             append(lane, r, state, facts)
             clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
 
@@ -256,6 +321,7 @@ def run_coupled(
                     moe,
                     table,
                     done,
+                    cache,
                 )
         for lane in range(b_clock.shape[0]):
             if b_clock[lane, T_NEXT] <= now:
@@ -277,4 +343,5 @@ def run_coupled(
                     b_moe,
                     b_table,
                     back_done,
+                    None,
                 )

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from bestserve.arrays import Floats, Ints32
 from bestserve.errors import InputError
+from bestserve.models.prefix_tree import PrefixTree
 from bestserve.models.system import Arrivals, Lengths
 
-GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES = range(7)
+GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES = range(8)
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
@@ -39,12 +40,13 @@ class Requests:
     """Given requests, in order of arrival: replaces sampling.
 
     input_len, output_len, cached : int[n] [tokens]; `cached` prompt tokens skip prefill compute
-    (default 0)
+    (default 0); tree : what they share, for systems with a prefix cache, instead of `cached`
     """
 
     input_len: NDArray[np.integer]
     output_len: NDArray[np.integer]
     cached: NDArray[np.integer] | None = None
+    tree: PrefixTree | None = None
 
     def __post_init__(self) -> None:
         arrays = [self.input_len, self.output_len]
@@ -64,6 +66,14 @@ class Requests:
             whole = np.asarray(values)
             if not np.all(np.isfinite(whole)) or whole.min() < low or whole.max() >= 1 << 31:
                 raise InputError(f"requests: {name} must be in {low} … 2³¹ − 1 tokens")
+        tree = self.tree
+        if tree is None:
+            return
+        if len(tree.tip) != len(self.input_len) or self.cached is not None:
+            raise InputError("requests: a tree is of all requests and stands for `cached`")
+        sharing = tree.tip >= 0
+        if np.any(tree.end[tree.tip[sharing]] > np.asarray(self.input_len)[sharing]):
+            raise InputError("requests: a prompt is shorter than what it shares")
 
     def __len__(self) -> int:
         return len(self.input_len)

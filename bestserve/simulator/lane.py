@@ -18,6 +18,7 @@ Semantics (the naive loop in `tests/simulator/naive.py` says the same without ju
 * With asynchronous scheduling a step is formed when the one before it starts: it knows nobody who
   arrived since, and counts those who end meanwhile as running. If it has nothing to do, it is
   formed again when the one before has ended.
+* With a prefix cache, blocks that nobody runs with stay where there is room (`block_cache`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import math
 from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
+from bestserve.simulator.block_cache import Cache, attach, detach, in_use, lookup, trim
 from bestserve.simulator.heap import (
     FINISH,
     FIRST_MESSAGE,
@@ -226,12 +228,15 @@ def advance(
     moe: Floats,
     table: Floats,
     done: Ints,
+    cache: Cache,
 ) -> int:
     """Process the lane's events up to `until` [s] and return how many requests ended.
 
     Steps end at or before `until`; new ones start at or before it too, and before `before`. With a
     non-empty `done`, it returns after the first boundary at which requests ended and lists them
     there. Whatever has not ended stays as it is, to be continued by the next call.
+
+    cache : of prefixes, or `NO_CACHE`
 
     All phases stand in one function: a compiled call counts the references of its arrays, which
     takes five times as long as the phase itself.
@@ -311,6 +316,7 @@ def advance(
                     s[HELD] -= in_blocks(s[SPLIT_DONE] if by_chunk else kept, block)
                     coming = 0
                     s[PROMPT_TOKENS] -= tokens
+                    computed = s[SPLIT_DONE]
                 else:
                     youngest = -1
                     finish = 0
@@ -321,7 +327,7 @@ def advance(
                                 youngest = r
                                 finish = heaps[lane, i] >> ITERATION_SHIFT
                     leaver = -1
-                    for i in range(s[LEAVING]):
+                    for i in range(0 if cache.on else s[LEAVING]):
                         r = joins[lane, slots + i]
                         if facts[r, ADMITTED] > facts[youngest, ADMITTED]:
                             youngest, leaver = r, i
@@ -349,6 +355,9 @@ def advance(
                     facts[youngest, GENERATED] = generated
                     s[DECODING] -= 1
                     s[CONTEXT] -= tokens
+                    computed = tokens - 1
+                if cache.on:
+                    s[HELD] += detach(cache, lane, youngest, computed // block, c[NOW])
                 facts[youngest, EVICTIONS] += 1
                 facts[youngest, READY] = 0
                 facts[youngest, NEXT] = s[HEAD]
@@ -394,12 +403,20 @@ def advance(
                         if rides and left < 1:
                             break
                     else:
+                        if cache.on:
+                            if finite:
+                                grown = growing_blocks(
+                                    s[GROWING_CONTEXT], phases, lane, s[ITERATION], block
+                                )
+                                trim(cache, 0, lane, blocks - s[HELD] - grown, c[NOW])
+                            facts[r, CACHED] = lookup(cache, lane, r, whole, block)
                         remaining = whole - facts[r, CACHED]
                         take = tokens_taken(splits, remaining, min(left, room - tokens_in), prompts)
                         if take == 0 or prompts >= most_prompts:
                             break
                     kept = 0
                     need = 0
+                    in_common = 0
                     if finite:
                         kept = reserved_tokens(
                             facts[r, PROMPT], facts[r, OUTPUT], facts[r, GENERATED], reserve
@@ -407,7 +424,9 @@ def advance(
                         need = in_blocks(kept, block)
                         # A request that decodes at once needs the block of its next token too.
                         ask = in_blocks(max(kept, whole + 1), block) if ready else need
-                        held = s[HELD] + ask
+                        if cache.on and not ready:
+                            in_common = in_use(cache, lane, r)
+                        held = s[HELD] + ask - in_common
                         if (
                             s[GROWING_CONTEXT] + s[GROWING] * (block - 1) > (usable - held) * block
                             and growing_blocks(
@@ -450,7 +469,9 @@ def advance(
                         continue
                     if by_chunk and take < remaining:
                         need = in_blocks(facts[r, CACHED] + take, block)
-                    s[HELD] += need
+                    s[HELD] += need - in_common
+                    if cache.on:
+                        attach(cache, lane, r, facts[r, CACHED], c[NOW])
                     s[PROMPT_TOKENS] += whole
                     pairs += take * (facts[r, CACHED] + 0.5 * take)
                     tokens_in += take
@@ -482,6 +503,9 @@ def advance(
                 if riding:
                     device += k * s[CONTEXT]
                 duration = a_step + a_seq * batch + (costs[PHI] if prompts > 0 else 1.0) * device
+                if cache.on and finite:
+                    grown = growing_blocks(s[GROWING_CONTEXT], phases, lane, s[ITERATION], block)
+                    trim(cache, 0, lane, blocks - s[HELD] - grown, c[NOW])
                 s[LEAVING] = 0
                 s[LEAVING_BLOCKS] = 0
                 c[FORMED] = c[NOW]
@@ -539,6 +563,10 @@ def advance(
             s[LEAVING] = 0
             s[LEAVING_BLOCKS] = 0
             c[FORMED] = c[NOW] + (duration - t0 - slope * (n - 1))
+            if cache.on and finite:
+                context = s[GROWING_CONTEXT] + (n - 1) * s[GROWING]
+                grown = growing_blocks(context, phases, lane, s[ITERATION] + n - 1, block)
+                trim(cache, 0, lane, blocks - s[HELD] - grown, c[NOW])
             c[NOW] += duration
             s[ITERATION] += n
             s[CONTEXT] += n * decoding
@@ -572,7 +600,11 @@ def advance(
                 if ahead:
                     joins[lane, slots + s[LEAVING]] = r
                     s[LEAVING] += 1
-                    s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
+                    if not cache.on:
+                        s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
+                if cache.on:
+                    full = (prompt + output - 1) // block
+                    s[HELD] += detach(cache, lane, r, full, c[NOW])
                 if done.size > 0:
                     done[ended] = r
                 ended += 1
@@ -608,9 +640,13 @@ def advance(
                 if ahead:
                     joins[lane, slots + s[LEAVING]] = r
                     s[LEAVING] += 1
-                    s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
+                    if not cache.on:
+                        s[LEAVING_BLOCKS] += blocks_at_end(r, facts, reserve, block)
                 if finite:
                     s[HELD] -= in_blocks(kept, block)
+                if cache.on:
+                    full = (prompt + output - 1) // block
+                    s[HELD] += detach(cache, lane, r, full, c[NOW])
                 if done.size > 0:
                     done[ended] = r
                 ended += 1

@@ -12,6 +12,7 @@ from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
+from bestserve.simulator.block_cache import Cache
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
@@ -35,7 +36,7 @@ from bestserve.simulator.layout import (
     TAIL,
     UNLIMITED,
 )
-from bestserve.simulator.routing import choose
+from bestserve.simulator.routing import choose, settle
 
 TABLE_LENGTH = 1 << 14
 """Token counts whose step cost is tabulated; longer steps compute it."""
@@ -148,7 +149,14 @@ def append_all(lanes: Ints32, refused: Bools, state: Ints, facts: Ints32) -> Non
             append(lanes[r], r, state, facts)
 
 
-def run_assigned(pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refused: Bools) -> None:
+def run_assigned(
+    pool: Pool,
+    times: Floats,
+    facts: Ints32,
+    lanes: Ints32,
+    refused: Bools,
+    cache: Cache | None = None,
+) -> None:
     """Simulate requests, in order of arrival, that know their lane beforehand."""
     clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
     append_all(lanes, refused, state, facts)
@@ -172,6 +180,7 @@ def run_assigned(pool: Pool, times: Floats, facts: Ints32, lanes: Ints32, refuse
             moe,
             table,
             NOBODY,
+            cache,
         )
 
 
@@ -185,6 +194,7 @@ def run_routed(
     nobody: Ints,
     routing: int,
     draws: Floats,
+    cache: Cache | None,
 ) -> None:
     """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
     clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
@@ -214,10 +224,13 @@ def run_routed(
                     moe,
                     table,
                     nobody,
+                    cache,
                 )
         if last:
             break
-        lane = choose(routing, number, draws, now, clock, state, costs, moe, table)
+        if cache is not None:
+            settle(now, clock, state, phases, limits, costs, moe, table, cache)
+        lane = choose(routing, number, draws, now, clock, state, costs, moe, table, cache, r)
         number += 1
         lanes[r] = lane
         append(lane, r, state, facts)

@@ -10,11 +10,14 @@ import numpy as np
 from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.errors import InputError
 from bestserve.models.policies import find_policy
+from bestserve.models.prefix_tree import PrefixTree, draw
 from bestserve.models.system import Disaggregated, Lane, System
 from bestserve.simulator import routing as routes
+from bestserve.simulator.block_cache import Cache, new_cache
 from bestserve.simulator.coupled import run_coupled
 from bestserve.simulator.inputs import (
     BACK_ROUTES,
+    PREFIXES,
     ROUTES,
     ArrivalStream,
     Requests,
@@ -45,7 +48,8 @@ class Prepared:
     """Inputs of a run: what every rate shares.
 
     facts, decode_facts : the requests as the first pool and the decode pool see them
-    refused : requests that can never fit a lane's KV cache
+    refused : requests that can never fit a lane's KV cache, and those that follow them
+    tree : what prompts share, where there is a prefix cache
     draws, decode_draws : uniforms for routing
     """
 
@@ -58,6 +62,7 @@ class Prepared:
     refused: Bools
     draws: Floats
     decode_draws: Floats
+    tree: PrefixTree | None = None
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -73,6 +78,7 @@ class Finished:
     evictions: Ints32
     replica: Ints32
     decode_replica: Ints32
+    cache: Cache | None = None
 
 
 def _lanes(system: System) -> tuple[tuple[Lane, int], ...]:
@@ -99,6 +105,17 @@ def check(system: System) -> None:
             raise InputError(f"kv_capacity_tokens = {lane.kv_capacity_tokens} must be > 0")
         if not (lane.t_req >= 0 and lane.t_req_token >= 0):
             raise InputError("t_req and t_req_token must be ≥ 0 s")
+    caching = system.caching
+    if caching is None and system.routing in routes.OF_PREFIXES:
+        raise InputError(
+            f"routing {system.routing!r} goes by what requests share: give prefixes, a "
+            "conversation or a trace with hashes or sessions, or take another routing"
+        )
+    if caching is not None and not caching.lag >= 0:
+        raise InputError(f"router lag = {caching.lag} must be ≥ 0 s")
+    for tier in () if caching is None else caching.tiers:
+        if not (tier.capacity_tokens > 0 and tier.seconds_per_token >= 0 and tier.latency >= 0):
+            raise InputError(f"tier {tier.name}: capacity > 0, latency and time per token ≥ 0")
     if system.routing not in routes.CODES:
         raise InputError(f"routing {system.routing!r}: known are {', '.join(routes.CODES)}")
     arrivals = system.arrivals
@@ -125,7 +142,10 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
     elif system.arrivals.kind == "closed":
         n = system.arrivals.num_prompts
     if given is None:
-        given = sample_lengths(system.lengths, n, seed)
+        given = _sample(system, n, seed)
+    tree = given.tree if system.caching is not None else None
+    if system.caching is not None and tree is None:
+        raise InputError("a prefix cache needs to know what the given requests share: their tree")
     facts = np.zeros((n, FACTS_WIDTH), dtype=np.int32)
     facts[:, PROMPT] = given.input_len
     facts[:, OUTPUT] = given.output_len
@@ -147,17 +167,32 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
     else:
         refused = _never_fits(system.lane, facts)
         decode_replicas = 0
+    scheduled = n
+    if tree is not None:
+        scheduled = tree.heads
+        for r in range(scheduled, n):
+            refused[r] |= refused[tree.follows[r]]
     return Prepared(
         system=system,
         seed=seed,
-        arrivals=arrival_stream(system.arrivals, n, seed),
+        arrivals=arrival_stream(system.arrivals, scheduled, seed),
         facts=facts,
         decode_facts=decode_facts,
         output_len=output_len,
         refused=refused,
         draws=routing_draws(system.routing, replicas(system), n, seed, ROUTES),
         decode_draws=routing_draws(system.routing, decode_replicas, n, seed, BACK_ROUTES),
+        tree=tree,
     )
+
+
+def _sample(system: System, n: int, seed: int) -> Requests:
+    """Draw n requests, with what they share where the system caches it."""
+    if system.caching is None or system.caching.sharing is None:
+        return sample_lengths(system.lengths, n, seed)
+    rng = stream(seed, PREFIXES)
+    tree, prompt, output = draw(system.caching.sharing, n, rng)
+    return Requests(input_len=prompt, output_len=output, tree=tree)
 
 
 def _never_fits(lane: Lane, facts: Ints32) -> Bools:
@@ -186,7 +221,10 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     """Run the compiled loops at one rate [req/s] (NaN: none asked)."""
     system = prepared.system
     n = len(prepared)
-    scheduled = prepared.arrivals.at(rate)
+    tree = prepared.tree
+    # A session brings several requests, `rate` counts them all.
+    share = 1.0 if tree is None else tree.heads / n
+    scheduled = prepared.arrivals.at(rate * share)
     tandem = isinstance(system, Disaggregated)
     facts, decode_facts = prepared.facts.copy(), prepared.decode_facts.copy()
     times = np.full((n, TIMES_WIDTH), -1.0)
@@ -200,6 +238,9 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     arrivals = system.arrivals
     closed = arrivals.kind == "closed"
     cap = arrivals.concurrency if closed else arrivals.cap
+    cache = None if tree is None else new_cache(prepared.system, tree, facts, prepared.refused)
+    if cache is not None and cap == 0 and (cache.tiers.size or len(scheduled) < n):
+        cap = n
     if cap > 0:
         link = [0.0, 0.0, 0.0]
         if isinstance(system, Disaggregated):
@@ -221,10 +262,13 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
             routes.CODES[system.routing],
             prepared.draws,
             prepared.decode_draws,
+            cache,
+            np.zeros(0) if tree is None else tree.pause,
         )
     else:
         times[:, ARRIVAL] = scheduled
-        replica = _open(front, system.routing, prepared.draws, times, facts, prepared.refused)
+        routing, draws = system.routing, prepared.draws
+        replica = _open(front, routing, draws, times, facts, prepared.refused, cache)
         if isinstance(system, Disaggregated):
             _hand_over(
                 prepared,
@@ -237,6 +281,8 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
                 decode_facts,
                 decode_replica,
             )
+    if cache is not None:
+        times[:, ARRIVAL] = np.where(cache.asked >= 0, cache.asked, times[:, ARRIVAL])
     replica[prepared.refused] = -1
     evictions = facts[:, EVICTIONS].copy()
     if tandem:
@@ -248,6 +294,7 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
         evictions=evictions,
         replica=replica,
         decode_replica=decode_replica,
+        cache=cache,
     )
 
 
@@ -257,18 +304,25 @@ def _link_time(system: Disaggregated) -> float:
 
 
 def _open(
-    pool: Pool, routing: str, draws: Floats, times: Floats, facts: Ints32, refused: Bools
+    pool: Pool,
+    routing: str,
+    draws: Floats,
+    times: Floats,
+    facts: Ints32,
+    refused: Bools,
+    cache: Cache | None = None,
 ) -> Ints32:
     """Run one pool under known arrivals; return the lane of each request [n]."""
     lanes = np.zeros(len(times), dtype=np.int32)
     count = len(pool.clock)
     if count > 1 and routing not in routes.STATIC:
-        run_routed(pool, times, facts, lanes, refused, NOBODY, routes.CODES[routing], draws)
+        code = routes.CODES[routing]
+        run_routed(pool, times, facts, lanes, refused, NOBODY, code, draws, cache)
         return lanes
     if count > 1:
         served = ~refused
         lanes[served] = routes.assign(routing, draws, count, int(np.count_nonzero(served)))
-    run_assigned(pool, times, facts, lanes, refused)
+    run_assigned(pool, times, facts, lanes, refused, cache)
     return lanes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +71,8 @@ class SimulationResult(Document):
     concurrency : clients of a closed loop, or the cap on requests in flight; 0: neither
     front_end : time of the front end in first_token and last_token [n] [s]
     stream_interval : output tokens per message; burstiness : of gamma arrivals
+    cached : prompt tokens that the first admission found in a prefix cache [n], −1 if refused;
+    loaded : KV tokens that each offloading tier has brought [tokens]; both empty without one
     step_ends : per pool and replica, ends of the steps with decodes [s], if recorded
     """
 
@@ -93,6 +95,8 @@ class SimulationResult(Document):
     stream_interval: int = 1
     burstiness: float = 1.0
     concurrency: int = 0
+    cached: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    loaded: tuple[int, ...] = ()
     step_ends: tuple[tuple[Floats, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -102,6 +106,13 @@ class SimulationResult(Document):
     def refused(self) -> Bools:
         """Whether a request can never fit the KV cache [n]."""
         return np.isnan(self.last_token)
+
+    @cached_property
+    def hit_share(self) -> float:
+        """Share of the prompt tokens that the prefix cache saved computing [1]; 0 without one."""
+        if self.cached.size == 0 or not self.kept.any():
+            return 0.0
+        return float(self.cached[self.kept].sum() / self.input_len[self.kept].sum())
 
     @cached_property
     def queue_time(self) -> Floats:
@@ -215,6 +226,7 @@ class SimulationResult(Document):
             "decode_replica": self.decode_replica,
             "refused": self.refused,
             "kept": self.kept,
+            **({"cached": self.cached} if self.cached.size else {}),
         }
 
     def requests_frame(self) -> Any:
@@ -241,6 +253,7 @@ class SimulationResult(Document):
                 "throughput": self.throughput,
                 "output_throughput": self.output_throughput,
                 "preemptions": int(self.preemptions.sum()),
+                **({"hit_share": self.hit_share} if self.cached.size else {}),
                 **self.summaries,
                 "pools": [
                     {

@@ -1,7 +1,13 @@
 """Which replica an arriving request goes to.
 
 Static rules do not look at the lanes, so that each lane can be simulated on its own; the others
-see the lanes as they are when the request arrives.
+see the lanes as they are when the request arrives. Routers that know of prefixes:
+
+* `prefix_aware` looks at what engines report of their caches, `lag` later; `prefix_estimated` at
+  its own record of what it sent where, which learns of no eviction. Both take the longest match
+  among lanes that have no more than `BOUND` times the mean, or `SLACK` more than the least.
+* `session_affine` sends a session, or a prefix group, to the same lane always; `prefix_hash`
+  likewise, or to the next lane that is not so loaded (consistent hashing with bounded loads).
 """
 
 from __future__ import annotations
@@ -11,18 +17,54 @@ import numpy as np
 from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, K
-from bestserve.simulator.lane import steps_to, tokens_cost
-from bestserve.simulator.layout import CONTEXT, DECODING, NOW, OUTSTANDING, QUEUED_TOKENS, STEPPING
+from bestserve.simulator.block_cache import (
+    KEY,
+    PROMPT_BLOCKS,
+    Cache,
+    remember,
+    seen_depth,
+    shared_blocks,
+    trim,
+)
+from bestserve.simulator.lane import growing_blocks, steps_to, tokens_cost
+from bestserve.simulator.layout import (
+    BLOCK,
+    BLOCKS,
+    CONTEXT,
+    DECODING,
+    GROWING,
+    GROWING_CONTEXT,
+    HELD,
+    ITERATION,
+    NOW,
+    OUTSTANDING,
+    QUEUED_TOKENS,
+    STEPPING,
+    UNLIMITED,
+)
 
 RANDOM, ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_KV = range(5)
+SESSION_AFFINE, PREFIX_HASH, PREFIX_AWARE, PREFIX_ESTIMATED = range(5, 9)
 CODES = {
     "random": RANDOM,
     "round_robin": ROUND_ROBIN,
     "least_outstanding": LEAST_OUTSTANDING,
     "power_of_two": POWER_OF_TWO,
     "least_kv": LEAST_KV,
+    "session_affine": SESSION_AFFINE,
+    "prefix_hash": PREFIX_HASH,
+    "prefix_aware": PREFIX_AWARE,
+    "prefix_estimated": PREFIX_ESTIMATED,
 }
 STATIC = ("random", "round_robin")
+OF_PREFIXES = ("session_affine", "prefix_hash", "prefix_aware", "prefix_estimated")
+
+BOUND = 1.25
+"""Requests at a lane over the mean, up to which routers follow prefixes (KubeAI's default)."""
+
+SLACK = 8
+"""Requests more than at the least loaded lane, up to which routers that look at caches follow them
+too: engines batch, so that a few more cost little; assumed, for want of one rule of all routers."""
 
 
 def assign(routing: str, draws: Floats, lanes: int, n: int) -> Ints32:
@@ -49,6 +91,18 @@ def kv_load(
     if decoding == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
         return load
     # A jump over decode steps is under way: count the steps that ended by now.
+    n, first, growth = steps_begun(lane, gap, state, costs, moe, table)
+    if n * first + growth * (0.5 * n * (n - 1)) > gap:
+        n -= 1
+    return load + n * decoding
+
+
+@njit(cache=True)
+def steps_begun(
+    lane: int, gap: float, state: Ints, costs: Floats, moe: Floats, table: Floats
+) -> tuple[int, float, float]:
+    """Return the decode steps begun in `gap` [s] of a jump, the first's duration, their growth."""
+    decoding = state[lane, DECODING]
     first = (
         costs[A_STEP]
         + costs[A_SEQ] * decoding
@@ -56,10 +110,34 @@ def kv_load(
         + costs[K] * state[lane, CONTEXT]
     )
     growth = costs[K] * decoding
-    n = steps_to(gap, first, growth)
-    if n * first + growth * (0.5 * n * (n - 1)) > gap:
-        n -= 1
-    return load + n * decoding
+    return steps_to(gap, first, growth), first, growth
+
+
+@njit(cache=True)
+def settle(
+    now: float,
+    clock: Floats,
+    state: Ints,
+    phases: Ints,
+    limits: Ints,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
+    cache: Cache,
+) -> None:
+    """Give up the cached blocks that steps begun by now have taken, also within jumps."""
+    block, blocks = limits[BLOCK], limits[BLOCKS]
+    if blocks >= UNLIMITED:
+        return
+    for lane in range(clock.shape[0]):
+        gap = now - clock[lane, NOW]
+        growing = state[lane, GROWING]
+        if growing == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
+            continue
+        steps = steps_begun(lane, gap, state, costs, moe, table)[0] - 1
+        context = state[lane, GROWING_CONTEXT] + steps * growing
+        taken = growing_blocks(context, phases, lane, state[lane, ITERATION] + steps, block)
+        trim(cache, 0, lane, blocks - state[lane, HELD] - taken, now)
 
 
 @njit(cache=True)
@@ -73,8 +151,10 @@ def choose(
     costs: Floats,
     moe: Floats,
     table: Floats,
+    cache: Cache | None,
+    request: int,
 ) -> int:
-    """Return the lane for arrival `number` (0, 1, …) at time `now` [s].
+    """Return the lane for arrival `number` (0, 1, …), a request, at time `now` [s].
 
     Equals are taken in turn, starting with lane `number` mod lanes. Power of two choices picks
     two different lanes at random and takes the one with fewer requests, the first on a tie.
@@ -92,6 +172,8 @@ def choose(
         if other >= one:
             other += 1
         return other if state[other, OUTSTANDING] < state[one, OUTSTANDING] else one
+    if cache is not None and routing >= SESSION_AFFINE:
+        return choose_by_prefix(routing, number, now, state, cache, request)
     best = -1
     least = 0
     for i in range(lanes):
@@ -103,3 +185,46 @@ def choose(
         if best < 0 or load < least:
             best, least = lane, load
     return best
+
+
+@njit(cache=True)
+def choose_by_prefix(
+    routing: int, number: int, now: float, state: Ints, cache: Cache, request: int
+) -> int:
+    """Return the lane for a request by its session, its prefix group or what caches hold."""
+    lanes = state.shape[0]
+    home = affine(cache.plan[request, KEY], lanes)
+    if routing == SESSION_AFFINE:
+        return home
+    total, least = 1, state[0, OUTSTANDING]
+    for lane in range(lanes):
+        total += state[lane, OUTSTANDING]
+        least = min(least, state[lane, OUTSTANDING])
+    most = int(np.ceil(BOUND * total / lanes))
+    if routing == PREFIX_HASH:
+        for i in range(lanes):
+            lane = (home + i) % lanes
+            if state[lane, OUTSTANDING] < most:
+                return lane
+    most = max(most, least + SLACK)
+    best = -1
+    longest = -1
+    for i in range(lanes):
+        lane = (number + i) % lanes
+        if state[lane, OUTSTANDING] >= most:
+            continue
+        match = seen_depth(cache, lane, request, now)
+        if match > longest or (
+            match == longest and state[lane, OUTSTANDING] < state[best, OUTSTANDING]
+        ):
+            best, longest = lane, match
+    if routing == PREFIX_ESTIMATED:
+        own = cache.plan[request, PROMPT_BLOCKS] - shared_blocks(cache, request)
+        remember(cache, cache.record, best, request, own, now)
+    return best
+
+
+@njit(cache=True)
+def affine(key: int, lanes: int) -> int:
+    """Return the lane of a key: Knuth's multiplicative hash, in 32 bits."""
+    return ((key * 2654435761) % (1 << 32) * lanes) >> 32

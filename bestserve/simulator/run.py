@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import InputError
 from bestserve.models.system import System
+from bestserve.simulator.block_cache import HIT
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.layout import (
     BATCH,
+    BLOCK,
     BUSY,
     EVICTED,
     KV,
@@ -40,6 +44,9 @@ from bestserve.simulator.result import PoolUse, RunStatus, SimulationResult
 OPEN_WARMUP, OPEN_COOLDOWN = 0.05, 0.02
 """Trimmed in open runs: the start-up transient, and the tail whose load runs out."""
 
+FILLING = 0.5
+"""Trimmed at the start of open runs with prefix caches, which start empty."""
+
 
 def simulate(
     system: System,
@@ -62,8 +69,9 @@ def simulate(
     requests : how many to simulate; closed loops and `given` bring their own number
     seed : ≥ 0; equal seeds give equal inputs at every rate
     warmup, cooldown : shares of the requests, in order of arrival, that the statistics leave out
-        at the start and the end [1]; default 0.05 and 0.02, and 0 for closed loops, whose initial
-        burst belongs to the measurement
+        at the start and the end [1]; default 0.05 and 0.02, with prefix caches 0.5 and 0.02, and 0
+        for closed loops, whose initial burst belongs to the measurement. Of open sessions, those
+        after the last session's start are left out too.
     given : the requests to run instead of sampling `system.lengths`
     record_steps : keep the end of every step, for exact inter-token latencies; runs twice and
         needs 8 bytes a step
@@ -75,17 +83,25 @@ def simulate(
     Two runs with equal arguments are equal.
     """
     closed = system.arrivals.kind == "closed"
+    usual = usual_trim(system)
     if not closed and rate is None and system.arrivals.kind != "trace":
         raise InputError("open arrivals need a request rate [req/s]")
     trim = (
-        (0.0 if closed else OPEN_WARMUP) if warmup is None else warmup,
-        (0.0 if closed else OPEN_COOLDOWN) if cooldown is None else cooldown,
+        usual[0] if warmup is None else warmup,
+        usual[1] if cooldown is None else cooldown,
     )
     if not (trim[0] >= 0 and trim[1] >= 0 and trim[0] + trim[1] < 1):
         raise InputError(f"warmup {trim[0]} and cooldown {trim[1]} must be ≥ 0 and leave requests")
     prepared = prepare(system, requests, seed, given)
     asked = math.nan if rate is None or closed else float(rate)
     return run_prepared(prepared, asked, trim, record_steps=record_steps)
+
+
+def usual_trim(system: System) -> tuple[float, float]:
+    """Return the shares of a run that its statistics leave out at the start and the end [1]."""
+    if system.arrivals.kind == "closed":
+        return 0.0, 0.0
+    return (OPEN_WARMUP if system.caching is None else FILLING), OPEN_COOLDOWN
 
 
 def run_prepared(
@@ -98,8 +114,9 @@ def run_prepared(
         finished = execute(prepared, rate, (lengths[0], lengths[-1]))
     arrival, start, first, last = request_times(prepared, finished)
     n = len(prepared)
-    refused = prepared.refused
-    window = (int(trim[0] * n), n - int(trim[1] * n))
+    order, until = _by_arrival(prepared, arrival)
+    refused = prepared.refused[order]
+    window = (int(trim[0] * n), min(n - int(trim[1] * n), until))
     kept = ~refused
     kept[: window[0]] = False
     kept[window[1] :] = False
@@ -117,24 +134,54 @@ def run_prepared(
         status=status,
         rate=rate,
         seed=prepared.seed,
-        arrival=arrival,
-        start=start,
-        first_token=first,
-        last_token=last,
-        input_len=prepared.facts[:, PROMPT].copy(),
-        output_len=prepared.output_len,
-        preemptions=finished.evictions,
-        replica=finished.replica,
-        decode_replica=finished.decode_replica,
+        arrival=arrival[order],
+        start=start[order],
+        first_token=first[order],
+        last_token=last[order],
+        input_len=prepared.facts[order, PROMPT],
+        output_len=prepared.output_len[order],
+        preemptions=finished.evictions[order],
+        replica=finished.replica[order],
+        decode_replica=finished.decode_replica[order],
         window=window,
         kept=kept,
         pools=_uses(finished),
-        front_end=front_end(prepared),
+        front_end=front_end(prepared)[order],
         stream_interval=stream_interval(prepared.system),
         burstiness=arrivals.burstiness,
         concurrency=arrivals.concurrency if arrivals.kind == "closed" else arrivals.cap,
         step_ends=ends,
+        **_cached(prepared, finished, order),
     )
+
+
+def _by_arrival(prepared: Prepared, arrival: Floats) -> tuple[Ints, int]:
+    """Return the order in which requests arrived, and how many did while sessions started [n].
+
+    Requests of sessions that were never sent, after a refused one, come last.
+    """
+    n, tree = len(prepared), prepared.tree
+    if tree is None or tree.heads == n:
+        return np.arange(n), n
+    sent = arrival >= 0
+    arrival[~sent] = arrival.max(initial=0.0)
+    order = np.lexsort((np.arange(n), arrival, ~sent))
+    if prepared.system.arrivals.kind == "closed":
+        return order, n
+    started = arrival[: tree.heads].max()
+    return order, int(np.searchsorted(arrival[order], started, side="right"))
+
+
+def _cached(prepared: Prepared, finished: Finished, order: Ints) -> dict[str, Any]:
+    """Return what the result says of prefix caches."""
+    cache = finished.cache
+    if cache is None:
+        return {}
+    block = finished.pools[0].limits[BLOCK]
+    return {
+        "cached": cache.found[order, HIT].astype(np.int32),
+        "loaded": tuple(int(blocks * block) for blocks in cache.traffic),
+    }
 
 
 def _uses(finished: Finished) -> tuple[PoolUse, ...]:

@@ -15,6 +15,7 @@ from bestserve.models.system import Routing
 from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import KvDtype, Model, kv_dtype
+from bestserve.specs.prefixes import KvTier
 from bestserve.specs.slo import SLO
 from bestserve.specs.workload import Workload
 
@@ -34,7 +35,10 @@ class Problem(Spec):
     kv_cache_dtype : "auto" (the checkpoint's, else bf16), "bf16", "fp8" or "nvfp4", as vLLM
     max_num_seqs, max_num_batched_tokens, gpu_memory_utilization : vLLM's; default: the engine's
     enable_chunked_prefill : None keeps the engine's policy
-    routing : how a request finds its replica
+    enable_prefix_caching : None: as engines do by default, where the workload says what is shared
+    kv_tiers : where KV blocks are offloaded, nearest first
+    routing : how a request finds its replica; router_lag : how late a prefix-aware router learns
+        what the engines hold [s]
     tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries; by default all tp
         within a node and pipelines of 1, 2 and 4 stages
     tp_across_nodes : allow tensor parallelism over the network
@@ -58,7 +62,10 @@ class Problem(Spec):
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     enable_chunked_prefill: bool | None = None
+    enable_prefix_caching: bool | None = None
+    kv_tiers: tuple[KvTier, ...] = Field(default=(), max_length=8)
     routing: Routing = "random"
+    router_lag: float = Field(default=0.0, ge=0, le=1e4)
     tensor_parallel_sizes: Sizes | None = None
     pipeline_parallel_sizes: Sizes | None = None
     layouts: tuple[Layout, ...] = LAYOUTS

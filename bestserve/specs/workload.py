@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from bestserve.specs.base import Spec
 from bestserve.specs.lengths import LengthLaw
+from bestserve.specs.prefixes import Conversation, PrefixGroups, in_own_words
 from bestserve.units import Name, Share
 
 TraceColumn = Literal["arrival", "input_len", "output_len", "hash_ids"]
@@ -28,7 +29,11 @@ class Workload(Spec):
 
     input_len, output_len : length laws [tokens]; a number means fixed
     burstiness : vLLM's: shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier
-    prefix_cache_hit : share of the prompt tokens found in the prefix cache [1]
+    prefix_cache_hit : share of the prompt tokens found in the prefix cache [1], where it is known
+    prefixes, conversation : what prompts share, from which the hits follow; `input_len` is then
+        what a request adds. Their fields are understood without the table too, and so are the
+        words of `vllm bench serve` (random_prefix_len, prefix_repetition_…), SGLang's (gsp_…) and
+        inference-perf's (num_groups, system_prompt_len, …)
     classes : instead of `input_len` and `output_len`, several kinds of requests with shares
     trace : path of a request trace, or of a folder of ServeGen clients (their busiest hour); its
         lengths (jointly) and arrival times are replayed
@@ -45,12 +50,33 @@ class Workload(Spec):
     output_len: LengthLaw | None = None
     burstiness: float = Field(default=1.0, ge=0.001, le=1000)
     prefix_cache_hit: Share = 0.0
+    prefixes: PrefixGroups | None = None
+    conversation: Conversation | None = None
     classes: tuple[RequestClass, ...] = Field(default=(), max_length=1000)
     trace: str | None = Field(default=None, max_length=4096)
     trace_columns: dict[TraceColumn, str] | None = None
     trace_unit: TraceUnit = "s"
     max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     num_prompts: int | None = Field(default=None, ge=1, le=10_000_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_words(cls, values: Any) -> Any:
+        return in_own_words(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _sharing(self) -> Workload:
+        if not self.shares:
+            return self
+        if self.input_len is None:
+            raise ValueError("prefixes and conversation need input_len and output_len")
+        if self.prefix_cache_hit:
+            raise ValueError(
+                "prefix_cache_hit states what prefixes and conversation lead to: give one of them"
+            )
+        if self.conversation is not None and self.prefixes and self.prefixes.questions:
+            raise ValueError("questions are asked again and again; a conversation's are its own")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Workload:
@@ -73,6 +99,11 @@ class Workload(Spec):
         if self.prefix_cache_hit >= 1:
             raise ValueError("prefix_cache_hit must be below 1: the last prompt token is computed")
         return self
+
+    @property
+    def shares(self) -> bool:
+        """Whether it says what prompts share."""
+        return self.prefixes is not None or self.conversation is not None
 
     @property
     def closed(self) -> bool:

@@ -20,6 +20,9 @@ def capacity(lane: Lane) -> float:
     return tokens if math.isinf(tokens) else tokens // lane.kv_block
 
 
+Key = tuple[str, int, int]
+
+
 @dataclass
 class Request:
     number: int
@@ -32,12 +35,39 @@ class Request:
     before: int = 0  # generated before the current admission
     processed: int = 0
     decoding: bool = False
+    keys: list[Key] = field(default_factory=list)  # of all blocks that it ever fills
+    named: int = 0  # the first of them that other prompts share
+    depth: int = 0  # found at admission
+    loaded: int = 0  # brought by tiers
+    hit: int | None = None
     start: float | None = None
     message: float | None = None
     end: float | None = None
     evictions: int = 0
     admitted: int = 0
     stored: int = 0  # prompt tokens whose blocks it holds
+
+
+@dataclass
+class Store:
+    """Block keys, least recently used first: a tier, or a router's record."""
+
+    capacity: float
+    keys: list[Key] = field(default_factory=list)
+
+    def match(self, keys: list[Key]) -> int:
+        n = 0
+        while n < len(keys) and keys[n] in self.keys:
+            n += 1
+        return n
+
+    def touch(self, keys: list[Key]) -> None:
+        for key in reversed(keys):
+            if key in self.keys:
+                self.keys.remove(key)
+            self.keys.append(key)
+        while len(self.keys) > self.capacity:
+            self.keys.pop(0)
 
 
 @dataclass
@@ -57,6 +87,10 @@ class Server:
     admissions: int = 0
     formed: float = -math.inf  # when the step was formed that starts next
     leaving: list[Request] = field(default_factory=list)  # ended since then
+    coming: int = 0  # requests whose prefix is being loaded
+    users: dict[Key, int] | None = None  # running requests per cached block; None: no cache
+    idle: list[Key] = field(default_factory=list)  # cached blocks without any, oldest first
+    tiers: list[Store] = field(default_factory=list)
 
     def decodes(self) -> list[Request]:
         return [r for r in self.running if r.decoding]
@@ -76,10 +110,70 @@ class Server:
         return sum(self.blocks(r) for r in running) + sum(
             max(self.reserved(r), -(-(r.prompt + r.output - 1) // self.lane.kv_block))
             for r in self.leaving
+            if self.users is None  # what they leave behind is in the cache at once
         )
 
     def capacity(self) -> float:
         return capacity(self.lane)
+
+    def used(self, *more: Request) -> int:
+        """Blocks that running requests hold; what several hold counts once."""
+        total = self.held([*self.running, *more])
+        users = self.users or {}
+        total -= sum(n - 1 for n in users.values() if n > 1)
+        return total - sum(users.get(k, 0) > 0 for r in more for k in r.keys[: r.named])
+
+    def match(self, keys: list[Key]) -> int:
+        n = 0
+        while n < len(keys) and keys[n] in (self.users or {}):
+            n += 1
+        return n
+
+    def give_up(self) -> None:
+        """Forget the oldest idle blocks where running requests need the room."""
+        while self.idle and len(self.idle) > self.capacity() - self.used():
+            assert self.users is not None
+            del self.users[self.idle.pop(0)]
+
+    def find(self, r: Request) -> None:
+        """Look up a prompt that asks for admission."""
+        if self.users is None:
+            return
+        self.give_up()
+        r.depth = max(self.match(r.keys), r.loaded)
+        block = self.lane.kv_block
+        r.cached = min(r.depth, (r.prompt + r.before - 1) // block) * block
+
+    def hold(self, r: Request) -> None:
+        if self.users is None:
+            return
+        for j, key in enumerate(r.keys):
+            if key in self.idle and (j < r.named or self.users[key] == 0):
+                self.idle.remove(key)
+            if j < r.named:
+                self.users[key] = self.users.get(key, 0) + 1
+            else:
+                self.users.pop(key, None)  # its own again
+        if r.hit is None:
+            r.hit = r.cached
+        for tier in self.tiers:
+            tier.touch(r.keys[: r.named])
+
+    def leave(self, r: Request, computed: int) -> None:
+        """Leave the full blocks behind, the last of them first."""
+        if self.users is None:
+            return
+        full = max(computed // self.lane.kv_block, r.depth)
+        r.loaded = 0
+        for j, key in reversed(list(enumerate(r.keys[: max(full, r.named)]))):
+            left = self.users[key] - 1 if j < r.named else 0
+            self.users[key] = left
+            if left == 0 and j < full:
+                self.idle.append(key)
+            elif left == 0:
+                del self.users[key]
+        for tier in self.tiers:
+            tier.touch(r.keys[: max(full, r.named, tier.match(r.keys))])
 
     def resident(self) -> int:
         return sum(r.prompt + (r.generated if r.decoding else r.before) for r in self.running)
@@ -88,7 +182,7 @@ class Server:
         return sum(r.prompt + r.generated for r in self.running + self.waiting)
 
     def outstanding(self) -> int:
-        return len(self.running) + len(self.waiting)
+        return len(self.running) + len(self.waiting) + self.coming
 
     def event(self) -> float:
         """When something happens next, arrivals apart."""
@@ -120,12 +214,14 @@ class Server:
         for r in self.running:
             if not r.decoding:
                 r.stored = r.processed + max(min(left, r.prompt + r.before - r.processed, own), 0)
-        while self.held(self.running) > self.capacity():
+        while self.used() > self.capacity():
             evicted = True
-            if self.leaving and self.leaving[-1].admitted > self.running[-1].admitted:
+            if self.users is None and self.leaving and self.leaving[-1].admitted > self.running[-1].admitted:
                 self.leaving.pop().evictions += 1
                 continue
             youngest = self.running.pop()
+            known = youngest.prompt + youngest.generated - 1
+            self.leave(youngest, known if youngest.decoding else youngest.processed)
             youngest.decoding = False
             youngest.ready = False
             youngest.processed = 0
@@ -163,6 +259,7 @@ class Server:
                         left -= 1
                     r.processed = r.prompt
                 else:
+                    self.find(r)
                     remaining = r.prompt + r.before - r.cached
                     room = min(left, own - sum(t for _, t in parts))
                     if policy.splits:
@@ -171,8 +268,9 @@ class Server:
                         take = remaining if remaining <= room or not parts else 0
                     if take <= 0 or 0 < policy.most_prompts <= len(parts):
                         break
-                    if self.held([*self.running, r]) > self.capacity():
+                    if self.used(r) > self.capacity():
                         break
+                    self.hold(r)
                     r.processed = r.cached
                     r.stored = r.cached + take
                     parts.append((r, take))
@@ -182,6 +280,7 @@ class Server:
                 self.admissions += 1
                 r.admitted = self.admissions
                 self.running.append(self.waiting.pop(0))
+        self.give_up()
         self.peak = max(self.peak, self.resident())
         riding = self.decodes() if rides or not parts else []
         if not riding and not parts:
@@ -219,9 +318,67 @@ class Server:
             if r.generated == r.output:
                 r.end = now
                 ended.append(r)
+        # Those that end with their prompt leave after all others, as the prompts stand in the step.
+        last = {r.number: i for i, (r, _) in enumerate(parts)}
+        for r in sorted(ended, key=lambda r: (last.get(r.number, -1), r.number)):
+            self.leave(r, r.prompt + r.output - 1)
         self.running = [r for r in self.running if r.end is None]
         self.leaving = sorted(ended, key=lambda r: r.admitted)
         return ended
+
+
+@dataclass
+class Sessions:
+    """What requests share and in which order a session sends them (`PrefixTree`, in lists)."""
+
+    parent: list[int]
+    end: list[int]
+    tip: list[int]
+    own: list[int]
+    key: list[int]
+    follows: list[int]
+    pause: list[float]
+
+    def keys(self, i: int, tokens: int, block: int) -> tuple[list[Key], int]:
+        """Keys of the full blocks of a request's tokens, and how many of them are shared."""
+        path = []
+        node = self.tip[i]
+        while node >= 0:
+            path.append(node)
+            node = self.parent[node]
+        out: list[Key] = []
+        named = 0
+        for j in range(tokens // block):
+            inside = [s for s in reversed(path) if self.end[s] >= (j + 1) * block]
+            if inside:
+                out.append(("segment", inside[0], j))
+                named += 1
+            elif self.own[i] >= 0:
+                out.append(("segment", self.own[i], j))
+            else:
+                out.append(("request", i, j))
+        return out, named
+
+
+def by_prefix(
+    routing: str, servers: list[Server], records: list[Store], number: int, r: Request, key: int
+) -> int:
+    n = len(servers)
+    home = int(key * 2654435761 % 2**32 * n // 2**32)
+    loads = [s.outstanding() for s in servers]
+    most = math.ceil(1.25 * (sum(loads) + 1) / n)
+    if routing == "session_affine":
+        return home
+    if routing == "prefix_hash":
+        return next((home + i) % n for i in range(n) if loads[(home + i) % n] < most)
+    most = max(most, min(loads) + 8)
+    prompt = r.keys[: r.prompt // servers[0].lane.kv_block]
+    know = records if routing == "prefix_estimated" else servers
+    turn = [(number + i) % n for i in range(n) if loads[(number + i) % n] < most]
+    best = max(turn, key=lambda i: (know[i].match(prompt), -loads[i]))
+    if routing == "prefix_estimated":
+        records[best].touch(prompt)
+    return best
 
 
 def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray) -> int:
@@ -251,6 +408,7 @@ class Outcome:
     evictions: np.ndarray
     replica: np.ndarray
     decode_replica: np.ndarray
+    hit: np.ndarray
     pools: list[list[Server]]
     duration: float
 
@@ -263,8 +421,10 @@ def run(
     scheduled: np.ndarray,
     draws: np.ndarray,
     back_draws: np.ndarray,
+    sessions: Sessions | None = None,
 ) -> Outcome:
     n = len(prompts)
+    heads = len(scheduled)
     tandem = isinstance(system, Disaggregated)
     if isinstance(system, Collocated):
         front_lane, back_lane = system.lane, system.lane
@@ -274,10 +434,44 @@ def run(
         front_lane, back_lane = system.prefill, system.decode
         front = [Server(front_lane, False) for _ in range(system.prefill_replicas)]
         back = [Server(back_lane, True) for _ in range(system.decode_replicas)]
+    records: list[Store] = []
+    links_to: list[list[float]] = []
+    tiers = system.caching.tiers if sessions is not None and system.caching is not None else ()
+    if sessions is not None:
+        shared = {t: Store(t.capacity_tokens // front_lane.kv_block) for t in tiers if t.shared}
+        for s in front:
+            s.users = {}
+            s.tiers = [
+                shared[t] if t.shared else Store(t.capacity_tokens // front_lane.kv_block)
+                for t in tiers
+            ]
+            records.append(Store(capacity(front_lane)))
+            links_to.append([0.0 for _ in tiers])
+    follower = {f: i for i, f in enumerate(sessions.follows) if f >= 0} if sessions else {}
+    loading: list[tuple[float, int]] = []
+    coming: list[tuple[float, int]] = []
+    held: dict[int, Request] = {}
+    hit = np.full(n, -1)
     arrivals = system.arrivals
     closed = arrivals.kind == "closed"
     cap = arrivals.concurrency if closed else (arrivals.cap or n + 1)
     think = arrivals.think if closed else 0.0
+
+    def released(i: int, now: float) -> None:
+        """The client has request i's answer: its session goes on, or its place is free."""
+        if i in follower and served(follower[i]):
+            j = follower[i]
+            assert sessions is not None
+            coming.append((now + sessions.pause[j] + shift(i), j))
+        else:
+            free.append(now + think + shift(i))
+
+    def served(i: int) -> bool:
+        output = 1 if tandem else int(outputs[i])
+        need = int(prompts[i]) + int(outputs[i]) - 1
+        last = not tandem or outputs[i] <= 1 or fits(back_lane, need)
+        before = sessions is None or sessions.follows[i] < 0 or served(sessions.follows[i])
+        return before and last and fits(front_lane, int(prompts[i]) + output - 1)
 
     def fits(lane: Lane, tokens: int) -> bool:
         return -(-tokens // lane.kv_block) <= capacity(lane)
@@ -312,7 +506,8 @@ def run(
             + free
             + [t for t, _ in landing]
             + [link_end(i) for i in range(len(links))]
-            + [max(scheduled[following], 0.0) if following < n and flying < cap else math.inf]
+            + [t for t, _ in loading + coming]
+            + [max(scheduled[following], 0.0) if following < heads and flying < cap else math.inf]
         )
         if now == math.inf:
             break
@@ -322,6 +517,7 @@ def run(
             for r in server.finish():
                 i = r.number
                 out["start"][i], out["first"][i], out["last"][i] = r.start, r.message, r.end
+                hit[i] = -1 if r.hit is None else r.hit
                 evictions[i] += r.evictions
                 if tandem and outputs[i] > 1:
                     work = (
@@ -336,7 +532,7 @@ def run(
                     else:
                         landing.append((now + system.transfer.latency + work, i))
                 else:
-                    free.append(now + think + shift(i))
+                    released(i, now)
         for server in back:
             if server.step is None or server.step[0] > now:
                 continue
@@ -346,7 +542,7 @@ def run(
                 if back_lane.stream_interval > 1:
                     out["first"][i] = r.message
                 evictions[i] += r.evictions
-                free.append(now + think + shift(i))
+                released(i, now)
         for sender in range(len(links)):
             while link_end(sender) <= now:
                 link_advance(sender, now)
@@ -362,24 +558,51 @@ def run(
                 decode_replica[i] = lane
                 back[lane].waiting.append(Request(i, int(prompts[i]), int(outputs[i]), 0, True, t))
         landing = [(t, i) for t, i in landing if t > now]
-        while following < n and flying < cap and scheduled[following] <= now:
-            i = following
-            following += 1
+        for t, i in sorted(loading):
+            if t <= now:
+                server = front[int(replica[i])]
+                server.coming -= 1
+                server.waiting.append(held[i])
+        loading = [(t, i) for t, i in loading if t > now]
+        due = [i for t, i in sorted(coming) if t <= now]
+        coming = [(t, i) for t, i in coming if t > now]
+        while due or (following < heads and flying < cap and scheduled[following] <= now):
+            if due:
+                i = due.pop(0)
+            else:
+                i = following
+                following += 1
+                flying += served(i)
             out["arrival"][i] = now
-            output = 1 if tandem else int(outputs[i])
-            if not fits(front_lane, int(prompts[i]) + output - 1) or (
-                tandem
-                and outputs[i] > 1
-                and not fits(back_lane, int(prompts[i]) + int(outputs[i]) - 1)
-            ):
+            if not served(i):
                 continue
-            lane = choose(system.routing, front, number, draws)
+            output = 1 if tandem else int(outputs[i])
+            r = Request(i, int(prompts[i]), output, int(cached[i]), False, now)
+            if sessions is not None:
+                r.keys, r.named = sessions.keys(i, r.prompt + output - 1, front_lane.kv_block)
+            if system.routing.startswith(("session", "prefix")) and len(front) > 1:
+                assert sessions is not None
+                lane = by_prefix(system.routing, front, records, number, r, sessions.key[i])
+            else:
+                lane = choose(system.routing, front, number, draws)
             number += 1
             replica[i] = lane
-            flying += 1
-            front[lane].waiting.append(
-                Request(i, int(prompts[i]), output, int(cached[i]), False, now)
-            )
+            server, ready = front[lane], now
+            most = (r.prompt - 1) // front_lane.kv_block
+            there = min(server.match(r.keys), most)
+            for k, tier in enumerate(tiers):
+                beyond = min(server.tiers[k].match(r.keys), most)
+                if beyond > there:
+                    cost = tier.seconds_per_token * front_lane.kv_block * (beyond - there)
+                    links_to[lane][k] = max(now, links_to[lane][k]) + cost
+                    ready = max(ready, links_to[lane][k] + tier.latency)
+                    there = r.loaded = beyond
+            if ready > now:
+                held[i] = r
+                loading.append((ready, i))
+                server.coming += 1
+            else:
+                server.waiting.append(r)
         for server in front + back:
             if server.step is None and (server.running or server.waiting):
                 server.start(now)
@@ -392,6 +615,7 @@ def run(
         evictions,
         replica,
         decode_replica,
+        hit,
         [front, back] if tandem else [front],
         max((s.now for s in front + back), default=0.0),
     )
