@@ -66,6 +66,7 @@ SECONDS, LATENCY, SHARED_TIER = range(3)
 class Cache(NamedTuple):
     """Arrays of the caches of one pool's lanes.
 
+    on : whether there is a cache at all
     nodes : int32[levels, nodes, 3]; a node is a segment at a lane, or a request's own blocks
     refs : int32[nodes]; running requests that share it
     ends : int64[levels, lanes, 3]
@@ -79,6 +80,7 @@ class Cache(NamedTuple):
         held before its last change and when that was [s]; empty without lag
     """
 
+    on: bool
     nodes: Ints32
     refs: Ints32
     ends: Ints
@@ -126,6 +128,7 @@ def new_cache(system: System, tree: PrefixTree, facts: Ints32, refused: Bools) -
     found[:, HIT] = -1
     late = nodes if caching.lag > 0 and system.routing == "prefix_aware" else 0
     return Cache(
+        on=True,
         nodes=links,
         refs=np.zeros(nodes, dtype=np.int32),
         ends=ends,
@@ -144,6 +147,26 @@ def new_cache(system: System, tree: PrefixTree, facts: Ints32, refused: Bools) -
         seen=np.zeros(late, dtype=np.int32),
         changed=np.full(late, -math.inf),
     )
+
+
+NO_CACHE = Cache(
+    on=False,
+    nodes=np.zeros((1, 0, 3), dtype=np.int32),
+    refs=np.zeros(0, dtype=np.int32),
+    ends=np.zeros((1, 0, 3), dtype=np.int64),
+    tree=np.zeros((0, 3), dtype=np.int64),
+    plan=np.zeros((0, 5), dtype=np.int64),
+    found=np.zeros((0, 3), dtype=np.int64),
+    capacity=np.zeros(1, dtype=np.int64),
+    tiers=np.zeros((0, 3)),
+    links=np.zeros((0, 0)),
+    traffic=np.zeros(0, dtype=np.int64),
+    asked=np.zeros(0),
+    record=0,
+    lag=0.0,
+    seen=np.zeros(0, dtype=np.int32),
+    changed=np.zeros(0),
+)
 
 
 @njit(cache=True)
@@ -180,7 +203,7 @@ def note(cache: Cache, node: int, now: float) -> None:
 @njit(cache=True)
 def unlink(cache: Cache, level: int, lane: int, node: int) -> None:
     """Take a node out of its list; its blocks stay with it."""
-    nodes, ends = cache.nodes[level], cache.ends[level, lane]
+    nodes, ends = cache.nodes[level], cache.ends[level][lane]
     older, newer = nodes[node, OLDER], nodes[node, NEWER]
     if older >= 0:
         nodes[older, NEWER] = newer
@@ -196,7 +219,7 @@ def unlink(cache: Cache, level: int, lane: int, node: int) -> None:
 @njit(cache=True)
 def link(cache: Cache, level: int, lane: int, node: int, blocks: int) -> None:
     """Put a node with this many blocks at the newest end of a list."""
-    nodes, ends = cache.nodes[level], cache.ends[level, lane]
+    nodes, ends = cache.nodes[level], cache.ends[level][lane]
     newest = ends[NEWEST]
     nodes[node, RESIDENT] = blocks
     nodes[node, OLDER] = newest
@@ -212,7 +235,7 @@ def link(cache: Cache, level: int, lane: int, node: int, blocks: int) -> None:
 @njit(cache=True)
 def trim(cache: Cache, level: int, lane: int, allowed: int, now: float) -> None:
     """Give up the oldest blocks until no more than `allowed` are in the list."""
-    nodes, ends = cache.nodes[level], cache.ends[level, lane]
+    nodes, ends = cache.nodes[level], cache.ends[level][lane]
     while ends[TOTAL] > allowed and ends[OLDEST] >= 0:
         node = ends[OLDEST]
         excess = ends[TOTAL] - allowed

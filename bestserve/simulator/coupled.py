@@ -61,7 +61,8 @@ def run_coupled(
     routing: int,
     draws: Floats,
     back_draws: Floats,
-    cache: Cache | None,
+    cache: Cache,
+    uncached: Cache,
     pauses: Floats,
 ) -> None:
     """Simulate requests that clients send when allowed.
@@ -71,8 +72,9 @@ def run_coupled(
     client : think time, front-end time per request and per prompt token [s]: a place in flight is
         free again that long after the last token
     link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share
-    cache : of the front pool, with the sessions; None: neither. With sessions, `scheduled` has
-        their first requests, which have the lowest numbers, and `cap` counts sessions
+    cache : of the front pool, with the sessions, or none; uncached : none, for the back pool. With
+        sessions, `scheduled` has their first requests, which have the lowest numbers, and `cap`
+        counts sessions
     pauses : between an answer and a session's next request [n] [s]
     """
     # Unpacked once: taking an array out of a tuple counts references, call after call.
@@ -171,7 +173,7 @@ def run_coupled(
                 else:
                     event = KINDS * r + FREE
                     pause = client[THINK]
-                    if cache is not None:
+                    if cache.on:
                         after = cache.plan[r, FOLLOWER]
                         if after >= 0:
                             event, pause = KINDS * after + SENT, pauses[after]
@@ -198,13 +200,13 @@ def run_coupled(
                 b_moe,
                 b_table,
                 back_done,
-                None,
+                uncached,
             )
             for i in range(ended):
                 r = back_done[i]
                 event = KINDS * r + FREE
                 pause = client[THINK]
-                if cache is not None:
+                if cache.on:
                     after = cache.plan[r, FOLLOWER]
                     if after >= 0:
                         event, pause = KINDS * after + SENT, pauses[after]
@@ -229,7 +231,7 @@ def run_coupled(
             if kind == FREE:
                 flying -= 1
                 continue
-            if cache is not None:
+            if cache.on:
                 if kind == SENT:
                     sent[waiting] = r
                     waiting += 1
@@ -253,7 +255,7 @@ def run_coupled(
                 b_costs,
                 b_moe,
                 b_table,
-                None,
+                uncached,
                 r,
             )
             back_number += 1
@@ -274,7 +276,7 @@ def run_coupled(
             times[r, ARRIVAL] = now
             if refused[r]:
                 continue
-            if cache is not None:
+            if cache.on:
                 settle(now, clock, state, phases, limits, costs, moe, table, cache)
             lane = choose(
                 routing,
@@ -291,7 +293,7 @@ def run_coupled(
             )
             number += 1
             lanes[r] = lane
-            if cache is not None:
+            if cache.on:
                 ready = load(cache, lane, r, facts[r, PROMPT], limits[BLOCK], now)
                 if ready > now:
                     cache.asked[r] = now
@@ -343,5 +345,5 @@ def run_coupled(
                     b_moe,
                     b_table,
                     back_done,
-                    None,
+                    uncached,
                 )

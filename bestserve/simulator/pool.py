@@ -12,7 +12,7 @@ from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import token_time
 from bestserve.models.system import Lane
-from bestserve.simulator.block_cache import Cache
+from bestserve.simulator.block_cache import NO_CACHE, Cache
 from bestserve.simulator.heap import EVENTS_PER_REQUEST
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
@@ -155,7 +155,7 @@ def run_assigned(
     facts: Ints32,
     lanes: Ints32,
     refused: Bools,
-    cache: Cache | None = None,
+    cache: Cache = NO_CACHE,
 ) -> None:
     """Simulate requests, in order of arrival, that know their lane beforehand."""
     clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
@@ -194,7 +194,7 @@ def run_routed(
     nobody: Ints,
     routing: int,
     draws: Floats,
-    cache: Cache | None,
+    cache: Cache,
 ) -> None:
     """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
     clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
@@ -228,7 +228,7 @@ def run_routed(
                 )
         if last:
             break
-        if cache is not None:
+        if cache.on:
             settle(now, clock, state, phases, limits, costs, moe, table, cache)
         lane = choose(routing, number, draws, now, clock, state, costs, moe, table, cache, r)
         number += 1

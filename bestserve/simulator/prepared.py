@@ -13,7 +13,7 @@ from bestserve.models.policies import find_policy
 from bestserve.models.prefix_tree import PrefixTree, draw
 from bestserve.models.system import Disaggregated, Lane, System
 from bestserve.simulator import routing as routes
-from bestserve.simulator.block_cache import Cache, new_cache
+from bestserve.simulator.block_cache import NO_CACHE, Cache, new_cache
 from bestserve.simulator.coupled import run_coupled
 from bestserve.simulator.inputs import (
     BACK_ROUTES,
@@ -78,7 +78,7 @@ class Finished:
     evictions: Ints32
     replica: Ints32
     decode_replica: Ints32
-    cache: Cache | None = None
+    cache: Cache = NO_CACHE
 
 
 def _lanes(system: System) -> tuple[tuple[Lane, int], ...]:
@@ -238,8 +238,8 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     arrivals = system.arrivals
     closed = arrivals.kind == "closed"
     cap = arrivals.concurrency if closed else arrivals.cap
-    cache = None if tree is None else new_cache(prepared.system, tree, facts, prepared.refused)
-    if cache is not None and cap == 0 and (cache.tiers.size or len(scheduled) < n):
+    cache = NO_CACHE if tree is None else new_cache(prepared.system, tree, facts, prepared.refused)
+    if cache.on and cap == 0 and (cache.tiers.size or len(scheduled) < n):
         cap = n
     if cap > 0:
         link = [0.0, 0.0, 0.0]
@@ -263,6 +263,7 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
             prepared.draws,
             prepared.decode_draws,
             cache,
+            NO_CACHE,
             np.zeros(0) if tree is None else tree.pause,
         )
     else:
@@ -281,7 +282,7 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
                 decode_facts,
                 decode_replica,
             )
-    if cache is not None:
+    if cache.on:
         times[:, ARRIVAL] = np.where(cache.asked >= 0, cache.asked, times[:, ARRIVAL])
     replica[prepared.refused] = -1
     evictions = facts[:, EVICTIONS].copy()
@@ -310,7 +311,7 @@ def _open(
     times: Floats,
     facts: Ints32,
     refused: Bools,
-    cache: Cache | None = None,
+    cache: Cache = NO_CACHE,
 ) -> Ints32:
     """Run one pool under known arrivals; return the lane of each request [n]."""
     lanes = np.zeros(len(times), dtype=np.int32)

@@ -12,6 +12,8 @@ see the lanes as they are when the request arrives. Routers that know of prefixe
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bestserve.arrays import Floats, Ints, Ints32
@@ -43,8 +45,17 @@ from bestserve.simulator.layout import (
     UNLIMITED,
 )
 
-RANDOM, ROUND_ROBIN, LEAST_OUTSTANDING, POWER_OF_TWO, LEAST_KV = range(5)
-SESSION_AFFINE, PREFIX_HASH, PREFIX_AWARE, PREFIX_ESTIMATED = range(5, 9)
+(
+    RANDOM,
+    ROUND_ROBIN,
+    LEAST_OUTSTANDING,
+    POWER_OF_TWO,
+    LEAST_KV,
+    SESSION_AFFINE,
+    PREFIX_HASH,
+    PREFIX_AWARE,
+    PREFIX_ESTIMATED,
+) = range(9)
 CODES = {
     "random": RANDOM,
     "round_robin": ROUND_ROBIN,
@@ -61,6 +72,8 @@ OF_PREFIXES = ("session_affine", "prefix_hash", "prefix_aware", "prefix_estimate
 
 BOUND = 1.25
 """Requests at a lane over the mean, up to which routers follow prefixes (KubeAI's default)."""
+
+WORD = 1 << 32
 
 SLACK = 8
 """Requests more than at the least loaded lane, up to which routers that look at caches follow them
@@ -134,7 +147,8 @@ def settle(
         growing = state[lane, GROWING]
         if growing == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
             continue
-        steps = steps_begun(lane, gap, state, costs, moe, table)[0] - 1
+        begun, _, _ = steps_begun(lane, gap, state, costs, moe, table)
+        steps = begun - 1
         context = state[lane, GROWING_CONTEXT] + steps * growing
         taken = growing_blocks(context, phases, lane, state[lane, ITERATION] + steps, block)
         trim(cache, 0, lane, blocks - state[lane, HELD] - taken, now)
@@ -151,7 +165,7 @@ def choose(
     costs: Floats,
     moe: Floats,
     table: Floats,
-    cache: Cache | None,
+    cache: Cache,
     request: int,
 ) -> int:
     """Return the lane for arrival `number` (0, 1, …), a request, at time `now` [s].
@@ -172,7 +186,7 @@ def choose(
         if other >= one:
             other += 1
         return other if state[other, OUTSTANDING] < state[one, OUTSTANDING] else one
-    if cache is not None and routing >= SESSION_AFFINE:
+    if cache.on and routing >= SESSION_AFFINE:
         return choose_by_prefix(routing, number, now, state, cache, request)
     best = -1
     least = 0
@@ -200,7 +214,7 @@ def choose_by_prefix(
     for lane in range(lanes):
         total += state[lane, OUTSTANDING]
         least = min(least, state[lane, OUTSTANDING])
-    most = int(np.ceil(BOUND * total / lanes))
+    most = math.ceil(BOUND * total / lanes)
     if routing == PREFIX_HASH:
         for i in range(lanes):
             lane = (home + i) % lanes
@@ -227,4 +241,4 @@ def choose_by_prefix(
 @njit(cache=True)
 def affine(key: int, lanes: int) -> int:
     """Return the lane of a key: Knuth's multiplicative hash, in 32 bits."""
-    return ((key * 2654435761) % (1 << 32) * lanes) >> 32
+    return (key * 2654435761) % WORD * lanes // WORD

@@ -116,7 +116,9 @@ def run_prepared(
     n = len(prepared)
     order, until = _by_arrival(prepared, arrival)
     refused = prepared.refused[order]
-    window = (int(trim[0] * n), min(n - int(trim[1] * n), until))
+    end = min(n - int(trim[1] * n), until)
+    # sessions that are few and long leave little between filling and the last one's start
+    window = (min(int(trim[0] * n), end // 2) if until < n else int(trim[0] * n), end)
     kept = ~refused
     kept[: window[0]] = False
     kept[window[1] :] = False
@@ -175,7 +177,7 @@ def _by_arrival(prepared: Prepared, arrival: Floats) -> tuple[Ints, int]:
 def _cached(prepared: Prepared, finished: Finished, order: Ints) -> dict[str, Any]:
     """Return what the result says of prefix caches."""
     cache = finished.cache
-    if cache is None:
+    if not cache.on:
         return {}
     block = finished.pools[0].limits[BLOCK]
     return {

@@ -7,6 +7,7 @@ import math
 from functools import reduce
 
 from bestserve.host.native.program import Function
+from bestserve.host.native.program import Record as Fields
 from bestserve.host.native.ranks import Ranks
 from bestserve.host.native.types import (
     ANNOTATIONS,
@@ -214,6 +215,12 @@ class Expressions:
                 return FLOAT, repr(math.pi)
             case "math.nan" | "np.nan":
                 return FLOAT, "NAN"
+        if isinstance(node.value, ast.Name) and node.value.id in self.function.parameters:
+            name = node.value.id
+            fields = self.function.module.resolve(self.function.parameters[name])
+            if isinstance(fields, Fields) and node.attr in fields.fields:
+                types = field_types(self.function, fields, self.ranks)
+                return types[node.attr], f"{variable(name)}->{variable(node.attr)}"
         if node.attr == "size":
             kind, code = self.array(node.value)
             return INT, "(" + " * ".join(f"{code}.n{axis}" for axis in range(kind.ndim)) + ")"
@@ -311,6 +318,16 @@ def of_annotation(function: Function, annotation: str, rank: int) -> Type:
     if record is not None and hasattr(record, "fields"):
         return Record(annotation)
     raise function.refused(function.node, f"what type is {annotation}")
+
+
+def field_types(function: Function, record: Fields, ranks: Ranks) -> dict[str, Scalar | Array]:
+    """Return the types of a record's fields."""
+    found: dict[str, Scalar | Array] = {}
+    for name, annotation in record.fields.items():
+        kind = of_annotation(function, annotation, ranks.fields[record.name, name])
+        assert isinstance(kind, Scalar | Array)
+        found[name] = kind
+    return found
 
 
 def constant(value: object) -> Code:

@@ -1,6 +1,6 @@
 /* What wrappers share: arguments from Python, results to Python. */
 
-enum { MOST_ARRAYS = 40 };
+enum { MOST_ARRAYS = 96 };
 
 /* The buffers that a call holds, and copies of arrays whose last axis is not contiguous. */
 typedef struct { Py_buffer views[MOST_ARRAYS]; int held; } frame;

@@ -106,6 +106,9 @@ static inline int64_t within(int64_t i, int64_t n) {
     static inline item##_1 row_##item##_2(item##_2 a, int64_t i) { \
         return (item##_1){a.p + within(i, a.n0) * a.s0, a.n1}; \
     } \
+    static inline item##_2 row_##item##_3(item##_3 a, int64_t i) { \
+        return (item##_2){a.p + within(i, a.n0) * a.s0, a.n1, a.n2, a.s1}; \
+    } \
     static inline item##_1 part_##item##_1(item##_1 a, int64_t start, int64_t stop) { \
         stop = stop > a.n0 ? a.n0 : stop; \
         start = start > stop ? stop : start; \

@@ -1,7 +1,7 @@
 """Dimensions of arrays, from how they are indexed: annotations do not say them.
 
 `a[i, j]`, `n, k = a.shape` and `a.shape[1]` show two dimensions at least; so does passing `a[i]`
-where one dimension is wanted, or calling it by a name that is indexed itself. What nothing shows
+where one dimension is wanted, here also of a record's field, or calling it by a name that is indexed itself. What nothing shows
 has one.
 """
 
@@ -56,15 +56,22 @@ class _Body:
             index = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
             dropped = sum(not isinstance(i, ast.Slice) for i in index)
             self._at_least(node.value, rank + dropped)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            record = self._record(node.value.id)
+            if record is not None and node.attr in record.fields:
+                key = (record.name, node.attr)
+                self.known.fields[key] = max(self.known.fields[key], rank)
 
     def _see(self, node: ast.AST) -> None:
         match node:
             case ast.Subscript(value=ast.Attribute(value=array, attr="shape"), slice=axis):
                 if isinstance(axis, ast.Constant) and isinstance(axis.value, int):
                     self._at_least(array, axis.value + 1)
-            case ast.Subscript(value=ast.Name() as array, slice=ast.Tuple(elts=index)):
+            case ast.Subscript(
+                value=ast.Name() | ast.Attribute() as array, slice=ast.Tuple(elts=index)
+            ):
                 self._at_least(array, len(index))
-            case ast.Subscript(value=ast.Name() as array):
+            case ast.Subscript(value=ast.Name() | ast.Attribute() as array):
                 self._at_least(array, 1)
             case ast.Assign(
                 targets=[ast.Tuple(elts=names)], value=ast.Attribute(value=array, attr="shape")
@@ -88,12 +95,17 @@ class _Body:
             self._at_least(target, self.ranks[value.id])
 
     def _unpacked(self, names: list[ast.expr], source: str) -> None:
-        record = self.function.module.resolve(self.function.parameters.get(source, ""))
-        if isinstance(record, Record):
+        record = self._record(source)
+        if record is not None:
             for name, field in zip(names, record.fields, strict=True):
                 key = (record.name, field)
                 self.unpacked[ast.unparse(name)] = key
                 self._at_least(name, self.known.fields[key])
+
+    def _record(self, name: str) -> Record | None:
+        """Return the record that a parameter is, if it is one."""
+        found = self.function.module.resolve(self.function.parameters.get(name, ""))
+        return found if isinstance(found, Record) else None
 
     def _passed(self, name: str, arguments: list[ast.expr]) -> None:
         callee = self.function.callees.get(name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from bestserve.host.native.expressions import FLOAT, INT, Code, Expressions, of_annotation, variable
+from bestserve.host.native.expressions import FLOAT, INT, Code, Expressions, field_types, variable
 from bestserve.host.native.program import Function, Record
 from bestserve.host.native.ranks import Ranks
-from bestserve.host.native.types import Array, Scalar, Tuple, Type, joined
+from bestserve.host.native.types import Scalar, Tuple, Type, joined
 
 
 class Body(Expressions):
@@ -109,7 +109,9 @@ class Body(Expressions):
                 fields = self.function.module.resolve(self.function.parameters[record])
                 if isinstance(fields, Record):
                     types = field_types(self.function, fields, self.ranks)
-                    return [(kind, f"{variable(record)}.{f}") for f, kind in types.items()]
+                    return [
+                        (kind, f"{variable(record)}->{variable(f)}") for f, kind in types.items()
+                    ]
         kind, _ = self.of(value)
         if not isinstance(kind, Tuple):
             raise self.function.refused(value, "has no parts")
@@ -221,13 +223,3 @@ class Body(Expressions):
                 self._line(f"return (res_{self.function.c}){{{codes}}};")
             case _:
                 self._line(f"return {self.of(value)[1]};")
-
-
-def field_types(function: Function, record: Record, ranks: Ranks) -> dict[str, Scalar | Array]:
-    """Return the types of a record's fields."""
-    found: dict[str, Scalar | Array] = {}
-    for name, annotation in record.fields.items():
-        kind = of_annotation(function, annotation, ranks.fields[record.name, name])
-        assert isinstance(kind, Scalar | Array)
-        found[name] = kind
-    return found

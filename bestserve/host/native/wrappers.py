@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from bestserve.host.native.expressions import table, variable
+from bestserve.host.native.expressions import field_types, table, variable
 from bestserve.host.native.program import Function, Program
 from bestserve.host.native.program import Record as Fields
 from bestserve.host.native.ranks import Ranks
-from bestserve.host.native.statements import Body, field_types
+from bestserve.host.native.statements import Body
 from bestserve.host.native.types import Array, Record, Tuple, Type
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def _function(body: Body) -> str:
     function, result = body.function, body.result
     kinds = result.parts if isinstance(result, Tuple) else (result,)
     frees = body.allocates and not any(isinstance(k, Array) for k in kinds)
-    parameters = [f"{body.types[n].c} {variable(n)}" for n in function.parameters]
+    parameters = [_parameter(body.types[n], variable(n)) for n in function.parameters]
     returns = result.c if result is not None else "void"
     name = f"{function.c}_body" if frees else function.c
     lines = [f"/* {function.module.path.name}:{function.node.lineno} */"]
@@ -80,6 +80,11 @@ def _function(body: Body) -> str:
             f"{kept}{name}({given}); release(last);{back} }}"
         )
     return "\n".join(lines)
+
+
+def _parameter(kind: Type, name: str) -> str:
+    """Return how a function takes a parameter: records, which are large, by their address."""
+    return f"const {kind.c} *{name}" if isinstance(kind, Record) else f"{kind.c} {name}"
 
 
 def _with_writes(bodies: list[Body]) -> Iterator[tuple[Body, set[str]]]:
@@ -159,7 +164,11 @@ def _wrapper(body: Body, written: set[str]) -> str:
         "int why_ = setjmp(escape);",
         f'if (why_ != NO_ERROR) return leave(&f_, failed(why_, "{function.name}"));',
     ]
-    call = f"{function.c}({', '.join(variable(n) for n in function.parameters)})"
+    given_all = (
+        f"&{variable(n)}" if isinstance(body.types[n], Record) else variable(n)
+        for n in function.parameters
+    )
+    call = f"{function.c}({', '.join(given_all)})"
     if result is None:
         lines += [f"{call};", "Py_IncRef(&_Py_NoneStruct);", "return leave(&f_, &_Py_NoneStruct);"]
     elif isinstance(result, Tuple):
