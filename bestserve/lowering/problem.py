@@ -105,9 +105,7 @@ class Lowered(Resolved):
         plan = self.pool_result(pool).plan if self.problem.kv_tiers else None
         return caching(self, plan, pool.parallelism.gpus)
 
-    def collocated(
-        self, lane: Lane, replicas: int, caching: Caching | None = None
-    ) -> Collocated:
+    def collocated(self, lane: Lane, replicas: int, caching: Caching | None = None) -> Collocated:
         """Return `replicas` lanes under this problem's workload."""
         return Collocated(
             lane=lane,

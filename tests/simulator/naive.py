@@ -216,7 +216,11 @@ class Server:
                 r.stored = r.processed + max(min(left, r.prompt + r.before - r.processed, own), 0)
         while self.used() > self.capacity():
             evicted = True
-            if self.users is None and self.leaving and self.leaving[-1].admitted > self.running[-1].admitted:
+            if (
+                self.users is None
+                and self.leaving
+                and self.leaving[-1].admitted > self.running[-1].admitted
+            ):
                 self.leaving.pop().evictions += 1
                 continue
             youngest = self.running.pop()

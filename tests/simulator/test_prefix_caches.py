@@ -80,6 +80,7 @@ def cases(draw_: st.DrawFn) -> tuple[System, Requests]:
         kv_capacity_tokens=kv,
         kv_reserve=draw_(st.sampled_from((0.0, 0.0, 0.4, 1.0))),
         kv_block=draw_(st.sampled_from((1, 3, 8))),
+        async_scheduling=draw_(st.booleans()),
     )
     tiers: tuple[Tier, ...] = ()
     if draw_(st.booleans()):

@@ -1,7 +1,7 @@
 """Dimensions of arrays, from how they are indexed: annotations do not say them.
 
 `a[i, j]`, `n, k = a.shape` and `a.shape[1]` show two dimensions at least; so does passing `a[i]`
-where one dimension is wanted, here also of a record's field, or calling it by a name that is indexed itself. What nothing shows
+where one dimension is wanted, or calling it by a name that is indexed itself. What nothing shows
 has one.
 """
 
