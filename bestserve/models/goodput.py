@@ -39,6 +39,9 @@ NARROW_MISS = 0.1
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
 
+INSIDE = 0.02
+"""Part of the bracket that a secant step keeps from both of its ends."""
+
 FALLING = 0.02
 """Rise of the margin between two rates from which latency is said to fall again."""
 
@@ -276,7 +279,7 @@ def _next(
         return 1.0 - (1.0 - low) / 2.5 if high >= NEARLY_SATURATED else (low + high) / 2
     z_low, z_high = math.log(1 / low - 1), math.log(1 / high - 1)
     part = g_low / (g_low - g_high)
-    z = z_low + (z_high - z_low) * min(max(part, 0.02), 0.98)
+    z = z_low + (z_high - z_low) * min(max(part, INSIDE), 1.0 - INSIDE)
     guess = 1 / (1 + math.exp(z))
     edge = 0.45 * tolerance * high
     return min(max(guess, low + edge), high - edge)

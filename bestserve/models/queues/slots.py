@@ -1,10 +1,23 @@
-"""The wait for a free slot."""
+"""The wait for a free slot: its law, what it does to TTFT and to the spread of TPOT."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
+from bestserve.models.queues.occupancy import Occupancy
+from bestserve.models.queues.requests import Requests
+
+WAITING = 1e-4
+"""Share of requests that wait for a slot from which TTFT has their wait."""
+
+LIMITED = 1e-3
+"""Share of requests that wait for a slot from which slots limit how the number running varies."""
+
+TOO_MANY = 0.02
+TOO_LONG = 0.05
+"""Share of requests that wait for a slot, and part of mean TTFT in it, from which waits matter."""
 
 _EXPONENTIAL_ATOMS = -np.log(1.0 - (np.arange(12) + 0.5) / 12)
 _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()
@@ -17,3 +30,31 @@ def with_wait(law: Distribution, probability: float, mean: float) -> Distributio
     share = probability / _EXPONENTIAL_ATOMS.size
     parts = [law, *(law.shift(mean * a) for a in _EXPONENTIAL_ATOMS)]
     return Distribution.mixture(parts, [1 - probability] + [share] * _EXPONENTIAL_ATOMS.size)
+
+
+def mean_wait(state: Occupancy, requests: Requests, batch_mates: float, spare: float) -> float:
+    """Return the mean wait of those that wait for a slot [s]; 0 where next to none do.
+
+    batch_mates : others that ask for a slot at the same time; spare : saturated rate less λ [1/s]
+    """
+    if state.wait <= WAITING:
+        return 0.0
+    d_scv = requests.d2 / requests.d1**2 - 1.0 if requests.d1 > 0 else 0.0
+    return (1.0 + batch_mates + max(d_scv, 0.0)) / 2 / spare
+
+
+def limited(variance: Floats, state: Occupancy, damping: float) -> Floats:
+    """Return a variance of sums of steps where slots keep the number running from varying [c, s²].
+
+    In the linear noise, that number has variance mean/damping.
+    """
+    if state.wait <= LIMITED:
+        return variance
+    return variance * min(1.0, state.variance * damping / max(state.mean, 1e-9))
+
+
+def slot_reason(state: Occupancy, mean: float, ttft: float) -> tuple[str, ...]:
+    """Return the warning for waits for a slot that matter; mean : as of `mean_wait`."""
+    if state.wait > TOO_MANY or state.wait * mean > TOO_LONG * ttft:
+        return ("requests wait for a slot or for KV memory",)
+    return ()

@@ -10,10 +10,14 @@ import numpy as np
 
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.occupancy import occupancy
+from bestserve.models.queues.slots import limited
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
-from bestserve.models.queues.tpot.noise import variance_of_mean
+from bestserve.models.queues.tpot.noise import damping, variance_of_mean
 from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
+
+ANY_WAIT = 1e-6
+"""Share of requests that wait for a slot from which their wait is added."""
 
 OFTEN_WAITING = 0.02
 """Share of requests that wait for a slot from which the spread of TPOT is off."""
@@ -45,17 +49,14 @@ def evaluate(
     response = engine.response(state.mean, spread)
     own = response.alpha + response.k * r.context
     d, tau = r.classes, state.tpot
-    feedback = max(1.0 - rate * r.d1 * own, 0.05)
-    variance = variance_of_mean(r, response, rate, tau)
-    linear = state.mean / feedback
-    if state.wait > 1e-3 and linear > 0:
-        variance = variance * min(1.0, state.variance / linear)
+    returns = damping(rate * r.d1 * own)
+    variance = limited(variance_of_mean(r, response, rate, tau), state, returns)
     # the join waits for the end of a running step, unless the lane is idle
     joins = 1.0 - state.idle
     delay = joins * tau / 2 + transfer[0]
     delay_variance = joins * tau**2 / 3 - (joins * tau / 2) ** 2 + transfer[1]
     delay_third = 0.0
-    if state.wait > 1e-6:
+    if state.wait > ANY_WAIT:
         wait = r.d2 / r.d1**2 / 2 / (limit - rate)
         p = state.wait
         delay += p * wait

@@ -25,11 +25,12 @@ from bestserve.models.queues.bulk.wait import (
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import Occupancy, occupancy
-from bestserve.models.queues.slots import with_wait
+from bestserve.models.queues.slots import limited, mean_wait, slot_reason, with_wait
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
 from bestserve.models.queues.tpot.noise import (
     Response,
     at_classes,
+    damping,
     overlap_steps,
     size_bias,
     variance_of_sum,
@@ -37,6 +38,13 @@ from bestserve.models.queues.tpot.noise import (
 from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import ONE_AT_A_TIME
+
+FIRST_GUESS = 0.9
+"""Share of the time that prompts are first taken to need at most, near saturation; it only places
+the decodes of the first chain, which tells the share."""
+
+MOST_PROMPTS = 0.99
+"""Share of the time that prompts may take at most: with more, nothing would be left to decode in."""
 
 UNHINDERED = 0.98
 """Share of the stalls that arrivals make and free slots allow, below which slots matter."""
@@ -85,7 +93,7 @@ def tables(engine: Engine) -> PrefillFirst:
         work=Prompts.of(engine.work_tokens(packed), r.weight),
         one_at_a_time=packed < ONE_AT_A_TIME * r.p1,
         pauses=np.geomspace(engine.decode(1.0), engine.decode(max(engine.slots, 1) + 1.0), 24),
-        saturated_share=min(1.0 - limit / decode, 0.99),
+        saturated_share=min(1.0 - limit / decode, MOST_PROMPTS),
     )
 
 
@@ -114,7 +122,8 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
     r, lane = engine.requests, tables(engine)
     if rate >= lane.capacity:
         return None
-    sigma = min(rate * lane.s1, 0.9 * max(rate / lane.capacity, 0.5))
+    guess = FIRST_GUESS * max(rate / lane.capacity, 0.5)
+    sigma = min(rate * lane.s1, guess)
     state = occupancy(rate, r.d1, engine.decode_times / (1 - sigma))
     if lane.one_at_a_time:
         wait = _one_at_a_time(engine, lane, rate, state)
@@ -236,8 +245,8 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
     spread = max(state.variance, 0.0) ** 0.5
     base = engine.response(state.mean, spread)
     own = base.alpha + base.k * r.context
-    feedback = max(1.0 - rate * r.d1 * own * (1 + more), 0.05)
-    joined = batch_mates * own * overlap_steps(r, 1.0 - feedback) / d + base.k * (
+    returns = damping(rate * r.d1 * own * (1 + more))
+    joined = batch_mates * own * overlap_steps(r, 1.0 - returns) / d + base.k * (
         r.class_prompt - r.kv1
     )
     td = pause + joined
@@ -248,20 +257,15 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
     slow, slow_slope = np.maximum(total - d * white, 0.0), np.maximum(slope - white, 0.0)
     start = max(noise[1] / r.width - white, 0.0)
     slow = slow + np.maximum(size_bias(slow, slow_slope, start, d, tau), 0.0)
-    if state.wait > 1e-3:
-        slow = slow * min(1.0, state.variance * feedback / max(state.mean, 1e-9))
+    slow = limited(slow, state, returns)
     total = slow + (d - 1) * white
     third = 3 * total**2 / (d * tau) + (d - 1) * max(skew - 3 * white**2 / tau, 0.0)
     third = (third + after[2]) / d**3
     variance = (total + after[1]) / d**2
     unstalled_total, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
-    ttft = wait.ttft.shift(engine.front_end())
-    wait_mean = 0.0
-    if state.wait > 1e-4:
-        d_scv = r.d2 / r.d1**2 - 1.0
-        wait_mean = (1.0 + batch_mates + max(d_scv, 0.0)) / 2 / (limit - rate)
-        ttft = with_wait(ttft, state.wait, wait_mean)
-    waits = slot_reason(state.wait, wait_mean, wait.ttft.mean)
+    slot_wait = mean_wait(state, r, batch_mates, limit - rate)
+    ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
+    waits = slot_reason(state, slot_wait, wait.ttft.mean)
     if scale < UNHINDERED:
         waits = (*waits, "prompts hold decodes up until no slot is free")
     reasons = (
@@ -288,10 +292,3 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
         stall_atoms=tables(engine).service,
         reasons=reasons,
     )
-
-
-def slot_reason(wait: float, mean: float, ttft: float) -> tuple[str, ...]:
-    """Return the warning for waits for a slot that matter."""
-    if wait > 0.02 or wait * mean > 0.05 * ttft:
-        return ("requests wait for a slot or for KV memory",)
-    return ()

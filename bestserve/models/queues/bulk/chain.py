@@ -29,6 +29,13 @@ MOST_STATES = 300
 """States of a chain that prompts of many chunks may ask for: time grows with their square, and 1200
 states are no more accurate."""
 
+MOST_LOAD = 0.98
+"""Load that the grid is laid out for at most: its width grows as 1/(1 − load²)."""
+
+REACH_ALONE, REACH_LARGE = 2.5, 7.0
+"""Decay lengths 1/θ of the backlog that the grid reaches beyond the spread of a step without a
+budget, and beyond the largest prompt."""
+
 RESTART = 1e-9
 """Chance of a step to end in state 0 by force: bounds the visits between two of them."""
 
@@ -270,7 +277,7 @@ def _grid(server: BulkServer, rate: float, prompts: Prompts, points: int) -> tup
     for _ in range(3):
         end = max(server.packed, x + 1.0)
         slope = (full - at) / (end - x) if server.packed > x else at / x
-        share = min(rate * l1 * max(slope, 0.0), 0.98)
+        share = min(rate * l1 * max(slope, 0.0), MOST_LOAD)
         x = min(max((rate * l1 * (at - slope * x)) / (1 - share), 1.0), server.packed)
         at = float(server.step(np.array([x]))[0])
     step = at if x > l1 else first
@@ -296,7 +303,7 @@ def _cells(
     bound = high > server.largest
     if bound:
         theta = 2 * (server.packed - work) / spread
-        end = min(high + 2.5 / theta, server.largest + large + 7.0 / theta)
+        end = min(high + REACH_ALONE / theta, server.largest + large + REACH_LARGE / theta)
         high = max(server.largest * 1.5, end)
     # a prompt of several chunks is as well resolved by fewer cells a chunk
     coarser = min(CHUNKS * server.packed / prompts.mean, 1.0)

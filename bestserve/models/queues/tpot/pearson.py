@@ -16,6 +16,13 @@ NORMAL_END = 4.8
 SERIES_END = 1e-8
 """Relative size of the terms at which series end."""
 
+TWO_POINT = 0.98
+"""Variance of a beta law at most, as a part of that of the law on its two ends."""
+
+LEAST_PART = 0.05
+"""Share of unstalled decodes, and part of the variance left to the others, from which they are set
+apart: less tells nothing."""
+
 KNOTS = 64
 """Knots of the normal law per standard deviation."""
 
@@ -173,7 +180,7 @@ def _add_beta(F: Floats, x: Floats, weight: float, laws: Laws, k: int) -> None:
     mean, variance = means[k], variances[k]
     span = high - low
     m = min(max((mean - low) / span, 1e-6), 1.0 - 1e-6)
-    v = min(variance / span**2, 0.98 * m * (1.0 - m))
+    v = min(variance / span**2, TWO_POINT * m * (1.0 - m))
     a = m * (m * (1.0 - m) / v - 1.0)
     b = a * (1.0 - m) / m
     log_beta = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
@@ -299,13 +306,13 @@ def cut_class(
     A class whose moments leave the others no spread, with few unstalled requests or none but those,
     is not cut: its share is 1.
     """
-    if not 0.05 < unstalled < 1.0 or unstalled_mean >= mean:
+    if not LEAST_PART < unstalled < 1.0 or unstalled_mean >= mean:
         return 1.0, mean, variance, third
     rest = 1.0 - unstalled
     m = (mean - unstalled * unstalled_mean) / rest
     gap, step = unstalled_mean - mean, m - mean
     v = (variance - unstalled * (unstalled_variance + gap**2)) / rest - step**2
-    if v < 0.05 * variance:
+    if v < LEAST_PART * variance:
         return 1.0, mean, variance, third
     k = (
         (third - unstalled * (3 * unstalled_variance * gap + gap**3)) / rest
