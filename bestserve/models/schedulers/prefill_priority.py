@@ -44,7 +44,7 @@ FIRST_GUESS = 0.9
 the decodes of the first chain, which tells the share."""
 
 MOST_PROMPTS = 0.99
-"""Share of the time that prompts may take at most: with more, nothing would be left to decode in."""
+"""Share of the time that prompts may take at most: with more, none is left to decode in."""
 
 UNHINDERED = 0.98
 """Share of the stalls that arrivals make and free slots allow, below which slots matter."""

@@ -1,4 +1,4 @@
-"""What lanes whose steps hold decodes and prompts together have at every rate: tables of an engine."""
+"""Tables of lanes whose steps hold decodes and prompts together: what they are at every rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine
 
 LEAST_ADDED = 1e-9
-"""What a prompt adds to decode-only steps at least [s]: step times may fall where kernels change."""
+"""What a prompt adds to decode-only steps at least [s], even where larger steps are faster."""
 
 
 @dataclass(frozen=True, slots=True)
