@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from bestserve.errors import InputError
 from bestserve.launch import sglang, tensorrt_llm, vllm
@@ -35,8 +36,13 @@ def engine_family(name: str) -> str:
 
 
 def checkpoint(lowered: Lowered) -> str:
-    """Return the model as engines find it: ``org/name`` also where the user left out the org."""
+    """Return the model as engines find it: ``org/name`` also where the user left out the org.
+
+    Of a model read from a config.json it is the folder around it.
+    """
     name, record = lowered.model.name, lowered.model.record
+    if name.endswith(".json"):
+        return str(Path(name).parent)
     if "/" in name or "/" not in record:
         return name
     org, bare = record.split("/", 1)
@@ -68,6 +74,11 @@ class Deployment:
     def limits(self) -> tuple[Limits, ...]:
         """Batch limits, one a pool."""
         return tuple(pool_limits(self.lowered, pool) for pool in self.strategy.pools)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the model is a folder of this machine rather than a published name."""
+        return self.lowered.model.name.endswith(".json")
 
     @property
     def gpus_per_node(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bestserve.errors import InputError, shown
 from bestserve.launch import compose, dynamo, kserve, kubernetes, llmd, shell
 from bestserve.launch.deployment import Deployment
 
@@ -22,4 +23,9 @@ def written(deployment: Deployment, format: str, bench: tuple[str, ...] = ()) ->
     """
     if format == "commands":
         return shell.commands(deployment, bench)
+    if deployment.on_disk:
+        raise InputError(
+            f"the model is the folder {shown(deployment.model)} of this machine, which containers "
+            "do not see: publish it and give its name, or take --format commands"
+        )
     return _MANIFESTS[format](deployment)

@@ -117,19 +117,56 @@ def test_ramps_and_drafts_are_told_apart():
     assert drafts.status is RowStatus.USABLE
 
 
+def changed(name: str, path: Path, **changes):
+    """Return the row of a fixture with settings changed at the top."""
+    data = json.loads((FIXTURES / name).read_text())
+    data["input_config"] |= changes
+    data["benchmark_duration"] = {"unit": "sec", "avg": 60.0}
+    path.write_text(json.dumps(data))
+    (row,) = read_log(path).rows
+    return row
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"), [(0, RowStatus.USABLE), (1, RowStatus.USABLE), (1e4, RowStatus.RAMP)]
+)
+def test_aiperfs_ramps_count_where_they_are_the_run(tmp_path, seconds, status):
+    name, path = "aiperf/loadgen.json", tmp_path / "run.json"
+    plain = json.loads((FIXTURES / name).read_text())["input_config"]["loadgen"]
+    row = changed(name, path, loadgen=plain | {"request_rate_ramp_duration": seconds})
+    assert row.status is status
+    assert any("rises" in note for note in row.notes) == bool(seconds)
+    warm = changed(name, path, loadgen=plain | {"warmup_concurrency_ramp_duration": 1e4})
+    assert warm.status is RowStatus.USABLE
+
+
+def test_guidellms_ramps_are_told(tmp_path):
+    text = (FIXTURES / "guidellm/v0_8_sampled.json").read_text()
+    assert '"type_"' in text
+    (tmp_path / "run.json").write_text(text.replace('"type_"', '"rampup_duration": 1e4, "type_"'))
+    assert all(r.status is RowStatus.RAMP for r in read_log(tmp_path / "run.json").rows)
+
+
 @pytest.mark.parametrize(
     ("content", "tool"),
     [
-        ({"avg_latency": 3.6, "latencies": [3.6], "percentiles": {"50": 3.6}}, "latency"),
+        (
+            {"avg_latency": 3.6, "latencies": [3.6], "percentiles": {"50": 3.6}},
+            "vllm bench latency",
+        ),
         (
             {"elapsed_time": 9.0, "num_requests": 8, "total_num_tokens": 9, "tokens_per_second": 1},
-            "throughput",
+            "vllm bench throughput",
+        ),
+        (
+            {"successful_requests": 9, "total_latency": 2.0, "last_gen_throughput": 3.0},
+            "bench_offline_throughput",
         ),
     ],
 )
-def test_vllms_other_benchmarks_are_named(tmp_path, content, tool):
+def test_benchmarks_without_latencies_are_named(tmp_path, content, tool):
     (tmp_path / "out.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"vllm bench {tool}"):
+    with pytest.raises(DataError, match=tool):
         read_log(tmp_path / "out.json")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -283,6 +285,17 @@ def words_in(node) -> list[str]:
 def test_names_that_would_be_read_as_something_else_are_refused(printed, name):
     with pytest.raises(InputError, match="cannot stand in a command"):
         written(hostile(printed, name), "commands")
+
+
+def test_a_model_on_disk_is_served_from_its_folder(printed, tmp_path):
+    source = Path(bs.__file__).parent / "data/models/meta-llama--Llama-3.1-8B/config.json"
+    shutil.copy(source, tmp_path)
+    model = str(tmp_path / "config.json")
+    deployment = printed.deployment("vllm", "1m-tp1", model=model)
+    ((_, process),) = started(deployment)
+    assert process.words[2] == str(tmp_path)
+    with pytest.raises(InputError, match="containers do not see"):
+        written(deployment, "kubernetes")
 
 
 @pytest.mark.parametrize("host", ["-x", "a b", "$(x)", "a;b", ""])

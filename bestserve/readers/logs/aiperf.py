@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bestserve.readers.logs._build import arrivals_of, built
+from bestserve.readers.logs._ramps import longest_ramp, ramped
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._triton import latency_figures, run_fields
 from bestserve.readers.tidy import TidyRow
@@ -28,21 +29,18 @@ def read(source: Source) -> list[TidyRow]:
     record = Record.of(source.value, source.name, source)
     load = _load(record.child("input_config"))
     fields = {**run_fields(record), **load}
-    return [
-        built(
-            record.where,
-            NAME,
-            latency_figures(record),
-            fields={
-                "source": f"AIPerf {record.text('aiperf_version')}",
-                "date": record.text("start_time"),
-                **fields,
-            },
-            notes=(
-                "WARNING run was cancelled" if record.data.get("was_cancelled") is True else None,
-            ),
-        )
-    ]
+    row = built(
+        record.where,
+        NAME,
+        latency_figures(record),
+        fields={
+            "source": f"AIPerf {record.text('aiperf_version')}",
+            "date": record.text("start_time"),
+            **fields,
+        },
+        notes=("WARNING run was cancelled" if record.data.get("was_cancelled") is True else None,),
+    )
+    return [ramped(row, longest_ramp(record.data.get("input_config")))]
 
 
 def _load(config: Record) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bestserve.readers.logs._build import arrivals_of, built, log_figures, log_lengths
+from bestserve.readers.logs._ramps import longest_ramp, ramped
 from bestserve.readers.logs._record import MS, Record
 from bestserve.readers.tidy import RequestLog, TidyRow
 from bestserve.readers.untrusted import Source, keys_of
@@ -74,7 +75,7 @@ def _row(run: Record) -> TidyRow:
         notes.append(f"{incomplete} requests were cut off at the end of the run and left out")
     worker, backend = run.child("worker"), config.child("backend")
     lengths = _mean_lengths(metrics) if requests is None else log_lengths(requests)
-    return built(
+    row = built(
         run.where,
         NAME,
         figures,
@@ -98,6 +99,7 @@ def _row(run: Record) -> TidyRow:
         },
         notes=tuple(notes),
     )
+    return ramped(row, longest_ramp(config.data))
 
 
 def _rate(run: Record, metrics: Record, completed: int | None, name: str) -> float | None:

@@ -38,6 +38,14 @@ def sniff(source: Source) -> bool:
     return source.kind in ("json", "jsonl") and keys_of(source.value) >= _KEYS
 
 
+def lacking(source: Source) -> str:
+    """Return which other benchmark of SGLang wrote a file."""
+    keys = keys_of(source.value) if source.kind in ("json", "jsonl") else frozenset()
+    if keys >= {"successful_requests", "total_latency", "last_gen_throughput"}:
+        return "written by SGLang's bench_offline_throughput: no latencies; take bench_serving"
+    return ""
+
+
 def read(source: Source) -> list[TidyRow]:
     """One row a line."""
     return [

@@ -7,7 +7,6 @@ passed with `--metadata key=value` sits beside the results and is taken where it
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from bestserve.readers.logs._build import (
@@ -20,9 +19,10 @@ from bestserve.readers.logs._build import (
     silent_note,
     spread,
 )
+from bestserve.readers.logs._ramps import rising
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
-from bestserve.readers.tidy import RowStatus, TidyRow
+from bestserve.readers.tidy import TidyRow
 from bestserve.readers.untrusted import Source, keys_of, listed
 
 NAME = "vllm-bench-serve"
@@ -132,8 +132,7 @@ def run_row(record: Record, name: str = NAME) -> TidyRow:
             _ramp_note(record) if ramp else None,
         ),
     )
-    rising = ramp is not None and row.status is RowStatus.USABLE
-    return replace(row, status=RowStatus.RAMP) if rising else row
+    return rising(row) if ramp else row
 
 
 def _speculated(record: Record) -> bool | None:
