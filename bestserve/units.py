@@ -26,8 +26,8 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="[1]
 
 SHORTEST, LONGEST = 1e-9, 1e9
 """Durations that are read [s]; beyond, they were written by mistake."""
-_DURATION = re.compile(r"([0-9.+\-eE]+|nan|[+-]?inf)\s*(us|µs|ms|s|min)?", re.IGNORECASE)
-_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+_DURATION = re.compile(r"([0-9.+\-eE]+|nan|[+-]?inf)\s*(us|µs|ms|s|min|h)?", re.IGNORECASE)
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str, default_unit: str = "ms") -> float:

@@ -65,7 +65,8 @@ class Server:
             *("--max-num-batched-tokens", str(self.max_num_batched_tokens)),
             *("--num-gpu-blocks-override", str(self.num_blocks)),
             *("--block-size", str(BLOCK), "--max-model-len", "4096"),
-            "--no-enable-prefix-caching", "--enforce-eager",
+            "--no-enable-prefix-caching",
+            "--enforce-eager",
         ]
 
 

@@ -112,9 +112,7 @@ def system(log: Log, constants: dict[str, float], *, replay: bool) -> Collocated
 
 def replayed(log: Log, constants: dict[str, float]) -> tuple[Floats, Floats]:
     """Return (TTFT [n], TPOT) of the same requests in the simulator [s]."""
-    given = Requests(
-        input_len=log.input_len.astype(int), output_len=log.output_len.astype(int)
-    )
+    given = Requests(input_len=log.input_len.astype(int), output_len=log.output_len.astype(int))
     result = simulate(system(log, constants, replay=True), given=given)
     ttft = result.first_token - result.arrival
     return ttft, tpot_of(ttft, result.last_token - result.arrival, log.output_len)

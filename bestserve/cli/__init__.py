@@ -28,6 +28,7 @@ COMMANDS = {
     "headroom": "how much more load a strategy takes",
     "size": "how many GPUs a request rate needs",
     "allocate": "plan a whole fleet, with a certificate",
+    "schedule": "plan instances over a day, window by window",
     "predict": "predict TTFT, TPOT and E2EL of one strategy at one rate",
     "curves": "draw TTFT, TPOT, E2EL, throughput and attainment over the load",
     "sensitivity": "say by how much each figure moves the answer",

@@ -27,6 +27,7 @@ HEADINGS = {
 SHARES = frozenset(
     {"utilisation", "attainment", "headroom", "load", "gap", "probability", "first", "total"}
     | {"first_low", "first_high", "prefix_cache_hit"}
+    | {"ttft_met", "tpot_met", "e2el_met", "all_met", "carried", "worst_window"}
 )
 """Columns that are shares, which people read in per cent."""
 

@@ -21,6 +21,7 @@ ASKED: dict[str, list[list[str]]] = {
     "goodput": [["1m-tp1", "--method", "analytic", *PROBLEM]],
     "headroom": [["1m-tp1", "--request-rate", "1", *PROBLEM]],
     "size": [["--request-rate", "1", *PROBLEM]],
+    "schedule": [["--load", "load.csv", "--strategy", "1m-tp1", "--no-simulate", *PROBLEM]],
     "predict": [["1m-tp1", "--request-rate", "1", *PROBLEM]],
     "curves": [["1m-tp1", "--points", "2", *PROBLEM]],
     "sensitivity": [["1m-tp1", "--method", "analytic", *PROBLEM]],
@@ -70,6 +71,7 @@ def installed(root, tmp_path_factory):
     build = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--target", str(folder / "site"), str(source)], check=True)
     (folder / "x.parquet").write_bytes(b"PAR1")
+    (folder / "load.csv").write_text("start,request_rate\n0,1\n600,2\n")
     (folder / "fleet.toml").write_text(
         'objective = "min_cost"\n[[gpus]]\nhardware = "h100-sxm"\ncount = 1\nprice_per_hour = 2.0\n'
         '[[models]]\nmodel = "meta-llama/Llama-3.1-8B"\ntensor_parallel_sizes = [1]\n'
