@@ -118,9 +118,7 @@ def _clock(text: str | None, where: str) -> float:
     except ValueError:
         numbers = [math.nan]
     if not all(math.isfinite(n) and n >= 0 for n in numbers) or len(numbers) > 3:
-        raise DataError(
-            f"{where}: start = {text!r:.40} is no time; write seconds or HH:MM"
-        )
+        raise DataError(f"{where}: start = {text!r:.40} is no time; write seconds or HH:MM")
     if len(numbers) == 1:
         return numbers[0]
     hours, minutes, *seconds = numbers
