@@ -199,7 +199,7 @@ def test_a_schedule_holds_in_simulation_where_it_has_room(tmp_path):
 
 
 def test_a_window_beyond_capacity_does_not_hold_in_simulation(tmp_path):
-    (tmp_path / "x.csv").write_text("start,request_rate\n0,4\n300,60\n600,4\n")
+    (tmp_path / "x.csv").write_text("start,request_rate\n0,4\n300,150\n600,4\n")
     problem = bs.Problem(
         model="meta-llama/Llama-3.1-8B",
         hardware="h100-sxm",
