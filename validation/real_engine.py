@@ -147,7 +147,9 @@ def environment() -> dict[str, str]:
     """Return an environment in which nothing is fetched or reported."""
     return {
         **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        **{"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
     }
 
 
