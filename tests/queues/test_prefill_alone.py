@@ -59,3 +59,20 @@ def test_what_the_host_spends_on_each_prompt_does_not_grow_with_its_length(cases
     run = simulate(system, rate, requests=60_000, seed=3)
     found = latency(system, rate)
     assert found.ttft.quantile(0.9) == pytest.approx(np.quantile(run.ttft[run.kept], 0.9), rel=0.03)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_prompts_of_many_budgets_go_one_after_the_other(cases, spread):
+    # the bulk chain's P99 is 13 to 17 % low, its mean 4 to 6 %
+    system = Disaggregated(
+        prefill=Lane(step=cases.SMALL, max_num_batched_tokens=1024),
+        prefill_replicas=1,
+        decode=Lane(step=cases.SMALL),
+        decode_replicas=8,
+        lengths=cases.lengths(16 * 1024, 20, spread),
+    )
+    rate = 0.8 * stability_rate(system)
+    run = simulate(system, rate, requests=200_000, seed=4).summary("ttft")
+    found = latency(system, rate)
+    assert found.ttft.mean == pytest.approx(run.mean, rel=0.03)
+    assert found.ttft.quantile(0.99) == pytest.approx(run.p99, rel=0.07)
