@@ -19,13 +19,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bestserve.lowering import Lowered
 from bestserve.models.step.constants import OperatorConstants
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.system import Lane, Role
-from bestserve.specs.calibration import Calibration
+
+if TYPE_CHECKING:
+    from bestserve.specs.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System
 from bestserve.models.trust import TRUSTED, Trust
-from bestserve.readers.recorded import recorded
 from bestserve.results.document import AnswerStatus, Summary
 from bestserve.results.prediction import Prediction
 from bestserve.specs.problem import Problem
@@ -146,6 +145,8 @@ def checked_rate(problem: Problem, request_rate: float | None) -> float:
             )
         return 0.0
     if request_rate is None and problem.workload.trace is not None:
+        from bestserve.readers.recorded import recorded
+
         request_rate = recorded(problem.workload).summary().rate
         if not math.isfinite(request_rate):
             raise InputError("request_rate is needed: the trace has no arrival times over a span")
@@ -165,6 +166,7 @@ def recorded_requests(
     """
     if problem.workload.trace is None:
         return None
+    from bestserve.readers.recorded import recorded
     from bestserve.simulator import trace_requests
 
     trace = recorded(problem.workload)

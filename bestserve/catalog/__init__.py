@@ -1,6 +1,5 @@
 """Records of GPUs and models with provenance: bundled, from plug-ins, or the user's own files."""
 
-from bestserve.catalog.calibration import load_calibration, save_calibration
 from bestserve.catalog.engines import EngineRecord, engine_record, list_engines, load_engine
 from bestserve.catalog.hardware import (
     Resolution,
@@ -22,11 +21,9 @@ __all__ = [
     "list_engines",
     "list_hardware",
     "list_models",
-    "load_calibration",
     "load_engine",
     "load_hardware",
     "load_model",
     "model_from_config",
     "resolve_hardware",
-    "save_calibration",
 ]

@@ -6,13 +6,15 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from bestserve.cli.flags import Count, Requests
 from bestserve.cli.talk import warn_of_foreign_calibration
 from bestserve.errors import DataError, shown
-from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import Problem
+
+if TYPE_CHECKING:
+    from bestserve.specs.fleet import Fleet
 
 COMMANDS = (
     "rank",
@@ -84,6 +86,8 @@ def question_of(answer: Mapping[str, Any]) -> Question:
     ):
         raise DataError(f"no question to be repeated: command {shown(command, 40)}")
     if command == "allocate":
+        from bestserve.specs.fleet import Fleet
+
         return Question(command, Fleet(**problem), arguments)
     stated = Problem(**problem)
     if stated.workload.closed:
@@ -98,7 +102,7 @@ def ask(question: Question, form: str) -> int:
     """
     module = importlib.import_module(f"bestserve.cli.{question.command}")
     given: dict[str, Any] = {"format": form}
-    if isinstance(question.problem, Fleet):
+    if not isinstance(question.problem, Problem):
         command = module.plan
         given["fleet"] = question.problem
     else:

@@ -27,7 +27,8 @@ from typing import Any
 import tomli_w
 
 import bestserve as bs
-from bestserve.catalog import load_calibration, load_engine, load_hardware, load_model
+from bestserve.catalog import load_engine, load_hardware, load_model
+from bestserve.catalog.calibration import load_calibration
 from bestserve.cli.question import question_of
 from bestserve.errors import LONGEST_MESSAGE, BestserveError
 from bestserve.lowering import lower
@@ -182,7 +183,7 @@ def surfaces() -> list[Surface]:
 
 
 def calibration() -> bytes:
-    from bestserve.catalog import save_calibration
+    from bestserve.catalog.calibration import save_calibration
     from bestserve.specs.calibration import Calibration, Constant, Provenance
 
     own = {"engine.a_step": Constant(value=1e-3, unit="s", kind="measured", source="x", sd=1e-4)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bestserve.catalog import load_calibration, save_calibration
+from bestserve.catalog.calibration import load_calibration, save_calibration
 from bestserve.cli import run
 from bestserve.errors import DataError, InputError
 from bestserve.host import writing

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bestserve.catalog import load_calibration, load_hardware
-from bestserve.catalog.calibration import save_calibration
+from bestserve.catalog import load_hardware
+from bestserve.catalog.calibration import load_calibration, save_calibration
 from bestserve.errors import DataError, InputError
 from bestserve.lowering import lower
 from bestserve.measure.dispatch import examine

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from bestserve.catalog import load_calibration
+from bestserve.catalog.calibration import load_calibration
 from bestserve.cli.measure import measure
 from bestserve.errors import InputError
 from bestserve.measure import pytorch

@@ -14,8 +14,7 @@ import pytest
 import bestserve as bs
 from bestserve.answers.doubts import calibration_doubts
 from bestserve.answers.factors import BY_NAME, FACTORS, apply_factors, scaled_values
-from bestserve.catalog import load_calibration
-from bestserve.catalog.calibration import save_calibration
+from bestserve.catalog.calibration import load_calibration, save_calibration
 from bestserve.cli import run
 from bestserve.errors import DataError, InputError
 from bestserve.lowering import lower
