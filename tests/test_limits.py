@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bestserve as bs
+from bestserve.answers.hearing import Hearing, claimed
 from bestserve.lowering import lower
+from bestserve.models.trust import Trust
 from bestserve.solvers.enumerate import shapes, tensor_parallel_sizes
-from bestserve.solvers.limits import BUDGETS, SEQS, next_rung
+from bestserve.solvers.limits import BUDGETS, SEQS, beside, next_rung
+from bestserve.solvers.ranking import rank_strategies
 
 CHAT = bs.Workload(input_len="lognormal:1000,0.8", output_len="lognormal:200,1")
 
@@ -105,3 +110,45 @@ def test_what_tuning_brings_is_said():
     assert f"over the engine's own: {found.defaults.strategy} carries" in found.explain()
     fixed = bs.rank(problem(max_num_batched_tokens=1024, max_num_seqs=200))
     assert fixed.defaults is None
+
+
+def test_limits_beside_are_a_rung_away_or_the_engines_own():
+    stated = lower(problem())
+    found = {str(s) for s in beside(stated, bs.Strategy.parse("1m-tp1-tokens1024-seqs64"))}
+    assert found == {
+        "1m-tp1-seqs64",
+        "1m-tp1-seqs64-tokens1536",
+        "1m-tp1-seqs64-tokens768",
+        "1m-tp1-tokens1024",
+        "1m-tp1-seqs96-tokens1024",
+        "1m-tp1-seqs48-tokens1024",
+    }
+    given = lower(stated.problem.replaced(max_num_batched_tokens=2048))
+    assert {str(s) for s in beside(given, bs.Strategy.parse("1m-tp1-seqs8"))} == {
+        "1m-tp1",
+        "1m-tp1-seqs12",
+    }
+
+
+def test_a_doubted_leader_is_polished_by_runs():
+    """With 8 sequences prompts wait for slots; 12 carry a fifth more."""
+    stated = lower(
+        bs.Problem(
+            model="google/gemma-3-27b-it",
+            hardware="a100-80gb-sxm",
+            engine="tensorrt-llm",
+            gpus=1,
+            workload=bs.Workload(input_len="lognormal:3493,1", output_len=162),
+            slo="ttft:4469 tpot:106",
+        )
+    )
+    poor = claimed(stated, bs.Strategy.parse("1m-tp1-seqs8-tokens1024"))
+    found = replace(rank_strategies(stated), table=(replace(poor, trust=Trust.of("a doubt")),))
+    better = Hearing(stated, found, lambda _: None).witnessed()
+    assert better.best.strategy != poor.strategy
+    assert better.best.goodput > 1.1 * better.table[-1].goodput
+    trusted = replace(found, table=(replace(poor, trust=Trust(True)),))
+    kept = Hearing(stated, trusted, lambda _: None)
+    kept.doubted.clear()
+    kept.settled.add(poor.strategy)
+    assert not kept.polish()

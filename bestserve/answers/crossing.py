@@ -31,6 +31,9 @@ LOOKS = 20
 LOWER = (0.85, 0.6, 0.35)
 """Shares of a goodput at which objectives are looked at again: they may hold beyond a gap."""
 
+FAR_FROM_MISSED = 2.0
+"""Room beyond which nothing is told by more of it [ln]."""
+
 GAP = 0.01
 """By how much an objective must be missed there, which runs may do by chance [ln]."""
 
@@ -54,8 +57,13 @@ class Crossing:
 
     @property
     def part(self) -> float:
-        """Where between the looks the target stops being met [1], linear in ln(rate)."""
-        return self.below.room / max(self.below.room - self.above.room, 1e-12)
+        """Where between the looks the target stops being met [1], linear in ln(rate).
+
+        Near saturation latency grows as one over what is left of the capacity: its inverse falls
+        in a line where its logarithm falls off a cliff.
+        """
+        met, missed = _inverse(self.below), _inverse(self.above)
+        return met / max(met - missed, 1e-12)
 
     @property
     def rate(self) -> float:
@@ -164,6 +172,13 @@ def lowest(runs: Simulated, target: Target, highest: Crossing) -> tuple[Crossing
         return highest, f"the objectives are missed at {above.rate:.4g} requests/s and less"
     low = closed_in(lambda rate: runs.look(rate, target), Crossing(below, above))
     return low, f"the objectives hold again at {rate:.4g} requests/s"
+
+
+def _inverse(look: Look) -> float:
+    """Return threshold over percentile, less 1; joint targets: how far attainment is met."""
+    if look.binding is Binding.JOINT:
+        return look.room
+    return math.expm1(min(look.room, FAR_FROM_MISSED))
 
 
 def _error_of_mean(met: np.ndarray) -> float:

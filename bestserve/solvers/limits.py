@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bestserve.lowering import Lowered
 from bestserve.models.goodput import Goodput
@@ -17,6 +17,7 @@ from bestserve.models.queues.held_tokens import safe_seqs
 from bestserve.models.queues.requests import prepare
 from bestserve.models.system import Role
 from bestserve.solvers.enumerate import Candidate, limited
+from bestserve.specs.strategy import Strategy
 
 COARSE: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512, 256), "p": (16384, 2048), "d": ()}
 """Token budgets far apart, tried in this order after the engine's own."""
@@ -113,6 +114,30 @@ class Tuning:
             rung = next_rung(SEQS, math.ceil(room * running * scale) - 1, 1)
             if rung is not None and rung < lane.max_num_seqs * scale:
                 self.consider(rung, budget)
+
+
+def beside(lowered: Lowered, strategy: Strategy) -> Iterator[Strategy]:
+    """Return the strategies of which one limit is another: a rung away, or the engine's own.
+
+    Limits that the problem states stay.
+    """
+    problem, engine = lowered.problem, lowered.engine
+    own = {"max_num_batched_tokens": engine.max_num_batched_tokens}
+    for i, pool in enumerate(strategy.pools):
+        asked = {"max_num_batched_tokens": BUDGETS} if pool.role != "d" else {}
+        asked |= {"max_num_seqs": SEQS} if pool.role != "p" else {}
+        for name, rungs in asked.items():
+            if getattr(problem, name) is not None:
+                continue
+            at = getattr(pool, name)
+            values: list[int | None] = [] if at is None else [None]
+            if at is not None or name in own:
+                near = at or own[name]
+                values += [r for r in (next_rung(rungs, near, s) for s in (1, -1)) if r]
+            for value in values:
+                pools = list(strategy.pools)
+                pools[i] = pool.model_copy(update={name: value})
+                yield Strategy(pools=tuple(pools))
 
 
 def next_rung(rungs: tuple[int, ...], at: int, step: int) -> int | None:
