@@ -27,6 +27,7 @@ from typing import Any
 import tomli_w
 
 import bestserve as bs
+from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.catalog.calibration import load_calibration
 from bestserve.cli.question import question_of
@@ -37,6 +38,7 @@ from bestserve.models.step.device import Parallelism
 from bestserve.readers.logs import read_log
 from bestserve.readers.mappings import parse_mapping
 from bestserve.readers.servegen import read_client
+from bestserve.readers.startup_log import read_startup_log
 from bestserve.readers.traces import read_trace
 from bestserve.specs.lengths import parse_law
 from bestserve.units import parse_change, parse_duration
@@ -77,6 +79,28 @@ NASTY: list[Any] = [
     "~", "inf", "nan", "1e999", "9" * 5000, "=cmd|' /C calc'!A0", "<script>", "self", [], {}, [[]],
     {"self": 1}, {"": ""}, [None] * 99, {"a": {"b": {"c": {}}}}, [1e308, -1e308], "2026-01-01",
 ]  # fmt: skip
+INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+SECTIONS: list[dict[str, Any]] = [
+    {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head"]},
+    {"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*attn.*": {}}},
+    {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
+    {"quant_method": "compressed-tensors", "ignore": ["re:.*self_attn.*"],
+     "config_groups": {"g": {"targets": ["Linear"], "weights": INT4}}},
+    {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
+     "quantized_layers": {"model.layers.0.mlp.up_proj": {"quant_algo": "NVFP4"}}},
+    {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}},
+    {"quant_method": "torchao", "quant_type": {"default": {
+        "_type": "FqnToConfig", "_data": {"fqn_to_config": {
+            "_default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 64}}}}}}},
+    {"quant_method": "auto-round", "bits": 4, "group_size": 128, "data_type": "int",
+     "extra_config": {"model.layers.0.mlp.up_proj": {"bits": 16}}},
+    {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    {"quant_method": "aqlm", "num_codebooks": 2, "nbits_per_codebook": 8, "in_group_size": 8},
+]  # fmt: skip
+DRAFTS = tuple(
+    json.dumps({"method": method, "num_speculative_tokens": 2}).encode()
+    for method in ("mtp", "eagle3", "draft_model", "ngram")
+)
 KEYS = ["self", "values", "text", "kind", "cls", "", "__class__", "model", "\x1b", "k" * 700, "1"]
 SPLICES = [
     b"\x00", b"\xff", b"\xef\xbb\xbf", b"\n", b"\r", b" " * 3000, b"." * 40, b"a." * 60, b"[" * 99,
@@ -169,7 +193,14 @@ def surfaces() -> list[Surface]:
     hardware = tuple(p.read_bytes() for p in sorted((DATA / "hardware").glob("*.toml"))[:8])
     engine = tuple(p.read_bytes() for p in sorted((DATA / "engines").glob("*.toml")))
     config = tuple(p.read_bytes() for p in sorted((DATA / "models").glob("*/config.json"))[:12])
+    quantised = tuple(quantised_configs())
+    start = (
+        b"Available KV cache memory: 57.5 GiB\nMaximum concurrency for 8,192 tokens per request: 9x"
+    )
     found += [
+        Surface("quantised config", quantised, written(model_of, "config.json"), 3),
+        Surface("draft", DRAFTS, lambda raw, _: drafted(text_of(raw)), 2),
+        Surface("start-up log", (start,), written(read_startup_log, "server.log"), 1),
         Surface("hardware record", hardware, written(board, "gpu.toml"), 2),
         Surface("engine record", engine, written(engine_of, "engine.toml"), 2),
         Surface("config.json", config, written(model_of, "config.json"), 2),
@@ -180,6 +211,18 @@ def surfaces() -> list[Surface]:
     ]
     logs = tuple(p.read_bytes() for p in sorted(FIXTURES.glob("*/*")) if p.stat().st_size < 40_000)
     return [*found, Surface("log", logs, written(read_log, "log"), 4)]
+
+
+def quantised_configs() -> Iterator[bytes]:
+    """A config of every type that is read, each with another quantisation section."""
+    counts = json.loads((ROOT / "tests" / "catalog" / "parameters_by_type.json").read_text())
+    for number, known in enumerate(counts.values()):
+        section = SECTIONS[number % len(SECTIONS)]
+        yield json.dumps({**known["config"], "quantization_config": section}).encode()
+
+
+def drafted(text: str) -> object:
+    return with_draft(load_model("deepseek-ai/DeepSeek-V3").architecture, drafting(text))
 
 
 def calibration() -> bytes:
