@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: rank quick test slow coverage bounds properties check format fuzz bench accuracy docs clean
+.PHONY: rank quick test slow coverage bounds properties check format fuzz oldest bench accuracy docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
@@ -51,6 +51,9 @@ format: $(VENV)/.dev
 
 fuzz: $(VENV)/.tests ## a million hostile inputs over every surface, counted: FUZZ="--inputs 1000 --seed 3"
 	$(BIN)/python tests/edges/fuzz.py $(FUZZ)
+
+oldest: $(BIN)/python ## run allocate and others on the oldest versions that pyproject.toml allows
+	.ci/oldest $(BIN)/python
 
 bench: $(VENV)/.tests ## print every benchmark's ratios
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

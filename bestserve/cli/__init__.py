@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # of a terminal that knows no × or ≤
     warnings.simplefilter("ignore")  # of libraries, about what they do inside
     warnings.simplefilter("once", UserWarning)
+    warnings.filterwarnings("ignore", "(?s).*joblib will operate in serial mode")
     warnings.showwarning = lambda message, *_: print(f"bestserve: {message}", file=sys.stderr)
     with answers_alone():
         code = run(sys.argv[1:] if arguments is None else list(arguments))

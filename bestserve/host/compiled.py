@@ -106,11 +106,12 @@ def _loaded(place: Path) -> ModuleType:
 def _elsewhere(name: str) -> Path:
     """Return where the library is kept if the package's folder cannot be written."""
     which = hashlib.blake2b(os.fsencode(PACKAGE), digest_size=6).hexdigest()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     home = Path(cache) / "bestserve"
-    with suppress(OSError):
-        home.mkdir(parents=True, exist_ok=True)
-    if not os.access(home, os.W_OK):
+    if home.is_absolute():  # else this user has no home
+        with suppress(OSError):
+            home.mkdir(parents=True, exist_ok=True)
+    if not (home.is_absolute() and os.access(home, os.W_OK)):
         home = private_folder()
     return home / f"{which}{name}"
 
@@ -131,8 +132,11 @@ def private_folder() -> Path:
 
     What lies in it is run, so a folder that somebody else made is not used.
     """
-    folder = Path(tempfile.gettempdir()) / f"bestserve-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder = Path(tempfile.gettempdir()) / f"bestserve-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OSError("no folder for them can be written; name one in XDG_CACHE_HOME") from error
     found = folder.lstat()
     own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
     if not own or found.st_mode & 0o077:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from bestserve.validation.comparison import Comparison, RowComparison, metric_su
 from bestserve.validation.groups import summarise_groups
 from bestserve.validation.knee import objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.repeats import first_of_equals
 from bestserve.validation.replay import (
     Prepared,
     measured_figures,
@@ -115,25 +118,35 @@ def compare_rows(
     jobs: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[RowComparison]:
-    """Replay rows, in parallel if there are many; the order is kept."""
-    workers = jobs or os.cpu_count() or 1
-    if len(rows) < FEW or workers == 1:
-        out = []
-        for number, row in enumerate(rows, start=1):
-            out.append(compare_row(row, calibration, with_intervals=with_intervals))
-            if progress is not None and number % 10 == 0:
-                progress(f"{number} of {len(rows)} rows")
-        return out
+    """Replay rows, each setting once and in parallel if there are many; the order is kept."""
+    firsts = first_of_equals(rows)
+    once = [row for place, row in enumerate(rows) if firsts[place] == place]
+    workers = 1 if len(once) < FEW else jobs or os.cpu_count() or 1
+    on = f" on {workers} processes" if workers > 1 else ""
+    done: list[RowComparison] = []
+    replay = functools.partial(compare_row, calibration=calibration, with_intervals=with_intervals)
+    for number, one in enumerate(_each(replay, once, workers), start=1):
+        done.append(one)
+        if progress is not None and number % 10 == 0:
+            progress(f"{number} of {len(once)} rows{on}")
+    order = {place: number for number, place in enumerate(sorted(set(firsts)))}
+    return [
+        found if firsts[place] == place
+        else dataclasses.replace(found, id=row.id, measured=measured_figures(row))
+        for place, row in enumerate(rows)
+        for found in (done[order[firsts[place]]],)
+    ]  # fmt: skip
+
+
+def _each(
+    replay: Callable[[TidyRow], RowComparison], rows: Sequence[TidyRow], workers: int
+) -> Iterable[RowComparison]:
+    if workers == 1:
+        return map(replay, rows)
     from joblib import Parallel, delayed
 
-    done = Parallel(n_jobs=workers, batch_size=8, return_as="generator")(
-        delayed(compare_row)(row, calibration, with_intervals=with_intervals) for row in rows
-    )
-    found: list[RowComparison] = []
-    for number, one in enumerate(done, start=1):
-        found.append(one)
-        if progress is not None and number % 10 == 0:
-            progress(f"{number} of {len(rows)} rows on {workers} processes")
+    parallel = Parallel(n_jobs=workers, batch_size=8, return_as="generator")
+    found: Iterable[RowComparison] = parallel(delayed(replay)(row) for row in rows)
     return found
 
 

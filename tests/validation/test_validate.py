@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import bestserve as bs
 from bestserve.cli import run
 from bestserve.cli.validate import read_tolerance
 from bestserve.errors import InputError
+from bestserve.readers.logs import read_logs
+from bestserve.validation import compare
+from bestserve.validation.compare import compare_rows
 from bestserve.validation.parity import draw_parity, parity_data
 from bestserve.validation.replay import METRICS
 
@@ -172,3 +176,19 @@ def test_calibrate_writes_a_record_that_validate_takes(
     assert {f["name"] for f in answer["factors"]} == {"a_step", "t_req"}
     assert record.is_file()
     assert run(["validate", str(log), "--calibration", str(record), "--no-intervals"]) == 0
+
+
+def test_equal_settings_are_predicted_once_and_keep_their_own_measurements(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for read in read_logs([log]) for row in read.rows]
+    again = [
+        dataclasses.replace(r, id=f"{r.id}-2", ttft_mean_ms=2.0 * (r.ttft_mean_ms or 1.0))
+        for r in rows
+    ]
+    asked: list[str] = []
+    replay = compare.compare_row
+    monkeypatch.setattr(compare, "compare_row", lambda r, **k: asked.append(r.id) or replay(r, **k))
+    found = compare_rows([*rows, *again], with_intervals=False)
+    assert asked == [row.id for row in rows]
+    assert found == [replay(r, with_intervals=False) for r in [*rows, *again]]
