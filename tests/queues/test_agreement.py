@@ -102,3 +102,12 @@ def test_stalls_of_prompts_taken_together(cases: ModuleType) -> None:
     system = cases.collocated("prefill_priority", cases.lengths(128, 9))
     errors = compare(system, 0.5)
     assert max(abs(e) for e in errors.values()) < 0.05, errors
+
+
+def test_short_prompts_among_long_ones_stall_decodes(cases: ModuleType) -> None:
+    # prompts of less than a cell of the grid counted as none there: TPOT 7 % low
+    system = cases.collocated("prefill_priority", cases.lengths(160, 40, 2.5, 1.0))
+    errors = compare(system, 0.35)
+    assert abs(errors["mean"]) < 0.03, errors
+    assert abs(errors["tpot"]) < 0.05, errors
+    assert abs(errors["ttft"]) < 0.03, errors

@@ -36,6 +36,10 @@ REACH_ALONE, REACH_LARGE = 2.5, 7.0
 """Decay lengths 1/θ of the backlog that the grid reaches beyond the spread of a step without a
 budget, and beyond the largest prompt."""
 
+FEW_CELLS, LEAST_KEPT = (4.0, 16.0, 64.0, math.inf), 0.5
+"""Prompts that make up for those raised to one cell: the shortest ones that keep so much of what
+they have beyond one."""
+
 RESTART = 1e-9
 """Chance of a step to end in state 0 by force: bounds the visits between two of them."""
 
@@ -67,14 +71,23 @@ class Chain:
     interpolated between them (`blend`).
     """
 
-    def __init__(self, server: BulkServer, rate: float, prompts: Prompts, points: int) -> None:
+    def __init__(
+        self,
+        server: BulkServer,
+        rate: float,
+        prompts: Prompts,
+        points: int,
+        *,
+        raised: bool = False,
+    ) -> None:
         self.server, self.rate, self.prompts = server, rate, prompts
         self.l1 = prompts.mean
         self.d, self.top = _grid(server, rate, prompts, points)
         self.full = server.packed / self.d
         self.m = min(math.floor(server.largest / self.d + 1e-9), self.top)
         self.size = fft_size(2 * self.top + 2)
-        self.pmf = split(prompts.tokens / self.d, prompts.share, self.size)
+        cells = raised_cells(prompts, self.d) if raised else prompts.tokens / self.d
+        self.pmf = split(cells, prompts.share, self.size)
         self.phi = np.fft.rfft(self.pmf)
         seen = self.d**2 * float(self.pmf @ np.arange(self.size, dtype=np.float64) ** 2)
         self.cut_off = max(1.0 - seen / prompts.square, 0.0)
@@ -232,6 +245,31 @@ class Chain:
             ended=ended,
             pace=Pace(busy / max(cycle, 1e-300), cycle / count, spacing),
         )
+
+
+def raised_cells(prompts: Prompts, d: float) -> Floats:
+    """Return prompts in cells of d tokens, none below one and the mean kept [m].
+
+    A prompt of less than a cell may leave the chain in the state without prompts, although its step
+    holds decodes up as long as another. What raising it adds is taken from those of few cells, so
+    that waits are better told without.
+    """
+    cells, share = prompts.tokens / d, prompts.share
+    below = cells < 1.0
+    added = float(share[below] @ (1.0 - cells[below]))
+    if prompts.mean <= d:
+        return cells
+    for largest in FEW_CELLS:
+        few = (cells > 1.0) & (cells <= largest)
+        kept = 1.0 - added / max(float(share[few] @ (cells[few] - 1.0)), 1e-300)
+        if kept >= LEAST_KEPT:
+            break
+    return np.where(below, 1.0, np.where(few, 1.0 + max(kept, 0.0) * (cells - 1.0), cells))
+
+
+def hidden(prompts: Prompts, d: float) -> float:
+    """Return the chance that a prompt is taken for none on a grid of d tokens [1]."""
+    return float(prompts.share @ np.maximum(1.0 - prompts.tokens / d, 0.0))
 
 
 def chebyshev(longest: float, rate: float) -> Floats:
