@@ -26,8 +26,9 @@ from bestserve.simulator.layout import (
     PROMPT,
     STREAM,
     T_NEXT,
+    Pool,
 )
-from bestserve.simulator.pool import Pool, append
+from bestserve.simulator.pool import append
 from bestserve.simulator.routing import choose, settle
 from bestserve.simulator.time_heap import drop, put
 from bestserve.simulator.transfer import link_add, link_end, link_next
@@ -77,21 +78,10 @@ def run_coupled(
         counts sessions
     pauses : between an answer and a session's next request [n] [s]
     """
-    # Unpacked once: taking an array out of a tuple counts references, call after call.
-    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = front
-    (
-        b_clock,
-        b_state,
-        b_heaps,
-        b_phases,
-        b_joins,
-        b_series,
-        b_journals,
-        b_limits,
-        b_costs,
-        b_moe,
-        b_table,
-    ) = back
+    clock, state, phases, joins = front.clock, front.state, front.phases, front.joins
+    limits, costs, moe, table = front.limits, front.costs, front.moe, front.table
+    b_clock, b_state, b_joins, b_limits = back.clock, back.state, back.joins, back.limits
+    b_costs, b_moe, b_table = back.costs, back.moe, back.table
     n = scheduled.shape[0]
     two = b_clock.shape[0] > 0
     shared = two and link[SHARED] > 0.0
@@ -130,26 +120,7 @@ def run_coupled(
         for lane in range(clock.shape[0]):
             if clock[lane, T_NEXT] > now:
                 continue
-            ended = advance(
-                lane,
-                now,
-                now,
-                clock,
-                state,
-                heaps,
-                phases,
-                joins,
-                series,
-                journals,
-                times,
-                facts,
-                limits,
-                costs,
-                moe,
-                table,
-                done,
-                cache,
-            )
+            ended = advance(lane, now, now, front, times, facts, done, cache)
             for i in range(ended):
                 r = done[i]
                 if two and back_facts[r, OUTPUT] > 1:
@@ -182,26 +153,7 @@ def run_coupled(
         for lane in range(b_clock.shape[0]):
             if b_clock[lane, T_NEXT] > now:
                 continue
-            ended = advance(
-                lane,
-                now,
-                now,
-                b_clock,
-                b_state,
-                b_heaps,
-                b_phases,
-                b_joins,
-                b_series,
-                b_journals,
-                back_times,
-                back_facts,
-                b_limits,
-                b_costs,
-                b_moe,
-                b_table,
-                back_done,
-                uncached,
-            )
+            ended = advance(lane, now, now, back, back_times, back_facts, back_done, uncached)
             for i in range(ended):
                 r = back_done[i]
                 event = KINDS * r + FREE
@@ -305,45 +257,7 @@ def run_coupled(
 
         for lane in range(clock.shape[0]):
             if clock[lane, T_NEXT] <= now:
-                advance(
-                    lane,
-                    now,
-                    math.inf,
-                    clock,
-                    state,
-                    heaps,
-                    phases,
-                    joins,
-                    series,
-                    journals,
-                    times,
-                    facts,
-                    limits,
-                    costs,
-                    moe,
-                    table,
-                    done,
-                    cache,
-                )
+                advance(lane, now, math.inf, front, times, facts, done, cache)
         for lane in range(b_clock.shape[0]):
             if b_clock[lane, T_NEXT] <= now:
-                advance(
-                    lane,
-                    now,
-                    math.inf,
-                    b_clock,
-                    b_state,
-                    b_heaps,
-                    b_phases,
-                    b_joins,
-                    b_series,
-                    b_journals,
-                    back_times,
-                    back_facts,
-                    b_limits,
-                    b_costs,
-                    b_moe,
-                    b_table,
-                    back_done,
-                    uncached,
-                )
+                advance(lane, now, math.inf, back, back_times, back_facts, back_done, uncached)

@@ -8,6 +8,10 @@ otherwise.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from bestserve.arrays import Floats, Ints
+
 # times[request]
 ARRIVAL, START, FIRST, LAST = range(4)
 """Arrival; start of the first step that works on it; first message; last token. −1: not yet."""
@@ -85,3 +89,19 @@ SERIES_TIME, SERIES_BATCH, SERIES_KV = range(3)
 
 JOURNAL_START, JOURNAL_STEPS, JOURNAL_FIRST, JOURNAL_GROWTH = range(4)
 """Optional record of a lane: decode steps from a time on, the first's duration and the growth."""
+
+
+class Pool(NamedTuple):
+    """The arrays of the lanes of one pool; see `layout` for what is where."""
+
+    clock: Floats
+    state: Ints
+    heaps: Ints
+    phases: Ints
+    joins: Ints
+    series: Floats
+    journals: Floats
+    limits: Ints
+    costs: Floats
+    moe: Floats
+    table: Floats

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from bestserve.simulator.layout import (
     T_NEXT,
     TAIL,
     UNLIMITED,
+    Pool,
 )
 from bestserve.simulator.routing import choose, settle
 
@@ -42,22 +42,6 @@ TABLE_LENGTH = 1 << 14
 """Token counts whose step cost is tabulated; longer steps compute it."""
 
 NOBODY = np.empty(0, dtype=np.int64)
-
-
-class Pool(NamedTuple):
-    """The arrays of the lanes of one pool; see `layout` for what is where."""
-
-    clock: Floats
-    state: Ints
-    heaps: Ints
-    phases: Ints
-    joins: Ints
-    series: Floats
-    journals: Floats
-    limits: Ints
-    costs: Floats
-    moe: Floats
-    table: Floats
 
 
 @njit(cache=True)
@@ -158,30 +142,9 @@ def run_assigned(
     cache: Cache = NO_CACHE,
 ) -> None:
     """Simulate requests, in order of arrival, that know their lane beforehand."""
-    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
-    append_all(lanes, refused, state, facts)
-    # Called from Python, because compiling the lane into one more caller takes seconds.
-    for lane in range(len(clock)):
-        advance(
-            lane,
-            math.inf,
-            math.inf,
-            clock,
-            state,
-            heaps,
-            phases,
-            joins,
-            series,
-            journals,
-            times,
-            facts,
-            limits,
-            costs,
-            moe,
-            table,
-            NOBODY,
-            cache,
-        )
+    append_all(lanes, refused, pool.state, facts)
+    for lane in range(len(pool.clock)):
+        advance(lane, math.inf, math.inf, pool, times, facts, NOBODY, cache)
 
 
 @njit(cache=True)
@@ -197,7 +160,8 @@ def run_routed(
     cache: Cache,
 ) -> None:
     """Simulate requests, in order of arrival, that are routed by the state of the lanes."""
-    clock, state, heaps, phases, joins, series, journals, limits, costs, moe, table = pool
+    clock, state, phases, limits = pool.clock, pool.state, pool.phases, pool.limits
+    costs, moe, table = pool.costs, pool.moe, pool.table
     number = 0
     for r in range(times.shape[0] + 1):
         last = r == times.shape[0]
@@ -206,26 +170,7 @@ def run_routed(
         now = math.inf if last else times[r, ARRIVAL]
         for lane in range(clock.shape[0]):
             if clock[lane, T_NEXT] <= now:
-                advance(
-                    lane,
-                    now,
-                    now,
-                    clock,
-                    state,
-                    heaps,
-                    phases,
-                    joins,
-                    series,
-                    journals,
-                    times,
-                    facts,
-                    limits,
-                    costs,
-                    moe,
-                    table,
-                    nobody,
-                    cache,
-                )
+                advance(lane, now, now, pool, times, facts, nobody, cache)
         if last:
             break
         if cache.on:

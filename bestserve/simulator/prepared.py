@@ -38,8 +38,9 @@ from bestserve.simulator.layout import (
     START,
     TIMES_WIDTH,
     UNLIMITED,
+    Pool,
 )
-from bestserve.simulator.pool import NOBODY, Pool, kv_blocks, new_pool, run_assigned, run_routed
+from bestserve.simulator.pool import NOBODY, kv_blocks, new_pool, run_assigned, run_routed
 from bestserve.simulator.transfer import share_link
 
 

@@ -28,7 +28,7 @@ from bestserve.simulator.block_cache import (
     shared_blocks,
     trim,
 )
-from bestserve.simulator.lane import growing_blocks, steps_to, tokens_cost
+from bestserve.simulator.kv_blocks import growing_blocks
 from bestserve.simulator.layout import (
     BLOCK,
     BLOCKS,
@@ -44,6 +44,7 @@ from bestserve.simulator.layout import (
     STEPPING,
     UNLIMITED,
 )
+from bestserve.simulator.step import steps_to, tokens_cost
 
 (
     RANDOM,

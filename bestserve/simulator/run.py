@@ -28,8 +28,9 @@ from bestserve.simulator.layout import (
     SERIES_KV,
     SERIES_TIME,
     STEPS,
+    Pool,
 )
-from bestserve.simulator.pool import Pool, step_ends
+from bestserve.simulator.pool import step_ends
 from bestserve.simulator.prepared import (
     Finished,
     Prepared,

@@ -161,6 +161,27 @@ def test_answers_are_those_of_python(both, name, given):
     assert isinstance(plain(*given), type(fast(*given)))
 
 
+def test_an_inlined_loop_stands_in_its_callers(tmp_path: Path) -> None:
+    text = """
+@njit(cache=True, inline=True)
+def grow(x: Floats, by: float) -> None:
+    x[0] += by
+
+@njit(cache=True)
+def grown(x: Floats, n: int) -> float:
+    for i in range(n):
+        grow(x, 0.5 * i)
+    return x[0]
+"""
+    folder = package(tmp_path, text)
+    code = translated(Program(folder), "test")
+    assert "static inline __attribute__((always_inline)) void some_loops_grow(" in code
+    assert "static double some_loops_grown(" in code
+    x = np.array([1.0])
+    assert getattr(compiled(folder), "some.loops.grown")(x, 4) == 4.0
+    assert x[0] == 4.0
+
+
 def test_arrays_are_changed_in_place(both):
     made = []
     for loop in both("swapped"):

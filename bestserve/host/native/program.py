@@ -51,6 +51,11 @@ class Function:
         return self.options.get("error_model") != "numpy"
 
     @property
+    def inlined(self) -> bool:
+        """Whether its C stands in its callers: phases of a loop take less time than a call."""
+        return self.options.get("inline") is True
+
+    @property
     def parameters(self) -> dict[str, str]:
         """Names and annotations of what it takes."""
         return {a.arg: ast.unparse(a.annotation) for a in self.node.args.args if a.annotation}

@@ -67,7 +67,8 @@ def _function(body: Body) -> str:
     returns = result.c if result is not None else "void"
     name = f"{function.c}_body" if frees else function.c
     lines = [f"/* {function.module.path.name}:{function.node.lineno} */"]
-    lines.append(f"static {returns} {name}({', '.join(parameters)}) {{")
+    inlined = "inline __attribute__((always_inline)) " if function.inlined else ""
+    lines.append(f"static {inlined}{returns} {name}({', '.join(parameters)}) {{")
     for local, kind in sorted(body.local_variables.items()):
         lines.append(f"{kind.c} {variable(local)} = {{0}};")
     lines += [*body.lines, "}"]
@@ -84,7 +85,7 @@ def _function(body: Body) -> str:
 
 def _parameter(kind: Type, name: str) -> str:
     """Return how a function takes a parameter: records, which are large, by their address."""
-    return f"const {kind.c} *{name}" if isinstance(kind, Record) else f"{kind.c} {name}"
+    return f"const {kind.c} *restrict {name}" if isinstance(kind, Record) else f"{kind.c} {name}"
 
 
 def _with_writes(bodies: list[Body]) -> Iterator[tuple[Body, set[str]]]:

@@ -1,0 +1,168 @@
+"""What happens at a step boundary: departures, first messages, reserves used up, prompts done."""
+
+from __future__ import annotations
+
+from bestserve.arrays import Floats, Ints, Ints32
+from bestserve.host.compiled import njit
+from bestserve.simulator.block_cache import Cache, detach
+from bestserve.simulator.heap import (
+    FINISH,
+    FIRST_MESSAGE,
+    GROW,
+    ITERATION_SHIFT,
+    KIND_MASK,
+    REQUEST_MASK,
+    REQUEST_SHIFT,
+    pack,
+    push,
+    remove,
+)
+from bestserve.simulator.kv_blocks import (
+    blocks_at_end,
+    grows_by_step,
+    in_blocks,
+    reserved_tokens,
+)
+from bestserve.simulator.layout import (
+    AHEAD,
+    BLOCK,
+    BLOCKS,
+    CONTEXT,
+    DECODING,
+    EVENTS,
+    FIRST,
+    GENERATED,
+    GROWING,
+    GROWING_CONTEXT,
+    HELD,
+    ITERATION,
+    JOINING,
+    LAST,
+    LEAVING,
+    LEAVING_BLOCKS,
+    NOW,
+    OUTPUT,
+    PROMPT,
+    PROMPT_TOKENS,
+    QUEUED_TOKENS,
+    RESERVE,
+    SLOTS,
+    STREAM,
+    UNLIMITED,
+    Pool,
+)
+
+
+@njit(cache=True, inline=True)
+def leave(lane: int, r: int, pool: Pool, facts: Ints32, cache: Cache) -> None:
+    """Note who has ended where the step formed next does not know of it yet."""
+    s, limits = pool.state[lane], pool.limits
+    if limits[AHEAD] == 0:
+        return
+    pool.joins[lane, limits[SLOTS] + s[LEAVING]] = r
+    s[LEAVING] += 1
+    if not cache.on:
+        s[LEAVING_BLOCKS] += blocks_at_end(r, facts, pool.costs[RESERVE], limits[BLOCK])
+
+
+@njit(cache=True, inline=True)
+def fire_events(
+    lane: int, pool: Pool, times: Floats, facts: Ints32, done: Ints, cache: Cache, ended: int
+) -> int:
+    """Process a boundary's events: departures, first messages, reserves used up.
+
+    ended : how many requests ended since the call of `advance`; returned, with these
+    """
+    s, c = pool.state[lane], pool.clock[lane]
+    block, reserve = pool.limits[BLOCK], pool.costs[RESERVE]
+    finite, grows = pool.limits[BLOCKS] < UNLIMITED, grows_by_step(pool)
+    while s[EVENTS] > 0 and pool.heaps[lane, 0] >> ITERATION_SHIFT == s[ITERATION]:
+        event = pool.heaps[lane, 0]
+        r = (event >> REQUEST_SHIFT) & REQUEST_MASK
+        kind = event & KIND_MASK
+        s[EVENTS] = remove(pool.heaps, lane, s[EVENTS], 0)
+        prompt = facts[r, PROMPT]
+        output = facts[r, OUTPUT]
+        if kind == FINISH:
+            if times[r, FIRST] < 0.0:
+                times[r, FIRST] = c[NOW]
+            times[r, LAST] = c[NOW]
+            s[DECODING] -= 1
+            s[CONTEXT] -= prompt + output
+            if finite:
+                kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
+                if grows and kept < prompt + output - 1:
+                    s[GROWING] -= 1
+                    s[GROWING_CONTEXT] -= prompt + output
+                    pool.phases[lane, (prompt + output - s[ITERATION]) % block] -= 1
+                else:
+                    s[HELD] -= in_blocks(kept, block)
+            leave(lane, r, pool, facts, cache)
+            if cache.on:
+                full = (prompt + output - 1) // block
+                s[HELD] += detach(cache, lane, r, full, c[NOW])
+            if done.size > 0:
+                done[ended] = r
+            ended += 1
+        elif kind == FIRST_MESSAGE:
+            times[r, FIRST] = c[NOW]
+        else:
+            kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
+            s[HELD] -= in_blocks(kept, block)
+            s[GROWING] += 1
+            s[GROWING_CONTEXT] += kept + 1
+            pool.phases[lane, (kept + 1 - s[ITERATION]) % block] += 1
+    return ended
+
+
+@njit(cache=True, inline=True)
+def join(
+    lane: int, pool: Pool, times: Floats, facts: Ints32, done: Ints, cache: Cache, ended: int
+) -> int:
+    """Let completed prompts decode from now on, or end with their first token; as `fire_events`."""
+    s, c = pool.state[lane], pool.clock[lane]
+    block, reserve = pool.limits[BLOCK], pool.costs[RESERVE]
+    finite, grows = pool.limits[BLOCKS] < UNLIMITED, grows_by_step(pool)
+    for i in range(s[JOINING]):
+        r = pool.joins[lane, i]
+        prompt = facts[r, PROMPT]
+        output = facts[r, OUTPUT]
+        generated = facts[r, GENERATED]
+        whole = prompt + generated
+        s[PROMPT_TOKENS] -= whole
+        s[QUEUED_TOKENS] -= whole
+        rest = output - generated - 1
+        message = min(pool.limits[STREAM], output) - generated - 1
+        if times[r, FIRST] < 0.0:
+            if message <= 0:
+                times[r, FIRST] = c[NOW]
+            elif message < rest:
+                event = pack(s[ITERATION] + message, r, FIRST_MESSAGE)
+                s[EVENTS] = push(pool.heaps, lane, s[EVENTS], event)
+        kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
+        if rest == 0:
+            times[r, LAST] = c[NOW]
+            leave(lane, r, pool, facts, cache)
+            if finite:
+                s[HELD] -= in_blocks(kept, block)
+            if cache.on:
+                full = (prompt + output - 1) // block
+                s[HELD] += detach(cache, lane, r, full, c[NOW])
+            if done.size > 0:
+                done[ended] = r
+            ended += 1
+            continue
+        s[DECODING] += 1
+        s[CONTEXT] += whole + 1
+        s[EVENTS] = push(pool.heaps, lane, s[EVENTS], pack(s[ITERATION] + rest, r, FINISH))
+        if grows:
+            if kept == whole:
+                s[HELD] -= in_blocks(kept, block)
+                s[GROWING] += 1
+                s[GROWING_CONTEXT] += whole + 1
+                pool.phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
+            elif kept < prompt + output - 1:
+                event = pack(s[ITERATION] + kept - whole, r, GROW)
+                s[EVENTS] = push(pool.heaps, lane, s[EVENTS], event)
+    s[JOINING] = 0
+    return ended
