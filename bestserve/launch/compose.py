@@ -50,7 +50,7 @@ def _word(text: str) -> str:
 
 
 def _profile(host: str, hosts: set[str]) -> Json:
-    return {"profiles": [host.replace(":", "-")]} if len(hosts) > 1 else {}
+    return {"profiles": [host]} if len(hosts) > 1 else {}
 
 
 def _contents(process: Process) -> Json:

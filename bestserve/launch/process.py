@@ -17,7 +17,7 @@ _VARIABLE = ("\ue000", "\ue001")
 _FILE = ("\ue002", "\ue003")
 _REFERENCE = re.compile("\ue000([A-Z0-9_]+)\ue001|\ue002([a-z0-9.-]+)\ue003")
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ def model_argument(name: str) -> str:
 
 
 def host_argument(name: str) -> str:
-    """Return a host's name or address. Raises InputError for anything else."""
+    """Return a host's name or IPv4 address. Raises InputError for anything else."""
     if len(name) > 253 or not _HOST.fullmatch(name):
-        raise InputError(f"{shown(name)} is no host name or address; write --hosts node0,10.0.0.2")
+        raise InputError(
+            f"{shown(name)} is no host name or IPv4 address; write --hosts node0,10.0.0.2"
+        )
     return name

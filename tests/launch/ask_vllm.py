@@ -8,6 +8,8 @@ import contextlib
 import io
 import json
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 
 def parser_for(words):
@@ -15,11 +17,10 @@ def parser_for(words):
 
     parser = FlexibleArgumentParser()
     if words[:2] == ["vllm", "serve"]:
-        try:
-            from vllm.entrypoints.launchers.cli_args import make_arg_parser
-        except ImportError:  # before 0.3x
-            from vllm.entrypoints.openai.cli_args import make_arg_parser
-
+        # where it lives: the newest first
+        places = ("common.cli_args", "launchers.cli_args", "openai.cli_args")
+        found = next(p for p in places if find_spec(f"vllm.entrypoints.{p}"))
+        make_arg_parser = import_module(f"vllm.entrypoints.{found}").make_arg_parser
         return make_arg_parser(parser), words[2:]
     assert words[:3] == ["vllm", "bench", "serve"], words
     from vllm.benchmarks.serve import add_cli_args

@@ -298,7 +298,7 @@ def test_a_model_on_disk_is_served_from_its_folder(printed, tmp_path):
         written(deployment, "kubernetes")
 
 
-@pytest.mark.parametrize("host", ["-x", "a b", "$(x)", "a;b", ""])
+@pytest.mark.parametrize("host", ["-x", "a b", "$(x)", "a;b", "fe80::1", ""])
 def test_hosts_are_names_or_addresses(host):
     with pytest.raises(InputError, match="no host name"):
         host_argument(host)
