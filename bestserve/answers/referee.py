@@ -11,7 +11,7 @@ from bestserve.answers.shrunk import shrunk
 from bestserve.models.distribution import Distribution
 from bestserve.models.latencies import Latencies, Observed
 from bestserve.models.status import LatencyStatus
-from bestserve.models.system import Arrivals, System
+from bestserve.models.system import Arrivals, Routing, System
 from bestserve.models.trust import Trust
 from bestserve.simulator import Requests, SimulationResult, saturation_rate, simulate
 from bestserve.simulator.run_length import replicas, run_length
@@ -58,10 +58,12 @@ def simulated(
 def saturation(system: System, given: Requests | None) -> float:
     """Return the highest completion rate that a run of the system shows [requests/s].
 
-    All requests wait from the start, so that neither gaps nor routing matter: lanes take turns.
+    All requests wait from the start, so that neither gaps nor routing matter: lanes take turns,
+    unless what they find in prefix caches depends on it.
     """
     if system.arrivals.kind != "closed":
-        system = replace(system, arrivals=Arrivals(), routing="round_robin")
+        routing: Routing = "round_robin" if system.caching is None else system.routing
+        system = replace(system, arrivals=Arrivals(), routing=routing)
     smaller, factor = (system, 1.0) if given is not None else shrunk(system)
     size = run_length(smaller, 0.0)
     return saturation_rate(smaller, requests=size, given=given) * factor

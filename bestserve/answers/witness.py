@@ -28,7 +28,7 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.simulator import Requests
-from bestserve.simulator.inputs import sample_lengths
+from bestserve.simulator.prepared import sample_requests
 
 AGREEMENT = 0.03
 """Relative difference of formula and simulation up to which the formula's goodput stands."""
@@ -141,7 +141,7 @@ class Court:
             seed=self.seed,
         )
         if runs.size not in self.drawn:
-            self.drawn[runs.size] = sample_lengths(system.lengths, runs.size, self.seed)
+            self.drawn[runs.size] = sample_requests(system, runs.size, self.seed)
         return replace(runs, drawn=self.drawn[runs.size])
 
     def running(self, system: System, rate: float) -> float:

@@ -100,10 +100,16 @@ class Lowered(Resolved):
         transfer = kv_transfer(self, *(p.parallelism for p in parsed.pools))
         return self.disaggregated(*lanes[0], *lanes[1], transfer, first)
 
+    @cached_property
+    def _caching(self) -> Caching | None:
+        """The prefix caches of pools without tiers."""
+        return caching(self, None, 1)
+
     def caching(self, pool: Pool) -> Caching | None:
         """Return the prefix caches of a pool that takes prompts, if it has any."""
-        plan = self.pool_result(pool).plan if self.problem.kv_tiers else None
-        return caching(self, plan, pool.parallelism.gpus)
+        if not self.problem.kv_tiers:
+            return self._caching
+        return caching(self, self.pool_result(pool).plan, pool.parallelism.gpus)
 
     def collocated(self, lane: Lane, replicas: int, caching: Caching | None = None) -> Collocated:
         """Return `replicas` lanes under this problem's workload."""
@@ -113,7 +119,7 @@ class Lowered(Resolved):
             lengths=self.lengths,
             arrivals=self.arrivals,
             routing=self.problem.routing,
-            caching=caching,
+            caching=caching or self._caching,
         )
 
     def disaggregated(
@@ -135,7 +141,7 @@ class Lowered(Resolved):
             lengths=self.lengths,
             arrivals=self.arrivals,
             routing=self.problem.routing,
-            caching=caching,
+            caching=caching or self._caching,
         )
 
 

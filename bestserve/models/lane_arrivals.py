@@ -31,6 +31,8 @@ def uncovered(system: System) -> str:
     for lane in kinds:
         if not lane.scheduling.has_formula:
             return f"policy {lane.policy!r}"
+    if system.caching is not None and system.caching.tiers:
+        return "tiers of KV blocks"
     return _of(system.arrivals, system.routing, lanes)
 
 
@@ -68,7 +70,11 @@ def known_part(system: System) -> System:
         known = replace(
             system, prefill=_with_formula(system.prefill), decode=_with_formula(system.decode)
         )
-    return replace(known, arrivals=Arrivals(), routing="random")
+    caching = system.caching
+    if caching is not None:
+        # without a tree of requests there is nothing that a formula could count hits of
+        caching = replace(caching, routed=system.routing) if caching.sharing else None
+    return replace(known, arrivals=Arrivals(), routing="random", caching=caching)
 
 
 def _with_formula(lane: Lane) -> Lane:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ import numpy as np
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies, OutputClasses, compose, judged, unstable
+from bestserve.models.prefix_hits import with_hits
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
@@ -44,6 +46,9 @@ __all__ = [
 ]
 
 
+MOST_GAIN, CLOSE = 1024.0, 0.003
+"""Of prefix caches: how many times the saturated rate may grow, and how exactly it is found."""
+
 ALONE = 1e-6
 """Share of the stability limit below which next to no request meets another one."""
 
@@ -69,6 +74,8 @@ def latency_curve(system: System, rates: Iterable[float]) -> list[Latencies]:
 
 def stability_rate(system: System) -> float:
     """Return the saturated rate of the whole system [1/s]."""
+    if system.caching is not None and system.caching.sharing is not None:
+        return _stable_with_hits(system)
     requests = prepare(system.lengths)
     if isinstance(system, Collocated):
         engine = engine_of(system.lane, requests)
@@ -78,6 +85,23 @@ def stability_rate(system: System) -> float:
         system.decode_replicas * decode_pool.capacity(engine_of(system.decode, requests)),
         system.prefill_replicas * tandem.link_limit(system.transfer, requests),
     )
+
+
+def _stable_with_hits(system: System) -> float:
+    """Return the rate that is the saturated one of what its prefix caches find at it [1/s]."""
+    low, high = stability_rate(replace(system, caching=None)), 0.0
+    if low <= 0:
+        return low
+    high = 2 * low
+    while high < MOST_GAIN * low and stability_rate(with_hits(system, high)) > high:
+        low, high = high, 2 * high
+    while high > low * (1 + CLOSE):
+        middle = math.sqrt(low * high)
+        if stability_rate(with_hits(system, middle)) > middle:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def capacity(engine: Engine) -> float:
@@ -108,11 +132,22 @@ def evaluator(system: System) -> Callable[[float], Latencies]:
 
 def _evaluator(system: System) -> Callable[[float], Latencies]:
     """Return `evaluator` of a system that serves every request."""
+    if system.caching is not None and system.caching.sharing is not None:
+        known = stability_rate(system)
+        return lambda rate: _found_at(system, rate, known)
     requests = prepare(system.lengths)
     if isinstance(system, Collocated):
         return lambda rate: _collocated(system, requests, rate)
     limit = stability_rate(system)
     return lambda rate: _disaggregated(system, requests, rate, limit)
+
+
+def _found_at(system: System, rate: float, limit: float) -> Latencies:
+    """Return the latencies with what the prefix caches find at a rate; limit : the stable one."""
+    if rate >= limit:
+        return unstable(rate, limit)
+    found = evaluator(with_hits(system, rate))(rate)
+    return replace(found, stability_rate=limit)
 
 
 @lru_cache(maxsize=512)

@@ -93,8 +93,10 @@ class Caching:
     sharing : what the requests share; None: `given` requests bring their own tree
     tiers : where blocks go that the lane's own cache gives up, nearest first
     lag : how late a router that asks the engines learns what they hold [s]
+    routed : routing whose hits formulas take that route at random; empty: the system's own
     """
 
     sharing: Sharing | None = None
     tiers: tuple[Tier, ...] = ()
     lag: float = 0.0
+    routed: str = ""

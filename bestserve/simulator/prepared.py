@@ -143,7 +143,7 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
     elif system.arrivals.kind == "closed":
         n = system.arrivals.num_prompts
     if given is None:
-        given = _sample(system, n, seed)
+        given = sample_requests(system, n, seed)
     tree = given.tree if system.caching is not None else None
     if system.caching is not None and tree is None:
         raise InputError("a prefix cache needs to know what the given requests share: their tree")
@@ -187,7 +187,7 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
     )
 
 
-def _sample(system: System, n: int, seed: int) -> Requests:
+def sample_requests(system: System, n: int, seed: int) -> Requests:
     """Draw n requests, with what they share where the system caches it."""
     if system.caching is None or system.caching.sharing is None:
         return sample_lengths(system.lengths, n, seed)

@@ -42,7 +42,9 @@ def run_length(system: System, share: float, running: float = 0.0) -> int:
     tail = max(0.1 / max(1.0 - share, 1e-3), 1.0)
     pools = math.ceil(replicas(system) / (LANES if system.routing == "random" else COUPLED))
     bursts = max((1.0 + system.arrivals.scv) / 2, 1.0)
-    needed = REQUESTS * pools * tail**TAIL_POWER * second**SPREAD_POWER * bursts
+    # the half that fills the caches does not count
+    filling = 1.0 if system.caching is None else 2.0
+    needed = filling * REQUESTS * pools * tail**TAIL_POWER * second**SPREAD_POWER * bursts
     filled = TURNOVERS * running * replicas(system)
     # doubled, so that systems alike have runs of a few lengths, which can share random numbers
     doubled = 2.0 ** math.ceil(math.log2(max(filled / needed, 1.0)))
