@@ -115,8 +115,9 @@ def hits(system: System, rate: float) -> Hits:
     each = rate / lanes
     sample = _sample(sharing)
     answered = np.ones_like(sample.output) if tandem else sample.output
-    share, time, room = 0.0, 0.0, lane.kv_capacity_tokens
-    for _ in range(12):
+    # From a full cache down: without one a lane may stay too busy to ever fill it.
+    share, now, time, room = 1.0, 0.0, 0.0, lane.kv_capacity_tokens
+    for _ in range(16):
         busy, stay = _running(lane, each, sample, share, answered)
         held = float(np.mean(sample.history - (answered if not tandem else sample.output) / 2))
         room = max(lane.kv_capacity_tokens - busy * max(held, 0.0), lane.kv_block * 1.0)
@@ -141,7 +142,7 @@ def _running(
 ) -> tuple[float, float]:
     """Return how many requests run at a lane at a time, and how long one does [s] (Little)."""
     prompt, output = float(sample.prompt.mean()), float(answered.mean())
-    new = prompt * (1.0 - share)
+    new = max(prompt * (1.0 - share), 1.0)
     work = lane.step(new, new * (prompt - new / 2), 0.0, 1.0, True)
     idle = max(1.0 - rate * work, 0.05)
     n = 1.0
