@@ -96,7 +96,7 @@ def _sample(sharing: Sharing) -> _Sample:
         ends=ends,
         turns=turns,
         left=left,
-        history=prompt + output - np.maximum(prefix, 0.0),
+        history=(prompt + output).astype(np.float64) - np.maximum(prefix, 0.0),
     )
 
 
