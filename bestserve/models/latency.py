@@ -12,7 +12,6 @@ import numpy as np
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies, OutputClasses, compose, judged, unstable
-from bestserve.models.prefix_hits import with_hits
 from bestserve.models.queues.requests import Requests, prepare
 from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
@@ -89,6 +88,8 @@ def stability_rate(system: System) -> float:
 
 def _stable_with_hits(system: System) -> float:
     """Return the rate that is the saturated one of what its prefix caches find at it [1/s]."""
+    from bestserve.models.prefix_hits import with_hits  # loads SciPy's optimisers
+
     low, high = stability_rate(replace(system, caching=None)), 0.0
     if low <= 0:
         return low
@@ -144,6 +145,8 @@ def _evaluator(system: System) -> Callable[[float], Latencies]:
 
 def _found_at(system: System, rate: float, limit: float) -> Latencies:
     """Return the latencies with what the prefix caches find at a rate; limit : the stable one."""
+    from bestserve.models.prefix_hits import with_hits
+
     if rate >= limit:
         return unstable(rate, limit)
     found = evaluator(with_hits(system, rate))(rate)
