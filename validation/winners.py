@@ -159,6 +159,7 @@ def main() -> None:
     """Ask, or write the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", type=Path)
@@ -167,7 +168,7 @@ def main() -> None:
         rows = [json.loads(line) for line in options.table.read_text().splitlines()]
         print(table(rows), end="")
         return
-    for number in range(options.count):
+    for number in range(options.first, options.first + options.count):
         try:
             row = row_of(options.seed, number)
         except BestserveError as error:
