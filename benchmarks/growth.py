@@ -166,12 +166,22 @@ def last_kept() -> dict[str, dict[str, float]]:
     return {}
 
 
+def commit() -> str:
+    """Return the short name of the commit that is checked out."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=True, cwd=HISTORY.parent,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--only", choices=SUBJECTS)
     given = parser.parse_args()
-    found, before = measured(given.only), last_kept()
+    name, before = commit() if given.keep else "", last_kept()
+    found = measured(given.only)
     print(f"{'':58}{'size':>10}{'time':>9}{'ratio':>8}{'kept':>9}{'exponent':>10}")
     steep = []
     for key, times in found.items():
@@ -187,10 +197,6 @@ def main() -> int:
         if exponent(times) > STEEPEST:
             steep.append(SUBJECTS[key][0])
     if given.keep:
-        name = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True,
-            cwd=HISTORY.parent,
-        ).stdout.strip()  # fmt: skip
         HISTORY.mkdir(exist_ok=True)
         rounded = {k: {s: round(v, 2) for s, v in t.items()} for k, t in found.items()}
         (HISTORY / f"{name}.json").write_text(json.dumps(rounded, indent=1) + "\n")
