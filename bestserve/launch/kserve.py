@@ -9,7 +9,7 @@ from bestserve.launch import vllm
 from bestserve.launch.deployment import Deployment
 from bestserve.launch.images import image
 from bestserve.launch.pods import SECRET, Json, as_yaml, gpus
-from bestserve.launch.process import model_argument
+from bestserve.launch.process import published_name
 from bestserve.specs.strategy import Pool
 
 NAME = "llm"
@@ -24,7 +24,7 @@ def manifest(deployment: Deployment) -> str:
         )
     pools = {pool.role: pool for pool in deployment.strategy.pools}
     decode = pools["d"] if deployment.strategy.disaggregated else pools["m"]
-    model = model_argument(deployment.model)
+    model = published_name(deployment.model)
     spec: Json = {"model": {"uri": f"hf://{model}", "name": model}, **_workload(deployment, decode)}
     spec["router"] = {"scheduler": {}, "route": {}, "gateway": {}}
     if "p" in pools:

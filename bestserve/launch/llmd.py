@@ -19,7 +19,7 @@ from bestserve.launch.pods import (
     gpus,
     weight_bytes,
 )
-from bestserve.launch.process import model_argument
+from bestserve.launch.process import published_name
 from bestserve.specs.strategy import Pool
 
 ACCELERATORS = {"NVIDIA": "nvidia", "AMD": "amd"}
@@ -34,7 +34,7 @@ def manifest(deployment: Deployment) -> str:
             f"llm-d's chart starts vLLM, the plan is of {deployment.family}; take --format "
             "kubernetes or dynamo"
         )
-    strategy, model = deployment.strategy, model_argument(deployment.model)
+    strategy, model = deployment.strategy, published_name(deployment.model)
     pools = {pool.role: pool for pool in strategy.pools}
     decode = pools["d"] if strategy.disaggregated else pools["m"]
     size = math.ceil(1.2 * weight_bytes(deployment) / GIB)

@@ -17,6 +17,7 @@ _VARIABLE = ("\ue000", "\ue001")
 _FILE = ("\ue002", "\ue003")
 _REFERENCE = re.compile("\ue000([A-Z0-9_]+)\ue001|\ue002([a-z0-9.-]+)\ue003")
 
+_PUBLISHED = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 
 
@@ -93,6 +94,19 @@ def model_argument(name: str) -> str:
         raise InputError(
             f"model name {shown(name)} cannot stand in a command: it begins with a dash or holds "
             "characters that do not print; rename the model or its folder"
+        )
+    return name
+
+
+def published_name(name: str) -> str:
+    """Return a model's name as hubs write it. Raises InputError for any other.
+
+    For launchers that put it into templates of their own, which quote nothing.
+    """
+    if not _PUBLISHED.fullmatch(model_argument(name)):
+        raise InputError(
+            f"model name {shown(name)} is not as hubs write it (org/name: letters, digits, ._-) and "
+            "this launcher puts it into templates unquoted; take --format kubernetes or commands"
         )
     return name
 

@@ -281,6 +281,13 @@ def words_in(node) -> list[str]:
     return [node] if isinstance(node, str) else []
 
 
+@pytest.mark.parametrize("form", ["kserve", "llm-d"])
+def test_launchers_with_templates_take_no_name_that_these_would_run(printed, form):
+    record = hostile(printed, HOSTILE).lowered.model
+    with pytest.raises(InputError, match="templates unquoted"):
+        written(printed.deployment("vllm", "1p1d-tp4", model=record), form)
+
+
 @pytest.mark.parametrize("name", ["--trust-remote-code", "a\nb", "a\ue000HOME\ue001"])
 def test_names_that_would_be_read_as_something_else_are_refused(printed, name):
     with pytest.raises(InputError, match="cannot stand in a command"):
