@@ -105,7 +105,7 @@ def published_name(name: str) -> str:
     """
     if not _PUBLISHED.fullmatch(model_argument(name)):
         raise InputError(
-            f"model name {shown(name)} is not as hubs write it (org/name: letters, digits, ._-) and "
+            f"model name {shown(name)} is not as hubs write it (org/name of letters, digits, ._-); "
             "this launcher puts it into templates unquoted; take --format kubernetes or commands"
         )
     return name
