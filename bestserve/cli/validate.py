@@ -126,10 +126,12 @@ def read_tolerance(texts: list[str] | None) -> dict[str, float]:
 
 
 def outside(answer: Any, limits: dict[str, float]) -> int:
-    """Return 4 if a median error exceeds its tolerance, or if none could be computed; 3 if
-    nothing was predicted at all; else 0.
+    """Return 3 if nothing was predicted at all; 4 if a median error exceeds its tolerance, or if
+    none could be computed; else 0.
     """
-    code = 0 if answer.overall else 3
+    if not answer.predicted:
+        return 3
+    code = 0
     for metric, limit in limits.items():
         summary = answer.overall.get(metric)
         if summary is None:

@@ -26,7 +26,7 @@ class RowStatus(enum.Enum):
 
     USABLE = "usable"
     ALL_FAILED = "no request of this run completed"
-    NO_LATENCY = "the log states neither TTFT nor TPOT of this run"
+    NO_LATENCY = "the log states neither TTFT nor TPOT nor throughput of this run"
     RAMP = "the rate rises during this run, and a prediction holds one rate"
 
 
@@ -377,10 +377,15 @@ def regime_of(
     return Regime.OPEN_STEADY
 
 
-def status_of(completed: int | None, ttft: float | None, tpot: float | None) -> RowStatus:
-    """Whether a run with these counts and mean or median latencies can be compared."""
+def status_of(
+    completed: int | None, ttft: float | None, tpot: float | None, throughput: float | None = None
+) -> RowStatus:
+    """Whether a run with these counts and mean or median latencies can be compared.
+
+    A run that states its throughput alone is compared by that.
+    """
     if completed == 0:
         return RowStatus.ALL_FAILED
-    if ttft is None and tpot is None:
+    if ttft is None and tpot is None and not throughput:
         return RowStatus.NO_LATENCY
     return RowStatus.USABLE

@@ -33,6 +33,7 @@ from bestserve.readers.tidy import TidyRow
 from bestserve.results.document import Document, plain
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units
 from bestserve.validation.compare import refused_because
+from bestserve.validation.floor import impossible
 from bestserve.validation.map_fit import HeldOut, cross_validate, fit_factors, targets
 from bestserve.validation.outcome import UnpredictableError
 from bestserve.validation.replay import Prepared, prepare, system_of
@@ -253,9 +254,11 @@ def _prepared(rows: Sequence[TidyRow]) -> tuple[list[Prepared], tuple[str, ...]]
     for row in rows:
         try:
             candidate = prepare(row)
-            system_of(candidate)
+            lengths = system_of(candidate).lengths
             if not targets(row):
                 raise DataError("neither TTFT nor TPOT")
+            if reason := impossible(candidate, lengths):
+                raise DataError(reason)
             usable.append(candidate)
         except UnpredictableError as refusal:
             reasons.append(f"{row.id}: {refused_because(row, refusal)}")

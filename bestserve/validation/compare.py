@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bestserve.answers.factors import apply_factors, varied
+from bestserve.answers.factors import apply_factors, spreads, varied
 from bestserve.answers.intervals import intervals, propagated
 from bestserve.catalog.calibration import load_calibration
 from bestserve.errors import BestserveError, DataError, InputError
@@ -18,12 +18,14 @@ from bestserve.readers.logs import read_logs
 from bestserve.readers.tidy import Regime, TidyRow, asking
 from bestserve.specs.calibration import DOUBT, Calibration
 from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
+from bestserve.validation.floor import impossible
 from bestserve.validation.groups import summarise_groups
-from bestserve.validation.knee import objectives_of
+from bestserve.validation.knee import objective_met, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.repeats import first_of_equals
 from bestserve.validation.replay import (
     Prepared,
+    knee_goodput,
     measured_figures,
     predict,
     predict_row,
@@ -38,6 +40,10 @@ UNSTATED = (
     Outcome.PARALLELISM_MISSING,
 )
 """Refusals after which all that is missing is asked for at once."""
+
+IN_PROCESS_SPREAD = 0.56
+"""Standard deviation of ln(host time per sequence) of clients in the engine's process [1]: two
+boxes with like GPUs (RTX 4090 and 4090 D) differ 2.2 times, which one measurement settles."""
 
 FEW = 40
 """Rows below which starting worker processes costs more than it saves."""
@@ -85,10 +91,10 @@ def comparison_of(
     rows: Sequence[RowComparison], warnings: tuple[str, ...] = (), seconds: float = 0.0
 ) -> Comparison:
     """Return rows with their groups, overall errors and interval coverage."""
-    predicted = [r for r in rows if r.status is Outcome.PREDICTED]
+    predicted = [r for r in rows if r.status is Outcome.PREDICTED and not r.impossible]
     return Comparison(
         rows=tuple(rows),
-        groups=summarise_groups(rows),
+        groups=summarise_groups(predicted),
         overall=metric_summaries(predicted),
         coverage=coverage_of(predicted),
         warnings=warnings,
@@ -186,6 +192,9 @@ def compare_row(
         intervals=limits,
         method=method,
         notes=notes,
+        impossible=impossible(prepared, system_of(prepared).lengths),
+        objective=objective_met(row, predicted),
+        goodput=knee_goodput(prepared),
         **labels(prepared),
     )
 
@@ -208,6 +217,7 @@ def labels(prepared: Prepared) -> dict[str, Any]:
         parts.append(f"{count}{role}-tp{p.tp}{extra}")
     load = f"c{protocol.arrivals.concurrency}" if protocol.closed else f"{protocol.rate:g}/s"
     mean_output = float(law.outputs @ law.output_weights)
+    means = f"{float(law.inputs @ law.input_weights):.0f}/{mean_output:.0f}"
     return {
         "model": f"{deployment.model.name} ({precision})",
         "gpu": deployment.hardware.name,
@@ -216,7 +226,7 @@ def labels(prepared: Prepared) -> dict[str, Any]:
         "source": row.source or "",
         "layout": "+".join(parts),
         "gpus": sum(n * p.gpus for _, n, p in deployment.pools),
-        "workload": f"{float(law.inputs @ law.input_weights):.0f}/{mean_output:.0f} {load}",
+        "workload": f"{row.dataset_or_lengths or means} {load}",
         "clients": protocol.arrivals.concurrency if protocol.closed else 0,
         "output_len": mean_output,
         "moe": deployment.moe,
@@ -251,6 +261,9 @@ def _intervals(
             return predicted
 
     factors = varied(prepared.lowered, prepared.deployment.disaggregated)
+    spread = spreads(None)
+    if prepared.row.in_process:
+        spread["a_seq"] = IN_PROCESS_SPREAD
     # At the knee the rate fixes the capacity, so the constants' uncertainty cancels.
-    variance = {} if kind == "knee" else propagated(predicted, run, factors)
+    variance = {} if kind == "knee" else propagated(predicted, run, factors, spread)
     return intervals(predicted, variance, kind, moe)

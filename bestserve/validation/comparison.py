@@ -27,6 +27,10 @@ class RowComparison:
     layout : how it was deployed, "2m-tp4"; gpus : how many GPUs that takes
     workload : lengths and load, equal for rows that differ in their layout only
     clients : of a closed loop, else 0; output_len : mean [tokens]
+    impossible : why no hardware can have measured this as described, else ""; such rows are in no
+        summary
+    objective : whether the run met the objective that it states, (predicted, measured), or None
+    goodput : (predicted, measured) [req/s] of a run whose rate was the most that met its objectives
     """
 
     id: str
@@ -48,6 +52,9 @@ class RowComparison:
     clients: int = 0
     output_len: float = 0.0
     moe: bool = False
+    impossible: str = ""
+    objective: tuple[bool, bool] | None = None
+    goodput: tuple[float, float] | None = None
 
     @property
     def errors(self) -> dict[str, float]:
@@ -77,6 +84,9 @@ class RowComparison:
             "measured": dict(self.measured),
             "intervals": {k: list(v) for k, v in self.intervals.items()},
             "notes": list(self.notes),
+            "impossible": self.impossible,
+            "objective": list(self.objective) if self.objective else None,
+            "goodput": list(self.goodput) if self.goodput else None,
         }
 
 
@@ -173,7 +183,9 @@ class Comparison(Document):
                 record[f"{metric}_predicted_ms"] = pair[0] if pair else None
                 record[f"{metric}_measured_ms"] = pair[1] if pair else None
                 record[f"{metric}_error_percent"] = 100 * (pair[0] / pair[1] - 1) if pair else None
-            record["reason"] = row.reason if row.status is not Outcome.PREDICTED else ""
+            record["reason"] = row.impossible
+            if row.status is not Outcome.PREDICTED:
+                record["reason"] = row.reason
             out.append(record)
         return out
 
@@ -187,6 +199,18 @@ class Comparison(Document):
             )
         if self.coverage is not None:
             lines.append(f"  {self.coverage:.0%} of the figures lie in their 90 % interval")
+        stated = [r.objective for r in self.rows if r.objective is not None]
+        if stated:
+            right = sum(predicted == measured for predicted, measured in stated)
+            lines.append(f"  objectives met or missed as measured: {right} of {len(stated)}")
+        knees = [r.goodput for r in self.rows if r.goodput is not None]
+        if knees:
+            errors = summarise(knees)
+            lines.append(
+                f"  goodput at stated objectives: median error {errors.median:.1%}, "
+                f"bias {errors.bias:+.1%} over {errors.n} rows"
+            )
+        lines += [f"  left out, {r.id}: {r.impossible}" for r in self.rows if r.impossible][:8]
         reasons = Counter(
             r.reason for r in self.rows if r.status is not Outcome.PREDICTED
         ).most_common(8)

@@ -14,6 +14,9 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ("tgi", r"\btgi\b|text[-_ ]generation[-_ ]inference"),
     ("vllm", r"vllm|aphrodite"),
 )
+_COMMAND = re.compile(
+    r"\b(vllm serve|vllm\.entrypoints|sglang\.launch_server|sglang serve|trtllm-serve)\b"
+)
 _VERSION = re.compile(r"(?<![\d.])v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -63,12 +66,16 @@ def choose_engine(row: TidyRow) -> EngineChoice:
     Without a version the row's date decides between the generations of vLLM; without either, the
     current one is taken.
     """
-    if row.engine is None:
+    text = row.engine or _COMMAND.search("; ".join(row.notes))
+    if text is None:
         raise UnpredictableError(Outcome.ENGINE_UNKNOWN, "not stated; give --engine")
-    family = engine_family(row.engine)
+    name = text if isinstance(text, str) else text[1]
+    family = engine_family(name)
     if not family:
-        raise UnpredictableError(Outcome.ENGINE_UNKNOWN, row.engine[:60])
+        raise UnpredictableError(Outcome.ENGINE_UNKNOWN, name[:60])
     version = engine_version(row.engine_version)
+    if version is None and re.search(r"\bV1\b", row.engine_version or ""):
+        version = V1
     if family == "vllm":
         return _vllm(row, version)
     if family == "tgi":

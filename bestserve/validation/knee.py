@@ -41,6 +41,11 @@ LARGE = 8192.0
 Figures = dict[str, float]
 Run = Callable[[System], Figures]
 
+_FLAG = re.compile(
+    r"SLA p(?P<percentile>50|90|99) (?P<metric>TTFT|TPOT) ?<=? ?(?P<limit>[\d.]+) ?ms "
+    r"met=(?P<met>true|false)",
+    re.IGNORECASE,
+)
 _OBJECTIVE = re.compile(r"SLO TTFT p99<=(\d+)ms TPOT p99<=(\d+)ms")
 
 
@@ -50,6 +55,21 @@ def objectives_of(row: TidyRow) -> tuple[float, float] | None:
         match = _OBJECTIVE.search(note)
         if match:
             return float(match[1]), float(match[2])
+    return None
+
+
+def objective_met(row: TidyRow, predicted: Figures) -> tuple[bool, bool] | None:
+    """Return whether a run meets the objective that its notes state, (predicted, measured), or
+    None where they state none or the prediction lacks its figure.
+
+    A note "SLA p99 TTFT<500ms met=False" states the objective and what was measured.
+    """
+    for note in row.notes:
+        match = _FLAG.search(note)
+        if match:
+            figure = f"{match['metric'].lower()}_p{match['percentile']}_ms"
+            if figure in predicted:
+                return predicted[figure] < float(match["limit"]), match["met"].lower() == "true"
     return None
 
 
@@ -107,3 +127,21 @@ def at_objectives(
         else:
             low, figures = middle, now
     return figures, factor, math.exp(low)
+
+
+def highest_rate(start: float, met: Callable[[float], bool]) -> float | None:
+    """Return the highest rate that meets the objectives, within 3 %; None below a tenth of `start`.
+
+    met : whether a rate does [req/s]
+    """
+    low, high = start, start
+    while met(high) and high < 16 * start:
+        low, high = high, 1.5 * high
+    while not met(low):
+        low, high = low / 1.5, low
+        if low < 0.1 * start:
+            return None
+    while high / low > 1.03:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if met(middle) else (low, middle)
+    return low

@@ -35,7 +35,7 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
 from bestserve.validation.client_view import seen_by_client
 from bestserve.validation.deployment import Deployment, deployment_of
-from bestserve.validation.knee import at_objectives, objectives_of
+from bestserve.validation.knee import at_objectives, highest_rate, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
 from bestserve.validation.sources import Suite, suite_of
@@ -53,8 +53,15 @@ REPEATS = 4
 STABLE = 0.9
 """Completed over offered rate below which a run taken as stationary had a growing queue."""
 
+ASSUMED_REQUESTS = 1000
+"""Requests of an overloaded run that states no number: the default of `vllm bench serve` and of
+SGLang's client."""
+
 LONE_REQUESTS = 500
 """Requests by which the time of a lone one is known, its 99th percentile included."""
+
+MIN_REQUESTS = 300
+"""Requests below which no 99th percentile is looked at."""
 
 KNEE_REQUESTS = 12000
 """Requests of each simulation in the search for the knee, on one replica: some minutes of load, so
@@ -216,7 +223,10 @@ def with_repeated_prompts(prepared: Prepared, lane: Lane, replicas: int) -> Leng
 
 
 def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
-    """Return the predicted figures under their tidy names, and "analytic" or "simulated"."""
+    """Return the predicted figures under their tidy names, and "analytic" or "simulated".
+
+    Raises `UnpredictableError`: overloaded without end, or nothing completed.
+    """
     if protocol.steady:
         found = _analytic(system, protocol)
         if found is not None:
@@ -231,7 +241,14 @@ def predict_row(
     system = system_of(prepared, lowered)
     objectives = objectives_of(prepared.row)
     if objectives is None or not prepared.suite.rate_meets_objectives:
-        return *predict(system, prepared.protocol), prepared.notes
+        try:
+            return *predict(system, prepared.protocol), prepared.notes
+        except UnpredictableError as refusal:
+            if refusal.outcome is not Outcome.OVERLOADED:
+                raise
+        finite = dataclasses.replace(prepared.protocol, steady=False, requests=ASSUMED_REQUESTS)
+        note = f"beyond the predicted capacity: latencies of a run of {ASSUMED_REQUESTS} requests"
+        return *predict(system, finite), (*prepared.notes, note)
     one, protocol = one_replica(system, prepared.protocol)
     lone = dataclasses.replace(
         protocol, arrivals=Arrivals(kind="closed", concurrency=1, num_prompts=LONE_REQUESTS),
@@ -248,6 +265,27 @@ def predict_row(
         f"step times scaled by {factor:.2f}, {1e3 * more:.1f} ms a step added"
     )
     return figures, "simulated", (*prepared.notes, note)
+
+
+def knee_goodput(prepared: Prepared) -> tuple[float, float] | None:
+    """Return the highest rate that meets the objectives of a run at its knee, predicted and offered
+    [req/s]; None for other runs, and where not even the lowest tried meets them.
+
+    Nothing is corrected here: this is how well the model knows the capacity.
+    """
+    objectives = objectives_of(prepared.row)
+    if objectives is None or not prepared.suite.rate_meets_objectives:
+        return None
+    one, protocol = one_replica(system_of(prepared), prepared.protocol)
+
+    def met(rate: float) -> bool:
+        requests = max(MIN_REQUESTS, round(protocol.requests * rate / protocol.rate))
+        figures = _simulated(one, dataclasses.replace(protocol, rate=rate, requests=requests))
+        return figures["ttft_p99_ms"] <= objectives[0] and figures["tpot_p99_ms"] <= objectives[1]
+
+    found = highest_rate(protocol.rate, met)
+    offered = prepared.protocol.rate
+    return None if found is None else (found * offered / protocol.rate, offered)
 
 
 def _alone(system: System, protocol: Protocol) -> dict[str, float]:

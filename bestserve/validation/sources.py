@@ -29,6 +29,7 @@ class Suite:
     context, long_context : max_model_len of its ordinary and its long-context runs [tokens]
     long_prompts : requests of its long-context runs, where rows state another number
     fills_memory : configures as many sequences as the KV cache holds, which grow on demand
+    memory_shares : (pattern of the data set, gpu_memory_utilization of its runs)
     base_model : completes prompts with a base model, which ends many answers with their first token
     rate_meets_objectives : its offered rates are the highest that met the objectives in the notes
     stages : (rate [req/s], length of the stage with that rate [s])
@@ -58,6 +59,7 @@ class Suite:
     long_context: int | None = None
     long_prompts: int | None = None
     fills_memory: bool = False
+    memory_shares: tuple[tuple[str, float], ...] = ()
     base_model: bool = False
     rate_meets_objectives: bool = False
     chat_lengths: bool = False
@@ -75,6 +77,10 @@ class Suite:
         out: dict[str, float] = {}
         if self.fills_memory:
             out |= {"max_num_seqs": 2048, "kv_reserve": 0.0, "gpu_memory_utilization": 0.95}
+        data = row.dataset_or_lengths or ""
+        for pattern, share in self.memory_shares:
+            if re.search(pattern, data):
+                out["gpu_memory_utilization"] = share
         if row.concurrency is None:
             return out
         prompt = row.input_len_asked or row.input_len_mean
@@ -183,6 +189,7 @@ SUITES: tuple[Suite, ...] = (
         pattern=r"accelmark",
         output_mean=344.0,
         repeats_prompts=True,
+        memory_shares=((r"suite [AB]\b", 0.95),),
         context=4096,
         long_context=30208,
         long_prompts=100,
@@ -191,7 +198,8 @@ SUITES: tuple[Suite, ...] = (
         why=(
             "its runners and suite files; 344 tokens answered to each of sharegpt_standard_v1's "
             "first 100 prompts, cut at 512 (a published sample result); long-context runs end "
-            "sooner than 200 requests could arrive, and last as long as 100 take"
+            "sooner than 200 requests could arrive, and last as long as 100 take; on 24 GB boards "
+            "suites A and B queue as with 0.95 of the memory, suite C as with 0.9"
         ),
     ),
     Suite(

@@ -73,7 +73,9 @@ def built(
         id=record_id or where,
         origin=where,
         format=name,
-        status=status_of(completed, ttft, tpot),
+        status=status_of(
+            completed, ttft, tpot, stated.get("req_throughput", stated.get("out_tok_throughput"))
+        ),
         notes=tuple(note for note in notes if note),
         **row,
         **stated,

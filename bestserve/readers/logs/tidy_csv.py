@@ -59,12 +59,16 @@ def lacking(source: Source) -> str:
 
 
 def read(source: Source) -> list[TidyRow]:
-    """One row a line; the id is the file's, or the line number."""
+    """One row a line; the id is the file's, or the line number.
+
+    A cell that cannot be read costs its row, which a warning names; DataError if it costs them all.
+    """
     header = [cell.strip() for cell in source.table[0]]
     doubled = {name for name in header if name and header.count(name) > 1}
     if doubled:
         raise DataError(f"{source.name}: column {shown(min(doubled))} appears twice")
     rows: list[TidyRow] = []
+    unread: list[DataError] = []
     for line, cells in enumerate(source.table[1:], start=2):
         if not any(cell.strip() for cell in cells):
             continue
@@ -73,7 +77,13 @@ def read(source: Source) -> list[TidyRow]:
                 f"{source.name} line {line}: {len(cells)} cells, the header has {len(header)}"
             )
         named = {k: v.strip() for k, v in zip(header, cells, strict=True)}
-        rows.append(_row(named, f"{source.name} line {line}", str(line)))
+        try:
+            rows.append(_row(named, f"{source.name} line {line}", str(line)))
+        except DataError as error:
+            unread.append(error)
+    if unread and not rows:
+        raise unread[0]
+    source.warnings += [f"row left out: {error}" for error in unread]
     return rows
 
 
@@ -110,6 +120,7 @@ def _row(cells: dict[str, str], where: str, line: str) -> TidyRow:
             own.get("completed"),
             own.get("ttft_mean_ms", own.get("ttft_p50_ms")),
             own.get("tpot_mean_ms", own.get("tpot_p50_ms")),
+            own.get("req_throughput", own.get("out_tok_throughput")),
         ),
         origin=where,
         format=NAME,
