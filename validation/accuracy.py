@@ -53,7 +53,7 @@ from bestserve.validation.replay import Prepared, measured_figures, predict_row,
 
 HERE = Path(__file__).resolve().parent
 FOLDS = 4
-FIT_ROWS = 40
+FIT_ROWS = 32
 FITTED = ("a_step", "a_seq", "t_req", "gamma", "phi")
 BETWEEN = {"ttft": 0.4, "tpot": 0.2}
 """Scatter of ln(predicted/measured) between groups that share constants [1]: their hosts, clients
@@ -67,7 +67,7 @@ SPECULATIVE = frozenset({"m02627", "m02628", "m02629", "m02649", "m02650"})
 """Rows whose sources print accept lengths of 3.26 to 3.50, recorded as plain runs."""
 
 FEW_SHOT_SIZES = (3, 6)
-FEW_SHOT_GROUPS = 24
+FEW_SHOT_GROUPS = 16
 MIXTURES = ", mixtures of experts"
 
 PRIORS: dict[str, dict[str, float]] = {

@@ -39,6 +39,7 @@ class Regime(enum.Enum):
     OPEN_STEADY = "open_loop_steady"
     OPEN_FINITE = "open_loop_finite_or_overloaded"
     OPEN_POISSON_300 = "open_loop_poisson_300req"
+    OPEN_UNKNOWN = "open_loop_unknown_state"
 
 
 def _text(value: object) -> str | None:

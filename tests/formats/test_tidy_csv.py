@@ -154,11 +154,29 @@ def test_rows_without_latency_are_kept_with_their_reason(tmp_path):
     assert (second.id, second.regime) == ("3", None)  # line number; nobody says what completed
 
 
+def test_an_unreadable_cell_costs_its_row_not_the_file(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(HEADER + "r1,m,g,e,1,inf,many,1,1,\nr2,m,g,e,1,inf,8,1,1,\n")
+    found = read_log(path)
+    assert [row.id for row in found.rows] == ["r2"]
+    assert "row left out" in found.warnings[0]
+    assert "'r1'" in found.warnings[0]
+    assert "concurrency is 'many'" in found.warnings[0]
+
+
+def test_a_row_of_throughput_alone_can_be_compared(tmp_path):
+    path = tmp_path / "t.csv"
+    header = HEADER.replace("notes", "out_tok_throughput")
+    path.write_text(header + "r1,m,g,e,1,inf,8,,,900\n")
+    assert read_log(path).rows[0].status is RowStatus.USABLE
+
+
 def test_unknown_regime_and_doubled_column(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(HEADER.replace("notes", "regime") + "r1,m,g,e,1,inf,8,1,1,sideways\n")
-    with pytest.raises(DataError, match="regime is 'sideways'"):
-        read_log(path)
+    found = read_log(path)
+    assert found.rows[0].regime is Regime.CLOSED_LOOP
+    assert "row 'r1': regime 'sideways' is none of" in found.warnings[0]
     path.write_text(HEADER.replace("engine", "gpu") + "r1,m,g,g,1,inf,8,1,1,\n")
     with pytest.raises(DataError, match="'gpu' appears twice"):
         read_log(path)

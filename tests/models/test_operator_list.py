@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bestserve.catalog import load_model
 from bestserve.models.step.architecture import Architecture
-from bestserve.models.step.breakdown import step_breakdown
+from bestserve.models.step.breakdown import prefill_factor, step_breakdown
 from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import operator_list
@@ -161,7 +161,8 @@ def test_shares_add_up_and_elements_bind(name: str, h100: Device, vllm: EngineCo
     parts = result.compute + result.memory + result.dispatch + result.communication
     np.testing.assert_allclose(parts, result.total, rtol=1e-12)
     times = sum(np.asarray(o.time) for o in result.operators)
-    phi = np.array([1.0, vllm.phi_moe, vllm.phi_moe]) if model.architecture.is_moe else np.ones(3)
+    factor = prefill_factor(model.architecture, vllm, model.formats(), h100)
+    phi = np.array([1.0, factor, factor])
     host = vllm.a_step_moe if model.architecture.is_moe else vllm.a_step
     each = vllm.a_seq_moe if model.architecture.is_moe else vllm.a_seq
     expected = phi * times + host + each * work.sequences
@@ -241,3 +242,11 @@ def test_narrower_weights_shorten_decode(
     ]
     assert total == sorted(total, reverse=True)
     assert WEIGHT_BYTES["fp8"] == 1.0
+
+
+def test_a_kernel_has_its_own_factor_on_prompts(h100: Device, vllm: EngineConstants) -> None:
+    gpt, qwen = load_model("openai/gpt-oss-120b"), load_model("Qwen/Qwen3-235B-A22B")
+    dense = load_model("meta-llama/Llama-3.1-8B")
+    assert prefill_factor(gpt.architecture, vllm, gpt.formats(), h100) < vllm.phi_moe
+    assert prefill_factor(qwen.architecture, vllm, qwen.formats(), h100) == vllm.phi_moe
+    assert prefill_factor(dense.architecture, vllm, dense.formats(), h100) == vllm.phi

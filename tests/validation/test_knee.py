@@ -16,6 +16,7 @@ from bestserve.validation.knee import (
     Figures,
     at_objectives,
     corrected,
+    highest_rate,
     load_of,
     objectives_of,
 )
@@ -102,3 +103,14 @@ def test_an_mlperf_row_reports_its_factor(make: Make) -> None:
     assert method == "simulated"
     assert "scaled by" in notes[-1]
     assert 0.7 < figures["tpot_p99_ms"] / 200.0 <= TPOT_MARGIN
+
+
+@pytest.mark.parametrize("limit", [0.3, 1.0, 7.0])
+def test_the_highest_rate_is_bracketed_from_either_side(limit: float) -> None:
+    found = highest_rate(1.0, lambda rate: rate <= limit)
+    assert found is not None
+    assert limit / 1.031 <= found <= limit
+
+
+def test_no_rate_is_said_to_meet_what_none_meets() -> None:
+    assert highest_rate(1.0, lambda rate: False) is None

@@ -74,10 +74,12 @@ def step_time_coefficients(
         # the device takes longer: that is what w does, so it takes the place of launches and m(T).
         eager = eager_step(operators, engine, device)
         target = eager.total[last]
-        largest = 2.0 ** ((table.size - 1) / KNOTS_PER_OCTAVE)
-        compute += table[-1] / largest if table.size else 0.0
-        weights = max(weights + launches, float(eager.host[last].min()))
-        table, launches = np.zeros(0), 0.0
+        slowest = float(eager.host[last].min())
+        if slowest > float(np.median(total[last][work.prompt_tokens == 0])):
+            largest = 2.0 ** ((table.size - 1) / KNOTS_PER_OCTAVE)
+            compute += table[-1] / largest if table.size else 0.0
+            weights = max(weights + launches, slowest)
+            table, launches = np.zeros(0), 0.0
     if table.size:
         launches = 0.0
     floor = launches + closed.per_sequence * work.sequences

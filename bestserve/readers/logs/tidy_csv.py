@@ -36,6 +36,7 @@ ALIKE = 3
 
 _TYPES = typing.get_type_hints(TidyRow)
 _PAIRED = ("tp", "pp")
+_REGIMES = frozenset({"", *(regime.value for regime in Regime)})
 
 
 def sniff(source: Source) -> bool:
@@ -62,6 +63,7 @@ def read(source: Source) -> list[TidyRow]:
     """One row a line; the id is the file's, or the line number.
 
     A cell that cannot be read costs its row, which a warning names; DataError if it costs them all.
+    A regime that is not known is told from the load instead, which a warning says too.
     """
     header = [cell.strip() for cell in source.table[0]]
     doubled = {name for name in header if name and header.count(name) > 1}
@@ -78,9 +80,16 @@ def read(source: Source) -> list[TidyRow]:
             )
         named = {k: v.strip() for k, v in zip(header, cells, strict=True)}
         try:
-            rows.append(_row(named, f"{source.name} line {line}", str(line)))
+            row = _row(named, f"{source.name} line {line}", str(line))
         except DataError as error:
             unread.append(error)
+            continue
+        rows.append(row)
+        if (word := named.get("regime", "")) not in _REGIMES:
+            source.warnings.append(
+                f"row {shown(row.id)}: regime {shown(word)} is none of "
+                f"{', '.join(r.value for r in Regime)}: told from the load"
+            )
     if unread and not rows:
         raise unread[0]
     source.warnings += [f"row left out: {error}" for error in unread]
@@ -115,7 +124,7 @@ def _row(cells: dict[str, str], where: str, line: str) -> TidyRow:
     return TidyRow(
         id=name,
         notes=notes,
-        regime=_regime(cells.get("regime", ""), own, place),
+        regime=_regime(cells.get("regime", ""), own),
         status=status_of(
             own.get("completed"),
             own.get("ttft_mean_ms", own.get("ttft_p50_ms")),
@@ -128,14 +137,10 @@ def _row(cells: dict[str, str], where: str, line: str) -> TidyRow:
     )
 
 
-def _regime(text: str, own: dict[str, Any], place: str) -> Regime | None:
-    if not text:
-        return regime_of(own.get("request_rate"), own.get("concurrency"), own.get("req_throughput"))
-    try:
+def _regime(text: str, own: dict[str, Any]) -> Regime | None:
+    if text and text in _REGIMES:
         return Regime(text)
-    except ValueError:
-        known = ", ".join(regime.value for regime in Regime)
-        raise DataError(f"{place}: regime is {shown(text)}: expected one of {known}") from None
+    return regime_of(own.get("request_rate"), own.get("concurrency"), own.get("req_throughput"))
 
 
 def _arrivals(own: dict[str, Any]) -> str | None:
