@@ -18,6 +18,7 @@ from bestserve.validation.compare import validate
 @pytest.fixture(scope="module")
 def texts(script: Callable[[str], ModuleType]) -> ModuleType:
     """The module that writes the texts; it lives beside the evidence, not in the package."""
+    script("validation/accuracy_text.py")
     return script("validation/accuracy_report.py")
 
 
@@ -51,13 +52,15 @@ def test_intervals_use_the_committed_residuals(summary: dict[str, Any]) -> None:
 
 
 def test_claims_hold_in_the_committed_figures(summary: dict[str, Any]) -> None:
-    dense = summary["left_out"]["dense, closed loop"]
-    assert dense["tpot"]["median"] < 0.06
-    assert dense["ttft"]["median"] < 0.15
-    moe = summary["left_out"]["MoE, closed loop"]
+    dense = summary["suite_left_out"]["dense, closed loop"]
+    assert dense["tpot"]["median"] < 0.07
+    assert dense["ttft"]["median"] < 0.17
+    moe = summary["suite_left_out"]["MoE, closed loop"]
     assert moe["ttft"]["median"] < 0.30
-    assert summary["predicted"] >= 0.85 * summary["rows"]
-    assert 0.85 < summary["coverage"]["all"] < 0.95
+    assert summary["predicted"] >= 0.9 * summary["rows"]
+    kinds = [name for name, entry in summary["suite_left_out"].items() if entry["n"] >= 30]
+    for name in (*kinds, "all"):
+        assert 0.85 <= summary["coverage"][name] <= 0.95, name
     for size in ("3", "6"):
         found = summary["few_shot"][size]
         assert found["tpot_after"] < found["tpot_before"]
