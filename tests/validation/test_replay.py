@@ -78,11 +78,13 @@ def test_unsaturated_open_loops_are_answered_by_formulas(make: Make) -> None:
     assert found["ttft_mean_ms"] == pytest.approx(simulated["ttft_mean_ms"], rel=0.1)
 
 
-def test_overload_without_a_length_is_refused(make: Make) -> None:
-    with pytest.raises(UnpredictableError, match=r"req/s") as refusal:
-        figures(make(request_rate=500.0, concurrency=None))
-    assert refusal.value.outcome is Outcome.OVERLOADED
-    assert figures(make(request_rate=500.0, concurrency=None, num_prompts=300))["ttft_mean_ms"] > 0
+def test_overload_without_a_length_is_a_run_of_a_client_by_default(make: Make) -> None:
+    row = make(request_rate=1000.0, concurrency=None)
+    figures, method, notes = predict_row(prepare(row))
+    assert method == "simulated"
+    assert any("a run of 1000 requests" in note for note in notes)
+    stated = predict_row(prepare(make(request_rate=1000.0, concurrency=None, num_prompts=1000)))[0]
+    assert figures["ttft_mean_ms"] == pytest.approx(stated["ttft_mean_ms"], rel=0.1)
 
 
 @pytest.mark.parametrize(
