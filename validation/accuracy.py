@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -87,13 +88,20 @@ PRIORS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 """Engine constants of the literature and of earlier fits, before these rows were replayed."""
 
+
+def behind_cache(row: RowComparison) -> bool:
+    """Return whether prompts shared parts that a prefix cache held, of which rows say little."""
+    return re.search(r"shared_prefix|multi-turn", row.workload) is not None
+
+
 CLASSES = {
     "dense, closed loop": lambda r: r.regime == "closed" and not r.moe,
     "MoE, closed loop": lambda r: r.regime == "closed" and r.moe,
-    "open loop": lambda r: r.regime == "open",
+    "open loop": lambda r: r.regime == "open" and not behind_cache(r),
     "MLPerf Server (at its knee)": lambda r: r.regime == "knee",
     "disaggregated": lambda r: r.regime == "disaggregated",
     "bursts": lambda r: r.regime == "burst",
+    "behind a prefix cache": behind_cache,
 }
 
 QUEUED_MS = 2000.0
@@ -101,8 +109,8 @@ QUEUED_MS = 2000.0
 steps, above, for other requests, so that a small error of the capacity is a large one of TTFT."""
 
 OPEN_CLASSES = {
-    "without a queue": lambda r: r.regime == "open" and not queued(r),
-    "with a queue": lambda r: r.regime == "open" and queued(r),
+    "without a queue": lambda r: r.regime == "open" and not behind_cache(r) and not queued(r),
+    "with a queue": lambda r: r.regime == "open" and not behind_cache(r) and queued(r),
 }
 
 Key = tuple[str, str, str]
@@ -397,7 +405,7 @@ def main(paths: Sequence[Path]) -> None:
     by_group, _ = leave_out(rows, group_of, FOLDS)
     tell("groups left out")
     variance = variances(shipped)
-    sampled = [r for r in by_suite if variance.get(r.id)]
+    sampled = [r for r in by_suite if variance.get(r.id) and not behind_cache(r)]
     found = residuals(sampled, variance)
     inside = hits(sampled, variance, lambda r: source_name(r.source))
     stretch = stretches(inside)

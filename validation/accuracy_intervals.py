@@ -21,6 +21,12 @@ Hit = tuple[RowComparison, Cell, float, float, float]
 FEW = 30
 """Figures of a cell below which its stretch is that of its kind."""
 
+LEAST = 30
+"""Figures of a cell below which its neighbours' count too."""
+
+MOST = 1.5
+"""Largest stretch: one suite apart from all others says little about the next one."""
+
 
 def variances(shipped: list[RowComparison]) -> dict[str, dict[str, float]]:
     """Return the propagated variance of each figure of each row, read back from its interval."""
@@ -73,11 +79,11 @@ def residuals(
         for sort in ("dense", "moe"):
             for family in FAMILIES:
                 pairs = list(by_cell.get((kind, sort, family), []))
-                if len(pairs) < 20:
+                if len(pairs) < LEAST:
                     pairs += by_cell.get((kind, "moe" if sort == "dense" else "dense", family), [])
-                if len(pairs) < 20:
+                if len(pairs) < LEAST:
                     pairs += by_cell.get((kind, sort, family.removesuffix("_tail")), [])
-                if len(pairs) < 20:
+                if len(pairs) < LEAST:
                     pairs += by_cell.get(("open", sort, family), [])
                 out[kind, sort, family] = residual_of(pairs) if len(pairs) >= 10 else 0.5
     return out
@@ -93,18 +99,26 @@ def hits(
     variance: dict[str, dict[str, float]],
     part_of: Callable[[RowComparison], str],
 ) -> list[Hit]:
-    """Return each figure with the residual that the rows of all other parts give it."""
+    """Return each figure with the residual that the rows of all other parts give it.
+
+    Where no other part has such runs, that of every second row of its own.
+    """
     out: list[Hit] = []
     for part in sorted({part_of(r) for r in rows}):
-        width = residuals([r for r in rows if part_of(r) != part], variance)
-        for row in rows:
-            if part_of(row) != part:
-                continue
+        others = [r for r in rows if part_of(r) != part]
+        own = [r for r in rows if part_of(r) == part]
+        width = residuals(others, variance)
+        known_elsewhere = {cell for cell, pairs in scores(others, variance).items()
+                           if len(pairs) >= LEAST}  # fmt: skip
+        halves = [residuals(own[1 - half :: 2], variance) for half in (0, 1)]
+        for number, row in enumerate(own):
             for name, error in row.errors.items():
-                if error > -1:
-                    cell = row.regime, "moe" if row.moe else "dense", family_of(name)
-                    known = variance.get(row.id, {}).get(name, 0.0)
-                    out.append((row, cell, abs(math.log1p(error)), known, width[cell]))
+                if error <= -1:
+                    continue
+                cell = row.regime, "moe" if row.moe else "dense", family_of(name)
+                known = variance.get(row.id, {}).get(name, 0.0)
+                reached = width if cell in known_elsewhere else halves[number % 2]
+                out.append((row, cell, abs(math.log1p(error)), known, reached[cell]))
     return out
 
 
@@ -112,7 +126,7 @@ def stretches(found: list[Hit]) -> dict[Cell, float]:
     """Return the factor on each cell's residual with which 90 % of left-out suites lie inside [1].
 
     Suites differ more from each other than rows within them, so widths from other suites are too
-    small by it; cells of few figures take the factor of their kind and family.
+    small by it; cells of few figures take the factor of their kind and family. From 1 to `MOST`.
     """
     out: dict[Cell, float] = {}
     for kind in KINDS:
@@ -126,12 +140,12 @@ def stretches(found: list[Hit]) -> dict[Cell, float]:
 
 
 def _stretch(found: list[Hit]) -> float:
-    low, high = 0.3, 8.0
-    for _ in range(30):
+    low, high = 1.0, MOST
+    for _ in range(20):
         middle = math.sqrt(low * high)
         inside = np.mean([e <= reach(known, middle * w) for _, _, e, known, w in found])
         low, high = (low, middle) if inside >= 0.9 else (middle, high)
-    return high
+    return low
 
 
 def coverage(
