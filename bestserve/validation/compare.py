@@ -138,10 +138,23 @@ def compare_rows(
     order = {place: number for number, place in enumerate(sorted(set(firsts)))}
     return [
         found if firsts[place] == place
-        else dataclasses.replace(found, id=row.id, measured=measured_figures(row))
+        else _of_equal(found, row, calibration)
         for place, row in enumerate(rows)
         for found in (done[order[firsts[place]]],)
     ]  # fmt: skip
+
+
+def _of_equal(found: RowComparison, row: TidyRow, calibration: Calibration | None) -> RowComparison:
+    """Return the comparison of a row whose prediction another row of equal settings has."""
+    own = dataclasses.replace(found, id=row.id, measured=measured_figures(row))
+    if found.status is not Outcome.PREDICTED:
+        return own
+    prepared = prepare(row, calibration)
+    return dataclasses.replace(
+        own,
+        impossible=impossible(prepared, system_of(prepared).lengths),
+        objective=objective_met(row, found.predicted),
+    )
 
 
 def _each(

@@ -8,7 +8,7 @@ import pytest
 
 from bestserve.readers.tidy import TidyRow
 from bestserve.validation.calibrate import calibrate_rows
-from bestserve.validation.compare import compare_row, comparison_of
+from bestserve.validation.compare import compare_row, compare_rows, comparison_of
 from bestserve.validation.floor import CACHED, SPECULATED, floors, impossible
 from bestserve.validation.replay import prepare, system_of
 
@@ -55,6 +55,12 @@ def test_such_rows_are_named_and_in_no_summary(make: Make) -> None:
     assert answer.overall["tpot"].n == 1
     assert answer.predicted == 2
     assert "left out, odd: TPOT below" in answer.explain()
+
+
+def test_equal_settings_share_a_prediction_not_a_doubt(make: Make) -> None:
+    rows = compare_rows([make(id="good"), make(id="odd", tpot_mean_ms=3.0)], jobs=1)
+    assert rows[0].predicted == rows[1].predicted
+    assert [bool(row.impossible) for row in rows] == [False, True]
 
 
 def test_such_rows_are_in_no_fit(make: Make) -> None:
