@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bestserve.models.system import Collocated, System
@@ -58,7 +58,7 @@ def objectives_of(row: TidyRow) -> tuple[float, float] | None:
     return None
 
 
-def objective_met(row: TidyRow, predicted: Figures) -> tuple[bool, bool] | None:
+def objective_met(row: TidyRow, predicted: Mapping[str, float]) -> tuple[bool, bool] | None:
     """Return whether a run meets the objective that its notes state, (predicted, measured), or
     None where they state none or the prediction lacks its figure.
 
