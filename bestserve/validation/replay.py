@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +37,13 @@ from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, highest_rate, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
+from bestserve.validation.shared_prefixes import (
+    behind_warming,
+    caching_of,
+    refuse_unstated,
+    routing_by_prefix,
+    warming,
+)
 from bestserve.validation.sources import Suite, suite_of
 
 LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50", "p90", "p99"))
@@ -91,6 +97,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         raise UnpredictableError(Outcome.NOT_MEASURED, row.status.value)
     if not measured_figures(row):
         raise UnpredictableError(Outcome.NOT_MEASURED)
+    refuse_unstated(row)
     suite = suite_of(row)
     deployment = deployment_of(row, suite)
     protocol = protocol_of(row, suite)
@@ -144,12 +151,15 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         lanes.append((found.lane, count * found.lanes_per_instance))
     if len(lanes) == 1:
         lane, replicas = lanes[0]
+        caching = caching_of(prepared.row, protocol.lengths)
+        by_prefix = routing_by_prefix(prepared.row) if caching else None
         return Collocated(
             lane=lane,
             replicas=replicas,
-            lengths=_cached(prepared, lane, replicas),
+            lengths=_cached(prepared, lane),
             arrivals=protocol.arrivals,
-            routing=protocol.routing,
+            routing=by_prefix or protocol.routing,
+            caching=caching,
         )
     parallelisms = [p for _, _, p in prepared.deployment.pools]
     lane, replicas = lanes[0]
@@ -165,10 +175,10 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
     )
 
 
-def _cached(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
-    """Return the lengths with what the prefix cache of a collocated service holds."""
+def _cached(prepared: Prepared, lane: Lane) -> Lengths:
+    """Return the lengths with the prompts that a suite's earlier runs left in the cache."""
     row, engine = prepared.row, prepared.deployment.engine
-    lengths = with_shared_prefix(prepared.protocol.lengths, row, lane, replicas)
+    lengths = prepared.protocol.lengths
     caches = engine.family == "vllm" and engine.preset != "vllm-v0"  # V1 does by default
     if prepared.suite.repeats_prompts and caches and row.prefix_caching is not False:
         lengths = with_all_prompts(lengths, lane, prepared.protocol.requests)
@@ -186,24 +196,6 @@ def with_all_prompts(lengths: Lengths, lane: Lane, prompts: int) -> Lengths:
         return lengths
     whole = np.floor((lengths.inputs - 1.0) / lane.kv_block) * lane.kv_block
     return dataclasses.replace(lengths, cached=whole)
-
-
-def with_shared_prefix(lengths: Lengths, row: TidyRow, lane: Lane, replicas: int) -> Lengths:
-    """Return the lengths with the share of prompts that finds its group's prefix in the cache.
-
-    Groups are equally popular, so the least recently used replacement keeps as many prefixes as
-    fit; running sequences displace some of them, which is not modelled. A balancer that knows the
-    caches gives each replica its own groups; any other shows every replica all of them.
-    """
-    if not (row.prefix_caching and row.prefix_len and row.prefix_groups):
-        return lengths
-    aware = re.search(r"random|load|round", row.routing or "random") is None
-    groups = math.ceil(row.prefix_groups / replicas) if aware else row.prefix_groups
-    hit = min(1.0, lane.kv_capacity_tokens / (groups * row.prefix_len))
-    prompts = np.repeat(lengths.inputs, 2)
-    weights = np.repeat(lengths.input_weights, 2) * np.tile([1.0 - hit, hit], len(lengths.inputs))
-    cached = np.minimum(np.tile([0.0, row.prefix_len], len(lengths.inputs)), prompts - 1)
-    return dataclasses.replace(lengths, inputs=prompts, input_weights=weights, cached=cached)
 
 
 def with_repeated_prompts(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
@@ -346,17 +338,28 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
     repeats = min(REPEATS, max(1, round(POOLED / requests))) if random else 1
     # A finite run counts as the client saw it: its start and its drain included.
     trim = None if protocol.steady else 0.0
-    runs = [
-        simulate(
-            system,
-            None if protocol.arrivals.kind in ("closed", "trace") else protocol.rate,
-            requests=requests,
-            seed=seed,
-            warmup=trim,
-            cooldown=trim,
+    before = 0 if system.caching is None else warming(system.caching)
+    if before and protocol.closed:
+        arrivals = dataclasses.replace(system.arrivals, num_prompts=before + requests)
+        system = dataclasses.replace(system, arrivals=arrivals)
+    runs = []
+    for seed in range(repeats):
+        asked, rate = system, None
+        if system.arrivals.kind not in ("closed", "trace"):
+            rate = protocol.rate
+            if before:
+                times = behind_warming(system.arrivals, rate, before, requests, seed)
+                asked, rate = dataclasses.replace(system, arrivals=times), None
+        runs.append(
+            simulate(
+                asked,
+                rate,
+                requests=before + requests,
+                seed=seed,
+                warmup=before / (before + requests) if before else trim,
+                cooldown=trim,
+            )
         )
-        for seed in range(repeats)
-    ]
     if all(run.completed == 0 for run in runs):
         raise UnpredictableError(Outcome.DOES_NOT_FIT, runs[0].status.value)
     served = float(np.mean([run.throughput for run in runs]))
@@ -388,6 +391,15 @@ def pooled(runs: list[SimulationResult], system: System, protocol: Protocol) -> 
         # The rate of the requests that count; how many tokens the lost ones had got is not stated.
         rates = [one.count / run.duration for one, run in zip(seen, runs, strict=True)]
         out["req_throughput"] = float(np.mean(rates))
+        return out
+    if system.caching is not None:
+        # of the run alone, not of the warm-up before it
+        spans = [run.last_token[run.kept].max() - run.arrival[run.kept].min() for run in runs]
+        for name, counts in (
+            ("req_throughput", [int(run.kept.sum()) for run in runs]),
+            ("out_tok_throughput", [int(run.output_len[run.kept].sum()) for run in runs]),
+        ):
+            out[name] = float(np.mean([n / t for n, t in zip(counts, spans, strict=True)]))
         return out
     out["req_throughput"] = float(np.mean([run.throughput for run in runs]))
     out["out_tok_throughput"] = float(np.mean([run.output_throughput for run in runs]))
