@@ -31,7 +31,7 @@ def uncovered(system: System) -> str:
     for lane in kinds:
         if not lane.scheduling.has_formula:
             return f"policy {lane.policy!r}"
-    if system.caching is not None and system.caching.tiers:
+    if system.caching is not None and system.caching.tiers and not system.caching.routed:
         return "tiers of KV blocks"
     return _of(system.arrivals, system.routing, lanes)
 

@@ -6,8 +6,9 @@ prefix, asked for at rate λ, is there with 1 − exp(−λT); a session's histo
 lane was less than T ago. Memory is what running requests leave; every request leaves its own
 tokens behind, which then age out.
 
-Left out: bounds on load (`prefix_hash`, `prefix_aware` count as affine), tiers, and that running
-requests hold their blocks however old they are. `validation/prefixes.md` has the errors.
+Left out: bounds on load (`prefix_hash`, `prefix_aware` count as affine), what loads from tiers cost
+(they count as room), and that running requests hold their blocks however old they are.
+`validation/prefixes.md` has the errors.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def hits(system: System, rate: float) -> Hits:
         busy, stay = _running(lane, each, sample, share, answered)
         held = float(np.mean(sample.history - (answered if not tandem else sample.output) / 2))
         room = max(lane.kv_capacity_tokens - busy * max(held, 0.0), lane.kv_block * 1.0)
+        room += sum(t.capacity_tokens / (lanes if t.shared else 1) for t in caching.tiers)
         cycle = sharing.pause.mean + stay
         time = _time(sharing, sample, room, each, (lanes, spread), cycle, tandem)
         found = _found(sharing, sample, rate / spread, spread, time, cycle, lane.kv_block)

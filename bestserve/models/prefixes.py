@@ -93,7 +93,8 @@ class Caching:
     sharing : what the requests share; None: `given` requests bring their own tree
     tiers : where blocks go that the lane's own cache gives up, nearest first
     lag : how late a router that asks the engines learns what they hold [s]
-    routed : routing whose hits formulas take that route at random; empty: the system's own
+    routed : of a system as formulas know it, the routing whose hits they take, and tiers count as
+        room; empty: the system's own
     """
 
     sharing: Sharing | None = None
