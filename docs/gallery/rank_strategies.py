@@ -1,0 +1,12 @@
+"""Which strategy carries most, and what speed each gives a user."""
+
+import bestserve as bs
+
+problem = bs.Problem(
+    model="meta-llama/Llama-3.1-8B",
+    hardware="h100-sxm",
+    gpus=4,
+    workload=bs.Workload(input_len="lognormal:800,1", output_len="geometric:200"),
+    slo="ttft:500 tpot:40",
+)
+bs.rank(problem).save("rank_strategies.png")
