@@ -110,7 +110,9 @@ def run(arguments: list[str]) -> int:
     except CycloptsError as error:
         return complain(misused(error), 2)
     except BestserveError as error:
-        return complain(str(error), error.exit_code)
+        from bestserve.cli.wording import in_flags
+
+        return complain(in_flags(str(error), arguments), error.exit_code)
     except BrokenPipeError:
         # The reader has seen enough; what Python still flushes at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

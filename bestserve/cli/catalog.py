@@ -10,6 +10,21 @@ from bestserve.errors import InputError
 
 Kind = Literal["hardware", "models", "engines"]
 
+SHOWN = {
+    "memory_bytes": ("memory [GB]", 1e9),
+    "memory_bandwidth": ("memory bandwidth [TB/s]", 1e12),
+    "flops_bf16": ("bf16 [TFLOP/s]", 1e12),
+    "flops_fp8": ("fp8 [TFLOP/s]", 1e12),
+    "flops_fp4": ("fp4 [TFLOP/s]", 1e12),
+    "link_bandwidth": ("link [GB/s]", 1e9),
+    "parameters": ("parameters [B]", 1e9),
+    "active_parameters": ("active [B]", 1e9),
+    "a_step": ("a step [µs]", 1e-6),
+    "a_seq": ("a seq [µs]", 1e-6),
+    "max_position_embeddings": ("longest context [tokens]", 1),
+}
+"""Heading and unit of a figure where people read it; data keep names and SI units."""
+
 
 def catalog(name: str | None = None, item: str | None = None, *, format: Format = "table") -> int:
     """List GPUs, models and engines, or show one with the source of every figure.
@@ -45,12 +60,26 @@ def catalog(name: str | None = None, item: str | None = None, *, format: Format 
     elif item is None and (name is None or name in kinds):
         for kind in kinds:
             if name in (None, kind):
-                emit_records(catalog_rows(kind), format, kind)
+                rows = catalog_rows(kind)
+                emit_records(rows if format in ("json", "csv") else shown(rows), format, kind)
     else:
         assert name is not None
-        rows = [
+        figures = [
             dict(zip(("figure", "value", "unit", "kind", "source"), row, strict=True))
             for row in describe(name)
         ]
-        emit_records(rows, format, name)
+        emit_records(figures, format, name)
     return 0
+
+
+def shown(rows: list[dict[str, str | int | float]]) -> list[dict[str, str | int | float]]:
+    """Return the rows with units in their headings, and values in those units."""
+    found = []
+    for row in rows:
+        own: dict[str, str | int | float] = {}
+        for name, value in row.items():
+            heading, unit = SHOWN.get(name, (name, 1))
+            scaled = unit != 1 and not isinstance(value, str)
+            own[heading] = float(f"{float(value) / unit:.4g}") if scaled else value
+        found.append(own)
+    return found
