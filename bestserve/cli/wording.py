@@ -11,7 +11,7 @@ GROUP = re.compile(r"^(?:Problem|Workload|SLO): (?=\w)")
 FIELD = re.compile(r"(?<![\w.'\"/-])[a-z]+(?:_[a-z0-9]+)+(?![\w.'\"/(])")
 LEADING = re.compile(r"^([a-z]+)(?=: | = )")
 RAISE = re.compile(r"(?<=raise )([a-z]+)")
-NEEDED = re.compile(r"^([a-z_]+)(?= is needed| missing;)")
+NEEDED = re.compile(r"^([a-z_]+) (is needed|missing(?=;))")
 
 
 def in_flags(message: str, arguments: Sequence[str]) -> str:
@@ -31,5 +31,5 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
     short = bare
     for pattern in (LEADING, RAISE, FIELD):
         short = pattern.sub(flag, short)
-    short = NEEDED.sub(lambda found: f"--{found[0].replace('_', '-')}", short)
+    short = NEEDED.sub(lambda m: f"{m[1]} {m[2]} (--{m[1].replace('_', '-')})", short)
     return message if short == bare else short

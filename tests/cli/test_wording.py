@@ -21,7 +21,7 @@ QUESTION = (
         ("predict 1m --request-rate 1 --burstiness 0", "--burstiness: "),
         ("predict 1m --request-rate 1 --percentile 101", "--percentile: "),
         ("predict 1m --request-rate -1", "--request-rate = -1.0 must be"),
-        ("predict 1m", "--request-rate is needed"),
+        ("predict 1m", "request_rate is needed (--request-rate): "),
         ("memory 1m --max-model-len 0", "--max-model-len = 0 must be"),
         ("predict 9m --request-rate 1", "9m-tp1 needs 9 GPUs, the problem has 2; raise --gpus"),
     ],
