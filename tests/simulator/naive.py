@@ -566,6 +566,7 @@ def run(
             if t <= now:
                 server = front[int(replica[i])]
                 server.coming -= 1
+                held[i].arrival = t  # at the lane
                 server.waiting.append(held[i])
         loading = [(t, i) for t, i in loading if t > now]
         due = [i for t, i in sorted(coming) if t <= now]

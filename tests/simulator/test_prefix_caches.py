@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def cases(draw_: st.DrawFn) -> tuple[System, Requests]:
     system: System = Collocated(lane=lane, replicas=replicas, **shape)
     if draw_(st.integers(0, 3)) == 0:
         shape["routing"] = draw_(st.sampled_from(("random", "least_outstanding")))
+        lane = replace(lane, async_scheduling=False)  # the caches are the prefill lanes' alone
         system = Disaggregated(
             prefill=lane,
             prefill_replicas=replicas,
