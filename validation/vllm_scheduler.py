@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bestserve.models.prefix_tree import PrefixTree
+from bestserve.models.prefixes import Caching
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, Lengths
 from bestserve.simulator import Requests, simulate
@@ -67,6 +69,10 @@ class Case:
     """Requests that arrive together."""
     fixed: bool = False
     """All prompts and outputs equal."""
+    groups: int = 0
+    """Shared prefixes, one a request, of equal chance; 0: nothing is shared, no prefix cache."""
+    prefix: int = 0
+    """Tokens of each, in front of the prompt."""
 
 
 CASES = (
@@ -80,6 +86,27 @@ CASES = (
     Case(name="equal lengths in bursts", rate=8.0, prompt=512, output=64, at_once=16, fixed=True),
     Case(name="cache nearly full", rate=8.0, prompt=600, output=300, num_blocks=1600),
     Case(name="evicting all the time", rate=12.0, prompt=300, output=300, num_blocks=400),
+    Case(name="shared prefixes", rate=10.0, prompt=150, output=100, groups=12, prefix=1000),
+    Case(
+        name="more prefixes than the cache holds",
+        rate=10.0,
+        prompt=150,
+        output=100,
+        groups=40,
+        prefix=1000,
+        num_blocks=1500,
+        requests=400,
+    ),
+    Case(
+        name="shared prefixes and evictions",
+        rate=14.0,
+        prompt=150,
+        output=200,
+        groups=10,
+        prefix=500,
+        num_blocks=500,
+        requests=300,
+    ),
     Case(
         name="evicting prompts under way",
         rate=12.0,
@@ -92,11 +119,12 @@ CASES = (
 
 
 class Work(NamedTuple):
-    """Requests in order of arrival: times [s], prompts and outputs [tokens]."""
+    """Requests in order of arrival: times [s], prompts and outputs [tokens], shared prefix."""
 
     times: np.ndarray
     prompts: np.ndarray
     outputs: np.ndarray
+    group: np.ndarray
 
 
 def stream(case: Case, seed: int) -> Work:
@@ -107,10 +135,18 @@ def stream(case: Case, seed: int) -> Work:
     times = np.cumsum(rng.exponential(case.at_once / case.rate, groups))
     times = np.repeat(times - times[0], case.at_once)[:n]
     if case.fixed:
-        return Work(times, np.full(n, case.prompt), np.full(n, case.output))
-    prompts = 1 + rng.geometric(1 / case.prompt, n)
-    outputs = rng.geometric(1 / case.output, n)
-    return Work(times, np.minimum(prompts, 8 * case.prompt), np.minimum(outputs, 8 * case.output))
+        return Work(times, np.full(n, case.prompt), np.full(n, case.output), np.zeros(n, dtype=int))
+    prompts = case.prefix + np.minimum(1 + rng.geometric(1 / case.prompt, n), 8 * case.prompt)
+    outputs = np.minimum(rng.geometric(1 / case.output, n), 8 * case.output)
+    return Work(times, prompts, outputs, rng.integers(0, max(case.groups, 1), n))
+
+
+def tokens(case: Case, work: Work, number: int) -> list[int]:
+    """Return made-up token ids of a prompt: those of its group's prefix, then its own."""
+    group = int(work.group[number])
+    own = int(work.prompts[number]) - case.prefix
+    shared = range(group * 100_000, group * 100_000 + case.prefix)
+    return [*shared, *range(10**8 + number * 100_000, 10**8 + number * 100_000 + own)]
 
 
 def question(case: Case, work: Work, *, asynchronous: bool) -> dict[str, Any]:
@@ -123,12 +159,17 @@ def question(case: Case, work: Work, *, asynchronous: bool) -> dict[str, Any]:
             "max_model_len": 32768,
             "block_size": 16,
             "num_blocks": case.num_blocks,
-            "enable_prefix_caching": False,
+            "enable_prefix_caching": case.groups > 0,
             "async_scheduling": asynchronous,
         },
         "requests": [
-            {"arrival": float(t), "prompt": int(p), "output": int(o)}
-            for t, p, o in zip(work.times, work.prompts, work.outputs, strict=True)
+            {
+                "arrival": float(work.times[i]),
+                "prompt": int(work.prompts[i]),
+                "output": int(work.outputs[i]),
+                **({"tokens": tokens(case, work, i)} if case.groups else {}),
+            }
+            for i in range(len(work.times))
         ],
     }
 
@@ -167,8 +208,25 @@ def ours(case: Case, work: Work, *, asynchronous: bool) -> Any:
         replicas=1,
         lengths=ANY,
         arrivals=Arrivals(kind="trace", times=work.times),
+        caching=Caching() if case.groups else None,
     )
-    return simulate(system, given=Requests(input_len=work.prompts, output_len=work.outputs))
+    tree = shared_prefixes(case, work) if case.groups else None
+    given = Requests(input_len=work.prompts, output_len=work.outputs, tree=tree)
+    return simulate(system, given=given)
+
+
+def shared_prefixes(case: Case, work: Work) -> PrefixTree:
+    """Return what the requests share: one prefix a group."""
+    n = len(work.times)
+    return PrefixTree(
+        parent=np.full(case.groups, -1),
+        end=np.full(case.groups, case.prefix),
+        tip=work.group,
+        own=np.full(n, -1),
+        key=work.group,
+        follows=np.full(n, -1),
+        pause=np.zeros(n),
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bestserve.arrays import Floats, Ints32
 from bestserve.host.compiled import njit
 from bestserve.simulator.block_cache import Cache, attach, detach, in_use, lookup
+from bestserve.simulator.departures import left_behind
 from bestserve.simulator.heap import (
     FINISH,
     FIRST_MESSAGE,
@@ -126,7 +127,7 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
                         youngest = r
                         finish = pool.heaps[lane, i] >> ITERATION_SHIFT
             leaver = -1
-            for i in range(0 if cache.on else s[LEAVING]):
+            for i in range(s[LEAVING]):
                 r = pool.joins[lane, limits[SLOTS] + i]
                 if facts[r, ADMITTED] > facts[youngest, ADMITTED]:
                     youngest, leaver = r, i
@@ -136,9 +137,9 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
                 usable += gone
                 s[LEAVING_BLOCKS] -= gone
                 s[LEAVING] -= 1
-                pool.joins[lane, limits[SLOTS] + leaver] = pool.joins[
-                    lane, limits[SLOTS] + s[LEAVING]
-                ]
+                for i in range(limits[SLOTS] + leaver, limits[SLOTS] + s[LEAVING]):
+                    pool.joins[lane, i] = pool.joins[lane, i + 1]
+                s[HELD] += left_behind(lane, youngest, pool, facts, cache)
                 facts[youngest, EVICTIONS] += 1
                 s[EVICTED] += 1
                 continue

@@ -40,6 +40,7 @@ from bestserve.simulator.layout import (
     LAST,
     LEAVING,
     LEAVING_BLOCKS,
+    LEFT,
     NOW,
     OUTPUT,
     PROMPT,
@@ -54,15 +55,46 @@ from bestserve.simulator.layout import (
 
 
 @njit(cache=True, inline=True)
+def left_behind(lane: int, r: int, pool: Pool, facts: Ints32, cache: Cache) -> int:
+    """Leave a request's full blocks to the prefix cache; return those that others hold still."""
+    if not cache.on:
+        return 0
+    full = (facts[r, PROMPT] + facts[r, OUTPUT] - 1) // pool.limits[BLOCK]
+    return detach(cache, lane, r, full, pool.clock[lane, NOW])
+
+
+@njit(cache=True, inline=True)
 def leave(lane: int, r: int, pool: Pool, facts: Ints32, cache: Cache) -> None:
-    """Note who has ended where the step formed next does not know of it yet."""
+    """Let a request that has ended leave its blocks, now or once a step is formed without it."""
     s, limits = pool.state[lane], pool.limits
     if limits[AHEAD] == 0:
+        s[HELD] += left_behind(lane, r, pool, facts, cache)
         return
     pool.joins[lane, limits[SLOTS] + s[LEAVING]] = r
     s[LEAVING] += 1
-    if not cache.on:
-        s[LEAVING_BLOCKS] += blocks_at_end(r, facts, pool.costs[RESERVE], limits[BLOCK])
+    s[LEAVING_BLOCKS] += blocks_at_end(r, facts, pool.costs[RESERVE], limits[BLOCK])
+
+
+@njit(cache=True, inline=True)
+def leave_blocks(lane: int, pool: Pool, facts: Ints32, cache: Cache) -> None:
+    """Let those who end leave their blocks to the prefix cache; they count as held still."""
+    s = pool.state[lane]
+    for i in range(s[LEFT], s[LEAVING]):
+        r = pool.joins[lane, pool.limits[SLOTS] + i]
+        still = left_behind(lane, r, pool, facts, cache)
+        s[HELD] += still
+        s[LEAVING_BLOCKS] -= still
+    s[LEFT] = s[LEAVING]
+
+
+@njit(cache=True, inline=True)
+def let_go(lane: int, pool: Pool, facts: Ints32, cache: Cache) -> None:
+    """All that has ended is known to the step formed next."""
+    s = pool.state[lane]
+    leave_blocks(lane, pool, facts, cache)
+    s[LEAVING] = 0
+    s[LEFT] = 0
+    s[LEAVING_BLOCKS] = 0
 
 
 @njit(cache=True, inline=True)
@@ -98,9 +130,6 @@ def fire_events(
                 else:
                     s[HELD] -= in_blocks(kept, block)
             leave(lane, r, pool, facts, cache)
-            if cache.on:
-                full = (prompt + output - 1) // block
-                s[HELD] += detach(cache, lane, r, full, c[NOW])
             if done.size > 0:
                 done[ended] = r
             ended += 1
@@ -142,12 +171,9 @@ def join(
         kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
         if rest == 0:
             times[r, LAST] = c[NOW]
-            leave(lane, r, pool, facts, cache)
             if finite:
                 s[HELD] -= in_blocks(kept, block)
-            if cache.on:
-                full = (prompt + output - 1) // block
-                s[HELD] += detach(cache, lane, r, full, c[NOW])
+            leave(lane, r, pool, facts, cache)
             if done.size > 0:
                 done[ended] = r
             ended += 1

@@ -10,6 +10,9 @@ from bestserve.simulator.layout import (
     BLOCKS,
     GENERATED,
     HELD,
+    LEAVING,
+    LEAVING_BLOCKS,
+    LEFT,
     NOW,
     OUTPUT,
     PROMPT,
@@ -74,4 +77,6 @@ def give_room(lane: int, context: int, iteration: int, pool: Pool, cache: Cache)
     if cache.on and limits[BLOCKS] < UNLIMITED:
         grown = growing_blocks(context, pool.phases, lane, iteration, limits[BLOCK])
         free = limits[BLOCKS] - pool.state[lane, HELD] - grown
+        if pool.state[lane, LEFT] < pool.state[lane, LEAVING]:
+            free -= pool.state[lane, LEAVING_BLOCKS]  # not yet in the cache's list
         trim(cache, 0, lane, free, pool.clock[lane, NOW])

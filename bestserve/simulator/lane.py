@@ -27,12 +27,14 @@ from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.simulator.admission import admit, blocks_coming, evict
 from bestserve.simulator.block_cache import Cache
-from bestserve.simulator.departures import fire_events, join
+from bestserve.simulator.departures import fire_events, join, let_go
 from bestserve.simulator.layout import (
     AHEAD,
     CONTEXT,
     DECODING,
     FORMED,
+    HEAD,
+    LEAVING,
     NOW,
     OUTSTANDING,
     PEAK,
@@ -46,7 +48,6 @@ from bestserve.simulator.layout import (
 from bestserve.simulator.step import (
     BUSY_NOW,
     end_step,
-    forget_leavers,
     idle_until,
     jump,
     start_step,
@@ -81,7 +82,7 @@ def advance(
                 break
             end_step(s, c)
         else:
-            t_next = idle_until(lane, until, before, pool, times)
+            t_next = idle_until(lane, until, before, pool, times, facts, cache)
             if t_next != BUSY_NOW:
                 break
             coming = blocks_coming(lane, pool, facts)
@@ -90,20 +91,23 @@ def advance(
             if not evicted:
                 prompts, tokens, pairs, waits = admit(lane, pool, times, facts, coming, cache)
             s[PEAK] = max(s[PEAK], s[CONTEXT] + s[PROMPT_TOKENS])
-            if prompts > 0 or evicted:
-                start_step(lane, pool, prompts, tokens, pairs, cache)
-                continue
-            if pool.limits[AHEAD] != 0 and s[DECODING] == 0 and s[SPLIT] < 0:
+            empty = s[DECODING] == 0 and prompts == 0 and s[SPLIT] < 0
+            if empty and pool.limits[AHEAD] != 0:
                 # Nothing to do for whom it knew of: formed again when those have left.
-                forget_leavers(s)
+                let_go(lane, pool, facts, cache)
                 c[FORMED] = c[NOW]
                 continue
-            t_next = jump(lane, until, pool, times, waits, cache)
+            if prompts > 0 or evicted:
+                start_step(lane, pool, prompts, tokens, pairs, facts, cache)
+                continue
+            t_next = jump(lane, until, pool, times, facts, waits, cache)
             if t_next != BUSY_NOW:
                 break
         ended_earlier = ended
         ended = fire_events(lane, pool, times, facts, done, cache, ended)
         ended = join(lane, pool, times, facts, done, cache, ended)
+        if s[LEAVING] > 0 and s[DECODING] == 0 and s[SPLIT] < 0 and s[HEAD] < 0:
+            let_go(lane, pool, facts, cache)  # idle: no step is formed that counts them
         if ended > ended_earlier and done.size > 0:
             t_next = float(c[NOW])
             break

@@ -62,7 +62,8 @@ CLOCK_WIDTH = 9
     EVICTED,
     LEAVING,
     LEAVING_BLOCKS,
-) = range(26)
+    LEFT,
+) = range(27)
 """STEPPING: a committed step is under way; RIDING: decodes take part in it. ITERATION: decode
 steps so far. DECODING, CONTEXT: running decodes and the sum of their contexts in the next step.
 EVENTS: heap size. HEAD, TAIL: waiting queue. SPLIT, SPLIT_DONE: the prompt that is partly
@@ -70,8 +71,9 @@ processed and how far. JOINING: prompts whose last token is in the step. GROWING
 the decodes whose KV grows by the step. HELD: KV blocks of all others. PROMPT_TOKENS: KV tokens of
 prompts under way. PEAK: most KV tokens seen. LEAVING, LEAVING_BLOCKS: requests whose end the step
 formed next does not know of yet, and their KV blocks (asynchronous scheduling); they stand in
-`joins` behind the first SLOTS entries."""
-STATE_WIDTH = 26
+`joins` behind the first SLOTS entries. LEFT: how many of them have left their blocks to the prefix
+cache."""
+STATE_WIDTH = 27
 
 # limits[i], int64
 SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD = range(10)

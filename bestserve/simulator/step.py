@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from bestserve.arrays import Floats, Ints
+from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.block_cache import Cache
+from bestserve.simulator.departures import leave_blocks, let_go
 from bestserve.simulator.heap import (
     ITERATION_SHIFT,
 )
@@ -114,13 +115,6 @@ def write(
 
 
 @njit(cache=True, inline=True)
-def forget_leavers(s: Ints) -> None:
-    """All that has ended is known to the step formed next."""
-    s[LEAVING] = 0
-    s[LEAVING_BLOCKS] = 0
-
-
-@njit(cache=True, inline=True)
 def end_step(s: Ints, c: Floats) -> None:
     """End the step under way: the context of each decode in it grows by a token."""
     c[NOW] = c[T_END]
@@ -132,7 +126,15 @@ def end_step(s: Ints, c: Floats) -> None:
 
 
 @njit(cache=True, inline=True)
-def idle_until(lane: int, until: float, before: float, pool: Pool, times: Floats) -> float:
+def idle_until(
+    lane: int,
+    until: float,
+    before: float,
+    pool: Pool,
+    times: Floats,
+    facts: Ints32,
+    cache: Cache,
+) -> float:
     """Return when a lane at a boundary needs attention again; `BUSY_NOW` if a step is to be formed.
 
     An idle lane goes on to the next arrival. until, before : as of `advance`
@@ -144,7 +146,7 @@ def idle_until(lane: int, until: float, before: float, pool: Pool, times: Floats
         c[FORMED] = c[NOW]
     if s[DECODING] == 0 and s[SPLIT] < 0:
         if s[HEAD] < 0:
-            forget_leavers(s)
+            let_go(lane, pool, facts, cache)
             return math.inf
         arrival = times[s[HEAD], ARRIVAL]
         if arrival > c[FORMED]:
@@ -152,7 +154,7 @@ def idle_until(lane: int, until: float, before: float, pool: Pool, times: Floats
                 if arrival > until or arrival >= before:
                     return float(arrival)
                 c[NOW] = arrival
-            forget_leavers(s)
+            let_go(lane, pool, facts, cache)
             c[FORMED] = c[NOW]
         # An idle lane may count from 0 again, which keeps packed iterations small.
         s[ITERATION] = 0
@@ -161,7 +163,13 @@ def idle_until(lane: int, until: float, before: float, pool: Pool, times: Floats
 
 @njit(cache=True, inline=True)
 def start_step(
-    lane: int, pool: Pool, prompts: int, tokens: int, pairs: float, cache: Cache
+    lane: int,
+    pool: Pool,
+    prompts: int,
+    tokens: int,
+    pairs: float,
+    facts: Ints32,
+    cache: Cache,
 ) -> None:
     """Start a step with prompts, or the one after an eviction; decodes ride along or stand still.
 
@@ -178,7 +186,7 @@ def start_step(
         device += costs[K] * s[CONTEXT]
     duration = costs[A_STEP] + costs[A_SEQ] * batch + (costs[PHI] if prompts > 0 else 1.0) * device
     give_room(lane, s[GROWING_CONTEXT], s[ITERATION], pool, cache)
-    forget_leavers(s)
+    let_go(lane, pool, facts, cache)
     c[FORMED] = c[NOW]
     c[T_END] = c[NOW] + duration
     s[RIDING] = riding
@@ -197,7 +205,15 @@ def start_step(
 
 
 @njit(cache=True, inline=True)
-def jump(lane: int, until: float, pool: Pool, times: Floats, waits: bool, cache: Cache) -> float:
+def jump(
+    lane: int,
+    until: float,
+    pool: Pool,
+    times: Floats,
+    facts: Ints32,
+    waits: bool,
+    cache: Cache,
+) -> float:
     """Jump over decode steps: to the next departure, a full KV cache, an arrival.
 
     waits : whether the head of the queue is still to come. Returns the end of the jump if that is
@@ -229,7 +245,11 @@ def jump(lane: int, until: float, pool: Pool, times: Floats, waits: bool, cache:
     elif s[LEAVING] > 0 and s[HEAD] >= 0:
         n = 1
         duration = t0
+    if s[LEAVING] > 0:
+        # the first of these steps is formed before those who end have left their blocks
+        give_room(lane, s[GROWING_CONTEXT], s[ITERATION], pool, cache)
     if c[NOW] + duration > until:
+        leave_blocks(lane, pool, facts, cache)
         return float(c[NOW] + duration)
     half = 0.5 * n * (n - 1)
     s[STEPS] += n
@@ -245,7 +265,7 @@ def jump(lane: int, until: float, pool: Pool, times: Floats, waits: bool, cache:
     s[SEEN] += 1
     if s[SEEN] % s[STRIDE] == 0:
         sample(pool.series, pool.state, lane, c[NOW], decoding, kv)
-    forget_leavers(s)
+    let_go(lane, pool, facts, cache)
     c[FORMED] = c[NOW] + (duration - t0 - slope * (n - 1))
     context = s[GROWING_CONTEXT] + (n - 1) * s[GROWING]
     give_room(lane, context, s[ITERATION] + n - 1, pool, cache)

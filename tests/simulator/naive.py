@@ -87,6 +87,7 @@ class Server:
     admissions: int = 0
     formed: float = -math.inf  # when the step was formed that starts next
     leaving: list[Request] = field(default_factory=list)  # ended since then
+    late: list[int] = field(default_factory=list)  # evicted in the step that ended them
     coming: int = 0  # requests whose prefix is being loaded
     users: dict[Key, int] | None = None  # running requests per cached block; None: no cache
     idle: list[Key] = field(default_factory=list)  # cached blocks without any, oldest first
@@ -110,7 +111,6 @@ class Server:
         return sum(self.blocks(r) for r in running) + sum(
             max(self.reserved(r), -(-(r.prompt + r.output - 1) // self.lane.kv_block))
             for r in self.leaving
-            if self.users is None  # what they leave behind is in the cache at once
         )
 
     def capacity(self) -> float:
@@ -193,14 +193,18 @@ class Server:
     def start(self, now: float) -> None:
         """Start the step that begins now, formed now or, asynchronously, a step earlier."""
         self.now = now
-        if not self.lane.async_scheduling:
-            self.leaving = []
         if not (self.lane.async_scheduling and self.form(now, self.formed)):
-            self.leaving = []
+            self.let_go()
             if not self.form(now, now) and (self.running or self.waiting):
                 raise AssertionError("a lane with work must step")
-        self.leaving = []
+        self.let_go()
         self.formed = now
+
+    def let_go(self) -> None:
+        """Let those leave whose end is known from now on."""
+        for r in self.leaving:
+            self.leave(r, r.prompt + r.output - 1)
+        self.leaving = []
 
     def form(self, now: float, known: float) -> bool:
         """Form a step of who arrived until `known`; return whether there is anything to do."""
@@ -216,16 +220,15 @@ class Server:
                 r.stored = r.processed + max(min(left, r.prompt + r.before - r.processed, own), 0)
         while self.used() > self.capacity():
             evicted = True
-            if (
-                self.users is None
-                and self.leaving
-                and self.leaving[-1].admitted > self.running[-1].admitted
-            ):
-                self.leaving.pop().evictions += 1
+            last = max(self.leaving, key=lambda r: r.admitted, default=None)
+            if last is not None and last.admitted > self.running[-1].admitted:
+                self.leaving.remove(last)
+                self.leave(last, last.prompt + last.output - 1)
+                self.late.append(last.number)
                 continue
             youngest = self.running.pop()
-            known = youngest.prompt + youngest.generated - 1
-            self.leave(youngest, known if youngest.decoding else youngest.processed)
+            computed = youngest.prompt + youngest.generated - 1
+            self.leave(youngest, computed if youngest.decoding else youngest.processed)
             youngest.decoding = False
             youngest.ready = False
             youngest.processed = 0
@@ -324,10 +327,10 @@ class Server:
                 ended.append(r)
         # Those that end with their prompt leave after all others, as the prompts stand in the step.
         last = {r.number: i for i, (r, _) in enumerate(parts)}
-        for r in sorted(ended, key=lambda r: (last.get(r.number, -1), r.number)):
-            self.leave(r, r.prompt + r.output - 1)
+        self.leaving = sorted(ended, key=lambda r: (last.get(r.number, -1), r.number))
         self.running = [r for r in self.running if r.end is None]
-        self.leaving = sorted(ended, key=lambda r: r.admitted)
+        if not (self.lane.async_scheduling and (self.running or self.waiting)):
+            self.let_go()
         return ended
 
 
@@ -611,6 +614,9 @@ def run(
         for server in front + back:
             if server.step is None and (server.running or server.waiting):
                 server.start(now)
+    for server in front + back:
+        for number in server.late:
+            evictions[number] += 1
     shifts = np.array([shift(i) for i in range(n)])
     return Outcome(
         out["arrival"],
