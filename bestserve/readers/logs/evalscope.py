@@ -89,7 +89,7 @@ def read(source: Source) -> list[TidyRow]:
 
     def figure(name: str) -> float | None:
         key, unit = titles.get(name, ("", ""))
-        return record.positive(key, _milliseconds(unit) if name in _METRICS else 1.0)
+        return record.positive(key, _milliseconds(unit, record.where) if name in _METRICS else 1.0)
 
     figures: dict[str, float | None] = {f"{m}_mean_ms": figure(m) for m in _METRICS}
     figures |= _percentiles(source)
@@ -133,9 +133,9 @@ def _split(key: str) -> tuple[str, str]:
     return (key.lower(), "") if match is None else (match["title"].lower(), match["unit"] or "")
 
 
-def _milliseconds(unit: str) -> float:
+def _milliseconds(unit: str, where: str) -> float:
     if unit not in UNITS:
-        raise DataError(f"EvalScope title with unit {unit[:20]!r}: expected a time unit")
+        raise DataError(f"{where}: EvalScope title with unit {unit[:20]!r}: expected a time unit")
     return UNITS[unit] * 1e3
 
 
@@ -159,5 +159,5 @@ def _percentiles(source: Source) -> dict[str, float | None]:
             title, unit = _split(key)
             metric: Any = _NAMES.get(title)
             if metric in _METRICS:
-                out[f"{metric}_p{int(share)}_ms"] = record.number(key, _milliseconds(unit))
+                out[f"{metric}_p{int(share)}_ms"] = record.number(key, _milliseconds(unit, record.where))
     return out
