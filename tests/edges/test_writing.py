@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 import tomllib
@@ -89,6 +90,9 @@ def test_no_command_works_for_a_file_that_cannot_be_written(capsys, tmp_path, mo
     """The target is refused before anything else is looked at: the logs do not even exist."""
     from bestserve.cli import talk
 
+    # loaded before, or it would keep the stand-in for the tests that follow
+    module = importlib.import_module(f"bestserve.cli.{command[0]}")
+
     def work(message: str) -> None:
         raise AssertionError(f"{message} before the target was checked")
 
@@ -96,6 +100,7 @@ def test_no_command_works_for_a_file_that_cannot_be_written(capsys, tmp_path, mo
     (tmp_path / "taken").write_text("a file, no folder")
     (tmp_path / "fleet.toml").write_text(FLEET)
     monkeypatch.setattr(talk, "progress", work)
+    monkeypatch.setattr(module, "progress", work, raising=False)
     code = run(command)
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")

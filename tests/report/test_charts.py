@@ -17,7 +17,7 @@ from bestserve.reporting.plotly_charts import figure, log_ticks, script_json
 
 KEYS = {
     "pareto-ttft", "pareto-tpot", "ttft-curve", "tpot-curve", "ttft-waterfall", "tpot-waterfall",
-    "tornado", "winner-map", "sobol",
+    "tornado", "winner-map", "sobol", "speed",
 }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_cells_and_headings_are_for_people():
     values = (None, True, 3, 12345, 3.35e12, 0.12345, "text")
     assert [cell(v) for v in values] == ["", "yes", "3", "12,345", "3.35 T", "0.1235", "text"]
     assert heading("ttft_ms") == "TTFT [ms]"
-    assert heading("goodput_per_gpu") == "Goodput per GPU"
+    assert heading("goodput_per_gpu") == "Per GPU [req/s]"
 
 
 def test_missing_libraries_are_named_with_their_install_line(report, monkeypatch):
