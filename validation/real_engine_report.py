@@ -11,6 +11,7 @@ Writes `real_engine.md`.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,8 @@ def report(logs: list[Log]) -> str:
 
 def main() -> None:
     logs = load()
+    if not any(log.run.fit for log in logs):
+        sys.exit("no logs to fit to: run validation/real_engine.py first")
     text = report(logs)
     REPORT.write_text(text)
     print(text)
