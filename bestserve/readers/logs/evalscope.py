@@ -159,5 +159,6 @@ def _percentiles(source: Source) -> dict[str, float | None]:
             title, unit = _split(key)
             metric: Any = _NAMES.get(title)
             if metric in _METRICS:
-                out[f"{metric}_p{int(share)}_ms"] = record.number(key, _milliseconds(unit, record.where))
+                scale = _milliseconds(unit, record.where)
+                out[f"{metric}_p{int(share)}_ms"] = record.number(key, scale)
     return out
