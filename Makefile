@@ -7,7 +7,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: rank quick test slow coverage bounds properties check format fuzz oldest bench accuracy docs clean
+.PHONY: rank quick test slow coverage bounds properties check format fuzz oldest bench accuracy \
+  scheduler real-engine docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
@@ -60,6 +61,13 @@ bench: $(VENV)/.tests ## print every benchmark's ratios
 
 accuracy: $(VENV)/.tests ## regenerate validation/report.md from the measurements beside the checkout
 	$(BIN)/python validation/accuracy.py
+
+scheduler: $(VENV)/.tests ## hold the simulator to the scheduler of a vLLM: BESTSERVE_VLLM_PYTHON=path
+	$(BIN)/python validation/vllm_scheduler.py --vllm-python "$(BESTSERVE_VLLM_PYTHON)"
+
+real-engine: $(VENV)/.tests ## serve and measure a vLLM on this CPU, left alone meanwhile, and predict it
+	$(BIN)/python validation/real_engine.py
+	$(BIN)/python validation/real_engine_report.py
 
 docs: $(VENV)/.dev ## build the documentation strictly
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
