@@ -106,7 +106,7 @@ RUNS = (
     Run(name="alone-long", fit=True, concurrency=1, prompts=8, input_len=1200, output_len=24),
     Run(name="closed-2", fit=True, concurrency=2, prompts=16),
     Run(name="closed-5", fit=True, concurrency=5, prompts=30),
-    Run(name="closed-12", fit=True, concurrency=12, prompts=60),
+    Run(name="closed-12", concurrency=12, prompts=60),
     Run(name="closed-30", fit=True, concurrency=30, prompts=120),
     Run(name="poisson-1", rate=1.0, prompts=60),
     Run(name="poisson-2", rate=2.0, prompts=110),
