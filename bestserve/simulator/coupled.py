@@ -44,6 +44,24 @@ THINK, T_REQ, T_REQ_TOKEN = range(3)
 LATENCY, PER_TOKEN, SHARED = range(3)
 
 
+@njit(cache=True, inline=True)
+def answered(
+    r: int, now: float, cache: Cache, client: Floats, pauses: Floats, facts: Ints32
+) -> tuple[float, int]:
+    """Return when the client of a request that ended acts on it, and what happens then [s].
+
+    It sends the request that follows, after its pause, or is free for another after thinking.
+    """
+    event = KINDS * r + FREE
+    pause = client[THINK]
+    if cache.on:
+        after = cache.plan[r, FOLLOWER]
+        if after >= 0:
+            event = KINDS * after + SENT
+            pause = pauses[after]
+    return now + pause + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT], event
+
+
 @njit(cache=True)
 def run_coupled(
     front: Pool,
@@ -142,13 +160,7 @@ def run_coupled(
                             keys, values, size, now + link[LATENCY] + work, KINDS * r + TRANSFERRED
                         )
                 else:
-                    event = KINDS * r + FREE
-                    pause = client[THINK]
-                    if cache.on:
-                        after = cache.plan[r, FOLLOWER]
-                        if after >= 0:
-                            event, pause = KINDS * after + SENT, pauses[after]
-                    free = now + pause + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                    free, event = answered(r, now, cache, client, pauses, facts)
                     size = put(keys, values, size, free, event)
         for lane in range(b_clock.shape[0]):
             if b_clock[lane, T_NEXT] > now:
@@ -156,13 +168,7 @@ def run_coupled(
             ended = advance(lane, now, now, back, back_times, back_facts, back_done, uncached)
             for i in range(ended):
                 r = back_done[i]
-                event = KINDS * r + FREE
-                pause = client[THINK]
-                if cache.on:
-                    after = cache.plan[r, FOLLOWER]
-                    if after >= 0:
-                        event, pause = KINDS * after + SENT, pauses[after]
-                free = now + pause + client[T_REQ] + client[T_REQ_TOKEN] * facts[r, PROMPT]
+                free, event = answered(r, now, cache, client, pauses, facts)
                 size = put(keys, values, size, free, event)
         for sender in range(senders):
             while link_next(link_keys[sender], link_size[sender], link_clock[sender]) <= now:
