@@ -22,6 +22,8 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 """First bytes of archives."""
+_PIECE = 1 << 20
+"""Bytes asked of a file at a time."""
 
 
 @contextmanager
@@ -52,10 +54,12 @@ def opened(
 
 def rest_of(stream: BinaryIO, where: str, limit: int) -> bytes:
     """Return what is left of a file; DataError where it grew beyond `limit` meanwhile [bytes]."""
-    raw = stream.read(limit + 1)
+    raw = bytearray()  # piece by piece: one read of `limit` bytes would reserve them all at once
+    while piece := stream.read(min(_PIECE, limit + 1 - len(raw))):
+        raw += piece
     if len(raw) > limit:
         raise DataError(f"{where}: grew beyond the limit of {limit} bytes while being read")
-    return raw
+    return bytes(raw)
 
 
 def decoded(raw: bytes, where: str) -> str:
