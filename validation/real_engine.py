@@ -57,6 +57,9 @@ class Server:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     num_blocks: int = 2048
+    max_model_len: int = 4096
+    prefix_caching: bool = False
+    draft_tokens: int = 0
 
     def options(self) -> list[str]:
         """Return the words of `vllm serve`."""
@@ -64,10 +67,20 @@ class Server:
             *("--max-num-seqs", str(self.max_num_seqs)),
             *("--max-num-batched-tokens", str(self.max_num_batched_tokens)),
             *("--num-gpu-blocks-override", str(self.num_blocks)),
-            *("--block-size", str(BLOCK), "--max-model-len", "4096"),
-            "--no-enable-prefix-caching",
-            "--enforce-eager",
+            *("--block-size", str(BLOCK), "--max-model-len", str(self.max_model_len)),
+            f"--{'' if self.prefix_caching else 'no-'}enable-prefix-caching",
+            *("--dtype", "float32", "--enforce-eager"),
+            *(("--speculative-config", json.dumps(self.ngram())) if self.draft_tokens else ()),
         ]
+
+    def ngram(self) -> dict[str, Any]:
+        """Return vLLM's words for drafts copied from what was said."""
+        return {
+            "method": "ngram",
+            "num_speculative_tokens": self.draft_tokens,
+            "prompt_lookup_max": 3,
+            "prompt_lookup_min": 1,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +93,9 @@ class Run:
     rate: float = float("inf")
     concurrency: int | None = None
     prompts: int
-    input_len: int = 256
-    output_len: int = 64
+    input_len: int = 64
+    output_len: int = 32
+    prefix_len: int = 0
     spread: float = 0.5
 
     def options(self) -> list[str]:
@@ -91,31 +105,37 @@ class Run:
             *("--dataset-name", "random", "--random-range-ratio", str(self.spread)),
             *("--random-input-len", str(self.input_len)),
             *("--random-output-len", str(self.output_len)),
+            *("--random-prefix-len", str(self.prefix_len)),
             *("--num-prompts", str(self.prompts), "--request-rate", str(self.rate)),
             *limit,
             *("--seed", str(sum(map(ord, self.name)))),
         ]
 
 
-SMALL_BUDGET = Server(max_num_batched_tokens=128)
+SMALL_BUDGET = Server(max_num_batched_tokens=64)
 FEW = Server(max_num_seqs=4)
-FULL = Server(num_blocks=32)
+FULL = Server(num_blocks=24, max_model_len=512)
+CACHING = Server(prefix_caching=True)
+DRAFTING = Server(draft_tokens=3)
 
 RUNS = (
-    Run(name="alone-short", fit=True, concurrency=1, prompts=12, input_len=64, output_len=24),
-    Run(name="alone-long", fit=True, concurrency=1, prompts=8, input_len=1200, output_len=24),
-    Run(name="closed-2", fit=True, concurrency=2, prompts=16),
-    Run(name="closed-5", fit=True, concurrency=5, prompts=30),
-    Run(name="closed-12", concurrency=12, prompts=60),
-    Run(name="closed-30", fit=True, concurrency=30, prompts=120),
-    Run(name="poisson-1", rate=1.0, prompts=60),
-    Run(name="poisson-2", rate=2.0, prompts=110),
-    Run(name="poisson-3", rate=3.0, prompts=150),
-    Run(name="closed-8", concurrency=8, prompts=60),
-    Run(name="budget-poisson-1.5", server=SMALL_BUDGET, rate=1.5, prompts=80),
-    Run(name="budget-closed-8", server=SMALL_BUDGET, concurrency=8, prompts=50),
-    Run(name="four-sequences", server=FEW, rate=2.0, prompts=100),
-    Run(name="evicting", server=FULL, rate=2.0, prompts=100, input_len=128, output_len=128),
+    Run(name="alone-short", fit=True, concurrency=1, prompts=30),
+    Run(name="alone-long", fit=True, concurrency=1, prompts=12, input_len=1200, output_len=24),
+    Run(name="closed-2", fit=True, concurrency=2, prompts=40),
+    Run(name="closed-6", fit=True, concurrency=6, prompts=80),
+    Run(name="closed-24", fit=True, concurrency=24, prompts=200),
+    Run(name="closed-long-8", fit=True, concurrency=8, prompts=60, input_len=400, output_len=64),
+    Run(name="poisson-2", rate=2.0, prompts=150),
+    Run(name="poisson-5", rate=5.0, prompts=350),
+    Run(name="poisson-8", rate=8.0, prompts=500),
+    Run(name="poisson-long-2", rate=2.0, prompts=140, input_len=300, output_len=64),
+    Run(name="closed-12", concurrency=12, prompts=200),
+    Run(name="budget-poisson-5", server=SMALL_BUDGET, rate=5.0, prompts=300),
+    Run(name="budget-closed-8", server=SMALL_BUDGET, concurrency=8, prompts=100, input_len=200),
+    Run(name="four-sequences", server=FEW, rate=4.0, prompts=240),
+    Run(name="evicting", server=FULL, rate=1.5, prompts=100, output_len=128),
+    Run(name="prefix-poisson-5", server=CACHING, rate=5.0, prompts=300, prefix_len=256),
+    Run(name="drafting-poisson-3", server=DRAFTING, rate=3.0, prompts=180),
 )
 
 
@@ -150,6 +170,7 @@ def environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0))),
     }
 
 
@@ -188,6 +209,11 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, patience: float = 600.
     raise RuntimeError("the server does not answer")
 
 
+def on_the_last_core() -> None:
+    """Keep the client off the core whose steps are measured, where there are two."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 def measure(python: str, model: Path, run: Run, folder: Path) -> dict[str, Any]:
     """Return what vLLM's client saved of one run."""
     saved = folder / f"{run.name}.json"
@@ -200,7 +226,12 @@ def measure(python: str, model: Path, run: Run, folder: Path) -> dict[str, Any]:
         *run.options(),
     ]
     done = subprocess.run(
-        vllm(python, *words), capture_output=True, text=True, env=environment(), cwd=model
+        vllm(python, *words),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=model,
+        preexec_fn=on_the_last_core,
     )
     if done.returncode:
         raise RuntimeError(f"{run.name}: {done.stderr[-1500:]}")
@@ -217,8 +248,10 @@ def trimmed(result: dict[str, Any], run: Run) -> dict[str, Any]:
         "ttfts": [round(result["ttfts"][i], 5) for i in order],
         "last": [round(result["ttfts"][i] + sum(result["itls"][i]), 5) for i in order],
     }
+    drafts = {key: value for key, value in result.items() if key.startswith("spec_decode")}
     return {
         "name": run.name,
+        **drafts,
         "failed": result["failed"],
         "input_lens": [result["input_lens"][i] for i in order],
         "output_lens": [result["output_lens"][i] for i in order],
