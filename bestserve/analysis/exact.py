@@ -104,7 +104,7 @@ def coefficient_elasticities(lowered: Lowered, pool: Pool, step: StepTime, figur
         lowered.device,
         pool.parallelism,
         lowered.formats,
-        lowered.engine.for_role(pool.role),
+        lowered.engine.for_role(pool.work),
         work,
         lowered.constants,
     )

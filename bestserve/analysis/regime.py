@@ -128,7 +128,7 @@ class _Probe:
 
     def __init__(self, lowered: Lowered, pool: Pool) -> None:
         self.lowered, self.parallelism = lowered, pool.parallelism
-        self.engine = lowered.engine.for_role(pool.role)
+        self.engine = lowered.engine.for_role(pool.work)
         lengths = lowered.lengths
         steps = np.maximum(lengths.outputs - 1.0, 1e-9)
         share = steps * lengths.output_weights

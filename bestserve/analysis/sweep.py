@@ -207,7 +207,8 @@ def families(table: Sequence[Any], each: int) -> list[str]:
     best: dict[tuple[Any, ...], str] = {}
     for row in table:
         pools = Strategy.parse(row.strategy).pools
-        best.setdefault(tuple((p.role, p.replicas, p.parallelism) for p in pools), row.strategy)
+        key = tuple((p.role, p.replicas, p.parallelism, p.local) for p in pools)
+        best.setdefault(key, row.strategy)
         if len(best) == each:
             break
     return list(best.values())
@@ -221,7 +222,8 @@ def variants(table: Sequence[Any], each: int, most: int) -> list[str]:
     leading = families(table, each)
 
     def pools(name: str) -> tuple[Any, ...]:
-        return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(name).pools)
+        pools = Strategy.parse(name).pools
+        return tuple((p.role, p.replicas, p.parallelism, p.local) for p in pools)
 
     known = {pools(name) for name in leading}
     others = [r.strategy for r in table if pools(r.strategy) in known]

@@ -218,7 +218,7 @@ def _steps(at: Operating, batch: float) -> tuple[StepParts, ...]:
             lowered.device,
             pools[kind].parallelism,
             lowered.formats,
-            lowered.engine.for_role(pools[kind].role),
+            lowered.engine.for_role(pools[kind].work),
             work,
             lowered.constants,
         )

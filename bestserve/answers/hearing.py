@@ -7,6 +7,7 @@ their choice of its limits: the rungs beside them are held to runs, too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -167,17 +168,18 @@ class Hearing:
     def raced(self) -> Ranking:
         """Simulate rows whose formulas told only the order; what was not simulated is left out.
 
-        In that order, the first `SHOWN` rows are searched, and later ones that meet the objectives
-        where the best one so far stops. A row so far down that it would have to gain more than all
-        before it cannot win.
+        In that order, layouts in turn where hybrids are among them (routing by load is worth more
+        to some), the first `SHOWN` rows are searched, and later ones that meet the objectives where
+        the best one so far stops. A row so far down that it would have to gain more than all before
+        it cannot win.
         """
-        told, self.rows = self.rows, []
+        told, self.rows = in_turn(self.rows), []
         best, gain = 0.0, 1.0
         for place, row in enumerate(told[:RACED]):
             near = row.goodput * gain
             if place >= SHOWN:
                 if near < best:
-                    break
+                    continue
                 if not self.court.reaches(self.lowered.system(row.strategy), best):
                     continue
             self.progress(f"simulating {row.strategy}")
@@ -188,6 +190,20 @@ class Hearing:
         while self.rows and self.rows[0].strategy not in self.settled:
             self.settle(self.rows.pop(0))
         return self.ranking
+
+
+def in_turn(rows: list[RankedStrategy]) -> list[RankedStrategy]:
+    """Return the rows with the best of each layout first, then the second ones, and so on.
+
+    Only where hybrids are among them: without, formulas' order stands.
+    """
+    groups: dict[str, list[RankedStrategy]] = {}
+    for row in rows:
+        groups.setdefault(Strategy.parse(row.strategy).layout, []).append(row)
+    if "hybrid" not in groups:
+        return rows
+    turns = itertools.zip_longest(*groups.values())
+    return [row for turn in turns for row in turn if row is not None]
 
 
 def claimed(lowered: Lowered, strategy: Strategy) -> RankedStrategy | None:

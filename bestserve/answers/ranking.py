@@ -12,6 +12,7 @@ from bestserve.answers.errors import Calibration, calibration, moved, own_errors
 from bestserve.answers.hearing import RACED, Hearing, claimed
 from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
+from bestserve.answers.shares import shared_out
 from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
 from bestserve.models.latencies import Latencies
@@ -44,7 +45,7 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
     return replace(
         found,
         table=tuple(
-            priced(lowered, row)
+            shared_out(lowered, priced(lowered, row))
             for row in trusted(problem, _with_intervals(found.table, constants))
         ),
         intervals=_intervals_at_best(lowered, found.best, seen),

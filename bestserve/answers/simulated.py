@@ -21,7 +21,7 @@ from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE, refused
 from bestserve.models.status import LatencyStatus
-from bestserve.models.system import Disaggregated, System, Target
+from bestserve.models.system import Collocated, System, Target
 from bestserve.simulator import Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.run import run_prepared, usual_trim
@@ -150,7 +150,7 @@ class Simulated:
 
         Of prefill and decode pools, TTFT shows only the first.
         """
-        if isinstance(self.system, Disaggregated) and target.tpot is None and target.e2el is None:
+        if not isinstance(self.system, Collocated) and target.tpot is None and target.e2el is None:
             return False
         limits = [t for t in (target.ttft, target.e2el) if t is not None]
         duration = self.size * self.smaller[1] / rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,7 +13,7 @@ from bestserve.errors import InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.specs.model import Model
 from bestserve.specs.prefixes import WORDS, in_own_words
-from bestserve.specs.problem import Layout, Problem
+from bestserve.specs.problem import LAYOUTS, PURE, Problem
 from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.workload import Workload
 
@@ -140,8 +140,8 @@ class ProblemOptions:
     kv_offloading_bandwidth
         at which a GPU reads them back [B/s]
     routing
-        random, round_robin, least_outstanding, power_of_two, least_kv; by what prompts share:
-        session_affine, prefix_hash, prefix_aware, prefix_estimated
+        random, round_robin, least_outstanding, power_of_two, least_kv, least_ttft; by what prompts
+        share: session_affine, prefix_hash, prefix_aware, prefix_estimated
     router_lag
         how late a prefix-aware router learns what the engines hold [s]
     tensor_parallel_size
@@ -151,7 +151,7 @@ class ProblemOptions:
     tp_across_nodes
         allow tensor parallelism over the network
     layout
-        collocated, disaggregated, or both (the default)
+        collocated, disaggregated, or both (the default); hybrid, or all three
     price_per_hour
         of one GPU [USD/h], for goodput per dollar; default: the hardware record's, if any
     network_bandwidth
@@ -231,8 +231,9 @@ class ProblemOptions:
         ):
             if flag in given:
                 given[name] = tuple(given.pop(flag))
-        if given.get("layouts") == ("both",):
-            given["layouts"] = get_args(Layout)
+        for word, layouts in (("both", PURE), ("all", LAYOUTS)):
+            if given.get("layouts") == (word,):
+                given["layouts"] = layouts
         like, parameters = given.pop("like", None), given.pop("parameters", None)
         if like is not None:
             given["model"] = _alike(given.get("model", values.get("model")), like, parameters)

@@ -9,7 +9,6 @@ import numpy as np
 from bestserve.answers.doubts import splitting_doubts
 from bestserve.answers.economics import gpu_price
 from bestserve.arrays import Ints
-from bestserve.fleet.configurations import LETTERS
 from bestserve.fleet.result import (
     UNITS,
     Allocation,
@@ -32,9 +31,8 @@ from bestserve.specs.fleet import Fleet
 def pool_name(tables: Evaluated, pool: int, count: int) -> str:
     """Return a pool as "4m-tp2 Llama on h100-sxm"."""
     c = tables.configurations[int(tables.tables.pools.key[pool])]
-    planned = c.pool(count)
     model, gpu = tables.fleet.models[c.model].label, tables.fleet.gpus[c.gpu].label
-    return f"{count}{LETTERS[c.role]}{planned.options} {model} on {gpu}"
+    return f"{c.written(count)} {model} on {gpu}"
 
 
 def uniform_plans(uniform: dict[str, Found | None], tables: Evaluated) -> tuple[UniformPlan, ...]:
@@ -147,7 +145,6 @@ def _planned(tables: Evaluated, plan: Plan) -> tuple[PlannedPool, ...]:
     rows = []
     for i, (p, k) in enumerate(zip(plan.pool.tolist(), plan.count.tolist(), strict=True)):
         c = tables.configurations[int(pools.key[p])]
-        strategy = c.pool(k)
         classes = {
             demand.names[w]: float(plan.rates[i, w]) for w in np.flatnonzero(plan.rates[i] > 0)
         }
@@ -155,10 +152,10 @@ def _planned(tables: Evaluated, plan: Plan) -> tuple[PlannedPool, ...]:
             PlannedPool(
                 gpu=tables.fleet.gpus[c.gpu].label,
                 model=tables.fleet.models[c.model].label,
-                role=ROLES[c.role],
-                strategy=f"{k}{strategy.role}{strategy.options}",
+                role=ROLES[c.role] if c.hybrid is None else "hybrid",
+                strategy=c.written(k),
                 instances=k,
-                gpus=strategy.gpus,
+                gpus=c.gpus * k,
                 rate=float(plan.rates[i].sum()),
                 goodput=float(goodput[i]),
                 load=float(carried[i] / goodput[i]),

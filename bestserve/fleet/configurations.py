@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bestserve.errors import InputError
+from bestserve.fleet.hybrids import units
 from bestserve.lowering import Lowered, transfer_latency, unsuited
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.memory import memory_plan
-from bestserve.models.system import Lane, Role, Transfer
+from bestserve.models.system import Hybrid, Lane, Role, Transfer
 from bestserve.solvers.allocation.tables import COLLOCATED, DECODE, PREFILL
 from bestserve.solvers.enumerate import TOKEN_BUDGETS, shapes
 from bestserve.specs.fleet import Fleet, FleetModel, GpuGroup
-from bestserve.specs.strategy import Pool
+from bestserve.specs.strategy import Pool, Strategy
 
 LETTERS: tuple[Role, Role, Role] = ("m", "p", "d")
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One engine configuration of one model on one GPU type, for one role."""
+    """One engine configuration of one model on one GPU type, for one role.
+
+    hybrid, strategy : of a hybrid, whose instances of two kinds are planned as one
+    """
 
     gpu: int
     model: int
@@ -31,11 +35,23 @@ class Configuration:
     lane: Lane
     lanes_per_instance: int
     transfer: Transfer
+    hybrid: Hybrid | None = None
+    strategy: Strategy | None = None
 
     @property
     def gpus(self) -> int:
         """GPUs of one instance."""
-        return self.parallelism.gpus
+        return self.parallelism.gpus if self.strategy is None else self.strategy.gpus
+
+    def written(self, replicas: int) -> str:
+        """Return `replicas` such instances as text."""
+        if self.strategy is None:
+            return f"{replicas}{LETTERS[self.role]}{self.pool(replicas).options}"
+        pools = [
+            pool.model_copy(update={"replicas": pool.replicas * replicas})
+            for pool in self.strategy.pools
+        ]
+        return str(Strategy(pools=tuple(pools)))
 
     def pool(self, replicas: int) -> Pool:
         """Return `replicas` such instances as strategies write them."""
@@ -128,6 +144,23 @@ def buildable(fleet: Fleet, g: int, m: int, bandwidth: float) -> Buildable:
                         transfer=transfer if role == DECODE else Transfer(),
                     )
                 )
+    if "hybrid" in model.layouts and not reason:
+        found += [
+            Configuration(
+                gpu=g,
+                model=m,
+                role=COLLOCATED,
+                parallelism=strategy.pools[0].parallelism,
+                max_num_batched_tokens=strategy.pools[1].max_num_batched_tokens,
+                max_num_seqs=None,
+                lane=system.decode,
+                lanes_per_instance=1,
+                transfer=system.transfer,
+                hybrid=system,
+                strategy=strategy,
+            )
+            for strategy, system in units(lowered)
+        ]
     if not found and not reason:
         reason = f"no parallelism fits {group.count} GPUs" if group.count else "there are no GPUs"
     price, power = lowered.hardware.price_per_hour, lowered.hardware.power
@@ -208,8 +241,8 @@ def slowest_feeds(fleet: Fleet) -> list[float]:
 
 def name(fleet: Fleet, c: Configuration) -> str:
     """Return what a configuration is called: model, role and options, GPU type."""
-    pool = c.pool(1)
-    return f"{fleet.models[c.model].label} {pool.role}{pool.options} on {fleet.gpus[c.gpu].label}"
+    what = c.written(1) if c.hybrid else c.written(1)[1:]
+    return f"{fleet.models[c.model].label} {what} on {fleet.gpus[c.gpu].label}"
 
 
 def deployed_counts(fleet: Fleet, configurations: Sequence[Configuration]) -> list[int]:
@@ -222,7 +255,8 @@ def deployed_counts(fleet: Fleet, configurations: Sequence[Configuration]) -> li
         for pool in d.parsed():
             for i, c in enumerate(configurations):
                 labels = fleet.gpus[c.gpu].label, fleet.models[c.model].label
-                if labels == (d.gpu, d.model) and c.pool(pool.replicas) == pool:
+                same = c.hybrid is None and c.pool(pool.replicas) == pool
+                if labels == (d.gpu, d.model) and same:
                     running[i] += pool.replicas
                     break
             else:

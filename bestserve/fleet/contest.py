@@ -114,8 +114,8 @@ def _table(
     k, per = np.arange(most + 1), c.lanes_per_instance
 
     def rate(lanes: int, least: float, near: float = 0.0) -> float:
-        route = routing if lanes > 1 else "random"
-        stage = Stage(c.role, c.lane, lanes, loads, c.transfer, route)
+        route = routing if lanes > 1 or c.hybrid else "random"
+        stage = Stage(c.role, c.lane, lanes, loads, c.transfer, route, c.hybrid)
         if lanes > 1 and measure is not None:
             return measure(stage, near, least)
         return stage_goodput(stage, measure, least)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from bestserve.arrays import Bools, Ints
-from bestserve.fleet.stage import ClassLoad, Stage, stage_target
+from bestserve.fleet.stage import ClassLoad, Stage, serving, stage_target
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
@@ -116,6 +116,10 @@ def stage_system(stage: Stage) -> System:
     nothing = Lengths(
         inputs=np.ones(1), input_weights=np.ones(1), outputs=np.ones(1), output_weights=np.ones(1)
     )
+    if stage.hybrid is not None:
+        one = stage.loads[0].lengths if len(stage.loads) == 1 else None
+        system = serving(stage.hybrid, one, stage.lanes)
+        return replace(system, lengths=nothing, routing=stage.routing)
     if stage.role == COLLOCATED:
         return Collocated(
             lane=stage.lane, replicas=stage.lanes, lengths=nothing, routing=stage.routing

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bestserve.models.goodput import decode_goodput, goodput, prefill_goodput
-from bestserve.models.system import Collocated, Lane, Lengths, Routing, Target, Transfer
+from bestserve.models.hybrid import balanced_share
+from bestserve.models.lane_arrivals import known_part
+from bestserve.models.system import Collocated, Hybrid, Lane, Lengths, Routing, Target, Transfer
 from bestserve.solvers.allocation.tables import COLLOCATED, PREFILL
 
 
@@ -26,6 +28,7 @@ class Stage:
 
     role : collocated, prefill or decode; lanes : of the whole pool; transfer : of KV from prefill,
     for decode; Poisson arrivals over the whole pool, spread by `routing`
+    hybrid : what each of the lanes is, where it is a hybrid of several
     """
 
     role: int
@@ -34,6 +37,22 @@ class Stage:
     loads: tuple[ClassLoad, ...]
     transfer: Transfer = field(default_factory=Transfer)
     routing: Routing = "random"
+    hybrid: Hybrid | None = None
+
+
+def serving(unit: Hybrid, lengths: Lengths | None, count: int) -> Hybrid:
+    """Return so many units as one system, for requests of these lengths in balance.
+
+    lengths : None keeps the share of prompts that balances all classes together
+    """
+    if lengths is not None:
+        unit = replace(unit, lengths=lengths)
+        unit = replace(unit, local_prefill_share=balanced_share(unit))
+    return replace(
+        unit,
+        prefill_replicas=unit.prefill_replicas * count,
+        decode_replicas=unit.decode_replicas * count,
+    )
 
 
 Measure = Callable[[Stage, float, float], float]
@@ -58,12 +77,15 @@ def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0
     and where the analytic answer carries low trust. Without `measure`, those are 0 (mixes and
     pooling) or analytic (low trust). What does not reach `floor` is 0, and known sooner.
     """
-    if len(stage.loads) > 1 or (stage.routing != "random" and stage.lanes > 1):
+    pooled = stage.lanes > 1 or stage.hybrid is not None
+    if len(stage.loads) > 1 or (stage.routing != "random" and pooled):
         return 0.0 if measure is None else measure(stage, floor, floor)
     load, least = stage.loads[0], floor / stage.lanes
     target = stage_target(stage.role, load.target)
     asked = (target.ttft, target.tpot, target.e2el)
-    if stage.role == COLLOCATED:
+    if stage.hybrid is not None:
+        found = goodput(known_part(serving(stage.hybrid, load.lengths, 1)), target, floor=least)
+    elif stage.role == COLLOCATED:
         system = Collocated(lane=stage.lane, replicas=1, lengths=load.lengths)
         found = goodput(system, target, floor=least)
     elif stage.role == PREFILL:
@@ -72,6 +94,5 @@ def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0
         found = decode_goodput(stage.lane, load.lengths, target, stage.transfer, floor=least)
     rate = found.rate
     if not found.trust.high and measure is not None and any(asked) and found.high > 0:
-        single = Stage(stage.role, stage.lane, 1, stage.loads, stage.transfer)
-        rate = measure(single, rate, least)
+        rate = measure(replace(stage, lanes=1), rate, least)
     return rate * stage.lanes

@@ -85,6 +85,7 @@ class Evaluated:
             loads=loads,
             transfer=configuration.transfer,
             routing=self.fleet.routing,
+            hybrid=configuration.hybrid,
         )
 
 

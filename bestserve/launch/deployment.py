@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bestserve.errors import InputError
-from bestserve.launch import sglang, tensorrt_llm, vllm
+from bestserve.launch import hybrid, sglang, tensorrt_llm, vllm
 from bestserve.launch.limits import Limits, pool_limits
 from bestserve.launch.placement import Instance, nodes_of, place
 from bestserve.launch.process import Process
@@ -62,8 +62,10 @@ class Deployment:
 
     @cached_property
     def family(self) -> str:
-        """The engine whose commands are printed."""
-        return engine_family(self.lowered.engine.name)
+        """The engine whose commands are printed. Raises InputError for what it does not run."""
+        found = engine_family(self.lowered.engine.name)
+        hybrid.refuse(self.strategy, found)
+        return found
 
     @cached_property
     def model(self) -> str:
@@ -109,7 +111,7 @@ class Deployment:
     @cached_property
     def router(self) -> Process | None:
         """The router in front of the instances, on the first machine; None if none is needed."""
-        return router(self.lowered, self.family, self.instances)
+        return router(self.lowered, self.strategy, self.family, self.instances)
 
     @property
     def url(self) -> str:
@@ -129,6 +131,7 @@ class Deployment:
                 )
         said += [_checkpoint_remark(self.family, self.lowered.problem.precision)]
         said += [policy(self.lowered)[1]] if self.router is not None else []
+        said += hybrid.remarks(self.lowered, self.strategy, self.family)
         return tuple(s for s in said if s)
 
 

@@ -5,9 +5,13 @@ The operator starts an instance's machines itself, so the commands name none of 
 
 from __future__ import annotations
 
+import json
+
 from bestserve.launch import sglang, tensorrt_llm, vllm
 from bestserve.launch.deployment import Deployment
-from bestserve.launch.images import dynamo_image
+from bestserve.launch.hybrid import DYNAMO as HYBRIDS
+from bestserve.launch.hybrid import EVENTS, dynamo_words
+from bestserve.launch.images import DYNAMO, dynamo_image
 from bestserve.launch.pods import (
     CACHE,
     CACHE_PATH,
@@ -32,13 +36,15 @@ ROUTER_MODES = {
     "power_of_two": "power-of-two",
     "least_outstanding": "least-loaded",
     "least_kv": "kv",
+    "least_ttft": "kv",
 }
 TYPES = {"m": "worker", "p": "prefill", "d": "decode"}
 
 
 def manifest(deployment: Deployment) -> str:
     """Return the model's volume claim, configurations and the graph, as YAML."""
-    tag = dynamo_image(deployment.family, deployment.lowered.hardware)
+    version = HYBRIDS if deployment.strategy.hybrid else DYNAMO
+    tag = dynamo_image(deployment.family, deployment.lowered.hardware, version)
     processes = [_process(deployment, pool) for pool in deployment.strategy.pools]
     workers = [
         _worker(deployment, pool, process, tag)
@@ -58,8 +64,10 @@ def manifest(deployment: Deployment) -> str:
 
 def _frontend(deployment: Deployment, tag: str) -> Json:
     workload, routing = deployment.lowered.problem.workload, deployment.lowered.problem.routing
-    mode = "kv" if workload.prefix_cache_hit else ROUTER_MODES[routing]
+    hybrid = deployment.strategy.hybrid
+    mode = "kv" if workload.prefix_cache_hit or hybrid else ROUTER_MODES[routing]
     command = ["python3", "-m", "dynamo.frontend", "--router-mode", mode]
+    command += dynamo_words(deployment.lowered, deployment.strategy) if hybrid else []
     container = {"name": "main", "image": tag, "command": command}
     return {
         "name": "Frontend",
@@ -103,6 +111,7 @@ def _process(deployment: Deployment, pool: Pool) -> Process:
         words += vllm.arguments(lowered, pool, limits, nodes)
         # its frontend fills in the transfer of either side, so both take both roles
         words += ["--kv-transfer-config", vllm.transfer("kv_both")] if split else []
+        words += ["--kv-events-config", json.dumps(EVENTS)] if deployment.strategy.hybrid else []
         return Process((*words, *split))
     if deployment.family == "sglang":
         words = ["python3", "-m", "dynamo.sglang", "--model-path", model]
@@ -111,5 +120,6 @@ def _process(deployment: Deployment, pool: Pool) -> Process:
     name = f"{role}.yaml"
     words = ["python3", "-m", "dynamo.trtllm", "--model-path", model]
     words += ["--served-model-name", model, "--extra-engine-args", file_path(name), *split]
+    words += ["--publish-kv-events"] if deployment.strategy.hybrid else []
     content = tensorrt_llm.as_text(tensorrt_llm.engine_arguments(lowered, pool, limits))
     return Process(tuple(words), files={name: content})

@@ -61,11 +61,11 @@ def image(family: str, preset: str, hardware: Hardware) -> str:
     )
 
 
-def dynamo_image(family: str, hardware: Hardware) -> str:
+def dynamo_image(family: str, hardware: Hardware, version: str = DYNAMO) -> str:
     """Return Dynamo's runtime image of an engine. Raises InputError but for NVIDIA's GPUs."""
     if hardware.vendor != "NVIDIA":
         raise InputError(
             f"Dynamo's runtime images are for NVIDIA GPUs, {hardware.name} is made by "
             f"{hardware.vendor}; take --format kubernetes or commands"
         )
-    return f"nvcr.io/nvidia/ai-dynamo/{_DYNAMO[family]}-runtime:{DYNAMO}"
+    return f"nvcr.io/nvidia/ai-dynamo/{_DYNAMO[family]}-runtime:{version}"

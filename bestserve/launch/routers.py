@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bestserve.launch.hybrid import tensorrt_config
 from bestserve.launch.placement import Instance
 from bestserve.launch.process import Process, file_path
 from bestserve.launch.tensorrt_llm import as_text
 from bestserve.lowering import Lowered
+from bestserve.specs.strategy import Strategy
 
 ROUTER_PORT = 30000
 STARTUP = 3600
@@ -22,8 +24,9 @@ POLICIES = {
     "power_of_two": "power_of_two",
     "least_outstanding": "power_of_two",
     "least_kv": "power_of_two",
+    "least_ttft": "power_of_two",
 }
-"""Routing of a plan → policy of vLLM's and SGLang's routers; neither has the two last ones."""
+"""Routing of a plan → policy of vLLM's and SGLang's routers; neither has the three last ones."""
 
 TENSORRT_POLICIES = {
     "random": "round_robin",
@@ -31,6 +34,7 @@ TENSORRT_POLICIES = {
     "power_of_two": "load_balancing",
     "least_outstanding": "load_balancing",
     "least_kv": "load_balancing",
+    "least_ttft": "load_balancing",
 }
 
 
@@ -48,13 +52,15 @@ def policy(lowered: Lowered) -> tuple[str, str]:
     return chosen, f"the router knows no {routing}, {chosen} is nearest"
 
 
-def router(lowered: Lowered, family: str, instances: tuple[Instance, ...]) -> Process | None:
+def router(
+    lowered: Lowered, strategy: Strategy, family: str, instances: tuple[Instance, ...]
+) -> Process | None:
     """Return the router's process; None where one collocated instance needs none."""
     if len(instances) == 1:
         return None
     prefill = [i for i in instances if i.pool.role == "p"]
     if family == "tensorrt-llm" and prefill:
-        return _tensorrt(lowered, instances)
+        return _tensorrt(lowered, strategy, instances)
     words = router_words(lowered, family, disaggregated=bool(prefill))
     if not prefill:
         return Process((*words, "--worker-urls", *(i.url for i in instances)))
@@ -105,8 +111,10 @@ def tensorrt_router(config: dict[str, Any]) -> Process:
     return Process(tuple(words), files={name: as_text(config)})
 
 
-def _tensorrt(lowered: Lowered, instances: tuple[Instance, ...]) -> Process:
+def _tensorrt(lowered: Lowered, strategy: Strategy, instances: tuple[Instance, ...]) -> Process:
     def urls(role: str) -> list[str]:
         return [i.url.removeprefix("http://") for i in instances if i.pool.role == role]
 
-    return tensorrt_router(tensorrt_servers(lowered, urls("p"), urls("d")))
+    config = tensorrt_servers(lowered, urls("p"), urls("d"))
+    config |= tensorrt_config(lowered, strategy) if strategy.hybrid else {}
+    return tensorrt_router(config)

@@ -32,7 +32,9 @@ def process(lowered: Lowered, pool: Pool, limits: Limits, site: Site, model: str
     words += [*_nodes(site), *arguments(lowered, pool, limits, site.nodes)]
     env = site.visible(lowered.hardware.vendor)
     if pool.role in KV_ROLES:
-        words += ["--kv-transfer-config", transfer(KV_ROLES[pool.role])]
+        # instances that do the other pool's work, too, send and receive
+        role = "kv_both" if pool.local else KV_ROLES[pool.role]
+        words += ["--kv-transfer-config", transfer(role)]
         env |= {
             "VLLM_NIXL_SIDE_CHANNEL_HOST": site.own,
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(site.ports.side_channel),

@@ -6,7 +6,7 @@ simulator take.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,23 @@ from bestserve.lowering.lanes import LaneResult, build_lane
 from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved
 from bestserve.lowering.transfer import kv_transfer
+from bestserve.models.hybrid import balanced_share
 from bestserve.models.prefixes import Caching
 from bestserve.models.step.breakdown import Breakdown, step_breakdown
 from bestserve.models.step.coefficients import step_time_coefficients
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.step.step_work import StepWork
-from bestserve.models.system import Collocated, Disaggregated, Lane, Role, System, Transfer
+from bestserve.models.system import (
+    Collocated,
+    Disaggregated,
+    Flow,
+    Hybrid,
+    Lane,
+    Role,
+    System,
+    Transfer,
+)
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
 
@@ -73,7 +83,7 @@ class Lowered(Resolved):
     def pool_result(self, pool: Pool) -> LaneResult:
         """Return one lane of a pool, or why it cannot be built."""
         limits = pool.max_num_seqs, pool.max_num_batched_tokens
-        return self.lane(pool.parallelism, *limits, role=pool.role)
+        return self.lane(pool.parallelism, *limits, role=pool.work)
 
     def pool_lane(self, pool: Pool) -> tuple[Lane, int]:
         """Return a pool's lane and how many of them the pool has. Raises InfeasibleError."""
@@ -98,6 +108,8 @@ class Lowered(Resolved):
         if not parsed.disaggregated:
             return self.collocated(*lanes[0], first)
         transfer = kv_transfer(self, *(p.parallelism for p in parsed.pools))
+        if parsed.hybrid:
+            return self.hybrid(parsed, lanes[0], lanes[1], transfer)
         return self.disaggregated(*lanes[0], *lanes[1], transfer, first)
 
     @cached_property
@@ -144,6 +156,58 @@ class Lowered(Resolved):
             caching=caching or self._caching,
         )
 
+    def hybrid(
+        self,
+        strategy: Strategy,
+        prefill: tuple[Lane, int],
+        decode: tuple[Lane, int],
+        transfer: Transfer,
+    ) -> Hybrid:
+        """Return the hybrid that a strategy asks for, of so many lanes, under this workload.
+
+        A share that it leaves open balances the pools. Raises InfeasibleError where prompts share
+        prefixes, InputError where decodes are to flow without a TPOT objective.
+        """
+        front, back = strategy.pools
+        if self._caching is not None:
+            raise InfeasibleError(
+                f"{strategy}: hybrids know no prefix caches; set enable_prefix_caching to false, "
+                "or take another layout"
+            )
+        system = Hybrid(
+            prefill=prefill[0],
+            prefill_replicas=prefill[1],
+            decode=decode[0],
+            decode_replicas=decode[1],
+            local_prefill_share=(back.local_percent or 0) / 100,
+            local_decode_share=_kept(front),
+            longest_local=back.longest_local or 0,
+            prefill_queue=back.prefill_queue or 0,
+            flow=self._flow(back),
+            transfer=transfer,
+            lengths=self.lengths,
+            arrivals=self.arrivals,
+            routing=self.problem.routing,
+        )
+        if back.local and back.local_percent is None:
+            system = replace(system, local_prefill_share=balanced_share(system))
+        return system
+
+    def _flow(self, pool: Pool) -> Flow | None:
+        if pool.flow_percent is None:
+            return None
+        slo = self.problem.slo
+        if slo is None or slo.tpot is None:
+            raise InputError("-flow moves decodes by their TPOT objective: give one in slo")
+        return Flow(watermark=pool.flow_percent / 100, tpot=slo.tpot)
+
+
+def _kept(pool: Pool) -> float:
+    """Return the share of a prefill pool's prompts whose answers it decodes [1]."""
+    if not pool.local:
+        return 0.0
+    return 1.0 if pool.local_percent is None else pool.local_percent / 100
+
 
 def decode_breakdown(lowered: Lowered, pool: Pool, sequences: float) -> Breakdown | None:
     """Return what a decode step of a pool with this many sequences waits for.
@@ -163,7 +227,7 @@ def decode_breakdown(lowered: Lowered, pool: Pool, sequences: float) -> Breakdow
         lowered.device,
         pool.parallelism,
         lowered.formats,
-        lowered.engine.for_role(pool.role),
+        lowered.engine.for_role(pool.work),
         work,
         lowered.constants,
     )

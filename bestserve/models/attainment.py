@@ -44,6 +44,8 @@ def attainment(latencies: Latencies, target: Target) -> float:
 
 def _of_served(latencies: Latencies, target: Target) -> float:
     """Return the share of the requests served that meet all thresholds of `target` [1]."""
+    if latencies.paths:
+        return sum(weight * _of_served(found, target) for weight, found in latencies.paths)
     shares = [_share(latencies, target, name) for name in asked(target)]
     by_chance = math.prod(shares)
     if target.e2el is None or len(shares) == 1:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from bestserve.errors import InputError
 from bestserve.models.policies import nearest_with_formula
-from bestserve.models.system import Arrivals, Collocated, Lane, System
+from bestserve.models.system import Arrivals, Collocated, Hybrid, Lane, System
 
 
 def uncovered(system: System) -> str:
@@ -31,9 +31,28 @@ def uncovered(system: System) -> str:
     for lane in kinds:
         if not lane.scheduling.has_formula:
             return f"policy {lane.policy!r}"
+    if isinstance(system, Hybrid) and (unknown := _of_hybrid(system)):
+        return unknown
     if system.caching is not None and system.caching.tiers and not system.caching.routed:
         return "tiers of KV blocks"
     return _of(system.arrivals, system.routing, lanes)
+
+
+def _of_hybrid(system: Hybrid) -> str:
+    both = (
+        (system.decode, system.local_prefill_share > 0 or system.longest_local > 0),
+        (system.prefill, system.local_decode_share > 0),
+    )
+    for lane, mixed in both:
+        if mixed and not lane.scheduling.rides:
+            return f"a hybrid's policy {lane.policy!r}"
+    if system.prefill_queue > 0:
+        return "prompts that are local while a queue is long"
+    if system.flow is not None:
+        return "decodes that change lanes"
+    if system.routing == "least_ttft":
+        return "routing 'least_ttft'"
+    return ""
 
 
 def _of(arrivals: Arrivals, routing: str, lanes: int) -> str:
@@ -70,6 +89,14 @@ def known_part(system: System) -> System:
         known = replace(
             system, prefill=_with_formula(system.prefill), decode=_with_formula(system.decode)
         )
+        if isinstance(known, Hybrid):
+            known = replace(
+                known,
+                prefill=_riding(known.prefill),
+                decode=_riding(known.decode),
+                prefill_queue=0,
+                flow=None,
+            )
     caching = system.caching
     if caching is not None:
         # without a tree of requests there is nothing that a formula could count hits of
@@ -80,3 +107,7 @@ def known_part(system: System) -> System:
 def _with_formula(lane: Lane) -> Lane:
     policy = lane.scheduling
     return lane if policy.has_formula else replace(lane, policy=nearest_with_formula(policy).name)
+
+
+def _riding(lane: Lane) -> Lane:
+    return lane if lane.scheduling.rides else replace(lane, policy="chunked")

@@ -83,6 +83,7 @@ class Latencies:
     this rate whatever limits it; situation, reading : what else a goodput needs to be judged
     observed : the requests themselves, where a run and no formula is the source
     refused : share of the requests that the KV cache cannot hold; the laws are of the others [1]
+    paths : shares of requests that fare differently, and how; empty: all fare alike
     """
 
     ttft: Distribution
@@ -99,6 +100,7 @@ class Latencies:
     reading: TpotLaw | None = None
     observed: Observed | None = None
     refused: float = 0.0
+    paths: tuple[tuple[float, Latencies], ...] = ()
 
     @property
     def no_decode(self) -> float:
@@ -124,6 +126,9 @@ class Latencies:
         """End-to-end latency [s]: as observed, or TTFT + D·TPOT, both independent given D."""
         if self.observed is not None:
             return Distribution.empirical(self.observed.e2el)
+        if self.paths:
+            weights = [weight for weight, _ in self.paths]
+            return Distribution.mixture([found.e2el for _, found in self.paths], weights)
         return self.ttft if self.classes is None else _end_to_end(self.ttft, self.classes)
 
 

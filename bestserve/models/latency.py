@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 
+from bestserve.models import hybrid
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies, OutputClasses, compose, judged, unstable
@@ -21,12 +21,12 @@ from bestserve.models.schedulers import (
     shared_steps,
     tandem,
 )
-from bestserve.models.schedulers.engine import Engine
+from bestserve.models.schedulers.engine import Engine, engine_of
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import (
     Collocated,
     Disaggregated,
-    Lane,
+    Hybrid,
     System,
     Transfer,
 )
@@ -75,6 +75,8 @@ def stability_rate(system: System) -> float:
     """Return the saturated rate of the whole system [1/s]."""
     if system.caching is not None and system.caching.sharing is not None:
         return _stable_with_hits(system)
+    if isinstance(system, Hybrid):
+        return hybrid.stability_rate(system)
     requests = prepare(system.lengths)
     if isinstance(system, Collocated):
         engine = engine_of(system.lane, requests)
@@ -136,6 +138,8 @@ def _evaluator(system: System) -> Callable[[float], Latencies]:
     if system.caching is not None and system.caching.sharing is not None:
         known = stability_rate(system)
         return lambda rate: _found_at(system, rate, known)
+    if isinstance(system, Hybrid):
+        return hybrid.evaluator(system)
     requests = prepare(system.lengths)
     if isinstance(system, Collocated):
         return lambda rate: _collocated(system, requests, rate)
@@ -151,12 +155,6 @@ def _found_at(system: System, rate: float, limit: float) -> Latencies:
         return unstable(rate, limit)
     found = evaluator(with_hits(system, rate))(rate)
     return replace(found, stability_rate=limit)
-
-
-@lru_cache(maxsize=512)
-def engine_of(lane: Lane, requests: Requests) -> Engine:
-    """Return the engine of a lane for a workload; recent ones are kept."""
-    return Engine.of(lane, requests)
 
 
 def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:

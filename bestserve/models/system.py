@@ -29,6 +29,7 @@ Routing = Literal[
     "prefix_hash",
     "prefix_aware",
     "prefix_estimated",
+    "least_ttft",
 ]
 ArrivalKind = Literal["gamma", "mmpp", "trace", "closed"]
 
@@ -163,7 +164,57 @@ class Disaggregated:
     caching: Caching | None = None
 
 
-System = Collocated | Disaggregated
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """When decodes move between the pools of a hybrid (TaiChi's flowing decode).
+
+    watermark : share of a decode lane's KV cache beyond which decodes with slack leave it [1]
+    tpot : objective that they are brought back for, before they miss it [s]
+    """
+
+    watermark: float
+    tpot: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hybrid:
+    """Lanes that lean to prefill beside lanes that lean to decode; either kind may do both.
+
+    A prompt is processed on a prefill lane, whence its KV moves to a decode lane, or on a decode
+    lane, which then keeps it. Collocated and disaggregated systems are its corners.
+
+    local_prefill_share : share x of the prompts that decode lanes process [1]
+    local_decode_share : share y of the others whose answers stay on their prefill lane [1]
+    longest_local : prompts of up to so many tokens to compute may be processed on decode lanes;
+        they all are, whatever the share, unless the routing is "least_ttft"; 0: of any length
+    prefill_queue : requests at the prefill lanes from which longer prompts are local as well; 0:
+        never (NVIDIA Dynamo's conditional disaggregation)
+    flow : when decodes change lanes on their way; None: never
+    routing : "least_ttft" sends a prompt to the lane of either pool that is predicted to answer it
+        first; others draw the pool by x and choose a lane within it. Decodes go to the decode lane
+        that the routing says, with "least_ttft" the one with the fewest requests.
+    """
+
+    prefill: Lane
+    prefill_replicas: int
+    decode: Lane
+    decode_replicas: int
+    lengths: Lengths
+    local_prefill_share: float = 0.0
+    local_decode_share: float = 0.0
+    longest_local: int = 0
+    prefill_queue: int = 0
+    flow: Flow | None = None
+    transfer: Transfer = Transfer()
+    arrivals: Arrivals = Arrivals()
+    routing: Routing = "random"
+    caching: Caching | None = None
+
+
+Apart = Disaggregated | Hybrid
+"""Systems of two pools."""
+
+System = Collocated | Disaggregated | Hybrid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

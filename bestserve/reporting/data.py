@@ -21,6 +21,7 @@ from bestserve.models.latency import stability_rate
 from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, rows
 from bestserve.results.ranking import RankedStrategy, Ranking
+from bestserve.specs.problem import LAYOUTS
 from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Strategy
 
@@ -35,8 +36,8 @@ def pareto_chart(ranking: Ranking, metric: str) -> Chart:
     """Goodput per GPU against TTFT or TPOT at the goodput, with the front no strategy beats."""
     front = sorted(ranking.pareto(metric), key=lambda s: float(getattr(s, metric)))
     series = []
-    for name, wanted in (("collocated", False), ("disaggregated", True)):
-        chosen = [s for s in ranking.table if Strategy.parse(s.strategy).disaggregated is wanted]
+    for name in LAYOUTS:
+        chosen = [s for s in ranking.table if Strategy.parse(s.strategy).layout == name]
         if chosen:
             series.append(
                 Series(
@@ -95,8 +96,8 @@ def speed_chart(ranking: Ranking) -> Chart:
     front = ranking.front()
     known = [s for s in ranking.table if s.economics is not None]
     series = []
-    for name, wanted in (("collocated", False), ("disaggregated", True)):
-        chosen = [s for s in known if Strategy.parse(s.strategy).disaggregated is wanted]
+    for name in LAYOUTS:
+        chosen = [s for s in known if Strategy.parse(s.strategy).layout == name]
         if chosen:
             series.append(_speeds(name, chosen))
     by_speed = sorted(front, key=_per_user)

@@ -34,6 +34,10 @@ class RankedStrategy(Document):
         confirmed : whether they were made. Where formula and runs differ by more than 3 %,
         `goodput` is the simulated one, trusted where its interval is narrow
     economics : tokens, money and energy at the goodput
+    shares : of hybrids, what each pool does: the parts of prompts on decode instances and of
+        answers on prefill instances (`local_prefill_share`, `local_decode_share`), of the time that
+        each pool runs steps (`prefill_busy`, `decode_busy`) [1], and a full step of decode
+        instances (`full_step`) [s]
     """
 
     strategy: str
@@ -54,6 +58,7 @@ class RankedStrategy(Document):
     economics: Economics | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     tied: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the one row, latencies in milliseconds."""
@@ -201,6 +206,7 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     lines.append(f"  It stops at its {_stop(best, ranking)}; trust {best.trust}.")
     if ranking.intervals and telling(ranking.intervals):
         lines.append(f"  At this rate {expected(ranking.intervals)}.")
+    lines += _sharing(best, ranking)
     if best.economics is not None:
         lines.append(f"  {best.economics.explain()}.")
     if ranking.defaults is not None and ranking.defaults.goodput > 0:
@@ -228,6 +234,21 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     if ranking.not_tried:
         lines.append(f"Not tried: {'; '.join(ranking.not_tried)}.")
     return "\n".join(lines)
+
+
+def _sharing(s: RankedStrategy, ranking: Ranking) -> list[str]:
+    """Return why a hybrid does what it does; nothing of other strategies."""
+    if not s.shares:
+        return []
+    slo = ranking.problem.slo
+    assert slo is not None
+    step = f"{1e3 * s.shares['full_step']:.0f} ms"
+    of = f" of the {1e3 * slo.tpot:.0f} ms that TPOT may have" if slo.tpot is not None else ""
+    return [
+        f"  Decode instances process {s.shares['local_prefill_share']:.0%} of the prompts; a full "
+        f"step of theirs takes {step}{of}. Prefill instances run {s.shares['prefill_busy']:.0%} of "
+        f"the time, decode instances {s.shares['decode_busy']:.0%}."
+    ]
 
 
 def _front(ranking: Ranking) -> list[str]:
@@ -278,14 +299,15 @@ def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:
     best = ranking.best
     mine = Strategy.parse(best.strategy)
     found: list[tuple[str, RankedStrategy]] = []
+    seen = {mine.layout}
     for s in ranking.table[1:]:
-        if Strategy.parse(s.strategy).disaggregated != mine.disaggregated:
-            layout = "collocated" if mine.disaggregated else "disaggregated"
+        layout = Strategy.parse(s.strategy).layout
+        if layout not in seen:
+            seen.add(layout)
             found.append((f"Best {layout}", s))
-            break
     for s in ranking.table[1:]:
         other = Strategy.parse(s.strategy)
-        same = other.disaggregated == mine.disaggregated
+        same = other.layout == mine.layout
         if same and [p.parallelism for p in other.pools] != [p.parallelism for p in mine.pools]:
             found.append(("Best with other parallelism", s))
             break
@@ -305,7 +327,8 @@ def _families(ranking: Ranking, told: list[RankedStrategy]) -> list[RankedStrate
 
 def layout_of(s: RankedStrategy) -> tuple[object, ...]:
     """Return what a strategy is up to its batch limits: pools, replicas, parallelism."""
-    return tuple((p.role, p.replicas, p.parallelism) for p in Strategy.parse(s.strategy).pools)
+    pools = Strategy.parse(s.strategy).pools
+    return tuple((p.role, p.replicas, p.parallelism, p.local) for p in pools)
 
 
 def _rejections(ranking: Ranking) -> list[str]:

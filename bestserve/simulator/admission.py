@@ -52,6 +52,7 @@ from bestserve.simulator.layout import (
     LEAVING,
     LEAVING_BLOCKS,
     MOST_PROMPTS,
+    MOVED_TOKENS,
     NEXT,
     NOW,
     OUTPUT,
@@ -85,6 +86,28 @@ def blocks_coming(lane: int, pool: Pool, facts: Ints32) -> int:
     part = facts[s[SPLIT], PROMPT] + facts[s[SPLIT], GENERATED] - s[SPLIT_DONE]
     part = max(min(part, left, limits[ROOM]), 0)
     return in_blocks(s[SPLIT_DONE] + part, block) - in_blocks(s[SPLIT_DONE], block)
+
+
+@njit(cache=True, inline=True)
+def take_off(lane: int, r: int, finish: int, pool: Pool, facts: Ints32) -> int:
+    """Take a decode off its lane; return its tokens, prompt and those out.
+
+    finish : the iteration in which it would end
+    """
+    s, block = pool.state[lane], pool.limits[BLOCK]
+    s[EVENTS] = forget(pool.heaps, lane, s[EVENTS], r)
+    prompt, output = facts[r, PROMPT], facts[r, OUTPUT]
+    kept = reserved_tokens(prompt, output, facts[r, GENERATED], pool.costs[RESERVE])
+    tokens = prompt + output - (finish - s[ITERATION])
+    if tokens > kept:
+        s[GROWING] -= 1
+        s[GROWING_CONTEXT] -= tokens
+        pool.phases[lane, (tokens - s[ITERATION]) % block] -= 1
+    else:
+        s[HELD] -= in_blocks(kept, block)
+    s[DECODING] -= 1
+    s[CONTEXT] -= tokens
+    return tokens
 
 
 @njit(cache=True, inline=True)
@@ -143,20 +166,8 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
                 facts[youngest, EVICTIONS] += 1
                 s[EVICTED] += 1
                 continue
-            s[EVENTS] = forget(pool.heaps, lane, s[EVENTS], youngest)
-            prompt, output = facts[youngest, PROMPT], facts[youngest, OUTPUT]
-            kept = reserved_tokens(prompt, output, facts[youngest, GENERATED], reserve)
-            generated = output - (finish - s[ITERATION])
-            tokens = prompt + generated
-            if tokens > kept:
-                s[GROWING] -= 1
-                s[GROWING_CONTEXT] -= tokens
-                pool.phases[lane, (tokens - s[ITERATION]) % block] -= 1
-            else:
-                s[HELD] -= in_blocks(kept, block)
-            facts[youngest, GENERATED] = generated
-            s[DECODING] -= 1
-            s[CONTEXT] -= tokens
+            tokens = take_off(lane, youngest, finish, pool, facts)
+            facts[youngest, GENERATED] = tokens - facts[youngest, PROMPT]
             computed = tokens - 1
         if cache.on:
             s[HELD] += detach(cache, lane, youngest, computed // block, c[NOW])
@@ -191,7 +202,8 @@ def decode_at_once(lane: int, r: int, kept: int, pool: Pool, times: Floats, fact
     s[DECODING] += 1
     s[CONTEXT] += whole + 1
     s[QUEUED_TOKENS] -= whole
-    rest = facts[r, OUTPUT] - 1
+    s[MOVED_TOKENS] -= whole
+    rest = facts[r, OUTPUT] - 1 - facts[r, GENERATED]
     message = min(pool.limits[STREAM] - 1, rest)
     s[EVENTS] = push(pool.heaps, lane, s[EVENTS], pack(s[ITERATION] + rest, r, FINISH))
     if times[r, FIRST] < 0.0 and 0 < message < rest:

@@ -15,28 +15,33 @@ import numpy as np
 from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.host.compiled import njit
 from bestserve.simulator.block_cache import FOLLOWER, Cache, load
+from bestserve.simulator.flowing import emptiest, flow_back, flow_out
+from bestserve.simulator.hybrid import Mixed, place
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,
     BLOCK,
+    CACHED,
     FIRST,
     LAST,
     OUTPUT,
     OUTSTANDING,
     PROMPT,
+    READY,
     STREAM,
     T_NEXT,
     Pool,
 )
 from bestserve.simulator.pool import append
-from bestserve.simulator.routing import choose, settle
+from bestserve.simulator.predicted import quickest
+from bestserve.simulator.routing import LEAST_TTFT, choose, settle
 from bestserve.simulator.time_heap import drop, put
 from bestserve.simulator.transfer import link_add, link_end, link_next
 
-FREE, TRANSFERRED, LOADED, SENT = range(4)
+FREE, TRANSFERRED, LOADED, SENT, FLOWED = range(5)
 """What happens to a request: its place in flight is free, its KV is transferred, its prefix is
-loaded, it is sent as the next turn of a session."""
-KINDS = 4
+loaded, it is sent as the next turn of a session, it goes on decoding on a prefill lane."""
+KINDS = 5
 
 # client[i], float64
 THINK, T_REQ, T_REQ_TOKEN = range(3)
@@ -83,6 +88,7 @@ def run_coupled(
     cache: Cache,
     uncached: Cache,
     pauses: Floats,
+    mixed: Mixed,
 ) -> None:
     """Simulate requests that clients send when allowed.
 
@@ -95,6 +101,8 @@ def run_coupled(
         sessions, `scheduled` has their first requests, which have the lowest numbers, and `cap`
         counts sessions
     pauses : between an answer and a session's next request [n] [s]
+    mixed : how a hybrid shares out prompts and decodes: a request decodes on the back pool if it
+        has more tokens there than in front
     """
     clock, state, phases, joins = front.clock, front.state, front.phases, front.joins
     limits, costs, moe, table = front.limits, front.costs, front.moe, front.table
@@ -141,7 +149,7 @@ def run_coupled(
             ended = advance(lane, now, now, front, times, facts, done, cache)
             for i in range(ended):
                 r = done[i]
-                if two and back_facts[r, OUTPUT] > 1:
+                if two and back_facts[r, OUTPUT] > facts[r, OUTPUT]:
                     if b_limits[STREAM] == 1:
                         back_times[r, FIRST] = times[r, LAST]
                     work = link[PER_TOKEN] * facts[r, PROMPT]
@@ -202,10 +210,17 @@ def run_coupled(
                     append(lane, r, state, facts)
                     clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
                     continue
+            if kind == FLOWED:
+                times[r, ARRIVAL] = now
+                lane = emptiest(front)
+                append(lane, r, state, facts)
+                clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
+                continue
             back_times[r, ARRIVAL] = now
+            # a decode that flows back needs further draws
             lane = choose(
                 routing,
-                back_number,
+                back_number % back_lanes.shape[0],
                 back_draws,
                 now,
                 b_clock,
@@ -232,23 +247,43 @@ def run_coupled(
             else:
                 break
             times[r, ARRIVAL] = now
+            if mixed.on:
+                mixed.asked[r] = now
             if refused[r]:
                 continue
             if cache.on:
                 settle(now, clock, state, phases, limits, costs, moe, table, cache)
-            lane = choose(
-                routing,
-                number,
-                draws,
-                now,
-                clock,
-                state,
-                costs,
-                moe,
-                table,
-                cache,
-                r,
-            )
+            if mixed.on:
+                lane, local = place(
+                    r, number, now, routing, draws, front, back, facts, back_facts, mixed, cache
+                )
+                if local:
+                    number += 1
+                    lanes[r] = -1
+                    back_lanes[r] = lane
+                    back_times[r, ARRIVAL] = now
+                    back_facts[r, READY] = 0
+                    back_facts[r, CACHED] = facts[r, CACHED]
+                    append(lane, r, b_state, back_facts)
+                    b_clock[lane, T_NEXT] = min(b_clock[lane, T_NEXT], now)
+                    continue
+            elif routing == LEAST_TTFT:
+                tokens = facts[r, PROMPT] - facts[r, CACHED]
+                lane, _ = quickest(number, now, tokens, front, facts)
+            else:
+                lane = choose(
+                    routing,
+                    number,
+                    draws,
+                    now,
+                    clock,
+                    state,
+                    costs,
+                    moe,
+                    table,
+                    cache,
+                    r,
+                )
             number += 1
             lanes[r] = lane
             if cache.on:
@@ -260,6 +295,44 @@ def run_coupled(
                     continue
             append(lane, r, state, facts)
             clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
+
+        if mixed.watermark > 0.0:
+            for lane in range(b_clock.shape[0]):
+                while True:
+                    r, tokens = flow_out(
+                        lane,
+                        now,
+                        front,
+                        back,
+                        times,
+                        facts,
+                        back_times,
+                        back_facts,
+                        mixed.watermark,
+                        mixed.tpot,
+                    )
+                    if r < 0:
+                        break
+                    there = now + link[LATENCY] + link[PER_TOKEN] * tokens
+                    size = put(keys, values, size, there, KINDS * r + FLOWED)
+            for lane in range(clock.shape[0]):
+                while True:
+                    r, tokens = flow_back(
+                        lane,
+                        now,
+                        front,
+                        back,
+                        times,
+                        facts,
+                        back_times,
+                        back_facts,
+                        mixed.watermark,
+                        mixed.tpot,
+                    )
+                    if r < 0:
+                        break
+                    there = now + link[LATENCY] + link[PER_TOKEN] * tokens
+                    size = put(keys, values, size, there, KINDS * r + TRANSFERRED)
 
         for lane in range(clock.shape[0]):
             if clock[lane, T_NEXT] <= now:

@@ -21,7 +21,7 @@ from bestserve.errors import InputError
 from bestserve.models.prefix_tree import PrefixTree
 from bestserve.models.system import Arrivals, Lengths
 
-GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES = range(8)
+GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES, POOLS = range(9)
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:

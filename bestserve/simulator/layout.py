@@ -21,7 +21,8 @@ TIMES_WIDTH = 4
 # facts[request]
 PROMPT, OUTPUT, CACHED, NEXT, GENERATED, READY, ADMITTED, EVICTIONS = range(8)
 """NEXT: following request of the lane's queue. GENERATED: tokens out before the current admission
-(more than 0 only after an eviction). READY: 1 if the prompt's KV came from elsewhere. ADMITTED:
+(more than 0 only after an eviction, or where a decode came from another lane: then without the
+first). READY: 1 if the KV came from elsewhere. ADMITTED:
 admission number, for "youngest"."""
 
 FACTS_WIDTH = 8
@@ -63,7 +64,8 @@ CLOCK_WIDTH = 9
     LEAVING,
     LEAVING_BLOCKS,
     LEFT,
-) = range(27)
+    MOVED_TOKENS,
+) = range(28)
 """STEPPING: a committed step is under way; RIDING: decodes take part in it. ITERATION: decode
 steps so far. DECODING, CONTEXT: running decodes and the sum of their contexts in the next step.
 EVENTS: heap size. HEAD, TAIL: waiting queue. SPLIT, SPLIT_DONE: the prompt that is partly
@@ -72,8 +74,8 @@ the decodes whose KV grows by the step. HELD: KV blocks of all others. PROMPT_TO
 prompts under way. PEAK: most KV tokens seen. LEAVING, LEAVING_BLOCKS: requests whose end the step
 formed next does not know of yet, and their KV blocks (asynchronous scheduling); they stand in
 `joins` behind the first SLOTS entries. LEFT: how many of them have left their blocks to the prefix
-cache."""
-STATE_WIDTH = 27
+cache. MOVED_TOKENS: those of QUEUED_TOKENS whose KV came from elsewhere."""
+STATE_WIDTH = 28
 
 # limits[i], int64
 SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD = range(10)

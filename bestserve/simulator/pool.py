@@ -16,16 +16,20 @@ from bestserve.simulator.heap import EVENTS_PER_REQUEST
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,
+    CACHED,
     CLOCK_WIDTH,
+    GENERATED,
     HEAD,
     JOURNAL_FIRST,
     JOURNAL_GROWTH,
     JOURNAL_START,
     JOURNAL_STEPS,
+    MOVED_TOKENS,
     NEXT,
     OUTSTANDING,
     PROMPT,
     QUEUED_TOKENS,
+    READY,
     SEEN,
     SERIES_LENGTH,
     SPLIT,
@@ -36,7 +40,8 @@ from bestserve.simulator.layout import (
     UNLIMITED,
     Pool,
 )
-from bestserve.simulator.routing import choose, settle
+from bestserve.simulator.predicted import quickest
+from bestserve.simulator.routing import LEAST_TTFT, choose, settle
 
 TABLE_LENGTH = 1 << 14
 """Token counts whose step cost is tabulated; longer steps compute it."""
@@ -122,7 +127,10 @@ def append(lane: int, request: int, state: Ints, facts: Ints32) -> None:
         facts[tail, NEXT] = request
     state[lane, TAIL] = request
     state[lane, OUTSTANDING] += 1
-    state[lane, QUEUED_TOKENS] += facts[request, PROMPT]
+    tokens = facts[request, PROMPT] + facts[request, GENERATED]
+    state[lane, QUEUED_TOKENS] += tokens
+    if facts[request, READY] != 0:
+        state[lane, MOVED_TOKENS] += tokens
 
 
 @njit(cache=True)
@@ -175,7 +183,10 @@ def run_routed(
             break
         if cache.on:
             settle(now, clock, state, phases, limits, costs, moe, table, cache)
-        lane = choose(routing, number, draws, now, clock, state, costs, moe, table, cache, r)
+        if routing == LEAST_TTFT:
+            lane, _ = quickest(number, now, facts[r, PROMPT] - facts[r, CACHED], pool, facts)
+        else:
+            lane = choose(routing, number, draws, now, clock, state, costs, moe, table, cache, r)
         number += 1
         lanes[r] = lane
         append(lane, r, state, facts)

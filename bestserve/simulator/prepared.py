@@ -9,12 +9,13 @@ import numpy as np
 
 from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.errors import InputError
-from bestserve.models.policies import find_policy
 from bestserve.models.prefix_tree import PrefixTree, draw
-from bestserve.models.system import Disaggregated, Lane, System
+from bestserve.models.system import Apart, Collocated, Hybrid, Lane, System
 from bestserve.simulator import routing as routes
 from bestserve.simulator.block_cache import NO_CACHE, Cache, new_cache
+from bestserve.simulator.checked import check, lanes_of
 from bestserve.simulator.coupled import run_coupled
+from bestserve.simulator.hybrid import NOT_MIXED, Mixed, share_out
 from bestserve.simulator.inputs import (
     BACK_ROUTES,
     PREFIXES,
@@ -51,6 +52,7 @@ class Prepared:
     facts, decode_facts : the requests as the first pool and the decode pool see them
     refused : requests that can never fit a lane's KV cache, and those that follow them
     tree : what prompts share, where there is a prefix cache
+    mixed : how a hybrid shares out prompts
     draws, decode_draws : uniforms for routing
     """
 
@@ -64,6 +66,7 @@ class Prepared:
     draws: Floats
     decode_draws: Floats
     tree: PrefixTree | None = None
+    mixed: Mixed = NOT_MIXED
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -80,54 +83,6 @@ class Finished:
     replica: Ints32
     decode_replica: Ints32
     cache: Cache = NO_CACHE
-
-
-def _lanes(system: System) -> tuple[tuple[Lane, int], ...]:
-    if isinstance(system, Disaggregated):
-        return (
-            (system.prefill, system.prefill_replicas),
-            (system.decode, system.decode_replicas),
-        )
-    return ((system.lane, system.replicas),)
-
-
-def check(system: System) -> None:
-    """Raise InputError for what the simulator cannot run, naming the field."""
-    for lane, count in _lanes(system):
-        if count < 1:
-            raise InputError(f"replicas = {count} must be ≥ 1")
-        find_policy(lane.policy)
-        for name in ("max_num_seqs", "max_num_batched_tokens", "kv_block", "stream_interval"):
-            if getattr(lane, name) < 1:
-                raise InputError(f"{name} = {getattr(lane, name)} must be ≥ 1")
-        if not 0.0 <= lane.kv_reserve <= 1.0:
-            raise InputError(f"kv_reserve = {lane.kv_reserve} must be in 0 … 1")
-        if not lane.kv_capacity_tokens > 0:
-            raise InputError(f"kv_capacity_tokens = {lane.kv_capacity_tokens} must be > 0")
-        if not (lane.t_req >= 0 and lane.t_req_token >= 0):
-            raise InputError("t_req and t_req_token must be ≥ 0 s")
-    caching = system.caching
-    if caching is None and system.routing in routes.OF_PREFIXES:
-        raise InputError(
-            f"routing {system.routing!r} goes by what requests share: give prefixes, a "
-            "conversation or a trace with hashes or sessions, or take another routing"
-        )
-    if caching is not None and not caching.lag >= 0:
-        raise InputError(f"router lag = {caching.lag} must be ≥ 0 s")
-    for tier in () if caching is None else caching.tiers:
-        if not (tier.capacity_tokens > 0 and tier.seconds_per_token >= 0 and tier.latency >= 0):
-            raise InputError(f"tier {tier.name}: capacity > 0, latency and time per token ≥ 0")
-    if system.routing not in routes.CODES:
-        raise InputError(f"routing {system.routing!r}: known are {', '.join(routes.CODES)}")
-    arrivals = system.arrivals
-    if arrivals.kind == "closed" and (arrivals.concurrency < 1 or arrivals.num_prompts < 1):
-        raise InputError("closed-loop arrivals need concurrency ≥ 1 and num_prompts ≥ 1")
-    if arrivals.cap < 0 or not arrivals.think >= 0:
-        raise InputError("arrivals: cap and think must be ≥ 0")
-    if isinstance(system, Disaggregated):
-        t = system.transfer
-        if not (t.latency >= 0 and t.seconds_per_token >= 0 and 0 <= t.overlap <= 1):
-            raise InputError("transfer: latency and seconds_per_token ≥ 0, overlap in 0 … 1")
 
 
 def prepare(system: System, requests: int, seed: int, given: Requests | None) -> Prepared:
@@ -155,14 +110,19 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
         facts[:, CACHED] = np.minimum(given.cached, facts[:, PROMPT] - 1)
     output_len = facts[:, OUTPUT].copy()
     decode_facts = facts[:0]
-    if isinstance(system, Disaggregated):
+    mixed = NOT_MIXED
+    if not isinstance(system, Collocated):
         decode_facts = facts.copy()
-        facts[:, OUTPUT] = 1
+        if isinstance(system, Hybrid):
+            mixed, stays = share_out(system, facts, seed)
+            facts[~stays, OUTPUT] = 1
+        else:
+            facts[:, OUTPUT] = 1
         decode_facts[:, READY] = 1
         # The prefix cache is the prefill instance's; a decode instance that recomputes has none.
         decode_facts[:, CACHED] = 0
         refused = _never_fits(system.prefill, facts) | (
-            _never_fits(system.decode, decode_facts) & (output_len > 1)
+            _never_fits(system.decode, decode_facts) & (mixed.on | (output_len > 1))
         )
         decode_replicas = system.decode_replicas
     else:
@@ -181,9 +141,16 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
         decode_facts=decode_facts,
         output_len=output_len,
         refused=refused,
-        draws=routing_draws(system.routing, replicas(system), n, seed, ROUTES),
+        draws=routing_draws(
+            system.routing,
+            max(replicas(system), decode_replicas if mixed.on else 0),
+            n,
+            seed,
+            ROUTES,
+        ),
         decode_draws=routing_draws(system.routing, decode_replicas, n, seed, BACK_ROUTES),
         tree=tree,
+        mixed=mixed,
     )
 
 
@@ -215,7 +182,7 @@ def routing_draws(routing: str, lanes: int, n: int, seed: int, purpose: int) -> 
 
 def replicas(system: System) -> int:
     """Return the number of lanes that take arrivals."""
-    return _lanes(system)[0][1]
+    return lanes_of(system)[0][1]
 
 
 def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) -> Finished:
@@ -226,12 +193,13 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     # A session brings several requests, `rate` counts them all.
     share = 1.0 if tree is None else tree.heads / n
     scheduled = prepared.arrivals.at(rate * share)
-    tandem = isinstance(system, Disaggregated)
+    tandem = not isinstance(system, Collocated)
+    mixed = prepared.mixed
     facts, decode_facts = prepared.facts.copy(), prepared.decode_facts.copy()
     times = np.full((n, TIMES_WIDTH), -1.0)
     decode_times = np.full((len(decode_facts), TIMES_WIDTH), -1.0)
-    (first_lane, count), *rest = _lanes(system)
-    front = new_pool(first_lane, count, stream=not tandem, journal=journal[0])
+    (first_lane, count), *rest = lanes_of(system)
+    front = new_pool(first_lane, count, stream=not tandem or mixed.on, journal=journal[0])
     decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
     back = new_pool(decode_lane, decode_count, journal=journal[1])
     replica = np.zeros(n, dtype=np.int32)
@@ -242,9 +210,12 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     cache = NO_CACHE if tree is None else new_cache(prepared.system, tree, facts, prepared.refused)
     if cache.on and cap == 0 and (cache.tiers.size or len(scheduled) < n):
         cap = n
+    if mixed.on:
+        mixed = mixed._replace(asked=np.full(n, -1.0))
+        cap = cap or n
     if cap > 0:
         link = [0.0, 0.0, 0.0]
-        if isinstance(system, Disaggregated):
+        if not isinstance(system, Collocated):
             link = [system.transfer.latency, _link_time(system), float(system.transfer.shared)]
         run_coupled(
             front,
@@ -266,12 +237,13 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
             cache,
             NO_CACHE,
             np.zeros(0) if tree is None else tree.pause,
+            mixed,
         )
     else:
         times[:, ARRIVAL] = scheduled
         routing, draws = system.routing, prepared.draws
         replica = _open(front, routing, draws, times, facts, prepared.refused, cache)
-        if isinstance(system, Disaggregated):
+        if not isinstance(system, Collocated):
             _hand_over(
                 prepared,
                 system,
@@ -285,6 +257,8 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
             )
     if cache.on:
         times[:, ARRIVAL] = np.where(cache.asked >= 0, cache.asked, times[:, ARRIVAL])
+    if mixed.on:
+        times[:, ARRIVAL] = mixed.asked
     replica[prepared.refused] = -1
     evictions = facts[:, EVICTIONS].copy()
     if tandem:
@@ -300,7 +274,7 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     )
 
 
-def _link_time(system: Disaggregated) -> float:
+def _link_time(system: Apart) -> float:
     """Return the transfer time per token that no prefill hides, alone on the link [s/token]."""
     return system.transfer.seconds_per_token * (1.0 - system.transfer.overlap)
 
@@ -330,7 +304,7 @@ def _open(
 
 def _hand_over(
     prepared: Prepared,
-    system: Disaggregated,
+    system: Apart,
     back: Pool,
     times: Floats,
     facts: Ints32,
@@ -366,14 +340,14 @@ def _hand_over(
 
 def front_end(prepared: Prepared) -> Floats:
     """Return the time that HTTP, tokeniser and detokeniser add to a request [n] [s]."""
-    lane = _lanes(prepared.system)[0][0]
+    lane = lanes_of(prepared.system)[0][0]
     prompt = prepared.facts[:, PROMPT].astype(np.float64)
     return lane.t_req + lane.t_req_token * prompt
 
 
 def stream_interval(system: System) -> int:
     """Return the output tokens per message of the pool that decodes [tokens]."""
-    return _lanes(system)[-1][0].stream_interval
+    return lanes_of(system)[-1][0].stream_interval
 
 
 def request_times(prepared: Prepared, finished: Finished) -> tuple[Floats, Floats, Floats, Floats]:
@@ -383,16 +357,20 @@ def request_times(prepared: Prepared, finished: Finished) -> tuple[Floats, Float
     """
     system = prepared.system
     times = finished.times
-    first, last = times[:, FIRST], times[:, LAST]
-    if isinstance(system, Disaggregated):
-        decoded = finished.decode_times[:, LAST] >= 0
-        last = np.where(decoded, finished.decode_times[:, LAST], last)
-        if system.decode.stream_interval > 1:
-            first = np.where(decoded, finished.decode_times[:, FIRST], first)
+    start, first, last = times[:, START], times[:, FIRST], times[:, LAST]
+    if not isinstance(system, Collocated):
+        there = finished.decode_times
+        last = np.where(there[:, LAST] >= 0, np.maximum(there[:, LAST], last), last)
+        if isinstance(system, Hybrid):
+            earlier = (start < 0) | (there[:, START] < start)
+            start = np.where((there[:, START] >= 0) & earlier, there[:, START], start)
+            first = np.where(there[:, FIRST] >= 0, there[:, FIRST], first)
+        elif system.decode.stream_interval > 1:
+            first = np.where(there[:, LAST] >= 0, there[:, FIRST], first)
     shift = front_end(prepared)
     return (
         times[:, ARRIVAL].copy(),
-        np.where(prepared.refused, math.nan, times[:, START]),
+        np.where(prepared.refused, math.nan, start),
         np.where(prepared.refused, math.nan, first + shift),
         np.where(prepared.refused, math.nan, last + shift),
     )

@@ -56,7 +56,8 @@ from bestserve.simulator.step import steps_to, tokens_cost
     PREFIX_HASH,
     PREFIX_AWARE,
     PREFIX_ESTIMATED,
-) = range(9)
+    LEAST_TTFT,
+) = range(10)
 CODES = {
     "random": RANDOM,
     "round_robin": ROUND_ROBIN,
@@ -67,6 +68,7 @@ CODES = {
     "prefix_hash": PREFIX_HASH,
     "prefix_aware": PREFIX_AWARE,
     "prefix_estimated": PREFIX_ESTIMATED,
+    "least_ttft": LEAST_TTFT,
 }
 STATIC = ("random", "round_robin")
 OF_PREFIXES = ("session_affine", "prefix_hash", "prefix_aware", "prefix_estimated")

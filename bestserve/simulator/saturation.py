@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from bestserve.models.system import Arrivals, Disaggregated, System
+from bestserve.models.system import Arrivals, Collocated, System
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.prepared import execute, prepare, request_times
 
@@ -30,13 +30,13 @@ def saturation_rate(
     not depend on where a wave is cut. At least 20 requests per slot are simulated. 0 if no request
     fits the KV cache.
     """
-    if isinstance(system, Disaggregated):
+    if isinstance(system, Collocated):
+        slots = system.lane.max_num_seqs * system.replicas
+    else:
         slots = max(
             system.prefill.max_num_seqs * system.prefill_replicas,
             system.decode.max_num_seqs * system.decode_replicas,
         )
-    else:
-        slots = system.lane.max_num_seqs * system.replicas
     n = len(given) if given is not None else min(max(requests, WAVES * slots), MOST_REQUESTS)
     burst = dataclasses.replace(system, arrivals=Arrivals(kind="trace", times=np.zeros(n)))
     prepared = prepare(burst, n, seed, given)

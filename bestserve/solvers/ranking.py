@@ -32,6 +32,7 @@ from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, limited, maximal_pairs, not_tried
+from bestserve.solvers.hybrids import Hybrids, leading_shapes
 from bestserve.solvers.limits import Limits, Tuning
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
@@ -124,7 +125,22 @@ class _Search:
         if "disaggregated" in self.lowered.problem.layouts:
             bounds += self.disaggregated_bounds()
         bounds.sort(key=lambda b: (-b.rate, b.pools))
-        return sorted(self.evaluate(bounds), key=best_first)
+        rows = self.evaluate(bounds)
+        if "hybrid" in self.lowered.problem.layouts:
+            rows += self.hybrids(sorted(rows, key=best_first))
+        return sorted(rows, key=best_first)
+
+    def hybrids(self, rows: list[RankedStrategy]) -> list[RankedStrategy]:
+        """Return the leading hybrids, of the shapes that lead without them."""
+        shapes = leading_shapes(sorted(rows, key=best_first))
+        if not shapes:
+            alone = sorted(self.feasible("m"), key=lambda i: -self.unit(i) / self.gpus_of(i))
+            shapes = [(self.instances[i][0].parallelism,) * 2 for i in alone]
+        search = Hybrids(self.lowered, self.target, shapes, self.progress)
+        found = search.run(max((row.goodput for row in rows), default=0.0))
+        self.considered += search.considered
+        self.rejected += search.rejected
+        return [ranked(self.lowered, s, g, self.target, "analytic") for s, g in found]
 
     def feasible(self, role: Role) -> list[int]:
         """Evaluate instances of a role, choose their limits; return those with a goodput.

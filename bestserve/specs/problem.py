@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -17,10 +17,13 @@ from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import KvDtype, Model, kv_dtype
 from bestserve.specs.prefixes import KvTier
 from bestserve.specs.slo import SLO
+from bestserve.specs.strategy import Layout
 from bestserve.specs.workload import Workload
 
-Layout = Literal["collocated", "disaggregated"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+PURE: tuple[Layout, ...] = ("collocated", "disaggregated")
+"""Layouts that `rank` tries unless told otherwise: hybrids take several times as long."""
+
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(max_length=64)]
 
 
@@ -40,7 +43,7 @@ class Problem(Spec):
     routing : how a request finds its replica; router_lag : how late a prefix-aware router learns
         what the engines hold [s]
     tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries; by default all tp
-        within a node and pipelines of 1, 2 and 4 stages
+        within a node, pipelines of 1, 2 and 4 stages, and no hybrids
     tp_across_nodes : allow tensor parallelism over the network
     price_per_hour : of one GPU [USD/h]; default: the hardware record's, if it states one
     network_bandwidth : one way, per GPU, across nodes [B/s]; default: the hardware record's
@@ -68,7 +71,7 @@ class Problem(Spec):
     router_lag: float = Field(default=0.0, ge=0, le=1e4)
     tensor_parallel_sizes: Sizes | None = None
     pipeline_parallel_sizes: Sizes | None = None
-    layouts: tuple[Layout, ...] = LAYOUTS
+    layouts: tuple[Layout, ...] = PURE
     tp_across_nodes: bool = False
     price_per_hour: float | None = Field(default=None, gt=0, le=1e9)
     network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,9 +12,11 @@ from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Role
 from bestserve.specs.base import Spec
 
+Layout = Literal["collocated", "disaggregated", "hybrid"]
+
 ROLE_NAMES: dict[str, str] = {"m": "collocated", "p": "prefill", "d": "decode"}
 
-_POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d+)*)", re.ASCII)
+_POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d*)*)", re.ASCII)
 _OPTIONS = {
     "tp": "tp",
     "pp": "pp",
@@ -24,13 +26,39 @@ _OPTIONS = {
     "tokens": "max_num_batched_tokens",
 }
 
+_BOTH: dict[Role, dict[str, str]] = {
+    "m": {},
+    "p": {"decode": "local_percent"},
+    "d": {
+        "prefill": "local_percent",
+        "upto": "longest_local",
+        "queue": "prefill_queue",
+        "flow": "flow_percent",
+    },
+}
+"""Options of pools that do the other one's work, too, by role; "prefill" and "decode" need no
+number."""
+
+
+FLAGS = ("prefill", "decode")
 
 LONGEST = 200
 """Characters of a strategy as text."""
 
 
 class Pool(Spec):
-    """`replicas` equal instances with one role: m collocated, p prefill, d decode."""
+    """`replicas` equal instances with one role: m collocated, p prefill, d decode.
+
+    local : whether they do the other pool's work, too: decode instances process prompts, prefill
+        instances decode; both only with `max_num_batched_tokens` of their own kind
+    local_percent : of decode instances, the share of all prompts that they process (None: as the
+        router finds, or in balance); of prefill instances, the share of their prompts whose answers
+        they decode (None: all) [%]
+    longest_local : tokens to compute of the longest prompt that decode instances process
+    prefill_queue : requests at the prefill instances from which decode instances take any prompt
+    flow_percent : share of a decode instance's KV cache beyond which decodes move to prefill
+        instances [%]
+    """
 
     role: Role
     replicas: int = Field(ge=1, le=1_000_000)
@@ -40,6 +68,27 @@ class Pool(Spec):
     ep: int = Field(default=1, ge=1, le=1024)
     max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    local: bool = False
+    local_percent: int | None = Field(default=None, ge=0, le=100)
+    longest_local: int | None = Field(default=None, ge=1, le=10_000_000)
+    prefill_queue: int | None = Field(default=None, ge=1, le=1_000_000)
+    flow_percent: int | None = Field(default=None, ge=1, le=99)
+
+    @model_validator(mode="after")
+    def _both_kinds(self) -> Pool:
+        known = set(_BOTH[self.role].values())
+        names = ("local_percent", "longest_local", "prefill_queue")
+        for name in (*names, "flow_percent"):
+            if getattr(self, name) is not None and name not in known:
+                raise ValueError(f"{name} is nothing that instances of role {self.role} have")
+        if self.local and not known:
+            raise ValueError("collocated instances do all work: leave local out")
+        if not self.local and any(getattr(self, name) is not None for name in names):
+            raise ValueError(
+                "prompts on decode instances are asked for with -prefill, decodes on prefill "
+                "instances with -decode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _experts_fit(self) -> Pool:
@@ -59,6 +108,11 @@ class Pool(Spec):
         return Parallelism(tp=self.tp, pp=self.pp, dp=self.dp, ep=self.ep)
 
     @property
+    def work(self) -> Role:
+        """The role whose work its instances do: all of it where they do the other pool's, too."""
+        return "m" if self.local else self.role
+
+    @property
     def gpus(self) -> int:
         """GPUs of the whole pool."""
         return self.replicas * self.parallelism.gpus
@@ -70,16 +124,25 @@ class Pool(Spec):
         parts += [f"-{k}{getattr(self, k)}" for k in ("pp", "dp", "ep") if getattr(self, k) > 1]
         parts += [f"-seqs{self.max_num_seqs}"] if self.max_num_seqs else []
         parts += [f"-tokens{self.max_num_batched_tokens}"] if self.max_num_batched_tokens else []
+        for name, field in _BOTH[self.role].items():
+            value = getattr(self, field)
+            if name in FLAGS and self.local:
+                parts.append(f"-{name}{'' if value is None else value}")
+            elif name not in FLAGS and value is not None:
+                parts.append(f"-{name}{value}")
         return "".join(parts)
 
 
 class Strategy(Spec):
-    """Collocated replicas, or prefill and decode pools; prints and parses.
+    """Collocated replicas, prefill and decode pools, or a hybrid; prints and parses.
 
     >>> Strategy.parse("3p2d-tp4").gpus
     20
     >>> str(Strategy.parse("3p-tp2+2d-tp4"))
     '3p-tp2+2d-tp4'
+    >>> hybrid = Strategy.parse("2p-tp4-tokens2048+2d-tp4-tokens256-prefill")
+    >>> hybrid.layout, hybrid.pools[1].local
+    ('hybrid', True)
     """
 
     pools: tuple[Pool, ...] = Field(min_length=1, max_length=2)
@@ -99,7 +162,10 @@ class Strategy(Spec):
         """Read "2m-tp4", "3p2d-tp4" or "3p-tp2+2d-tp4". Raises InputError.
 
         Options after the counts: -tpN -ppN -dpN -epN -seqsN (max_num_seqs) and
-        -tokensN (max_num_batched_tokens).
+        -tokensN (max_num_batched_tokens). Of hybrids, on decode pools -prefill (they process
+        prompts, too; -prefillN: N % of them), -uptoN (prompts of up to N tokens), -queueN (any
+        prompt once N requests are at the prefill instances) and -flowN (decodes leave above N % of
+        the KV cache); on prefill pools -decode (they keep answers; -decodeN: N % of theirs).
         """
         if isinstance(text, Strategy):
             return text
@@ -115,15 +181,28 @@ class Strategy(Spec):
                     f"strategy {text[:60]!r} is not understood at {part[:40]!r}; "
                     "write 2m-tp4, 2m-tp8-pp2, 1m-tp8-dp2-ep16, 3p2d-tp4 or 3p-tp2+2d-tp4"
                 )
-            options = _parse_options(text, match.group("options"))
-            for count, role in re.findall(r"(\d+)([mpd])", match.group("heads")):
-                pools.append(Pool(role=role, replicas=int(count), **options))
+            heads = re.findall(r"(\d+)([mpd])", match.group("heads"))
+            options = _parse_options(text, match.group("options"), [role for _, role in heads])
+            for count, role in heads:
+                pools.append(Pool(role=role, replicas=int(count), **options[role]))
         return cls(pools=tuple(pools))
 
     @property
     def disaggregated(self) -> bool:
-        """Whether prefill and decode run on different instances."""
+        """Whether there are prefill and decode instances, in hybrids too."""
         return len(self.pools) == 2
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether instances of one pool do the other's work, too."""
+        return any(p.local or p.flow_percent for p in self.pools)
+
+    @property
+    def layout(self) -> Layout:
+        """What kind of strategy this is."""
+        if self.hybrid:
+            return "hybrid"
+        return "disaggregated" if self.disaggregated else "collocated"
 
     @property
     def gpus(self) -> int:
@@ -137,12 +216,21 @@ class Strategy(Spec):
         return "+".join(f"{p.replicas}{p.role}{p.options}" for p in self.pools)
 
 
-def _parse_options(text: str, options: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, number in re.findall(r"-([a-z]+)(\d+)", options):
-        field = _OPTIONS.get(name)
-        if field is None or field in values:
-            why = "is given twice" if field else f"is none of {', '.join(_OPTIONS)}"
+def _parse_options(text: str, options: str, roles: list[Role]) -> dict[Role, dict[str, Any]]:
+    """Return the fields that options set in the pools of these roles."""
+    values: dict[Role, dict[str, Any]] = {role: {} for role in roles}
+    for name, number in re.findall(r"-([a-z]+)(\d*)", options):
+        fields = {role: _OPTIONS.get(name) or _BOTH[role].get(name) for role in roles}
+        fields = {role: field for role, field in fields.items() if field}
+        if not fields or (not number and name not in FLAGS):
+            known = [*_OPTIONS, *(n for role in roles for n in _BOTH[role])]
+            why = "needs a number" if fields else f"is none of {', '.join(dict.fromkeys(known))}"
             raise InputError(f"strategy {text[:60]!r}: option -{name} {why}")
-        values[field] = int(number)
+        for role, field in fields.items():
+            given = {"local": True} if name in FLAGS else {}
+            if number:
+                given[field] = int(number)
+            if given.keys() & values[role].keys():
+                raise InputError(f"strategy {text[:60]!r}: option -{name} is given twice")
+            values[role] |= given
     return values

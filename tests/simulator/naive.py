@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bestserve.models.system import Collocated, Disaggregated, Lane, System
+from bestserve.models.system import Collocated, Hybrid, Lane, System
 
 
 def capacity(lane: Lane) -> float:
@@ -46,6 +46,7 @@ class Request:
     evictions: int = 0
     admitted: int = 0
     stored: int = 0  # prompt tokens whose blocks it holds
+    ready_at_first: bool = True  # whether its prompt was processed elsewhere, evictions or not
 
 
 @dataclass
@@ -183,6 +184,26 @@ class Server:
 
     def outstanding(self) -> int:
         return len(self.running) + len(self.waiting) + self.coming
+
+    def predicted(self, now: float, tokens: int) -> float:
+        """How long a prompt would take behind those that wait, beside those that decode."""
+        rides = self.lane.scheduling.rides
+        beside = self.decodes() if rides else []
+        own = self.lane.scheduling.prompt_budget or self.lane.max_num_batched_tokens
+        room = min(self.lane.max_num_batched_tokens - len(beside), own)
+        if room < 1:
+            return math.inf
+        parts = self.step[1] if self.step is not None else []
+        work = tokens + sum(r.prompt + r.before for r in self.waiting if not r.ready)
+        work += sum(r.prompt + r.before - r.processed for r in self.running if not r.decoding)
+        work -= sum(take for _, take in parts)
+        full, rest = (work - 1) // room, (work - 1) % room + 1
+        context = sum(r.prompt + r.generated for r in beside)
+        n, step = len(beside), self.lane.step
+        each = step(room + n, 0.0, context, n + 1, True)
+        last = step(rest + n, tokens * tokens / 2, context, n + 1, True)
+        wait = self.step[0] - now if self.step is not None else 0.0
+        return wait + full * each + last
 
     def event(self) -> float:
         """When something happens next, arrivals apart."""
@@ -406,6 +427,34 @@ def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray) 
     return min(turn, key=lambda i: servers[i].outstanding())
 
 
+def quickest(servers: list[Server], number: int, now: float, tokens: int) -> tuple[float, int]:
+    n = len(servers)
+    times = [servers[(number + i) % n].predicted(now, tokens) for i in range(n)]
+    best = min(range(n), key=lambda i: times[i])
+    return times[best], (number + best) % n
+
+
+@dataclass
+class Pools:
+    """Of a hybrid: which prompts go to the decode pool by share, which answers stay in front."""
+
+    local: np.ndarray
+    stays: np.ndarray
+
+    def place(
+        self, system: Hybrid, front: list[Server], back: list[Server], i: int, tokens: int
+    ) -> str:
+        local = bool(self.local[i])
+        if system.longest_local > 0:
+            local = tokens <= system.longest_local
+        if system.prefill_queue > 0:
+            local = local or sum(s.outstanding() for s in front) >= system.prefill_queue
+        if system.routing == "least_ttft":
+            some = local or system.longest_local == 0 or tokens <= system.longest_local
+            return "either" if some else "front"
+        return "back" if local else "front"
+
+
 @dataclass
 class Outcome:
     arrival: np.ndarray
@@ -429,17 +478,19 @@ def run(
     draws: np.ndarray,
     back_draws: np.ndarray,
     sessions: Sessions | None = None,
+    pools: Pools | None = None,
 ) -> Outcome:
     n = len(prompts)
     heads = len(scheduled)
-    tandem = isinstance(system, Disaggregated)
+    tandem = not isinstance(system, Collocated)
     if isinstance(system, Collocated):
         front_lane, back_lane = system.lane, system.lane
         front = [Server(system.lane, True) for _ in range(system.replicas)]
         back: list[Server] = []
     else:
         front_lane, back_lane = system.prefill, system.decode
-        front = [Server(front_lane, False) for _ in range(system.prefill_replicas)]
+        streams = isinstance(system, Hybrid)
+        front = [Server(front_lane, streams) for _ in range(system.prefill_replicas)]
         back = [Server(back_lane, True) for _ in range(system.decode_replicas)]
     records: list[Store] = []
     links_to: list[list[float]] = []
@@ -476,7 +527,9 @@ def run(
     def served(i: int) -> bool:
         output = 1 if tandem else int(outputs[i])
         need = int(prompts[i]) + int(outputs[i]) - 1
-        last = not tandem or outputs[i] <= 1 or fits(back_lane, need)
+        stays = pools is not None and bool(pools.stays[i])
+        output = int(outputs[i]) if stays else output
+        last = not tandem or (pools is None and outputs[i] <= 1) or fits(back_lane, need)
         before = sessions is None or sessions.follows[i] < 0 or served(sessions.follows[i])
         return before and last and fits(front_lane, int(prompts[i]) + output - 1)
 
@@ -526,7 +579,7 @@ def run(
                 out["start"][i], out["first"][i], out["last"][i] = r.start, r.message, r.end
                 hit[i] = -1 if r.hit is None else r.hit
                 evictions[i] += r.evictions
-                if tandem and outputs[i] > 1:
+                if tandem and r.output < outputs[i]:
                     work = (
                         system.transfer.seconds_per_token
                         * (1 - system.transfer.overlap)
@@ -546,8 +599,10 @@ def run(
             for r in server.finish():
                 i = r.number
                 out["last"][i] = r.end
-                if back_lane.stream_interval > 1:
+                if back_lane.stream_interval > 1 or not r.ready_at_first:
                     out["first"][i] = r.message
+                if not r.ready_at_first:
+                    out["start"][i] = r.start
                 evictions[i] += r.evictions
                 released(i, now)
         for sender in range(len(links)):
@@ -584,13 +639,37 @@ def run(
             out["arrival"][i] = now
             if not served(i):
                 continue
-            output = 1 if tandem else int(outputs[i])
+            stays = pools is not None and bool(pools.stays[i])
+            output = 1 if tandem and not stays else int(outputs[i])
+            tokens = int(prompts[i] - cached[i])
+            where = "front"
+            if pools is not None:
+                assert isinstance(system, Hybrid)
+                where = pools.place(system, front, back, i, tokens)
+            at_back = where == "back"
+            if where == "either":
+                at_back = (
+                    quickest(back, number, now, tokens)[0] < quickest(front, number, now, tokens)[0]
+                )
+            if at_back:
+                r = Request(i, int(prompts[i]), int(outputs[i]), int(cached[i]), False, now)
+                r.ready_at_first = False
+                if system.routing == "least_ttft":
+                    lane = quickest(back, number, now, tokens)[1]
+                else:
+                    lane = choose(system.routing, back, number, draws)
+                number += 1
+                decode_replica[i] = lane
+                back[lane].waiting.append(r)
+                continue
             r = Request(i, int(prompts[i]), output, int(cached[i]), False, now)
             if sessions is not None:
                 r.keys, r.named = sessions.keys(i, r.prompt + output - 1, front_lane.kv_block)
             if system.routing.startswith(("session", "prefix")) and len(front) > 1:
                 assert sessions is not None
                 lane = by_prefix(system.routing, front, records, number, r, sessions.key[i])
+            elif system.routing == "least_ttft":
+                lane = quickest(front, number, now, tokens)[1]
             else:
                 lane = choose(system.routing, front, number, draws)
             number += 1

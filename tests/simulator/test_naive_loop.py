@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from bestserve.models.system import (
     Arrivals,
     Collocated,
     Disaggregated,
+    Hybrid,
     Lane,
     Lengths,
     System,
     Transfer,
 )
 from bestserve.simulator import Requests, simulate
-from bestserve.simulator.inputs import BACK_ROUTES, ROUTES, stream
+from bestserve.simulator.inputs import BACK_ROUTES, POOLS, ROUTES, stratified, stream
 
 
 def _load(name: str) -> Any:
@@ -42,7 +44,14 @@ naive = _load("naive")
 
 ROUNDING = 1e-9  # [s]
 POLICIES = tuple(policies())
-ROUTINGS = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
+ROUTINGS = (
+    "random",
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "least_kv",
+    "least_ttft",
+)
 
 ONE = np.ones(1)
 ANY = Lengths(inputs=ONE, input_weights=ONE, outputs=ONE, output_weights=ONE)
@@ -153,6 +162,32 @@ def disaggregated(draw: st.DrawFn) -> tuple[System, Any]:
     )
 
 
+@st.composite
+def hybrid(draw: st.DrawFn) -> tuple[System, Any]:
+    apart, work = draw(disaggregated())
+    assert isinstance(apart, Disaggregated)
+    shares = st.sampled_from((0.0, 0.3, 0.7, 1.0))
+    return (
+        Hybrid(
+            **{f.name: getattr(apart, f.name) for f in dataclasses.fields(apart)},
+            local_prefill_share=draw(shares),
+            local_decode_share=draw(shares),
+            longest_local=draw(st.sampled_from((0, 0, 5, 100))),
+            prefill_queue=draw(st.sampled_from((0, 0, 1, 4))),
+        ),
+        work,
+    )
+
+
+def _pools(system: System, n: int, seed: int) -> Any:
+    """Which prompts the shares of a hybrid send where, in terms of the naive loop."""
+    if not isinstance(system, Hybrid):
+        return None
+    rng = stream(seed, POOLS)
+    local, stays = (stratified(rng, n) for _ in range(2))
+    return naive.Pools(local < system.local_prefill_share, stays < system.local_decode_share)
+
+
 def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
     """Compare everything; return the number of evictions."""
     _, prompts, outputs, cached = work
@@ -173,6 +208,7 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
         scheduled,
         stream(seed, ROUTES).random((n, 2)),
         stream(seed, BACK_ROUTES).random((n, 2)),
+        pools=_pools(system, n, seed),
     )
     np.testing.assert_allclose(got.arrival, want.arrival, rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(got.first_token, want.first, rtol=0, atol=ROUNDING)
@@ -240,6 +276,12 @@ def test_collocated_equals_naive_loop(case: tuple[System, Any]) -> None:
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(disaggregated())
 def test_disaggregated_equals_naive_loop(case: tuple[System, Any]) -> None:
+    assert_equal_to_naive(*case)
+
+
+@settings(max_examples=250, deadline=None, derandomize=True, database=None)
+@given(hybrid())
+def test_hybrid_equals_naive_loop(case: tuple[System, Any]) -> None:
     assert_equal_to_naive(*case)
 
 

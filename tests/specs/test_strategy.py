@@ -28,10 +28,52 @@ def pools(draw, role):
     )
 
 
+@st.composite
+def hybrids(draw):
+    front, back = draw(pools("p")), draw(pools("d"))
+    percent = st.none() | st.integers(0, 100)
+    if draw(st.booleans()):
+        front = front.model_copy(update={"local": True, "local_percent": draw(percent)})
+    back = back.model_copy(update={"flow_percent": draw(st.none() | st.integers(1, 99))})
+    if draw(st.booleans()):
+        queue, longest = draw(limits), draw(limits)
+        local = {"local_percent": draw(percent), "longest_local": longest, "prefill_queue": queue}
+        back = back.model_copy(update={"local": True, **local})
+    return Strategy(pools=(front, back))
+
+
 strategies = st.one_of(
     st.builds(lambda m: Strategy(pools=(m,)), pools("m")),
     st.builds(lambda p, d: Strategy(pools=(p, d)), pools("p"), pools("d")),
+    hybrids(),
 )
+
+
+def test_a_hybrid_says_who_does_what():
+    strategy = Strategy.parse("2p-tp4-tokens2048+2d-tp4-tokens256-prefill30-upto512-queue4-flow90")
+    front, back = strategy.pools
+    assert (strategy.layout, strategy.hybrid) == ("hybrid", True)
+    assert (front.local, front.work, front.max_num_batched_tokens) == (False, "p", 2048)
+    assert (back.local, back.work, back.max_num_batched_tokens) == (True, "m", 256)
+    assert (back.local_percent, back.longest_local) == (30, 512)
+    assert (back.prefill_queue, back.flow_percent) == (4, 90)
+    assert Strategy.parse("1p-decode20+1d").pools[0].local_percent == 20
+    assert str(Strategy.parse("2p2d-tp4-prefill")) == "2p-tp4+2d-tp4-prefill"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2m-tp4-prefill", "none of"),
+        ("2p2d-tp4-prefill-prefill20", "twice"),
+        ("2p2d-tp4-upto", "number"),
+        ("2p2d-tp4-upto512", "-prefill"),
+        ("2p2d-tp4-flow100", "flow"),
+    ],
+)
+def test_what_is_no_hybrid_is_refused(text, why):
+    with pytest.raises(InputError, match=why):
+        Strategy.parse(text)
 
 
 @given(strategies)

@@ -5,7 +5,7 @@ All of it is independent of rate and hardware, so one `Requests` serves a whole 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,8 @@ class Requests:
 
     prompt, cached, weight : distinct prompts: tokens to compute, tokens found in the cache, share
     p1, p2 : E[prompt], E[prompt²]; pairs : E[attention pairs of a prompt] [token²]
-    kv1, kv2 : E[prompt + cached] [tokens] and E[(prompt + cached)²]
+    asked, found : E[prompt + cached] and E[cached] of the prompts that are processed [tokens]
+    kv1, kv2 : E[prompt + cached] [tokens] and E[(prompt + cached)²] of the requests that decode
     d1, d2 : E[D], E[D²] of the decode steps D = output − 1
     context : mean context of a running sequence, length-biased [tokens]
     classes : decode steps of the output classes [c], ascending, none zero; class_weight [c] sums
@@ -57,6 +58,8 @@ class Requests:
     p1: float
     p2: float
     pairs: float
+    asked: float
+    found: float
     kv1: float
     kv2: float
     d1: float
@@ -114,6 +117,8 @@ def prepare(lengths: Lengths) -> Requests:
         p1=float(p_in @ prompt),
         p2=float(p_in @ prompt**2),
         pairs=float(p_in @ (prompt * cached + prompt**2 / 2)),
+        asked=mean_kv,
+        found=mean_kv - float(p_in @ prompt),
         kv1=mean_kv,
         kv2=square_kv,
         d1=d1,
@@ -137,6 +142,12 @@ def prepare(lengths: Lengths) -> Requests:
         steps_kv=kv,
         independent=not lengths.joint,
     )
+
+
+def decoupled(prompts: Requests, decodes: Requests) -> Requests:
+    """Return the requests of a lane that decodes others than those whose prompts it processes."""
+    own = ("prompt", "cached", "weight", "p1", "p2", "pairs", "asked", "found")
+    return replace(decodes, **{name: getattr(prompts, name) for name in own})
 
 
 def _whole_steps(decode: Floats, weight: Floats, kv: Floats) -> tuple[Floats, Floats, Floats]:

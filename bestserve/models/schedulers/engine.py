@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class Engine:
     held : law of the tokens in the KV cache
     decode_times : t_d(1 … slots) of decode-only steps at mean context [s]
     mean : what compiled loops time steps with
+    decodes_per_prompt : φ, requests that decode here over prompts processed here: 1 where each does
+        both, more where decodes come from other lanes [1]
     """
 
     lane: Lane
@@ -46,16 +49,17 @@ class Engine:
     held: HeldTokens
     decode_times: Floats
     mean: MeanRequest
+    decodes_per_prompt: float = 1.0
 
     @classmethod
-    def of(cls, lane: Lane, requests: Requests) -> Engine:
+    def of(cls, lane: Lane, requests: Requests, decodes_per_prompt: float = 1.0) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
         held = HeldTokens.of(lane, requests)
         slots = int(min(lane.max_num_seqs, held.full_number))
         r, step = requests, lane.step
         mean = MeanRequest(
             prompt=r.p1,
-            cached=r.kv1 - r.p1,
+            cached=r.found,
             pairs=r.pairs / r.p1,
             context=r.context,
             coef=step.coefficients(),
@@ -63,7 +67,7 @@ class Engine:
         )
         times = decode_steps(np.arange(1.0, slots + 1), mean)
         full = held.full(np.arange(slots + 1.0))
-        return cls(lane, requests, slots, full, held, times, mean)
+        return cls(lane, requests, slots, full, held, times, mean, decodes_per_prompt)
 
     @property
     def budget(self) -> float:
@@ -190,7 +194,13 @@ class Engine:
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""
         r = self.requests
-        return self.lane.t_req + self.lane.t_req_token * r.kv1
+        return self.lane.t_req + self.lane.t_req_token * r.asked
+
+
+@lru_cache(maxsize=512)
+def engine_of(lane: Lane, requests: Requests, decodes_per_prompt: float = 1.0) -> Engine:
+    """Return the engine of a lane for a workload; recent ones are kept."""
+    return Engine.of(lane, requests, decodes_per_prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ def tables(engine: Engine) -> PrefillTables:
     policy, r = engine.lane.scheduling, engine.requests
     split, budget = policy.splits, float(policy.room(engine.lane.max_num_batched_tokens))
     # prompts hold their blocks, cached ones too, from the step that begins them on
-    holds = max(engine.held.capacity * r.p1 / r.kv1, 1.0)
+    holds = max(engine.held.capacity * r.p1 / r.asked, 1.0)
     begun = float(np.interp(LONG_SHARE, np.cumsum(r.weight), r.prompt)) if split else 0.0
     kv = ("prompts wait for KV memory",) if holds < budget + begun else ()
     budget = min(budget, holds)

@@ -84,7 +84,8 @@ class SharedLane:
         n = np.arange(1, plain.size + 1)
         times = plain * (1.0 + scale * np.interp(np.log(n), self.knots, added[:-1]))
         # the full lane's step is known from capacity
-        full = plain.size / (self.capacity * max(self.engine.requests.d1, 1e-12))
+        joins = self.capacity * self.engine.decodes_per_prompt
+        full = plain.size / (joins * max(self.engine.requests.d1, 1e-12))
         if times[-1] > full:
             part = np.clip((n - decodes) / max(plain.size - decodes, 1.0), 0.0, 1.0)
             part[-1] = 1.0
@@ -132,11 +133,12 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
-    limit, saturated_decodes = shared_limit(budget, slots, r.p1, r.d1, packed_in, step)
-    evictions = engine.evictions(saturated_decodes)
+    steps = engine.decodes_per_prompt * r.d1
+    limit, saturated_decodes = shared_limit(budget, slots, r.p1, steps, packed_in, step)
+    evictions = engine.decodes_per_prompt * engine.evictions(saturated_decodes)
     if evictions > 0.0:
         limit, saturated_decodes = shared_limit(
-            budget, slots, r.p1 * (1 + evictions), r.d1, packed_in, step
+            budget, slots, r.p1 * (1 + evictions), steps, packed_in, step
         )
     return SharedLane(
         engine=engine,

@@ -9,7 +9,8 @@ Decodes take part in every step, so TPOT is a mean of consecutive steps:
   long steps more often (`size_bias`);
 * its third moment is that of clustered noise, 3V²/(Dτ), plus that of single prompts.
 
-σ is the share of the time that prompts add to decode-only steps.
+σ is the share of the time that prompts add to decode-only steps. Prompts come at λ, decodes at φλ:
+φ = 1 on collocated lanes, more where answers come from other lanes, less where they leave.
 """
 
 from __future__ import annotations
@@ -63,20 +64,22 @@ TWO_MODES = 0.01
 
 
 def capacity(engine: Engine, split: bool) -> float:
-    """Return the saturated rate of the lane [1/s]."""
+    """Return the saturated rate of the lane's prompts [1/s]."""
     return shared_lane(engine, split).capacity if engine.slots >= 1 else 0.0
 
 
 def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
     """Return TTFT and TPOT, or `None` when the lane is not stable.
 
-    rate : λ > 0 [1/s]; split : whether prompts are cut to fit the budget (chunked) or not (mixed)
+    rate : λ > 0 of the prompts [1/s]; φλ requests decode, φ of the engine
+    split : whether prompts are cut to fit the budget (chunked) or not (mixed)
     """
     lane, r = shared_lane(engine, split), engine.requests
     if rate >= lane.capacity:
         return None
+    joins = engine.decodes_per_prompt * rate
     times = lane.stretched(rate)
-    state = occupancy(rate, r.d1, times)
+    state = occupancy(joins, r.d1, times)
     n = state.mean
     sigma = min(rate * lane.cost(max(n, 1.0))[0], FIRST_GUESS)
     idle = _idle_share(lane, rate, n, sigma)
@@ -87,11 +90,11 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
         return None
     sigma = _share(served, pace.tau)
     times = lane.stretched(rate, sigma, decodes)
-    state = occupancy(rate, r.d1, times)
-    idle = _idle_share(lane, rate, max(state.mean, rate * r.d1 * state.tpot), sigma)
+    state = occupancy(joins, r.d1, times)
+    idle = _idle_share(lane, rate, max(state.mean, joins * r.d1 * state.tpot), sigma)
     # decodes per step, by Little's law: one step of Newton's method
-    growth = min(rate * r.d1 * slope_of(times, decodes, 1.0), FIRST_GUESS)
-    decodes += (rate * r.d1 * pace.spacing - decodes) / (1.0 - growth)
+    growth = min(joins * r.d1 * slope_of(times, decodes, 1.0), FIRST_GUESS)
+    decodes += (joins * r.d1 * pace.spacing - decodes) / (1.0 - growth)
     decodes = min(max(decodes, 1.0), lane.saturated_decodes)
     served = server_beside(lane, rate, decodes, idle)
     wait = bulk_wait(served, rate, lane.work, with_steps=True)
@@ -99,7 +102,7 @@ def evaluate(engine: Engine, rate: float, split: bool) -> LaneLatency | None:
         return None
     sigma = _share(served, wait.tau)
     times = lane.stretched(rate, sigma, decodes)
-    state = occupancy(rate, r.d1, times)
+    state = occupancy(joins, r.d1, times)
     if state.load >= 1.0:
         return None
     return _assemble(lane, rate, Settled(state, served, wait, sigma, decodes, times))
@@ -152,11 +155,12 @@ def _idle_share(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
 def index_of_dispersion(lane: SharedLane, rate: float, n: float, sigma: float) -> float:
     """Return the variance over the mean of the number decoding, n on average [1].
 
-    Stalls behind prompts let requests join in clumps: 1 + 2σ/(1−σ) + λ²S2/(1−σ)².
+    Stalls behind prompts let requests join in clumps: 1 + 2σ/(1−σ) + φλ²S2/(1−σ)².
     """
     s1, s2, _ = lane.cost(max(n, 1.0))
     s2 *= (sigma / (rate * s1)) ** 2
-    return 1 + 2 * sigma / (1 - sigma) + rate**2 * s2 / (1 - sigma) ** 2
+    clumps = lane.engine.decodes_per_prompt * rate**2 * s2
+    return 1 + 2 * sigma / (1 - sigma) + clumps / (1 - sigma) ** 2
 
 
 def none_running(n: float, z: float) -> float:
@@ -193,6 +197,8 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     state, served, wait, sigma, decodes, times = settled
     assert wait.steps is not None
     engine, r = lane.engine, lane.engine.requests
+    share = engine.decodes_per_prompt
+    joins = share * rate
     d, tau, k, steps = r.classes, wait.tau, lane.engine.lane.step.k, wait.steps
     cost = lane.cost(decodes)
     scale = sigma / (rate * cost[0])
@@ -201,15 +207,15 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     spread = max(state.variance, 0.0) ** 0.5
     own = (1 - sigma) * slope_of(times, state.mean, spread)
     alpha = max(own - k * r.context, 0.0)
-    returns = damping(rate * r.d1 * own / (1 - sigma))
+    returns = damping(joins * r.d1 * own / (1 - sigma))
 
     # prompts enter the noise with the long-run variance that the chain gives their steps
     fast = steps.long_run * (1 - sigma) ** 2 / (rate * tau)
-    noise = variance_of_sum(r, Response(alpha, k, s1, fast), rate, tau)
+    noise = variance_of_sum(r, Response(alpha, k, s1 / share, fast / share), joins, tau)
     total, slope = at_classes(r, noise)
     # who joins close to a request, beyond the even stream that the occupancy has: arrivals of steps
     # that are long together, and those of a prompt's own steps unless the budget holds them back
-    joining = rate * steps.long_run / tau + 2 * (1 - wait.load) * sigma / (1 - sigma)
+    joining = joins * steps.long_run / tau + 2 * (1 - wait.load) * sigma / (1 - sigma)
     join = joining * own * overlap_steps(r, 1.0 - returns) / d + k * (r.class_prompt - r.kv1)
     mean = state.tpot + join / (1 - sigma) + steps.excess_of(d) / d
     variance = variance_of_steps(steps, total, slope, d, tau)
@@ -223,9 +229,9 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     third = third + d * rate * tau * s3 * (fast / s2) ** 1.5 / (1 - sigma) ** 3
     pause = served.vacation
     base = engine.response(state.mean, spread)
-    unstalled_sum, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
+    unstalled_sum, _ = at_classes(r, variance_of_sum(r, base, joins, pause))
 
-    slot_wait = mean_wait(state, r, batch_mates, lane.capacity - rate)
+    slot_wait = mean_wait(state, r, batch_mates, share * (lane.capacity - rate))
     ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
     behind = float(r.class_weight @ steps.excess_of(d)) / float(r.class_weight @ d * tau or 1.0)
     waits = (
