@@ -13,9 +13,9 @@ from bestserve.specs.base import Spec
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.lengths import LengthLaw
 from bestserve.specs.model import KvDtype, Model, kv_dtype
-from bestserve.specs.problem import Layout, Problem, Sizes
+from bestserve.specs.problem import Problem, Sizes
 from bestserve.specs.slo import SLO
-from bestserve.specs.strategy import Pool, Strategy
+from bestserve.specs.strategy import Layout, Pool, Strategy
 from bestserve.specs.workload import RequestClass, Workload
 from bestserve.units import Name, RequestRate, Share
 

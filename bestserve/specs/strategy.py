@@ -220,14 +220,14 @@ def _parse_options(text: str, options: str, roles: list[Role]) -> dict[Role, dic
     """Return the fields that options set in the pools of these roles."""
     values: dict[Role, dict[str, Any]] = {role: {} for role in roles}
     for name, number in re.findall(r"-([a-z]+)(\d*)", options):
-        fields = {role: _OPTIONS.get(name) or _BOTH[role].get(name) for role in roles}
-        fields = {role: field for role, field in fields.items() if field}
+        found = {role: _OPTIONS.get(name) or _BOTH[role].get(name) for role in roles}
+        fields = {role: field for role, field in found.items() if field is not None}
         if not fields or (not number and name not in FLAGS):
             known = [*_OPTIONS, *(n for role in roles for n in _BOTH[role])]
             why = "needs a number" if fields else f"is none of {', '.join(dict.fromkeys(known))}"
             raise InputError(f"strategy {text[:60]!r}: option -{name} {why}")
         for role, field in fields.items():
-            given = {"local": True} if name in FLAGS else {}
+            given: dict[str, Any] = {"local": True} if name in FLAGS else {}
             if number:
                 given[field] = int(number)
             if given.keys() & values[role].keys():
