@@ -42,6 +42,7 @@ _WHERE = {
     "memory": "bestserve.api",
     "explain": "bestserve.api",
     "report": "bestserve.reporting.page",
+    "ui": "bestserve.web.serve",
     "curves": "bestserve.reporting.curves",
     "sensitivity": "bestserve.api",
     "sweep": "bestserve.api",
@@ -106,3 +107,4 @@ if TYPE_CHECKING:
     from bestserve.specs.workload import Workload as Workload
     from bestserve.validation.calibrate import calibrate as calibrate
     from bestserve.validation.compare import validate as validate
+    from bestserve.web.serve import ui as ui

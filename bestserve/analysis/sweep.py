@@ -172,7 +172,13 @@ def sweep(
     # Neighbours share a worker: each point starts from the goodput of the one before.
     size = len(found[1].values) if len(found) == 2 else ROW
     rows = [problems[i : i + size] for i in range(0, count, size)]
-    solved = Parallel(n_jobs=jobs)(delayed(along)(row, names) for row in rows)
+    # One process hands back row after row, so that the work can say how far it is, and be stopped.
+    parallel = Parallel(n_jobs=jobs, return_as="generator" if jobs == 1 else "list")
+    solved = []
+    for row in parallel(delayed(along)(each, names) for each in rows):
+        solved.append(row)
+        if progress is not None:
+            progress(f"{len(solved)} of {len(rows)} rows of {size} points")
     return Sweep(problem, found, names, tuple(point for row in solved for point in row))
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "uncertainty": "say how sure the winner is, and what to measure",
     "explain": "tell why a strategy carries what it carries, or beats another",
     "simulate": "simulate one strategy request by request",
+    "ui": "open a local page that answers while you move a slider",
     "report": "write everything about a problem into one HTML page",
     "memory": "say where GPU memory goes and how many requests the cache holds",
     "launch": "print the commands that put a strategy into service",

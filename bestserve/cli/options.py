@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -213,7 +214,16 @@ class ProblemOptions:
         Says on stderr which defaults it took, and what a calibration record was not fitted to.
         strategy : the one asked for, whose tp the record may not know
         """
-        values = read_mapping(self.problem) if self.problem else {}
+        stated = read_mapping(self.problem) if self.problem else {}
+        problem, said = self.on(stated)
+        for default in said:
+            talk(default)
+        warn_of_foreign_calibration(problem, strategy)
+        return problem
+
+    def on(self, stated: Mapping[str, Any]) -> tuple[Problem, list[str]]:
+        """Return the problem that a file's fields and these flags state, and the defaults taken."""
+        values = dict(stated)
         flags = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {k: v for k, v in flags.items() if v is not None and k != "problem"}
         workload = {k: given.pop(k) for k in WORKLOAD_FIELDS if k in given}
@@ -241,11 +251,7 @@ class ProblemOptions:
         said: list[str] = []
         values["workload"] = _workload(values.get("workload"), workload, said)
         values["slo"] = _slo(values.get("slo"), goodput, slo, said)
-        problem = Problem(**values)
-        for default in said:
-            talk(default)
-        warn_of_foreign_calibration(problem, strategy)
-        return problem
+        return Problem(**values), said
 
 
 def _alike(model: Any, like: str, parameters: float | None) -> Model:

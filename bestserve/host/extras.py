@@ -14,6 +14,9 @@ EXTRAS = {
     "pyarrow": "frame",
     "prometheus_client": "watch",
     "torch": "measure",
+    "starlette": "ui",
+    "uvicorn": "ui",
+    "python_multipart": "ui",
 }
 """Package → extra of bestserve that installs it."""
 

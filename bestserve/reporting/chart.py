@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["lines", "points", "waterfall", "bars", "map"]
+Kind = Literal["lines", "points", "waterfall", "bars", "parts", "map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Series:
     """One line, set of points or set of bars.
 
     x, y : values, in the chart's units; text : said of each point when pointed at
-    low, high : ends of an interval around each value (bars only)
+    low, high : ends of an interval around each value (bars and lines)
     joined : points are connected (a front)
     """
 
@@ -41,6 +41,7 @@ class Chart:
     """A figure: its kind, words and series, and the table that says the same.
 
     summary : one sentence with the finding, read instead of the figure by a screen reader
+    log_x, log_y : whether an axis is logarithmic
     categories : of a map, the winners by colour; `series` of a map is one with x, y and text of
         every cell
     records : rows of the table, also the CSV
@@ -57,6 +58,7 @@ class Chart:
     limits: tuple[Limit, ...] = ()
     categories: tuple[str, ...] = ()
     log_y: bool = False
+    log_x: bool = False
     notes: tuple[str, ...] = field(default=())
 
 

@@ -15,8 +15,8 @@ from bestserve.reporting.fleet import (
     fleet_diagram,
     plotly_diagram,
 )
-from bestserve.reporting.page import cell, heading, numeric
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
+from bestserve.reporting.templates import cell, heading, numeric
 
 STYLE = """
 body{font:16px system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}

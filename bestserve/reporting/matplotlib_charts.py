@@ -63,13 +63,20 @@ def save_csv(records: Sequence[dict[str, Any]], path: Path) -> Path:
 
 def draw(chart: Chart, axes: Any) -> None:
     """Draw a chart on Matplotlib axes."""
-    {"lines": _lines, "points": _points, "waterfall": _fall, "bars": _bars, "map": _map}[
-        chart.kind
-    ](chart, axes)
+    {
+        "lines": _lines,
+        "points": _points,
+        "waterfall": _fall,
+        "bars": _bars,
+        "parts": _bars,
+        "map": _map,
+    }[chart.kind](chart, axes)
     axes.set_xlabel(_text(chart.x_label))
     axes.set_ylabel(_text(chart.y_label))
     if chart.log_y:
         axes.set_yscale("log")
+    if chart.log_x:
+        axes.set_xscale("log")
     for limit in chart.limits:
         line = axes.axhline if limit.axis == "y" else axes.axvline
         line(limit.value, color=PALETTE[1], linestyle="--", linewidth=1, label=limit.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from bestserve.host.writing import write_text
 from bestserve.reporting.content import Content, Progress, gather
 from bestserve.reporting.matplotlib_charts import save_figures
 from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
+from bestserve.reporting.templates import asset, environment, heading, headline
 from bestserve.results.document import Document
-from bestserve.results.headings import HEADINGS
 from bestserve.results.ranking import Ranking
 from bestserve.specs.problem import Problem
 
@@ -94,41 +93,22 @@ def report(
 def render(content: Content) -> str:
     """Return the page of a report's content."""
     require("the report", "jinja2", "plotly")
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    folder = resources.files("bestserve") / "data" / "report"
-
-    def asset(name: str) -> str:
-        return (folder / name).read_text(encoding="utf-8")
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"cell": cell, "heading": heading}
-    environment.tests["numeric_in"] = lambda name, records: numeric(records, name)
-    template = environment.from_string(asset("report.html.j2"))
+    template = environment().get_template("report/report.html.j2")
     figures = {c.key: figure(c) for c in content.charts}
     # Our own files and JSON made safe for a script element; all else is escaped by the template.
     return template.render(
         c=content,
         version=__version__,
         top=TOP,
-        style=Markup(asset("report.css")),
+        style=Markup(asset("report/report.css")),
         library=Markup(plotly_library()),
-        script=Markup(asset("report.js")),
+        script=Markup(asset("report/report.js")),
         figures=Markup(script_json(figures)),
         facts=problem_facts(content.problem),
-        headline=headline(content),
+        headline=headline(content.ranking),
         money=[name for name in MONEY if name in content.ranking.records()[0]],
-    )
-
-
-def headline(content: Content) -> str:
-    """Return the answer in one sentence."""
-    best = content.ranking.best
-    p = content.problem
-    return (
-        f"{best.strategy} carries {best.goodput:.3g} requests per second on {best.gpus} of "
-        f"{p.gpus} GPUs ({best.goodput_per_gpu:.3g} per GPU)."
     )
 
 
@@ -171,38 +151,3 @@ def _law(law: Any) -> str:
         return f"{law.tokens:,} tokens"
     spread = f", coefficient of variation {law.scv**0.5:.2g}"
     return f"{law.kind}, mean {law.mean_tokens:,.0f} tokens{spread}"
-
-
-def heading(name: str) -> str:
-    """Return a field's name as a column heading."""
-    if name in HEADINGS:
-        return HEADINGS[name][:1].upper() + HEADINGS[name][1:]
-    text = name.replace("_ms", " [ms]").replace("_", " ")
-    for word in ("ttft", "tpot", "e2el", "gpus", "gpu"):
-        shown = {"gpus": "GPUs", "gpu": "GPU"}.get(word, word.upper())
-        text = " ".join(shown if w == word else w for w in text.split(" "))
-    return text[:1].upper() + text[1:]
-
-
-def cell(value: Any) -> str:
-    """Return a value as a person reads it: four digits, SI prefixes from 10⁶, blank for absent."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return str(value)
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g} {prefix}"
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def numeric(records: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Return whether a column holds numbers only, so that it is set to the right."""
-    values = [r[name] for r in records]
-    return any(v is not None for v in values) and all(
-        isinstance(v, int | float | None) and not isinstance(v, bool) for v in values
-    )

@@ -35,6 +35,7 @@ def figure(chart: Chart) -> dict[str, Any]:
         "points": _points,
         "waterfall": _waterfall,
         "bars": _bars,
+        "parts": _bars,
         "map": _map,
     }[chart.kind]
     traces = draw(chart)
@@ -55,10 +56,12 @@ def figure(chart: Chart) -> dict[str, Any]:
         layout["yaxis"]["type"] = "log"
         ticks = log_ticks([float(y) for s in chart.series for y in s.y])
         layout["yaxis"] |= {"tickvals": ticks, "ticktext": [f"{t:,.4g}" for t in ticks]}
-    if chart.kind in ("bars", "waterfall"):
+    if chart.log_x:
+        layout["xaxis"]["type"] = "log"
+    if chart.kind in ("bars", "parts", "waterfall"):
         layout["yaxis"]["autorange"] = "reversed"
         layout["height"] = 125 + ROW_HEIGHT * (len(chart.series[0].y) + 1)
-    if chart.kind == "bars":
+    if chart.kind in ("bars", "parts"):
         values = [0.0, *(float(x) for x in chart.series[0].x), *chart.series[0].high]
         # Room for the numbers beside the bars, on narrow screens too.
         space = 0.2 * (max(values) - min(values))

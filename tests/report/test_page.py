@@ -13,7 +13,8 @@ import pytest
 
 import bestserve as bs
 from bestserve.cli import run
-from bestserve.reporting.page import Report, cell, heading, problem_facts, render
+from bestserve.reporting.page import Report, problem_facts, render
+from bestserve.reporting.templates import cell, heading
 
 COLLECTOR = """<script>
 window.problems = [];

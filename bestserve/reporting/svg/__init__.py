@@ -1,0 +1,36 @@
+"""Charts as SVG, made here: text that a page shows, prints and reads aloud without a library."""
+
+from __future__ import annotations
+
+from html import escape
+
+from bestserve.reporting.chart import Chart
+from bestserve.reporting.svg import bars, curves, grid
+
+WIDE, NARROW = 640, 340
+"""Widths of a picture on a screen and on a phone [px]."""
+
+_DRAW = {
+    "lines": curves.draw,
+    "points": curves.draw,
+    "bars": bars.draw,
+    "waterfall": bars.draw,
+    "parts": bars.draw_parts,
+    "map": grid.draw,
+}
+
+
+def svg(chart: Chart, width: int = WIDE, place: str = "") -> str:
+    """Return a chart as an SVG element of this width [px].
+
+    place : makes ids differ where a page shows a chart more than once
+    """
+    canvas = _DRAW[chart.kind](chart, width)
+    key = escape(f"{place}{chart.key}-{width}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {canvas.height + 4:.0f}" '
+        f'role="img" aria-labelledby="{key}-title" font-size="12" fill="currentColor" '
+        'font-family="system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif">'
+        f'<title id="{key}-title">{escape(f"{chart.title}. {chart.summary}")}</title>'
+        f"{''.join(canvas.parts)}</svg>"
+    )
