@@ -33,6 +33,8 @@ _WHERE = {
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
     "headroom": "bestserve.api",
+    "hit_needed": "bestserve.api",
+    "cache_plans": "bestserve.api",
     "size": "bestserve.api",
     "Fleet": "bestserve.specs.fleet",
     "allocate": "bestserve.fleet.allocate",
@@ -70,9 +72,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from bestserve.api import cache_plans as cache_plans
     from bestserve.api import explain as explain
     from bestserve.api import goodput as goodput
     from bestserve.api import headroom as headroom
+    from bestserve.api import hit_needed as hit_needed
     from bestserve.api import memory as memory
     from bestserve.api import predict as predict
     from bestserve.api import rank as rank

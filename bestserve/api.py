@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bestserve.analysis.versus import Versus
     from bestserve.analysis.waterfall import Explanation
     from bestserve.analysis.whatif import WhatIf
+    from bestserve.results.caching import CachePlans, HitNeeded
     from bestserve.results.capacity import Headroom, Size
     from bestserve.results.memory import Memory
     from bestserve.simulator import SimulationResult
@@ -79,6 +80,7 @@ def memory(
     context: float | None = None,
     startup_log: str | None = None,
     speculative_config: str | Mapping[str, Any] | None = None,
+    request_rate: float | None = None,
 ) -> Memory:
     """Say where the memory of one instance's GPUs goes, and how many requests its cache holds.
 
@@ -93,6 +95,7 @@ def memory(
     startup_log : path of a server's log: its figures beside the predictions, and its reserve
     speculative_config : vLLM's, as a mapping or JSON, e.g. {"method": "eagle3"}: weights and cache
         of what drafts (mtp, eagle, eagle3, a draft model) are counted
+    request_rate : at which the working set of conversations is counted [req/s]
 
     Raises
     ------
@@ -114,6 +117,7 @@ def memory(
             context=context,
             startup_log=startup_log,
             speculative_config=speculative_config,
+            request_rate=request_rate,
         ),
     )
 
@@ -169,6 +173,45 @@ def goodput(
     lowered = lower(checked_problem(problem))
     found = priced(lowered, goodput_of(lowered, Strategy.parse(strategy), method))
     return replace(found, trust=trust_in(problem, found.strategy, found.trust))
+
+
+@single_threaded
+def hit_needed(problem: Problem, strategy: str | Strategy, request_rate: float) -> HitNeeded:
+    """Return the share of prompt tokens that must be cached for one strategy to carry a rate.
+
+    By the formulas, every prompt finding the same share of its tokens; a run at that share gives
+    `goodput`. Where the workload says what prompts share, `found` is what the strategy's own caches
+    find at the rate. Raises as `goodput`.
+    """
+    from bestserve.answers.caching import hit_needed as answer
+
+    return answer(problem, strategy, request_rate)
+
+
+@single_threaded
+def cache_plans(
+    problem: Problem,
+    routings: Sequence[str] = ("random", "prefix_aware"),
+    gigabytes: Sequence[float] = (),
+    *,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> CachePlans:
+    """Rank under several routings and sizes of host memory, and say what each brings.
+
+    Parameters
+    ----------
+    problem : with a workload that says what prompts share; a host tier states the bandwidth at
+        which sizes are read
+    routings : the first is what others are compared with
+    gigabytes : host memory for KV blocks, of each instance [10⁹ B]; 0: none
+    verify : as of `rank`
+
+    Raises InputError, and InfeasibleError where no plan carries anything.
+    """
+    from bestserve.answers.caching import cache_plans as answer
+
+    return answer(problem, routings, gigabytes, verify=verify, progress=progress)
 
 
 @single_threaded

@@ -15,8 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from bestserve.analysis.exact import chained_elasticities
+from bestserve.analysis.figures import Parameter
 from bestserve.analysis.operating import AT_ONCE, Observer, Operating, objective_room, operate
-from bestserve.analysis.parameters import Parameter, at_value, parameter, parameters
+from bestserve.analysis.parameters import at_value, parameter, parameters
 from bestserve.analysis.regime import Regime, regime_of
 from bestserve.analysis.results import SHOWN, Elasticity, SensitivityReport
 from bestserve.answers.evaluate import ROUGH

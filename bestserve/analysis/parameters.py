@@ -11,15 +11,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from bestserve.analysis.figures import Parameter, known_figure, stretched
+from bestserve.analysis.shared_figures import (
+    SHARED_UNITS,
+    set_tiers,
+    shared,
+    shared_changed,
+    tiers,
+)
 from bestserve.catalog.engines import SPLIT
 from bestserve.catalog.engines import UNITS as ENGINE_UNITS
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import Lowered
 from bestserve.specs.hardware import UNITS as HARDWARE_UNITS
-from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogNormal, Uniform
+from bestserve.specs.lengths import LogNormal
 from bestserve.specs.problem import Problem
 from bestserve.specs.slo import METRICS, SLO
 from bestserve.specs.workload import Workload
@@ -66,6 +73,7 @@ WORKLOAD_UNITS = {
     "output_cv": "1",
     "burstiness": "1",
     "prefix_cache_hit": "1",
+    **SHARED_UNITS,
 }
 
 AT_LEAST_ONE = ("phi", "phi_moe", "prefill_phi")
@@ -74,28 +82,13 @@ AT_LEAST_ONE = ("phi", "phi_moe", "prefill_phi")
 FIELDS = tuple(f for f in Problem.model_fields if f not in ("workload", "slo", "step_time"))
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One figure: full name, value in `unit`, and the bounds between which it makes sense."""
-
-    name: str
-    value: float
-    unit: str
-    low: float = 0.0
-    high: float = math.inf
-
-    @property
-    def group(self) -> str:
-        """What it belongs to: hardware, workload, engine, slo or step_time."""
-        return self.name.partition(".")[0]
-
-
 def parameters(lowered: Lowered) -> tuple[Parameter, ...]:
     """Return the positive figures of a problem, hardware first; those at 0 have no elasticity."""
     found = [
         *_step_time(lowered),
         *_hardware(lowered),
         *_workload(lowered.problem.workload),
+        *tiers(lowered.problem),
         *_engine(lowered),
         *_slo(lowered.problem.slo),
     ]
@@ -186,11 +179,6 @@ def _duration(name: str, to: float | str, before: float) -> float:
     return parse_duration(text)
 
 
-def _known(group: str, name: str, known: Any) -> None:
-    if name not in known:
-        raise UnknownNameError("figure", f"{group}.{name}", [f"{group}.{k}" for k in known])
-
-
 # -- hardware ------------------------------------------------------------------------------------
 
 
@@ -236,7 +224,7 @@ def _workload(workload: Workload) -> list[Parameter]:
     if not workload.closed and workload.trace is None:
         found.append(Parameter("workload.burstiness", workload.burstiness, "1"))
     hit = Parameter("workload.prefix_cache_hit", workload.prefix_cache_hit, "1", high=0.999)
-    return [*found, hit]
+    return [*found, hit, *shared(workload)]
 
 
 def _laws(workload: Workload, side: str) -> list[tuple[float, Any]]:
@@ -249,7 +237,7 @@ def _laws(workload: Workload, side: str) -> list[tuple[float, Any]]:
 def _set_workload(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
     workload = lowered.problem.workload
     for name, to in changes.items():
-        _known("workload", name, WORKLOAD_UNITS)
+        known_figure("workload", name, WORKLOAD_UNITS)
         known = {p.name: p.value for p in _workload(workload)}
         full = f"workload.{name}"
         if full not in known:
@@ -257,6 +245,10 @@ def _set_workload(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[
         value = parse_change(full, to, WORKLOAD_UNITS[name], known[full])
         if name in ("burstiness", "prefix_cache_hit"):
             workload = workload.scaled(**{name: value})
+        elif name in SHARED_UNITS:
+            if known[full] == 0:
+                raise InputError(f"{full} is 0 in this workload: state it before it is changed")
+            workload = shared_changed(workload, name, value / known[full])
         elif name.endswith("_cv"):
             side = name.removesuffix("_cv")
             law = _laws(workload, side)[0][1]
@@ -281,23 +273,6 @@ def _stretched(workload: Workload, name: str, factor: float) -> Workload:
         )
         return workload.scaled(classes=classes)
     return workload.scaled(**{name: stretched(getattr(workload, name), factor)})
-
-
-def stretched(law: LengthLaw, factor: float) -> LengthLaw:
-    """Return a length law with all lengths multiplied, rounded where they are whole numbers.
-
-    >>> stretched(Fixed(512), 1.5).tokens
-    768
-    """
-    if isinstance(law, Fixed):
-        return Fixed(max(1, round(law.tokens * factor)))
-    if isinstance(law, Uniform):
-        return Uniform(max(1, round(law.low * factor)), max(1, round(law.high * factor)))
-    if isinstance(law, LogNormal):
-        return LogNormal(law.mean * factor, cv=law.cv)
-    if isinstance(law, Geometric):
-        return Geometric(max(law.mean * factor, 1 + 1e-9))
-    return Empirical(tuple(max(1, round(v * factor)) for v in law.values))
 
 
 # -- engine, objectives, own coefficients --------------------------------------------------------
@@ -335,7 +310,7 @@ def _set_engine(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[st
     replaced: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, to in changes.items():
-        _known("engine", name, ENGINE)
+        known_figure("engine", name, ENGINE)
         before = getattr(lowered.engine, name)
         value = parse_change(f"engine.{name}", to, ENGINE_UNITS[name], before)
         if name in AT_LEAST_ONE and value < 1:
@@ -360,7 +335,7 @@ def _set_slo(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, 
         raise InputError("this problem states no objectives, so there are none to change")
     values = {n: getattr(slo, n) for n in type(slo).model_fields}
     for name, to in changes.items():
-        _known("slo", name, METRICS)
+        known_figure("slo", name, METRICS)
         values[name] = _duration(f"slo.{name}", to, values[name] or 0.0)
     return {"slo": SLO(**values)}
 
@@ -384,7 +359,7 @@ def _set_step_time(lowered: Lowered, changes: Mapping[str, float | str]) -> dict
     replaced: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for name, to in changes.items():
-        _known("step_time", name, (*STEP_TIME_UNITS, "kv_capacity_tokens"))
+        known_figure("step_time", name, (*STEP_TIME_UNITS, "kv_capacity_tokens"))
         if name == "kv_capacity_tokens":
             before = problem.kv_capacity_tokens or 0.0
             replaced[name] = parse_change(f"step_time.{name}", to, "tokens", before)
@@ -401,6 +376,7 @@ def _set_step_time(lowered: Lowered, changes: Mapping[str, float | str]) -> dict
 _GROUPS = {
     "hardware": _set_hardware,
     "workload": _set_workload,
+    "kv_tiers": set_tiers,
     "engine": _set_engine,
     "slo": _set_slo,
     "step_time": _set_step_time,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bestserve.answers.caching import working_set
 from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog.engines import ALIASES, list_engines, preset_for
 from bestserve.errors import InputError, UnknownNameError
@@ -18,10 +19,14 @@ from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.memory import MemoryPlan, memory_plan
 from bestserve.readers.startup_log import GIB, StartupLog, read_startup_log
+from bestserve.results.caching import WorkingSet
 from bestserve.results.document import AnswerStatus
 from bestserve.results.memory import Memory, Printed, Wanted
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
+
+MOST_RATE = 1e6
+"""Highest rate at which a working set is counted [requests/s]."""
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Tensor-parallel sizes tried for the least number of GPUs."""
@@ -37,6 +42,7 @@ class MemorySettings:
     concurrency, context : wanted requests at once, and their length [tokens]
     startup_log : path of a server's log, to compare with and take the reserve from
     speculative_config : vLLM's, as a mapping or JSON: what drafts stands beside the model
+    request_rate : at which the working set of conversations is counted [requests/s]
     """
 
     max_model_len: int | None = None
@@ -47,6 +53,7 @@ class MemorySettings:
     context: float | None = None
     startup_log: str | None = None
     speculative_config: str | Mapping[str, Any] | None = None
+    request_rate: float | None = None
 
 
 def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings) -> Memory:
@@ -110,15 +117,28 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         kv_tokens=at_limit.kv_capacity_tokens * at_limit.lanes,
         concurrency=concurrency,
         mean_length=mean,
-        concurrency_at_workload=at_mean.kv_capacity_tokens * at_mean.lanes / mean,
+        concurrency_at_workload=at_mean.kv_serving_tokens * at_mean.lanes / mean,
         longest_context=_longest(held, pool.parallelism, engine),
         startup=_startup(engine, at_limit, length, even=held.even),
         wanted=_wanted(held, pool.parallelism, engine, settings, length),
         compared=_compared(log, before),
         calibrated_reserve=calibrated,
+        working_set=_working_set(lowered, strategy, settings, status),
         notes=_notes(lowered.model.notes, speculation),
         problem=problem,
     )
+
+
+def _working_set(
+    lowered: Lowered, strategy: str | Strategy, settings: MemorySettings, status: AnswerStatus
+) -> WorkingSet | None:
+    """Return what the workload asks for again, where it says so and there is a cache for it."""
+    rate = settings.request_rate
+    if rate is not None and not 0 < rate <= MOST_RATE:
+        raise InputError(f"request_rate = {rate:g} must be above 0 and at most {MOST_RATE:g} req/s")
+    if status is not AnswerStatus.OK:
+        return None
+    return working_set(lowered, Strategy.parse(strategy), rate)
 
 
 def _notes(own: tuple[str, ...], speculation: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def memory(
     context: float | None = None,
     startup_log: str | None = None,
     speculative_config: str | None = None,
+    request_rate: float | None = None,
     format: Format = "table",
 ) -> int:
     """Say where a GPU's memory goes, how many requests the cache holds, and what would hold more.
@@ -47,6 +48,8 @@ def memory(
         a server's log: compared line by line, and the reserve is taken from it
     speculative_config
         vLLM's, e.g. '{"method": "mtp", "num_speculative_tokens": 1}': what drafts is counted, too
+    request_rate
+        at which the working set of conversations is counted [req/s]
     """
     from bestserve import api
 
@@ -63,6 +66,7 @@ def memory(
         "context": context,
         "startup_log": startup_log,
         "speculative_config": speculative_config,
+        "request_rate": request_rate,
     }
     found = api.memory(problem, strategy, **settings)  # type: ignore[arg-type]
     asked = {"strategy": strategy, **settings, "engine_version": engine_version}

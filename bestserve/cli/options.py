@@ -140,6 +140,8 @@ class ProblemOptions:
         host memory for KV blocks, of each instance [GiB]
     kv_offloading_bandwidth
         at which a GPU reads them back [B/s]
+    kv_peer_bandwidth
+        at which a GPU fetches what another instance's cache holds; default: it is not fetched [B/s]
     routing
         random, round_robin, least_outstanding, power_of_two, least_kv, least_ttft; by what prompts
         share: session_affine, prefix_hash, prefix_aware, prefix_estimated
@@ -198,6 +200,7 @@ class ProblemOptions:
     enable_prefix_caching: bool | None = None
     kv_offloading_size: float | None = None
     kv_offloading_bandwidth: float | None = None
+    kv_peer_bandwidth: float | None = None
     routing: str | None = None
     router_lag: float | None = None
     tensor_parallel_size: Annotated[list[int] | None, Wholes] = None
@@ -230,10 +233,12 @@ class ProblemOptions:
         slo = {k: given.pop(k) for k in SLO_FIELDS if k in given}
         goodput = given.pop("goodput", None)
         size, bandwidth = (given.pop(f"kv_offloading_{k}", None) for k in ("size", "bandwidth"))
-        if size is not None:
-            given["kv_tiers"] = [_host(size, bandwidth)]
-        elif bandwidth is not None:
+        peers = given.pop("kv_peer_bandwidth", None)
+        if size is None and bandwidth is not None:
             raise InputError("kv_offloading_bandwidth goes with --kv-offloading-size")
+        if size is not None or peers is not None:
+            host = [] if size is None else [_host(size, bandwidth)]
+            given["kv_tiers"] = [*host, *_peers(peers)]
         for flag, name in (
             ("tensor_parallel_size", "tensor_parallel_sizes"),
             ("pipeline_parallel_size", "pipeline_parallel_sizes"),
@@ -271,6 +276,11 @@ def _host(size: float, bandwidth: float | None) -> dict[str, float]:
             "reads from host memory: the rate of a large pinned copy, e.g. 50e9"
         )
     return {"gigabytes": size * 1.073741824, "bandwidth": bandwidth}
+
+
+def _peers(bandwidth: float | None) -> list[dict[str, Any]]:
+    """Return the other instances' caches as a tier, if they are read from [B/s]."""
+    return [] if bandwidth is None else [{"name": "peers", "peers": True, "bandwidth": bandwidth}]
 
 
 SOURCES = ({"input_len", "output_len"}, {"classes"}, {"trace", "trace_columns", "trace_unit"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from bestserve.cli.flags import Count, Format
+from bestserve.cli.flags import Count, Format, Many
 from bestserve.cli.options import ProblemOptions
-from bestserve.cli.output import emit, emit_records
+from bestserve.cli.output import emit, emit_explained, emit_records
 from bestserve.cli.plots import Plots, check_plots, save_plots
 from bestserve.cli.question import Question
 from bestserve.cli.talk import progress, talk
@@ -16,6 +16,9 @@ from bestserve.errors import InputError
 if TYPE_CHECKING:
     from bestserve.results.ranking import Ranking
     from bestserve.specs.problem import Problem
+
+GIB = 1.073741824
+"""10⁹ bytes in a GiB."""
 
 COLUMNS = (
     "rank",
@@ -43,6 +46,8 @@ def rank(
     top: Annotated[int, Count] = 12,
     limits: bool = False,
     verify: bool = True,
+    compare_routing: Annotated[list[str] | None, Many] = None,
+    compare_offloading: Annotated[list[float] | None, Many] = None,
     plot: Plots = None,
 ) -> int:
     """Rank all strategies that fit the GPUs by goodput, best first.
@@ -57,9 +62,18 @@ def rank(
         show every choice of batch limits, not only the best one of each layout
     verify
         simulate the strategies that decide at their goodput
+    compare_routing
+        rank under each of these routings and say what they bring: random prefix_aware
+    compare_offloading
+        rank with each of these sizes of host memory for KV blocks, of each instance [GiB]: 0 200
     """
     check_plots(plot)
     options = options or ProblemOptions()
+    if compare_routing or compare_offloading:
+        if plot:
+            raise InputError("--plot draws one ranking: leave out --compare-…")
+        compared = compare_routing or [], compare_offloading or []
+        return _over_caches(options, compared, verify, format)
     if isinstance(options, ProblemOptions) and "," in (options.hardware or ""):
         if plot:
             raise InputError("--plot draws one ranking: give one --hardware")
@@ -131,4 +145,27 @@ def _across(options: ProblemOptions, format: Format, verify: bool) -> int:
     emit_records(rows, format, "Best strategy of each GPU", COLUMNS)
     if unpriced:
         talk(f"no price known of {', '.join(unpriced)}: see bestserve catalog prices")
+    return 0
+
+
+def _over_caches(
+    options: ProblemOptions, compared: tuple[list[str], list[float]], verify: bool, format: Format
+) -> int:
+    """Rank under several routings and sizes of host memory, and say what each brings."""
+    from bestserve.answers.caching import cache_plans
+
+    problem = options.build()
+    routings, gibibytes = compared
+    sizes = [GIB * size for size in gibibytes]
+    with progress("ranking") as say:
+        plans = cache_plans(
+            problem, routings or [problem.routing], sizes, verify=verify, progress=say
+        )
+    asked = {"compare_routing": routings, "compare_offloading": gibibytes, "verify": verify}
+    emit_explained(
+        plans,
+        format,
+        "Best strategy of each routing and size of host memory",
+        question=Question("rank", problem, asked),
+    )
     return 0

@@ -48,8 +48,9 @@ def pool_limits(lowered: Lowered, pool: Pool) -> Limits:
     plan = lowered.lane(pool.parallelism, seqs, tokens, role=pool.work).plan
     if plan is None:
         return Limits(seqs, tokens, None)
-    held = KV_MARGIN * plan.kv_capacity_tokens * pool.pp / pool.dp
-    safe = max(1, int(held / sum(lowered.mean_lengths)))
+    share = KV_MARGIN * pool.pp / pool.dp
+    held = share * plan.kv_capacity_tokens
+    safe = max(1, int(share * plan.kv_serving_tokens / sum(lowered.mean_lengths)))
     own = lowered.model.max_position_embeddings
     fits = held >= own
     context = None if fits else int(held / CONTEXT_STEP) * CONTEXT_STEP or None

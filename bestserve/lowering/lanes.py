@@ -94,7 +94,7 @@ def build_lane(
         policy=engine.policy,
         max_num_seqs=max(1, engine.max_num_seqs * parallelism.dp // parallelism.pp),
         max_num_batched_tokens=engine.max_num_batched_tokens * parallelism.dp,
-        kv_capacity_tokens=plan.kv_capacity_tokens,
+        kv_capacity_tokens=plan.kv_serving_tokens,
         kv_reserve=engine.kv_reserve,
         kv_block=engine.kv_block,
         t_req=engine.t_req_moe if resolved.model.architecture.is_moe else engine.t_req,

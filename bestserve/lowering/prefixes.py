@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 DRAWN, ATOMS = 19_200, 96
 """Requests drawn for the law of all prompt lengths, and atoms it is cut into."""
 
+PEER_SETUP = 3e-3
+"""Before KV comes from another instance's cache [s]; assumed, as between prefill and decode."""
+
 
 def lower_sharing(workload: Workload) -> Sharing:
     """Return what the prompts of a workload share."""
@@ -80,10 +83,14 @@ def caching(lowered: Resolved, plan: MemoryPlan | None, gpus: int) -> Caching | 
         tiers = [
             Tier(
                 name=t.name,
-                capacity_tokens=t.gigabytes * 1e9 / per_token / (1 if t.shared else plan.lanes),
+                capacity_tokens=1e9
+                * (t.gigabytes or 0.0)
+                / per_token
+                / (1 if t.shared else plan.lanes),
                 seconds_per_token=per_token / (t.bandwidth * gpus),
-                latency=t.latency,
+                latency=t.latency or (PEER_SETUP if t.peers else 0.0),
                 shared=t.shared,
+                peers=t.peers,
             )
             for t in problem.kv_tiers
         ]

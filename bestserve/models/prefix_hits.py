@@ -112,7 +112,8 @@ def hits(system: System, rate: float) -> Hits:
         if isinstance(system, Collocated)
         else (system.prefill, system.prefill_replicas)
     )
-    spread = lanes if (caching.routed or system.routing) in SPREADING else 1
+    anywhere = any(tier.peers for tier in caching.tiers)  # what another lane holds is fetched
+    spread = lanes if (caching.routed or system.routing) in SPREADING and not anywhere else 1
     each = rate / lanes
     sample = _sample(sharing)
     answered = np.ones_like(sample.output) if tandem else sample.output

@@ -73,17 +73,19 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """A place to which KV blocks are offloaded: host memory, disk, a remote store.
+    """A place to which KV blocks are offloaded: host memory, disk, a remote store; or the peers.
 
     capacity_tokens : what it holds, per lane, or together if `shared` [tokens]
     seconds_per_token : to bring a token's KV back over one lane's link [s]; latency : before [s]
+    peers : no place of its own: what the caches of the other lanes hold, fetched from there
     """
 
     name: str = "host"
-    capacity_tokens: float
+    capacity_tokens: float = 0.0
     seconds_per_token: float = 0.0
     latency: float = 0.0
     shared: bool = False
+    peers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -116,6 +116,14 @@ _NON_NEGATIVE, _POSITIVE = _real(0.0), _real(0.0, open_low=True)
 _RATE = _real(0.0, open_low=True, inf=True)
 
 
+def _share(value: object) -> str | None:
+    problem: str | None = _NON_NEGATIVE(value)
+    return problem or (None if value <= 1 else "must be at most 1")  # type: ignore[operator]
+
+
+_SHARE = _share
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLog:
     """Per-request figures of the completed requests of a run, aligned; `None`: not in the log.
@@ -123,6 +131,7 @@ class RequestLog:
     input_len, output_len : int64[n] [tokens]
     ttft, tpot, e2el : float64[n] [s]; tpot is nan for requests of fewer than two output tokens
     start : float64[n] [s] from the first request sent
+    cached : int64[n], prompt tokens that the server found in its prefix cache [tokens]
     """
 
     input_len: Ints | None = None
@@ -131,6 +140,7 @@ class RequestLog:
     tpot: Floats | None = None
     e2el: Floats | None = None
     start: Floats | None = None
+    cached: Ints | None = None
 
     def __len__(self) -> int:
         arrays = (getattr(self, f.name) for f in dataclasses.fields(self))
@@ -172,6 +182,8 @@ class TidyRow:
     range_ratio : lowest length as a share of the highest, as the client was told
     prefix_len, prefix_groups, prefix_prompts : shared prefix [tokens], how many different ones,
         and requests (or questions) on each
+    prefix_fetched : whole prompts came from another instance's cache
+    prefix_hit : share of the prompt tokens that the server found in its prefix cache [1]
     in_process : the client drove the engine without HTTP
     batch_size, prefill_batch_size, decode_batch_size : the source's column of that name
     more : further figures by tidy-like name ("ttft_p95_ms", "itl_mean_ms", "e2el_std_ms")
@@ -263,6 +275,8 @@ class TidyRow:
     prefix_len: float | None = _opt(_NON_NEGATIVE)
     prefix_groups: int | None = _opt(_ONE_UP)
     prefix_prompts: int | None = _opt(_ONE_UP)
+    prefix_hit: float | None = _opt(_SHARE)
+    prefix_fetched: bool | None = _opt(_TRUTH)
     ignore_eos: bool | None = _opt(_TRUTH)
 
     max_num_seqs: int | None = _opt(_ONE_UP)

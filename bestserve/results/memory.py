@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bestserve.results.caching import WorkingSet
 from bestserve.results.document import AnswerStatus, Document, plain
 from bestserve.specs.problem import Problem
 
@@ -73,6 +74,7 @@ class Memory(Document):
     wanted: Wanted | None = None
     compared: tuple[Printed, ...] = ()
     calibrated_reserve: float | None = None
+    working_set: WorkingSet | None = None
     notes: tuple[str, ...] = ()
     problem: Problem | None = field(default=None, repr=False)
 
@@ -111,6 +113,11 @@ class Memory(Document):
         for line in self.compared:
             rows.append((f"{line.what}, printed", line.printed, line.unit))
             rows.append((f"{line.what}, predicted", line.predicted, line.unit))
+        if self.working_set is not None:
+            asked = self.working_set
+            rows.append(("working set of prefixes", asked.tokens, "tokens"))
+            rows.append(("of it wanted of an instance", asked.at_each, "tokens"))
+            rows.append(("which its cache holds", asked.share, "1"))
         if self.calibrated_reserve is not None:
             rows.append(("reserve by the log", self.calibrated_reserve / GB, "GB"))
         return [
@@ -122,6 +129,8 @@ class Memory(Document):
         lines = [self.reason or self.status.value] if self.status is not AnswerStatus.OK else []
         if self.startup:
             lines += [f"{self.engine} will print at start-up:", *(f"  {s}" for s in self.startup)]
+        if self.working_set is not None:
+            lines.append(self.working_set.explain())
         return "\n".join([*lines, *self.notes])
 
 

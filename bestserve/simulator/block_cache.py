@@ -16,7 +16,8 @@ Semantics, as vLLM's block pool has them (the naive loop in `tests/simulator` ke
   with their prompt after all others.
 * A tier has copies of what prompts compute and requests leave, from then on. What it has beyond
   the lane's own cache is loaded when a request arrives, one load after the other on a lane's link;
-  the request queues once it is there.
+  the request queues once it is there. The peers are a tier without copies: what another lane's own
+  cache holds at that instant, fetched over the link of the lane that lacks it.
 
 Levels: 0 is the lane's own KV cache; the tiers of the offloading follow, then the router's record
 of what it sent where, if it keeps one.
@@ -32,6 +33,7 @@ import numpy as np
 from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 from bestserve.models.prefix_tree import PrefixTree
+from bestserve.models.prefixes import Tier
 from bestserve.models.system import Collocated, System
 from bestserve.simulator.layout import PROMPT, UNLIMITED
 
@@ -59,8 +61,10 @@ OLDEST, NEWEST, TOTAL = range(3)
 """TOTAL: blocks in the list."""
 
 # tiers[tier]
-SECONDS, LATENCY, SHARED_TIER = range(3)
-"""SECONDS: to load a block. SHARED_TIER: 1 if all lanes have one tier together."""
+SECONDS, LATENCY, WHERE = range(3)
+"""SECONDS: to load a block. WHERE: one of the next three."""
+EACH, TOGETHER, PEERS = range(3)
+"""Each lane has a tier of its own, all have one together, or it is the other lanes' caches."""
 
 
 class Cache(NamedTuple):
@@ -137,7 +141,7 @@ def new_cache(system: System, tree: PrefixTree, facts: Ints32, refused: Bools) -
         found=found,
         capacity=np.array(capacity, dtype=np.int64),
         tiers=np.array(
-            [[t.seconds_per_token * block, t.latency, float(t.shared)] for t in caching.tiers]
+            [[t.seconds_per_token * block, t.latency, where(t)] for t in caching.tiers]
         ).reshape(-1, 3),
         links=np.zeros((len(caching.tiers), lanes)),
         traffic=np.zeros(len(caching.tiers), dtype=np.int64),
@@ -147,6 +151,11 @@ def new_cache(system: System, tree: PrefixTree, facts: Ints32, refused: Bools) -
         seen=np.zeros(late, dtype=np.int32),
         changed=np.full(late, -math.inf),
     )
+
+
+def where(tier: Tier) -> float:
+    """Return where a tier's blocks are, as `tiers` has it."""
+    return float(PEERS if tier.peers else TOGETHER if tier.shared else EACH)
 
 
 NO_CACHE = Cache(
@@ -335,8 +344,14 @@ def attach(cache: Cache, lane: int, request: int, hit: int, now: float) -> None:
 def copy(cache: Cache, lane: int, request: int, own: int, now: float) -> None:
     """Copy what a prompt shares, and `own` blocks beyond that, to the tiers."""
     for tier in range(cache.tiers.shape[0]):
-        place = 0 if cache.tiers[tier, SHARED_TIER] > 0.0 else lane
-        remember(cache, 1 + tier, place, request, own, now)
+        if cache.tiers[tier, WHERE] != PEERS:
+            remember(cache, 1 + tier, home(cache, tier, lane), request, own, now)
+
+
+@njit(cache=True)
+def home(cache: Cache, tier: int, lane: int) -> int:
+    """Return under which lane a tier keeps what a lane leaves."""
+    return 0 if cache.tiers[tier, WHERE] == TOGETHER else lane
 
 
 @njit(cache=True)
@@ -390,27 +405,3 @@ def detach(cache: Cache, lane: int, request: int, full: int, now: float) -> int:
                 link(cache, 0, lane, node, blocks)
         segment = tree[segment, PARENT]
     return held
-
-
-@njit(cache=True)
-def load(cache: Cache, lane: int, request: int, prompt: int, block: int, now: float) -> float:
-    """Load what tiers hold beyond the lane's own cache; return when it is there [s].
-
-    Links take one load after the other; `now` if there is nothing to load.
-    """
-    most = (prompt - 1) // block
-    there = min(depth(cache, 0, lane, request), most)
-    ready = now
-    for tier in range(cache.tiers.shape[0]):
-        place = 0 if cache.tiers[tier, SHARED_TIER] > 0.0 else lane
-        beyond = min(depth(cache, 1 + tier, place, request), most)
-        if beyond <= there:
-            continue
-        starts = max(now, cache.links[tier, lane])
-        ends = starts + cache.tiers[tier, SECONDS] * (beyond - there)
-        cache.links[tier, lane] = ends
-        cache.traffic[tier] += beyond - there
-        ready = max(ready, ends + cache.tiers[tier, LATENCY])
-        there = beyond
-        cache.found[request, LOADED] = there
-    return ready

@@ -44,7 +44,8 @@ def check(system: System) -> None:
     if caching is not None and not caching.lag >= 0:
         raise InputError(f"router lag = {caching.lag} must be ≥ 0 s")
     for tier in () if caching is None else caching.tiers:
-        if not (tier.capacity_tokens > 0 and tier.seconds_per_token >= 0 and tier.latency >= 0):
+        room = tier.capacity_tokens > 0 or tier.peers
+        if not (room and tier.seconds_per_token >= 0 and tier.latency >= 0):
             raise InputError(f"tier {tier.name}: capacity > 0, latency and time per token ≥ 0")
     if system.routing not in routes.CODES:
         raise InputError(f"routing {system.routing!r}: known are {', '.join(routes.CODES)}")

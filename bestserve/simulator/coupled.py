@@ -14,7 +14,8 @@ import numpy as np
 
 from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.host.compiled import njit
-from bestserve.simulator.block_cache import FOLLOWER, Cache, load
+from bestserve.simulator.block_cache import FOLLOWER, Cache
+from bestserve.simulator.cache_tiers import load
 from bestserve.simulator.flowing import emptiest, flow_back, flow_out
 from bestserve.simulator.hybrid import Mixed, place
 from bestserve.simulator.lane import advance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bestserve.specs.base import Spec
 from bestserve.specs.lengths import LengthLaw
@@ -51,17 +51,27 @@ class Conversation(Spec):
 
 
 class KvTier(Spec):
-    """A place to which KV blocks are offloaded: host memory, disk, a remote store.
+    """A place to which KV blocks are offloaded: host memory, disk, a remote store; or the peers.
 
     gigabytes : what it holds, for each instance, or for all together if `shared` [10⁹ bytes]
     bandwidth : at which an instance reads from it, per GPU [B/s]; latency : before that [s]
+    peers : the caches of the other instances, from which KV is fetched; without `gigabytes`
     """
 
     name: Name = "host"
-    gigabytes: float = Field(gt=0, le=1e9)
+    gigabytes: float | None = Field(default=None, gt=0, le=1e9)
     bandwidth: float = Field(gt=0, le=1e15)
     latency: float = Field(default=0.0, ge=0, le=1e4)
     shared: bool = False
+    peers: bool = False
+
+    @model_validator(mode="after")
+    def _sized(self) -> KvTier:
+        if self.peers == (self.gigabytes is not None):
+            raise ValueError(
+                "a tier has gigabytes; peers have none of their own, their caches are what they are"
+            )
+        return self
 
 
 WORDS: dict[str, tuple[str, str]] = {

@@ -32,6 +32,7 @@ from bestserve.validation.replay import (
     prepare,
     system_of,
 )
+from bestserve.validation.shared_prefixes import at_best
 
 UNSTATED = (
     Outcome.GPU_UNKNOWN,
@@ -152,7 +153,7 @@ def _of_equal(found: RowComparison, row: TidyRow, calibration: Calibration | Non
     prepared = prepare(row, calibration)
     return dataclasses.replace(
         own,
-        impossible=impossible(prepared, system_of(prepared).lengths),
+        impossible=impossible(prepared, at_best(system_of(prepared))),
         objective=objective_met(row, found.predicted),
     )
 
@@ -205,7 +206,7 @@ def compare_row(
         intervals=limits,
         method=method,
         notes=notes,
-        impossible=impossible(prepared, system_of(prepared).lengths),
+        impossible=impossible(prepared, at_best(system_of(prepared))),
         objective=objective_met(row, predicted),
         goodput=knee_goodput(prepared),
         **labels(prepared),

@@ -98,13 +98,16 @@ V1, LEAN = (0, 8), (0, 15)
 _DATES = ((V1, "2025-03"), (LEAN, "2026-02"))
 """When those versions were current: for rows that state a date and no version."""
 
+MIDDLE = "07"
+"""Month that stands for a date which is a year alone."""
+
 
 def _vllm(row: TidyRow, version: tuple[int, int] | None) -> EngineChoice:
     note = ""
     if version is not None:
         era = sum(version >= first for first in (V1, LEAN))
     elif row.date:
-        era = sum(row.date[:7] >= month for _, month in _DATES)
+        era = sum(f"{row.date}-{MIDDLE}"[:7] >= month for _, month in _DATES)
         note = f"vLLM version not stated: taken from the date {row.date[:10]}"
     else:
         era, note = 2, "vLLM version not stated: the current one assumed"

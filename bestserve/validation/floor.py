@@ -6,6 +6,9 @@ of its TPOT counts their keys, values and experts; elsewhere it is that of a lon
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from bestserve.arrays import Floats
@@ -16,6 +19,10 @@ from bestserve.validation.replay import Prepared, measured_figures
 SLACK = 0.95
 """Share of a floor below which a figure is called impossible: clocks above their base and rounding
 of published figures are worth a few per cent."""
+
+PRESSED, KEPT = 2.0, 0.4
+"""Rate over throughput from which a client is held back by its cap, and the share of that cap that
+is in flight at least: half of it in a run of no more prompts than that, less what is uneven."""
 
 CACHED = "TTFT below the computation of the prompt at the GPUs' peak: prompts that were cached"
 SPECULATED = (
@@ -38,7 +45,32 @@ def impossible(prepared: Prepared, lengths: Lengths) -> str:
         reasons.append(CACHED)
     if tpot is not None and 0 < tpot < 1e3 * SLACK * decode:
         reasons.append(SPECULATED)
+    if lost := _not_in_flight(prepared, measured):
+        reasons.append(lost)
     return "; ".join(reasons)
+
+
+def _not_in_flight(prepared: Prepared, measured: Mapping[str, float]) -> str:
+    """Return that a client cannot have had as many requests in flight as it says, or "".
+
+    By Little's law throughput times latency is how many there were. Clients that send faster than
+    they are served keep all of their cap in flight, or half of it if they send no more than that.
+    """
+    row, law = prepared.row, prepared.protocol.lengths
+    if None in (row.concurrency, row.ttft_mean_ms, row.tpot_mean_ms, row.req_throughput):
+        return ""
+    assert row.concurrency is not None
+    rate = row.request_rate if row.request_rate is not None else math.inf
+    served = measured["req_throughput"]
+    answer = (float(law.outputs @ law.output_weights) - 1.0) * measured["tpot_mean_ms"]
+    there = served * (measured["ttft_mean_ms"] + answer) / 1e3
+    asked = min(row.concurrency, prepared.protocol.requests)
+    if rate < PRESSED * served or there >= KEPT * asked:
+        return ""
+    return (
+        f"throughput times latency is {there:,.0f} requests, of {asked:,} that the client had in "
+        "flight by its settings"
+    )
 
 
 def floors(prepared: Prepared, lengths: Lengths) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bestserve.answers.doubts import splitting_doubts
-from bestserve.arrays import Floats
 from bestserve.catalog.calibration import name_for
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered, kv_transfer
@@ -22,27 +21,29 @@ from bestserve.models.system import (
     Arrivals,
     Collocated,
     Disaggregated,
-    Lane,
-    Lengths,
     System,
 )
 from bestserve.readers.tidy import RowStatus, TidyRow
-from bestserve.simulator import SimulationResult, simulate
+from bestserve.simulator import simulate
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.lengths import Fixed
 from bestserve.specs.problem import Problem
 from bestserve.specs.workload import Workload
-from bestserve.validation.client_view import seen_by_client
 from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, highest_rate, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
+from bestserve.validation.pooling import GROWING, GROWTH, HIT, pooled
 from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
+from bestserve.validation.repeated_prompts import with_earlier_prompts, with_repeated_prompts
 from bestserve.validation.shared_prefixes import (
     behind_warming,
     caching_of,
+    counted_hits,
+    fetched,
     refuse_unstated,
     routing_by_prefix,
     warming,
+    warming_gap,
 )
 from bestserve.validation.sources import Suite, suite_of
 
@@ -101,7 +102,11 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
     suite = suite_of(row)
     deployment = deployment_of(row, suite)
     protocol = protocol_of(row, suite)
-    lengths = protocol.lengths
+    counted = counted_hits(row, protocol.lengths)
+    lengths = counted.value
+    protocol = dataclasses.replace(
+        protocol, lengths=lengths, notes=(*protocol.notes, *counted.notes)
+    )
     mean_input = float(lengths.inputs @ lengths.input_weights)
     mean_output = float(lengths.outputs @ lengths.output_weights)
     notes = (*deployment.notes, *protocol.notes)
@@ -151,12 +156,16 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         lanes.append((found.lane, count * found.lanes_per_instance))
     if len(lanes) == 1:
         lane, replicas = lanes[0]
+        lengths = with_earlier_prompts(prepared, lane)
+        if prepared.row.prefix_fetched and found.plan is not None:
+            per_gpu = found.plan.kv_bytes_per_token_total / prepared.deployment.pools[0][2].gpus
+            lane, lengths = fetched(lane, lengths, per_gpu)
         caching = caching_of(prepared.row, protocol.lengths)
         by_prefix = routing_by_prefix(prepared.row) if caching else None
         return Collocated(
             lane=lane,
             replicas=replicas,
-            lengths=_cached(prepared, lane),
+            lengths=lengths,
             arrivals=protocol.arrivals,
             routing=by_prefix or protocol.routing,
             caching=caching,
@@ -173,45 +182,6 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
         arrivals=protocol.arrivals,
         routing=protocol.routing,
     )
-
-
-def _cached(prepared: Prepared, lane: Lane) -> Lengths:
-    """Return the lengths with the prompts that a suite's earlier runs left in the cache."""
-    row, engine = prepared.row, prepared.deployment.engine
-    lengths = prepared.protocol.lengths
-    caches = engine.family == "vllm" and engine.preset != "vllm-v0"  # V1 does by default
-    if prepared.suite.repeats_prompts and caches and row.prefix_caching is not False:
-        lengths = with_all_prompts(lengths, lane, prepared.protocol.requests)
-    return lengths
-
-
-def with_all_prompts(lengths: Lengths, lane: Lane, prompts: int) -> Lengths:
-    """Return the lengths with every prompt cached in whole blocks, if the cache holds them all.
-
-    prompts : sent over and over in the same order, so that a smaller cache has always just dropped
-        the next one
-    """
-    tokens = float(lengths.inputs @ lengths.input_weights)
-    if prompts * tokens > lane.kv_capacity_tokens:
-        return lengths
-    whole = np.floor((lengths.inputs - 1.0) / lane.kv_block) * lane.kv_block
-    return dataclasses.replace(lengths, cached=whole)
-
-
-def with_repeated_prompts(prepared: Prepared, lane: Lane, replicas: int) -> Lengths:
-    """Return the lengths with prompts cached that an earlier run of the suite left on the replica.
-
-    Each run sends its prompts in the same order, after one of them as a test, so round robin gives
-    a prompt to the same replica again if the requests of some earlier runs add up to whole rounds.
-    """
-    row, lengths = prepared.row, prepared.protocol.lengths
-    turns = prepared.suite.clients_in_turn
-    if not (row.prefix_caching and row.concurrency in turns and row.num_prompts):
-        return lengths
-    before = turns.index(row.concurrency)
-    sent = row.num_prompts + 1
-    seen = any(sent * runs % replicas == 0 for runs in range(1, before + 1))
-    return with_all_prompts(lengths, lane, row.num_prompts) if seen else lengths
 
 
 def predict(system: System, protocol: Protocol) -> tuple[dict[str, float], str]:
@@ -234,13 +204,17 @@ def predict_row(
     objectives = objectives_of(prepared.row)
     if objectives is None or not prepared.suite.rate_meets_objectives:
         try:
-            return *predict(system, prepared.protocol), prepared.notes
+            found, method = predict(system, prepared.protocol)
+            figures, said = said_of(found, prepared.row)
+            return figures, method, (*prepared.notes, *said)
         except UnpredictableError as refusal:
             if refusal.outcome is not Outcome.OVERLOADED:
                 raise
         finite = dataclasses.replace(prepared.protocol, steady=False, requests=ASSUMED_REQUESTS)
         note = f"beyond the predicted capacity: latencies of a run of {ASSUMED_REQUESTS} requests"
-        return *predict(system, finite), (*prepared.notes, note)
+        found, method = predict(system, finite)
+        figures, said = said_of(found, prepared.row)
+        return figures, method, (*prepared.notes, note, *said)
     one, protocol = one_replica(system, prepared.protocol)
     lone = dataclasses.replace(
         protocol, arrivals=Arrivals(kind="closed", concurrency=1, num_prompts=LONE_REQUESTS),
@@ -348,7 +322,9 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
         if system.arrivals.kind not in ("closed", "trace"):
             rate = protocol.rate
             if before:
-                times = behind_warming(system.arrivals, rate, before, requests, seed)
+                gap = warming_gap(system, rate)
+                counts = before, requests, seed
+                times = behind_warming(system.arrivals, rate, gap, counts)
                 asked, rate = dataclasses.replace(system, arrivals=times), None
         runs.append(
             simulate(
@@ -368,39 +344,15 @@ def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
     return pooled(runs, system, protocol)
 
 
-def pooled(runs: list[SimulationResult], system: System, protocol: Protocol) -> dict[str, float]:
-    """Return the figures of runs that differ in their seed only, as their client sees them.
-
-    Percentiles are means over runs, as a client sees one run; throughputs are steady ones.
-    """
-    out: dict[str, float] = {}
-    seen = [seen_by_client(run, system, protocol) for run in runs]
-    for name in ("ttft", "tpot"):
-        columns: list[Floats] = []
-        for one in seen:
-            values = getattr(one, name)
-            values = values[np.isfinite(values)]
-            if values.size:
-                quantiles = np.percentile(values, (50, 90, 99))
-                columns.append(np.array([values.mean(), *quantiles]))
-        if columns:
-            for label, value in zip(("mean", "p50", "p90", "p99"), np.mean(columns, axis=0),
-                                    strict=True):  # fmt: skip
-                out[f"{name}_{label}_ms"] = 1e3 * float(value)
-    if math.isfinite(protocol.longest_counted):
-        # The rate of the requests that count; how many tokens the lost ones had got is not stated.
-        rates = [one.count / run.duration for one, run in zip(seen, runs, strict=True)]
-        out["req_throughput"] = float(np.mean(rates))
-        return out
-    if system.caching is not None:
-        # of the run alone, not of the warm-up before it
-        spans = [run.last_token[run.kept].max() - run.arrival[run.kept].min() for run in runs]
-        for name, counts in (
-            ("req_throughput", [int(run.kept.sum()) for run in runs]),
-            ("out_tok_throughput", [int(run.output_len[run.kept].sum()) for run in runs]),
-        ):
-            out[name] = float(np.mean([n / t for n, t in zip(counts, spans, strict=True)]))
-        return out
-    out["req_throughput"] = float(np.mean([run.throughput for run in runs]))
-    out["out_tok_throughput"] = float(np.mean([run.output_throughput for run in runs]))
-    return out
+def said_of(found: dict[str, float], row: TidyRow) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the figures under tidy names, and as notes what else a run tells of itself."""
+    said: tuple[str, ...] = ()
+    if found.get(GROWTH, 0.0) > GROWING:
+        said += (
+            "unstable: TTFT grows through the run, so it depends on how long that is; compare the "
+            "throughput",
+        )
+    if HIT in found:
+        seen = "" if row.prefix_hit is None else f", {row.prefix_hit:.0%} as servers counted"
+        said += (f"{found[HIT]:.0%} of the prompt tokens found in the caches{seen}",)
+    return {name: value for name, value in found.items() if name in METRICS}, said

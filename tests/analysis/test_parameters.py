@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
+from bestserve.analysis.figures import stretched
 from bestserve.analysis.parameters import (
     at_value,
     changed,
     parameter,
     parameters,
     perturbed,
-    stretched,
 )
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import lower

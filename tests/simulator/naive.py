@@ -679,6 +679,10 @@ def run(
             there = min(server.match(r.keys), most)
             for k, tier in enumerate(tiers):
                 beyond = min(server.tiers[k].match(r.keys), most)
+                if tier.peers:
+                    beyond = min(
+                        max((s.match(r.keys) for s in front if s != server), default=0), most
+                    )
                 if beyond > there:
                     cost = tier.seconds_per_token * front_lane.kv_block * (beyond - there)
                     links_to[lane][k] = max(now, links_to[lane][k]) + cost

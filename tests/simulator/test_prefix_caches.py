@@ -102,6 +102,9 @@ def cases(draw_: st.DrawFn) -> tuple[System, Requests]:
             ),
             Tier(name="disk", capacity_tokens=500.0, seconds_per_token=7.7e-3, latency=0.011),
         )[: draw_(st.integers(1, 2))]
+    if draw_(st.integers(0, 2)) == 0:
+        peers = Tier(name="peers", seconds_per_token=2.9e-3, latency=4.3e-3, peers=True)
+        tiers = (peers, *tiers) if draw_(st.booleans()) else (*tiers, peers)
     gap = draw_(st.sampled_from((0.0, 0.011, 0.3)))
     rng = np.random.default_rng(draw_(st.integers(0, 10**6)))
     heads = tree.heads

@@ -13,12 +13,12 @@ from bestserve.models.system import Collocated, Disaggregated, Lengths
 from bestserve.readers.tidy import TidyRow
 from bestserve.simulator import simulate
 from bestserve.validation.client_view import seen_by_client
+from bestserve.validation.repeated_prompts import with_repeated_prompts
 from bestserve.validation.replay import (
     one_replica,
     predict_row,
     prepare,
     system_of,
-    with_repeated_prompts,
 )
 
 Make = Callable[..., TidyRow]

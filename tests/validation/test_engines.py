@@ -55,6 +55,7 @@ def test_versions(text: str | None, version: tuple[int, int] | None) -> None:
         ({"engine_version": "0.18.0"}, "vllm"),
         ({"engine_version": None, "date": "2025-10-29"}, "vllm-0.11"),
         ({"engine_version": None, "date": "2024-10"}, "vllm-v0"),
+        ({"engine_version": None, "date": "2026"}, "vllm"),
         ({"engine_version": None}, "vllm"),
         ({"engine": "SGLang"}, "sglang"),
         ({"engine": "TGI"}, "vllm-v0"),

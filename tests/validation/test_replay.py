@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bestserve.models.system import Collocated, Disaggregated
-from bestserve.readers.tidy import Regime, RowStatus, TidyRow
+from bestserve.readers.tidy import Regime, RequestLog, RowStatus, TidyRow
 from bestserve.validation.compare import compare_row
+from bestserve.validation.floor import impossible
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import (
     METRICS,
@@ -19,6 +20,7 @@ from bestserve.validation.replay import (
     prepare,
     system_of,
 )
+from bestserve.validation.shared_prefixes import at_best, behind_warming, warming_gap
 
 Make = Callable[..., TidyRow]
 
@@ -148,6 +150,8 @@ def test_a_policy_by_prefixes_is_the_routing_that_stands_for_it(make: Make) -> N
         ("estimated-scheduling", "prefix_estimated"),
         ("KubeAI - Prefix Hash", "prefix_hash"),
         ("random (stock k8s service)", "random"),
+        ("default-scheduling", "prefix_estimated"),
+        ("load-scheduling", "least_outstanding"),
     ):
         assert system_of(prepare(make(**shared, routing=policy))).routing == routing
 
@@ -157,6 +161,47 @@ def test_prompts_that_repeat_each_other_nobody_says_how_are_named(make: Make) ->
     with pytest.raises(UnpredictableError, match="prefix caching was on"):
         prepare(row)
     prepare(make(prefix_caching=False, dataset_or_lengths="custom multi-turn conversations"))
+
+
+def test_hits_that_servers_counted_stand_for_prefixes_nobody_states(make: Make) -> None:
+    talk = {"prefix_caching": True, "dataset_or_lengths": "custom multi-turn conversations"}
+    row = make(**talk, prefix_hit=0.8)
+    prepared = prepare(row)
+    lengths = system_of(prepared).lengths
+    assert lengths.cached == pytest.approx(0.8 * lengths.inputs)
+    assert any("80%" in note for note in prepared.notes)
+    assert figures(row)["ttft_mean_ms"] < 0.8 * figures(make())["ttft_mean_ms"]
+    # what is stated is simulated, and what servers counted is not needed
+    stated = make(**talk, prefix_hit=0.8, prefix_len=800.0, prefix_groups=10)
+    assert system_of(prepare(stated)).lengths.cached.size == 0
+
+
+def test_hits_counted_for_each_request_keep_their_law(make: Make) -> None:
+    lengths, found = np.array([1000, 1000, 1000, 1000]), np.array([0, 0, 900, 900])
+    log = RequestLog(input_len=lengths, output_len=np.full(4, 100), cached=found)
+    prepared = prepare(make(prefix_hit=0.45, requests=log))
+    assert system_of(prepared).lengths.cached.tolist() == [0, 0, 900, 900]
+
+
+def test_cached_prompts_do_not_take_their_computation(make: Make) -> None:
+    fast = {"ttft_mean_ms": 12.0, "input_len_mean": 4000.0}
+    assert impossible(prepare(make(**fast)), at_best(system_of(prepare(make(**fast)))))
+    row = make(**fast, prefix_caching=True, prefix_len=3900.0, prefix_groups=10)
+    assert not impossible(prepare(row), at_best(system_of(prepare(row))))
+
+
+def test_a_warm_up_leaves_no_queue_behind(make: Make) -> None:
+    row = make(prefix_caching=True, prefix_len=800.0, prefix_groups=10, request_rate=1000.0,
+               concurrency=None, num_prompts=50)  # fmt: skip
+    prepared = prepare(row)
+    system = system_of(prepared)
+    gap = warming_gap(system, prepared.protocol.rate)
+    alone = figures(make(concurrency=1, num_prompts=1))["ttft_mean_ms"] / 1e3
+    assert gap > alone  # at 1,000 requests a second four of its gaps would be a twentieth of that
+    times = behind_warming(system.arrivals, 1000.0, gap, (10, 50, 0)).times
+    assert times[9] == pytest.approx(9 * gap)
+    assert times[10] > times[9] + 29
+    assert len(times) == 60
 
 
 def test_measured_figures_are_those_stated(make: Make) -> None:

@@ -10,7 +10,9 @@ group a request then takes
 
 where layers whose page is smaller than the largest get more tokens in a block. Source: vLLM,
 `v1/core/kv_cache_utils.py` and `v1/kv_cache_interface.py`; its start-up line "Maximum concurrency"
-is this count.
+is this count. While it serves, blocks behind a window are freed at every step
+(`v1/core/single_type_kv_cache_manager.py`), so that only the tokens of the step under way are held
+beyond the windows: with `max_num_batched_tokens` 1 this is what a decoding request holds.
 """
 
 from __future__ import annotations

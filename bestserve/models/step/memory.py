@@ -7,7 +7,7 @@ that does not work out is data (`MemoryPlan.fits`), not an exception: a search w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bestserve.models.step.architecture import Architecture, Attention, LayerGroup
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
@@ -25,6 +25,9 @@ from bestserve.models.step.sharding import (
 TYPICAL_CONTEXT = 2048.0
 """Context at which sliding windows and recurrent state are averaged over tokens [tokens]."""
 
+LONG = float(1 << 24)
+"""A length beyond every window and every step [tokens]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
@@ -39,7 +42,10 @@ class MemoryPlan:
     kv_bytes_per_token_total : the same over all layers and heads, stored once (what a transfer
         between instances moves)
     kv_bytes_per_sequence : state that does not grow with the sequence, on one GPU
-    kv_capacity_tokens : of one lane; lanes : lanes per instance (pp of them)
+    kv_capacity_tokens : of one lane, as the engine counts when it starts; lanes : lanes per
+        instance (pp of them)
+    kv_serving_tokens : of one lane while it serves: windowed layers hold what is ahead of their
+        windows for the tokens of one step, not for every request
     """
 
     memory: float
@@ -57,6 +63,7 @@ class MemoryPlan:
     kv_bytes_per_token_total: float
     kv_bytes_per_sequence: float
     kv_capacity_tokens: float
+    kv_serving_tokens: float
     context_len: float
     lanes: int
 
@@ -129,9 +136,11 @@ def memory_plan(
     else:
         left = usable * device.visible_bytes - total - activations - reserve
 
-    def held(length: float) -> float:
-        return request_bytes(stage, length, formats.kv_bytes, parallel.tp, engine, constants)
+    def held(length: float, constants_of: EngineConstants = engine) -> float:
+        return request_bytes(stage, length, formats.kv_bytes, parallel.tp, constants_of, constants)
 
+    behind = replace(engine, max_num_batched_tokens=1)  # windows alone, no step ahead of them
+    ahead = held(LONG) - held(LONG, behind)
     per_token = held(context_len) / context_len
     sequences_fixed = held(0.0)
     moved = sum(
@@ -139,7 +148,11 @@ def memory_plan(
         * kv_bytes_of_layer(group.attention, formats.kv_bytes, context_len, 1, constants)
         for group in arch.groups
     )
-    capacity = max(left, 0.0) / per_token if per_token > 0 else math.inf
+    capacity = serving = math.inf
+    if per_token > 0:
+        capacity = max(left, 0.0) / per_token
+        serving = max(capacity, (left - ahead) / (held(context_len, behind) / context_len))
+    lanes_share = parallel.dp / parallel.pp
     return MemoryPlan(
         memory=device.visible_bytes,
         utilization=usable,
@@ -155,7 +168,8 @@ def memory_plan(
         kv_bytes_per_token=per_token,
         kv_bytes_per_token_total=moved / context_len,
         kv_bytes_per_sequence=sequences_fixed,
-        kv_capacity_tokens=capacity * parallel.dp / parallel.pp,
+        kv_capacity_tokens=capacity * lanes_share,
+        kv_serving_tokens=serving * lanes_share,
         context_len=context_len,
         lanes=parallel.pp,
     )

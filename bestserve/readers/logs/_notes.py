@@ -52,6 +52,7 @@ _NOTES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Found]], ...] = t
         (rf"\bgpu_memory_utilization {_NUMBER}",
          lambda m: {"gpu_memory_utilization": float(m[1])}),
         (r"^(?:prefix caching|radix cache default) on\b", _const(prefix_caching=True)),
+        (r"^P2P pull of the whole prefix\b", _const(prefix_fetched=True)),
         (r"\bfp8 KV\b", _const(kv_cache_dtype="fp8")),
         (r"^speculative (?!none\b)\S", _const(speculative_decoding=True)),
         (r"^moe_tp (\d+) moe_ep (\d+)$", _whole("moe_tp", "ep")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bestserve.readers.logs._build import arrivals_of, built
+from bestserve.readers.logs._hits import percent
 from bestserve.readers.logs._ramps import longest_ramp, ramped
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._triton import latency_figures, run_fields
@@ -36,6 +37,7 @@ def read(source: Source) -> list[TidyRow]:
         fields={
             "source": f"AIPerf {record.text('aiperf_version')}",
             "date": record.text("start_time"),
+            "prefix_hit": percent(record, "overall_usage_prompt_cache_read_pct", "avg"),
             **fields,
         },
         notes=("WARNING run was cancelled" if record.data.get("was_cancelled") is True else None,),

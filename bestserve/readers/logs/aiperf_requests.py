@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bestserve.arrays import Floats, Ints
 from bestserve.readers.logs._build import built, log_figures, log_lengths
 from bestserve.readers.logs._record import Record, per_token
 from bestserve.readers.logs._triton import seconds_in
@@ -29,7 +30,9 @@ def sniff(source: Source) -> bool:
 
 def read(source: Source) -> list[TidyRow]:
     """One row for the file."""
-    columns: dict[str, list[float]] = {k: [] for k in ("in", "out", "ttft", "e2el", "start", "end")}
+    columns: dict[str, list[float]] = {
+        k: [] for k in ("in", "out", "ttft", "e2el", "start", "end", "cached")
+    }
     warmup = failed = cancelled = 0
     for line, value in source.records():
         record = Record.of(value, f"{source.name} line {line}", source)
@@ -54,7 +57,11 @@ def read(source: Source) -> list[TidyRow]:
         e2el=values["e2el"],
         tpot=per_token(values["e2el"], values["ttft"], out.astype(np.int64)) if whole else None,
         start=(values["start"] - values["start"].min()) * _NANO if done else None,
+        cached=_cached(values["in"], values["cached"]) if whole else None,
     )
+    hit = None
+    if log.cached is not None and log.input_len is not None:
+        hit = float(log.cached.sum() / log.input_len.sum())
     duration = float(values["end"].max() - values["start"].min()) * _NANO if done else None
     return [
         built(
@@ -70,6 +77,7 @@ def read(source: Source) -> list[TidyRow]:
                 "req_throughput": done / duration if duration else None,
                 "out_tok_throughput": float(out.sum()) / duration if duration and whole else None,
                 "requests": log if done else None,
+                "prefix_hit": hit,
                 **log_lengths(log),
             },
             notes=(
@@ -80,11 +88,22 @@ def read(source: Source) -> list[TidyRow]:
     ]
 
 
+def _cached(inputs: Floats, cached: Floats) -> Ints | None:
+    """Return the prompt tokens that servers found [n]; None where a request's do not say.
+
+    At most all but the last, which an engine computes in any case.
+    """
+    if np.isnan(cached).any():
+        return None
+    return np.minimum(cached, np.maximum(inputs - 1, 0)).astype(np.int64)
+
+
 def _request(record: Record, meta: Record) -> dict[str, float]:
     metrics = record.child("metrics")
     found: dict[str, float | None] = {
         "in": metrics.child("input_sequence_length").count("value"),
         "out": metrics.child("output_sequence_length").count("value"),
+        "cached": metrics.child("usage_prompt_cache_read_tokens").count("value"),
         "start": meta.number("request_start_ns"),
         "end": meta.number("request_end_ns"),
     }

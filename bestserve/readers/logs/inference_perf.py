@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bestserve.readers.logs._beside import settings_beside
+from bestserve.readers.logs._beside import beside, settings_beside
 from bestserve.readers.logs._build import built, engine_name
+from bestserve.readers.logs._hits import percent
 from bestserve.readers.logs._record import MS, Record
 from bestserve.readers.logs.llmperf import TPOT_NOTE, derived_tpot
 from bestserve.readers.tidy import TidyRow
@@ -60,6 +61,7 @@ def read(source: Source) -> list[TidyRow]:
     completed = done.count("count")
     failed = record.child("failures").count("count")
     settings, said = _settings(source, load.count("count"))
+    hit = _hit(source)
     return [
         built(
             record.where,
@@ -77,10 +79,12 @@ def read(source: Source) -> list[TidyRow]:
                 "out_tok_throughput": throughput.number("output_tokens_per_sec"),
                 "input_len_mean": done.child("prompt_len").positive("mean"),
                 "output_len_mean": output or None,
+                "prefix_hit": hit,
                 **settings,
             },
             notes=(
                 *said,
+                None if hit is None else f"prefix-cache hits of the servers: {hit:.1%}",
                 TPOT_NOTE if figures["tpot_mean_ms"] is not None else None,
                 "WARNING the client fell short of the rate asked" if short else None,
                 "several stages together: not one load" if asked is None else None,
@@ -116,3 +120,15 @@ def _settings(source: Source, sent: int | None) -> tuple[dict[str, Any], tuple[s
     return out | {"prefix_groups": groups, "prefix_prompts": each, "prefix_len": prefix}, tuple(
         said
     )
+
+
+def _hit(source: Source) -> float | None:
+    """Return the hit share of the stage's report of the servers' metrics beside it [1].
+
+    It prints 0 where nobody asked the servers, so that 0 says nothing.
+    """
+    found = beside(source, source.path.name.replace("_lifecycle_", "_prometheus_"))
+    if found is None or "prefix_cache_hit_percent" not in keys_of(found.value):
+        return None
+    record = Record.of(found.value, found.name, found)
+    return percent(record, "prefix_cache_hit_percent", "mean") or None

@@ -12,6 +12,7 @@ from typing import Any
 
 from bestserve.errors import DataError, shown
 from bestserve.readers.logs._build import arrivals_of, built, engine_name
+from bestserve.readers.logs._hits import in_units
 from bestserve.readers.logs._record import MS, Record
 from bestserve.readers.logs._settings import stated_settings
 from bestserve.readers.logs.llmperf import TPOT_NOTE, derived_tpot
@@ -144,6 +145,8 @@ def _second(record: Record) -> TidyRow:
         NAME,
         _latencies(results.child("latency"), requests["output_len_mean"], tool),
         fields={
+            # the engines' default, unless their arguments say otherwise
+            "prefix_caching": True if load.child("prefix").size("num_groups") else None,
             **_components(scenario),
             **_lengths(load),
             **requests,
@@ -152,11 +155,25 @@ def _second(record: Record) -> TidyRow:
             "request_rate": float("inf") if rate is None and concurrency else rate,
             "concurrency": concurrency,
             "arrivals": arrivals_of(rate, concurrency, None),
+            "prefix_hit": _hit(record),
             "req_throughput": throughput.child("request_rate").number("mean"),
             "out_tok_throughput": throughput.child("output_token_rate").number("mean"),
         },
         notes=_notes(tool),
     )
+
+
+def _hit(record: Record) -> float | None:
+    """Return the mean hit share of the components that state one [1].
+
+    Replicas' own lines are averaged alike: how many prompts each served is not in the report.
+    """
+    shares = [
+        share
+        for component in record.child("results", "observability").children("components")
+        if (share := in_units(component.child("aggregate", "cache_hit_rate"))) is not None
+    ]
+    return sum(shares) / len(shares) if shares else None
 
 
 def _notes(tool: str | None) -> tuple[str | None, ...]:
@@ -179,6 +196,7 @@ def _lengths(load: Record) -> dict[str, Any]:
     prefix = load.child("prefix")
     out["prefix_len"] = prefix.child("prefix_len").number("value")
     out["prefix_groups"] = prefix.size("num_groups")
+    out["prefix_prompts"] = prefix.size("num_users_per_group")
     return out
 
 

@@ -19,6 +19,7 @@ from bestserve.readers.logs._build import (
     silent_note,
     spread,
 )
+from bestserve.readers.logs._hits import attached
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
 from bestserve.readers.tidy import TidyRow
@@ -48,10 +49,11 @@ def lacking(source: Source) -> str:
 
 def read(source: Source) -> list[TidyRow]:
     """One row a line."""
-    return [
+    rows = [
         _row(Record.of(value, f"{source.name} line {line}", source))
         for line, value in source.records()
     ]
+    return attached(rows, source)
 
 
 def _row(record: Record) -> TidyRow:

@@ -19,6 +19,7 @@ from bestserve.readers.logs._build import (
     silent_note,
     spread,
 )
+from bestserve.readers.logs._hits import attached
 from bestserve.readers.logs._ramps import rising
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
@@ -70,7 +71,7 @@ def read(source: Source) -> list[TidyRow]:
             several = len(runs) > 1 or source.kind == "jsonl"
             where = f"{source.name} {at}" if several else source.name
             rows.append(run_row(Record.of(run, where, source)))
-    return rows
+    return attached(rows, source)
 
 
 def run_row(record: Record, name: str = NAME) -> TidyRow:
