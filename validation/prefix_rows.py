@@ -89,7 +89,7 @@ def page(pairs: Sequence[Pair]) -> str:
         "# Measured runs behind prefix caches",
         "",
         "Made by `python validation/prefix_rows.py`. Errors of mean TTFT, or P50, and of output",
-        "tokens a second: median of their sizes, and signed. Stable or not is what the replay says:",
+        "tokens a second: median of sizes, and signed. Stable or not is what the replay says:",
         "where its queue grows, TTFT depends on how long a run is, and throughput is what can be",
         "compared. Engine constants come from other sources.",
         "",
