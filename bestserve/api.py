@@ -194,7 +194,6 @@ def cache_plans(
     routings: Sequence[str] = ("random", "prefix_aware"),
     gigabytes: Sequence[float] = (),
     *,
-    verify: bool = True,
     progress: Progress | None = None,
 ) -> CachePlans:
     """Rank under several routings and sizes of host memory, and say what each brings.
@@ -205,13 +204,12 @@ def cache_plans(
         which sizes are read
     routings : the first is what others are compared with
     gigabytes : host memory for KV blocks, of each instance [10⁹ B]; 0: none
-    verify : as of `rank`
 
     Raises InputError, and InfeasibleError where no plan carries anything.
     """
     from bestserve.answers.caching import cache_plans as answer
 
-    return answer(problem, routings, gigabytes, verify=verify, progress=progress)
+    return answer(problem, routings, gigabytes, progress)
 
 
 @single_threaded

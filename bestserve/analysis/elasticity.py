@@ -212,6 +212,8 @@ def _row(
     step: float,
     steep: float,
 ) -> Elasticity:
+    if figure.whole:
+        step = max(step, 1.0 / figure.value)
     up = _looked_at(operating, figure, min(figure.value * math.exp(step), figure.high), observer)
     down = _looked_at(operating, figure, max(figure.value * math.exp(-step), figure.low), observer)
     width = math.log(up.value / down.value)

@@ -12,13 +12,17 @@ from bestserve.specs.lengths import Empirical, Fixed, Geometric, LengthLaw, LogN
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One figure: full name, value in `unit`, and the bounds between which it makes sense."""
+    """One figure: full name, value in `unit`, and the bounds between which it makes sense.
+
+    whole : it is a whole number, which moves by one at least
+    """
 
     name: str
     value: float
     unit: str
     low: float = 0.0
     high: float = math.inf
+    whole: bool = False
 
     @property
     def group(self) -> str:

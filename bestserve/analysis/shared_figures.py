@@ -30,10 +30,10 @@ def shared(workload: Workload) -> list[Parameter]:
     if workload.prefixes is not None:
         groups = workload.prefixes
         found.append(Parameter("workload.prefix_len", groups.prefix_len.mean_tokens, "tokens"))
-        found.append(Parameter("workload.prefix_groups", groups.groups, "1", low=1.0))
+        found.append(Parameter("workload.prefix_groups", groups.groups, "1", low=1.0, whole=True))
     if workload.conversation is not None:
         talk = workload.conversation
-        found.append(Parameter("workload.turns", talk.turns.mean_tokens, "1", low=1.0))
+        found.append(Parameter("workload.turns", talk.turns.mean_tokens, "1", low=1.0, whole=True))
         found.append(Parameter("workload.think_time", talk.think_time, "s"))
     return found
 

@@ -118,8 +118,6 @@ def cache_plans(
     problem: Problem,
     routings: Sequence[str],
     gigabytes: Sequence[float] = (),
-    *,
-    verify: bool = True,
     progress: Progress | None = None,
 ) -> CachePlans:
     """Return the best strategy under each routing and each size of host memory.
@@ -127,7 +125,6 @@ def cache_plans(
     routings : names of routings, the first is what others are compared with
     gigabytes : host memory for each instance's KV blocks [10⁹ B]; 0: none; the problem's own host
         tier states the bandwidth, and is what stands where this is empty
-    verify : simulate the strategies that decide
 
     Raises InputError for unknown routings, sizes without a tier's bandwidth, a problem without
     objectives or without a word on what its prompts share.
@@ -150,7 +147,7 @@ def cache_plans(
             name = f"{routing}, {size:g} GB"
             say(name)
             try:
-                plans.append(_plan(asked, routing, size, verify))
+                plans.append(_plan(asked, routing, size))
             except InfeasibleError as error:
                 failed.append(f"{name}: {error}")
     if not plans:
@@ -178,11 +175,11 @@ def _resized(problem: Problem, tier: KvTier | None, size: float) -> tuple[KvTier
     return (*own, *(t for t in problem.kv_tiers if t is not tier))
 
 
-def _plan(problem: Problem, routing: str, size: float, verify: bool) -> CachePlan:
+def _plan(problem: Problem, routing: str, size: float) -> CachePlan:
     from bestserve.answers.referee import TRACED
     from bestserve.simulator import simulate
 
-    best = ranking(problem, verify=verify).best
+    best = ranking(problem).best
     system = lower(problem).system(Strategy.parse(best.strategy))
     given = recorded_requests(problem, TRACED)
     run = simulate(system, best.goodput, requests=MEASURED, given=given)

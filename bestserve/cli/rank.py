@@ -73,7 +73,7 @@ def rank(
         if plot:
             raise InputError("--plot draws one ranking: leave out --compare-…")
         compared = compare_routing or [], compare_offloading or []
-        return _over_caches(options, compared, verify, format)
+        return _over_caches(options, compared, format)
     if isinstance(options, ProblemOptions) and "," in (options.hardware or ""):
         if plot:
             raise InputError("--plot draws one ranking: give one --hardware")
@@ -149,7 +149,7 @@ def _across(options: ProblemOptions, format: Format, verify: bool) -> int:
 
 
 def _over_caches(
-    options: ProblemOptions, compared: tuple[list[str], list[float]], verify: bool, format: Format
+    options: ProblemOptions, compared: tuple[list[str], list[float]], format: Format
 ) -> int:
     """Rank under several routings and sizes of host memory, and say what each brings."""
     from bestserve.answers.caching import cache_plans
@@ -158,10 +158,8 @@ def _over_caches(
     routings, gibibytes = compared
     sizes = [GIB * size for size in gibibytes]
     with progress("ranking") as say:
-        plans = cache_plans(
-            problem, routings or [problem.routing], sizes, verify=verify, progress=say
-        )
-    asked = {"compare_routing": routings, "compare_offloading": gibibytes, "verify": verify}
+        plans = cache_plans(problem, routings or [problem.routing], sizes, say)
+    asked = {"compare_routing": routings, "compare_offloading": gibibytes}
     emit_explained(
         plans,
         format,
