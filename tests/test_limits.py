@@ -152,3 +152,13 @@ def test_a_doubted_leader_is_polished_by_runs():
     kept.doubted.clear()
     kept.settled.add(poor.strategy)
     assert not kept.polish()
+
+
+def test_a_row_that_misses_where_the_leader_holds_keeps_its_claim():
+    stated = lower(problem())
+    found = rank_strategies(stated)
+    row = claimed(stated, bs.Strategy.parse("2m-tp2"))
+    hearing = Hearing(stated, found, lambda _: None)
+    assert hearing.roughly(row, floor=1.5 * row.goodput) is row
+    heard = hearing.roughly(row, floor=0.9 * row.goodput)
+    assert heard.simulated_goodput == pytest.approx(row.goodput, rel=0.05)

@@ -11,6 +11,10 @@ import bestserve as bs
 from bestserve.analysis.elasticity import elasticities
 from bestserve.answers.errors import VAGUE
 from bestserve.answers.witness import CONFIRMED
+from bestserve.fleet.allocate import allocate
+from bestserve.lowering import lower
+from bestserve.reporting.data import latency_charts
+from bestserve.specs.fleet import Fleet, FleetClass, FleetModel, GpuGroup
 
 MODELS = ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B", "mistralai/Mistral-Small-24B-Base-2501")
 GPUS = ("h100-sxm", "l40s", "b200-sxm")
@@ -91,3 +95,45 @@ def test_no_interval_is_empty_or_vague_beside_a_high_trust(ranked):
         if row.trust.high:
             assert row.errors["calibration"] <= VAGUE
             assert row.errors["sampling"] <= 0.05
+
+
+def test_a_report_names_the_goodput_and_the_saturated_rate_of_the_winner(ranked):
+    problem, ranking = ranked
+    best = ranking.best
+    charts = latency_charts(lower(problem), [best])
+    drawn = [float(row["request_rate"]) for row in charts[0].records]
+    assert max(drawn) <= 0.98 * best.goodput / best.utilisation
+    for chart in charts:
+        until = float(chart.summary.split(f"{best.strategy} to ")[1].split()[0])
+        assert until >= 0.99 * best.goodput
+        if chart.key == f"{best.binding.key}-curve":
+            assert until == pytest.approx(best.goodput, rel=5e-3)
+
+
+def as_fleet(problem: bs.Problem) -> Fleet:
+    """The same question, asked of a whole fleet; collocated."""
+    workload = problem.workload
+    chat = FleetClass(
+        name="chat",
+        input_len=workload.input_len,
+        output_len=workload.output_len,
+        slo=problem.slo,
+        rate=1.0,
+    )
+    model = FleetModel(
+        model=problem.model, engine=problem.engine, classes=(chat,), layouts=("collocated",)
+    )
+    group = GpuGroup(hardware=problem.hardware, count=problem.gpus)
+    return Fleet(gpus=(group,), models=(model,))
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5])
+def test_a_plan_names_the_goodput_of_its_pools(number):
+    problem = drawn(number)
+    plan = allocate(as_fleet(problem), certify=False)
+    assert plan.pools
+    for pool in plan.pools:
+        alone = bs.goodput(problem, pool.strategy)
+        # less where fresh requests do not bear it out
+        exactly = 4e-3 if plan.corrections == 0 else CONFIRMED
+        assert pool.goodput == pytest.approx(alone.goodput, rel=exactly)

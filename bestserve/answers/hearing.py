@@ -146,6 +146,8 @@ class Hearing:
     ) -> RankedStrategy | Rejected:
         """Return the row after runs of the usual length.
 
+        A row whose claim is below a floor that runs have shown, and that misses the objectives
+        there, cannot lead: its claim stays what formulas make of it.
         floor : as in `Court.hears`; near : where to look, instead of its goodput [req/s]
         """
         strategy = Strategy.parse(row.strategy)
@@ -153,6 +155,9 @@ class Hearing:
         enough = coverage(system, self.court.given, self.court.target.strictest)
         if not (enough.high or uncovered(system)):
             return replace(row, trust=row.trust & enough)
+        behind = near is None and row.goodput < floor and not uncovered(system)
+        if behind and not self.court.reaches(system, floor, row.goodput):
+            return row
         told = self.court.hears(system, near or row.goodput, floor)
         if told.found is None:
             trust, sure = told.trust(row.trust), told.confirms(row.goodput)
@@ -180,7 +185,7 @@ class Hearing:
             if place >= SHOWN:
                 if near < best:
                     continue
-                if not self.court.reaches(self.lowered.system(row.strategy), best):
+                if not self.court.reaches(self.lowered.system(row.strategy), best, row.goodput):
                     continue
             self.progress(f"simulating {row.strategy}")
             again = contained(row.strategy, self.roughly, row, best, near)

@@ -5,6 +5,7 @@ else the run's.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 Method = Literal["auto", "analytic", "simulated"]
 
 TOLERANCE = 0.05
-"""Relative difference of formulas and run up to which they agree, beyond the run's own error."""
-
-ROUGH = 0.05
-"""Relative half-width of a run's 95 % intervals from which its answer has low trust."""
+"""Relative difference of formulas and run up to which they agree: of a mean and a P90 beyond the
+run's own error, of a P99, whose formulas are off more often, with it."""
 
 STATUS = {
     LatencyStatus.OK: AnswerStatus.OK,
@@ -93,7 +92,8 @@ class Service:
 
         What the formulas doubt is trusted as far as the run tells it.
         """
-        from bestserve.answers.referee import PREDICTED, coverage, simulated
+        from bestserve.answers.precision import BODY, TAIL, tail_doubts, telling_run, told
+        from bestserve.answers.referee import coverage
 
         enough = coverage(self.system, self.given)
         if not enough.high:
@@ -104,17 +104,23 @@ class Service:
             return _analytic(self, rate, replace(unsettled, trust=TRUSTED))
         known = found.status is LatencyStatus.OK
         running = found.mean_batch if known else 0.0
-        result = simulated(self.system, rate, self.given, PREDICTED, running)
-        if known and _agree(found, result):
-            trust = TRUSTED if found.trust.high else _told(result)
-            return _analytic(self, rate, replace(found, trust=trust, stability_rate=limit))
+        result = telling_run(self.system, rate, self.given, running)
+        found = replace(found, stability_rate=limit)
+        if known and _agree(found, result, BODY):
+            trust = TRUSTED if found.trust.high else told(result)
+            if _agree(found, result, TAIL):
+                return _analytic(self, rate, replace(found, trust=trust))
+            if found.trust.high and not told(result).high:
+                # the longest run tells less than the formulas, whose tail it does not bear out
+                trust = Trust(True, tail_doubts(result))
+                return _analytic(self, rate, replace(found, trust=trust))
         return _from_run(self, rate, result)
 
     def simulated(self, rate: float) -> Prediction:
         """Return what a run at the rate shows."""
-        from bestserve.answers.referee import simulated
+        from bestserve.answers.precision import telling_run
 
-        return _from_run(self, rate, simulated(self.system, rate, self.given))
+        return _from_run(self, rate, telling_run(self.system, rate, self.given))
 
 
 def predict_strategy(
@@ -176,18 +182,21 @@ def recorded_requests(
     return trace_requests(trace, requests, cache_tokens=cache_tokens, hit_share=hit)
 
 
-def _agree(found: Latencies, result: SimulationResult) -> bool:
-    """Whether formulas and run differ by no more than `TOLERANCE` and the run's own error."""
+def _agree(found: Latencies, result: SimulationResult, statistics: Collection[str]) -> bool:
+    """Whether formulas and run differ in some statistics by no more than `TOLERANCE` allows."""
+    from bestserve.answers.precision import TAIL
+
     for metric in ("ttft", "tpot"):
         law, run = getattr(found, metric), result.summary(metric)
-        told = _summary(law)
-        for statistic in ("mean", "p90", "p99"):
-            formula, seen = getattr(told, statistic), getattr(run, statistic)
+        formulas = _summary(law)
+        for statistic in statistics:
+            formula, seen = getattr(formulas, statistic), getattr(run, statistic)
             if not seen > 0:
                 continue
             low, high = run.interval(statistic)
             error = (high - low) / 2 if math.isfinite(high - low) else 0.0
-            if abs(formula - seen) > TOLERANCE * seen + error:
+            allowed = TOLERANCE * seen + (-error if statistic in TAIL else error)
+            if abs(formula - seen) > allowed:
                 return False
     return True
 
@@ -222,6 +231,7 @@ def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
 
 
 def _from_run(service: Service, rate: float, result: SimulationResult) -> Prediction:
+    from bestserve.answers.precision import told
     from bestserve.answers.referee import busiest, coverage, mean_batch
 
     lowered, strategy = service.lowered, service.strategy
@@ -237,7 +247,7 @@ def _from_run(service: Service, rate: float, result: SimulationResult) -> Predic
         stability_limit=limit,
         method="simulated",
         ttft_flavour="benchmark" if closed else "steady",
-        trust=enough if closed else enough & _told(result),
+        trust=enough if closed else enough & told(result),
     )
     if not result.kept.any():
         return replace(base, status=AnswerStatus.NO_CAPACITY, detail=result.status.value)
@@ -265,19 +275,6 @@ def _with_refused(base: Prediction, share: float) -> Prediction:
         return replace(base, refused=share)
     detail = f"{100 * share:.2g} % of the requests are refused; the latencies are of the others"
     return replace(base, status=AnswerStatus.SOME_REFUSED, refused=share, detail=detail)
-
-
-def _told(result: SimulationResult) -> Trust:
-    """Return low trust if a run tells a mean or a P90 only roughly."""
-    rough = []
-    for metric in ("ttft", "tpot"):
-        run = result.summary(metric)
-        for statistic in ("mean", "p90"):
-            low, high = run.interval(statistic)
-            share = (high - low) / (high + low) if high + low > 0 else 0.0
-            if share > ROUGH:
-                rough.append(f"{statistic} {metric.upper()} to ±{share:.0%}")
-    return Trust.of(f"the run tells {', '.join(rough)}" if rough else None)
 
 
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:

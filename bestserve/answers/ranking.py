@@ -84,7 +84,8 @@ def _with_own_limits(lowered: Lowered, found: Ranking, verify: bool) -> RankedSt
     row = claimed(lowered, plain)
     if row is None or not verify:
         return row
-    first = claimed(lowered, strategy)
+    # what runs make of the winner's claim they likely make of this one
+    first = found.best if found.best.method == "analytic" else claimed(lowered, strategy)
     share = 1.0 if first is None else row.goodput / first.goodput
     near, floor = found.best.goodput * share, found.best.goodput
     heard = Hearing(lowered, found, lambda _: None).roughly(row, floor, near)

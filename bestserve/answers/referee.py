@@ -13,7 +13,7 @@ from bestserve.models.latencies import Latencies, Observed
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Arrivals, Routing, System
 from bestserve.models.trust import Trust
-from bestserve.simulator import Requests, SimulationResult, saturation_rate, simulate
+from bestserve.simulator import Requests, SimulationResult, saturation_rate
 from bestserve.simulator.run_length import replicas, run_length
 
 TRACED = 20_000
@@ -34,25 +34,6 @@ def coverage(system: System, given: Requests | None, share: float = PREDICTED) -
     if system.arrivals.kind == "closed" or lanes == 1 or each >= FEW:
         return Trust(True)
     return Trust.of(f"a simulation would give each of {lanes} replicas {each} requests")
-
-
-def simulated(
-    system: System,
-    rate: float,
-    given: Requests | None,
-    share: float = PREDICTED,
-    running: float = 0.0,
-) -> SimulationResult:
-    """Return one run of a system at a rate [requests/s]; a closed loop sets its own.
-
-    given : the requests to run instead of sampling the workload; share, running : as in
-    `run_length`
-    """
-    if system.arrivals.kind == "closed":
-        return simulate(system, None, given=given)
-    smaller, factor = (system, 1.0) if given is not None else shrunk(system)
-    requests = run_length(smaller, share, running)
-    return simulate(smaller, rate / factor, requests=requests, given=given)
 
 
 def saturation(system: System, given: Requests | None) -> float:

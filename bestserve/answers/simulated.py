@@ -72,7 +72,7 @@ class Simulated:
 
     system: System
     share: float = PREDICTED
-    times: int = 1
+    times: float = 1
     running: float = 0.0
     seed: int = 0
     given: Requests | None = None
@@ -88,7 +88,7 @@ class Simulated:
         """Requests of a run; where rates change in phases, enough for `CYCLES` rounds of them."""
         if self.given is not None:
             return len(self.given)
-        usual = self.times * run_length(self.smaller[0], self.share, self.running)
+        usual = round(self.times * run_length(self.smaller[0], self.share, self.running))
         arrivals = self.system.arrivals
         if arrivals.kind != "mmpp":
             return usual

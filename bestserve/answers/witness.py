@@ -53,6 +53,10 @@ that a run of the usual length may end before it shows."""
 MOST_TIMES, MOST_REQUESTS = 32, 800_000
 """Times as many requests as usual, and requests of a run, up to which runs grow."""
 
+SCREENED, CLEARLY = 0.25, 0.1
+"""Part of the usual requests of a run that may show a row to be out, and by how much it must miss its
+objectives there: more than such a run errs [1, ln]."""
+
 LEAST_GROWTH = 2.5
 """Times as many requests in the next run, at least."""
 
@@ -129,7 +133,7 @@ class Court:
         self.target, self.given, self.seed = target, given, seed
         self.drawn: dict[int, Requests] = {}
 
-    def runs(self, system: System, rate: float, times: int = 1) -> Simulated:
+    def runs(self, system: System, rate: float, times: float = 1) -> Simulated:
         """Return the runs of a system near a rate [req/s], `times` the usual number of requests."""
         if self.given is not None:
             return Simulated(system=system, given=self.given, seed=self.seed)
@@ -151,8 +155,15 @@ class Court:
         lanes = system.replicas if isinstance(system, Collocated) else system.decode_replicas
         return rate / lanes * steps * (self.target.tpot or 0.0)
 
-    def reaches(self, system: System, rate: float) -> bool:
-        """Return whether a run at a rate [req/s] meets the objectives."""
+    def reaches(self, system: System, rate: float, near: float = math.inf) -> bool:
+        """Return whether a run at a rate [req/s] meets the objectives.
+
+        near : the goodput as far as known [req/s]: where it is less, a short run says so first
+        """
+        if near < rate and self.given is None:
+            short = self.runs(system, rate, SCREENED).look(rate, self.target)
+            if short.room < -CLEARLY:
+                return False
         return self.runs(system, rate).look(rate, self.target).room >= 0
 
     def hears(self, system: System, claim: float, floor: float = 0.0) -> Evidence:

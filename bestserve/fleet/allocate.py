@@ -70,8 +70,9 @@ def allocate(
     Parameters
     ----------
     gap, seconds : relative gap at which the search ends, and its time limit [s]
-    verify : simulate the plan with fresh requests; if a class misses its objectives, tighten the
-        tables to what the simulation found and solve again, three times at most
+    verify : let collocated pools of one class carry what `goodput` answers for them; simulate the
+        plan with fresh requests; if a class misses its objectives, tighten the tables to what the
+        simulation found and solve again, six times at most
     certify : also solve for one GPU and one node more of each type and one unit more of each
         budget, and for the best uniform strategies
     slo_step : also solve with every objective looser by so much [s]
@@ -137,6 +138,7 @@ def _held(
     """
     from bestserve.fleet.check import tightened, verified
 
+    tables, found = _settled(tables, found, how)
     corrections = 0
     checks, measured = verified(tables, _plan_of(found), how.say)
     while measured and corrections < ROUNDS:
@@ -145,6 +147,22 @@ def _held(
         found = _searched(tables, how.after(found.seconds), start)
         checks, measured = verified(tables, _plan_of(found), how.say)
     return tables, found, checks, corrections
+
+
+def _settled(tables: Evaluated, found: Found, how: _Search) -> tuple[Evaluated, Found]:
+    """Give the plan's pools of one class the goodput that `bestserve.goodput` answers."""
+    from bestserve.fleet.check import scaled, settled
+
+    known: set[int] = set()
+    for _ in range(ROUNDS):
+        shares = settled(tables, _plan_of(found), known)
+        known |= shares.keys()
+        if all(share == 1.0 for share in shares.values()):
+            break
+        tables = scaled(tables, shares)
+        start = _worth_now(tables, _plan_of(found))
+        found = _searched(tables, how.after(found.seconds), start)
+    return tables, found
 
 
 def _each(seconds: float, changes: Sequence[Change]) -> float:

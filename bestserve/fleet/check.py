@@ -1,18 +1,22 @@
-"""Is a plan as good as its tables say? Simulate its pools, and tighten the tables where not."""
+"""Is a plan as good as its tables say? Simulate its pools, and correct the tables where not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bestserve.answers.goodput import verdict
+from bestserve.answers.witness import Court
 from bestserve.fleet.answer import pool_name
 from bestserve.fleet.referee import checked, checked_tandem, measured_goodput
 from bestserve.fleet.result import Verified
 from bestserve.fleet.stage import Stage
 from bestserve.fleet.tabulate import Evaluated
+from bestserve.models.system import Collocated
 from bestserve.solvers.allocation.plan import Plan
+from bestserve.solvers.allocation.tables import COLLOCATED
 
 Say = Callable[[str], None]
 
@@ -26,6 +30,10 @@ check's."""
 
 SAFETY = 0.99
 """A corrected table is this share of what the simulation measured, so that it holds next time."""
+
+
+RESOLVED = 2e-3
+"""Relative difference of two goodputs below which they are one: what searches resolve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +129,42 @@ def lone_tandems(tables: Evaluated, plan: Plan) -> dict[int, int]:
     return found
 
 
+def settled(tables: Evaluated, plan: Plan, known: Collection[int]) -> dict[int, float]:
+    """Return how many times the goodput in the tables `bestserve.goodput` answers, by pool.
+
+    Of the plan's collocated pools of one class, which that is asked about with the same words,
+    except those already `known`; 1 where the difference is below what searches resolve.
+    """
+    pools, alone = tables.tables.pools, 1 + tables.fleet.spares
+    shares = {}
+    for p in set(plan.pool.tolist()) - set(known):
+        stage = tables.stage(p, alone)
+        if stage.role != COLLOCATED or len(stage.loads) > 1 or stage.routing != "random":
+            continue
+        load, claimed = stage.loads[0], float(pools.goodput[p, alone])
+        system = Collocated(lane=stage.lane, replicas=stage.lanes, lengths=load.lengths)
+        share = verdict(system, Court(load.target)).found.rate / claimed
+        shares[p] = share if abs(share - 1) > RESOLVED else 1.0
+    return shares
+
+
+def scaled(tables: Evaluated, shares: Mapping[int, float]) -> Evaluated:
+    """Return tables in which pools have these many times their goodput."""
+    pools = tables.tables.pools
+    goodput = pools.goodput.copy()
+    for p, share in shares.items():
+        goodput[p] *= share
+    lowered = replace(tables.tables, pools=replace(pools, goodput=goodput))
+    return replace(tables, tables=lowered)
+
+
 def tightened(tables: Evaluated, measured: dict[tuple[int, int], float]) -> Evaluated:
     """Return tables in which failing pools claim no more than the simulation found.
 
     What would take their place, instances of other sizes and limits of the same type, role and
     recipe, is simulated too: the same formula flatters it as much.
     """
-    pools = tables.tables.pools
-    goodput = pools.goodput.copy()
-    for p, share in _suspects(tables, measured).items():
-        goodput[p] *= share
-    lowered = replace(tables.tables, pools=replace(pools, goodput=goodput))
-    return replace(tables, tables=lowered)
+    return scaled(tables, _suspects(tables, measured))
 
 
 def _suspects(tables: Evaluated, measured: dict[tuple[int, int], float]) -> dict[int, float]:

@@ -52,7 +52,7 @@ def build_lane(
     if reason:
         return LaneResult(None, 1, None, AnswerStatus.INFEASIBLE_SHAPE, reason)
     engine = dataclasses.replace(
-        resolved.engine.for_role(role),
+        resolved.engine_for(role),
         max_num_seqs=seqs or resolved.engine.max_num_seqs,
         max_num_batched_tokens=tokens or resolved.engine.max_num_batched_tokens,
     )

@@ -7,7 +7,7 @@ simulator take.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -49,15 +49,21 @@ class Lowered(Resolved):
         *,
         role: Role = "m",
     ) -> LaneResult:
-        """Return one lane of an instance with this parallelism and role, or why there is none."""
-        return build_lane(
-            self,
-            parallelism,
-            max_num_seqs or self.problem.max_num_seqs,
-            max_num_batched_tokens or self.problem.max_num_batched_tokens,
-            role,
-            lambda: self._step_time(parallelism, role),
-        )
+        """Return one lane of an instance with this parallelism and role, or why there is none.
+
+        Found once, because strategies share their instances.
+        """
+        seqs = max_num_seqs or self.problem.max_num_seqs
+        tokens = max_num_batched_tokens or self.problem.max_num_batched_tokens
+        key = parallelism, seqs, tokens, role
+        if key not in self._lanes:
+            step_time = partial(self._step_time, parallelism, role)
+            self._lanes[key] = build_lane(self, *key, step_time)
+        return self._lanes[key]
+
+    @cached_property
+    def _lanes(self) -> dict[tuple[Parallelism, int | None, int | None, Role], LaneResult]:
+        return {}
 
     @cached_property
     def _step_times(self) -> dict[tuple[Parallelism, Role], StepTime]:
@@ -73,7 +79,7 @@ class Lowered(Resolved):
                 self.device,
                 parallelism,
                 self.formats,
-                self.engine.for_role(role),
+                self.engine_for(role),
                 input_len=input_len * (1 - self.problem.workload.prefix_cache_hit),
                 output_len=output_len,
                 constants=self.constants,
@@ -227,7 +233,7 @@ def decode_breakdown(lowered: Lowered, pool: Pool, sequences: float) -> Breakdow
         lowered.device,
         pool.parallelism,
         lowered.formats,
-        lowered.engine.for_role(pool.work),
+        lowered.engine_for(pool.work),
         work,
         lowered.constants,
     )

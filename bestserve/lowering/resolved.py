@@ -13,7 +13,7 @@ from bestserve.models.prefixes import Sharing
 from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats
 from bestserve.models.step.engine import EngineConstants
-from bestserve.models.system import Arrivals, Lengths
+from bestserve.models.system import Arrivals, Lengths, Role
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
 from bestserve.specs.problem import Problem
@@ -69,6 +69,16 @@ class Resolved:
         if p.enable_chunked_prefill is not None:
             changes["policy"] = "chunked" if p.enable_chunked_prefill else "prefill_priority"
         return dataclasses.replace(engine, **changes)  # type: ignore[arg-type]
+
+    @cached_property
+    def _roles(self) -> dict[Role, EngineConstants]:
+        return {}
+
+    def engine_for(self, role: Role) -> EngineConstants:
+        """Return the engine of an instance in a role."""
+        if role not in self._roles:
+            self._roles[role] = self.engine.for_role(role)
+        return self._roles[role]
 
     @cached_property
     def formats(self) -> Formats:

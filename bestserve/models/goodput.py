@@ -39,6 +39,10 @@ NARROW_MISS = 0.1
 TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
 
+NEXT_TO = 0.4
+"""Part of the tolerance below the crossing, as a secant has it, at which a search ends: secants over
+wide brackets are off by up to twice."""
+
 INSIDE = 0.02
 """Part of the bracket that a secant step keeps from both of its ends."""
 
@@ -196,6 +200,8 @@ def _search(
             high, g_high, stayed = share, g, "low"
         if low >= NEARLY_SATURATED or high - low <= tolerance * high:
             break
+        if low > 0.0 and high in tried and _met_just(tried, low, high, NEXT_TO * tolerance):
+            break
         if high <= 2e-3 and low == 0.0:
             return _infeasible(tried[high][2], target)
         share = _next(low, high, g_low, g_high, tolerance, high in tried)
@@ -262,6 +268,20 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
     return found.structural & Trust.of(*(doubt(n, found.situation, sight) for n in names))
 
 
+def _met_just(
+    tried: dict[float, tuple[float, Binding, Latencies]], low: float, high: float, close: float
+) -> bool:
+    """Return whether the secant between two looks crosses 0 this close to the lower one."""
+    g_low, g_high = tried[low][0], tried[high][0]
+    return math.isfinite(g_high) and _secant(low, high, g_low / (g_low - g_high)) - low <= close * low
+
+
+def _secant(low: float, high: float, part: float) -> float:
+    """Return the share `part` of the way from low to high, in log(1/share − 1)."""
+    z_low, z_high = math.log(1 / low - 1), math.log(1 / high - 1)
+    return 1 / (1 + math.exp(z_low + (z_high - z_low) * part))
+
+
 def _next(
     low: float, high: float, g_low: float, g_high: float, tolerance: float, missed: bool
 ) -> float:
@@ -277,12 +297,11 @@ def _next(
         if high >= NEARLY_SATURATED and low >= 0.95:
             return NEARLY_SATURATED
         return 1.0 - (1.0 - low) / 2.5 if high >= NEARLY_SATURATED else (low + high) / 2
-    z_low, z_high = math.log(1 / low - 1), math.log(1 / high - 1)
     part = g_low / (g_low - g_high)
-    z = z_low + (z_high - z_low) * min(max(part, INSIDE), 1.0 - INSIDE)
-    guess = 1 / (1 + math.exp(z))
+    guess = _secant(low, high, min(max(part, INSIDE), 1.0 - INSIDE))
     edge = 0.45 * tolerance * high
-    return min(max(guess, low + edge), high - edge)
+    # rather below the crossing than above it: a look there may be the last one
+    return min(max(guess * (1 - NEXT_TO / 2 * tolerance), low + edge), high - edge)
 
 
 def _slack(found: Latencies, target: Target, binding: Binding) -> float:

@@ -92,7 +92,8 @@ def gather(
     charts = [speed_chart(found)] if found.front() else []
     charts += [pareto_chart(found, "ttft"), pareto_chart(found, "tpot")]
     say("latency curves")
-    charts += latency_charts(lowered, leading[:CURVES])
+    shown = [row for row in found.table if row.strategy in leading[:CURVES]]
+    charts += latency_charts(lowered, shown)
     charts += [waterfall_chart(w, best) for w in told.waterfalls]
     charts.append(tornado_chart(sensitivity))
     left_out = []

@@ -17,7 +17,6 @@ from bestserve.analysis.whatif import WhatIf
 from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
-from bestserve.models.latency import stability_rate
 from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, rows
 from bestserve.results.ranking import RankedStrategy, Ranking
@@ -182,33 +181,39 @@ def rates_up_to(limit: float, points: int) -> list[float]:
     return [float(rate) for rate in limit * (1 - np.geomspace(1 - LOWEST, LOWEST, points))]
 
 
-def latency_charts(lowered: Lowered, strategies: Sequence[str]) -> tuple[Chart, ...]:
-    """TTFT and TPOT at the objectives' percentiles over the request rate, one line a strategy."""
+def latency_charts(lowered: Lowered, table: Sequence[RankedStrategy]) -> tuple[Chart, ...]:
+    """TTFT and TPOT at the objectives' percentiles over the request rate, one line a strategy.
+
+    table : the strategies' rows, whose saturated rate and goodput are what is said of them
+    """
     slo = lowered.problem.slo
     found: dict[str, list[tuple[str, float, float]]] = {m: [] for m in METRICS}
-    for name in strategies:
-        system = lowered.system(name)
-        evaluate, limit = evaluator(system), stability_rate(system)
-        for rate in rates_up_to(limit, CURVE_POINTS):
+    for row in table:
+        evaluate = evaluator(lowered.system(row.strategy))
+        for rate in rates_up_to(row.goodput / row.utilisation, CURVE_POINTS):
             at = evaluate(rate)
             if at.status is LatencyStatus.OK:
                 for metric in METRICS:
                     value = getattr(at, metric).quantile(_share(slo, metric))
-                    found[metric].append((name, rate, value * 1e3))
-    return tuple(_curve(found[m], strategies, m, slo) for m in METRICS)
+                    found[metric].append((row.strategy, rate, value * 1e3))
+    return tuple(_curve(found[m], table, m, slo) for m in METRICS)
 
 
 def _curve(
-    points: list[tuple[str, float, float]], strategies: Sequence[str], metric: str, slo: SLO | None
+    points: list[tuple[str, float, float]],
+    table: Sequence[RankedStrategy],
+    metric: str,
+    slo: SLO | None,
 ) -> Chart:
     up, label = metric.upper(), _percentile(slo, metric)
     threshold = getattr(slo, metric) if slo is not None else None
+    strategies = [row.strategy for row in table]
     parts = []
-    for name in strategies:
-        own = [(rate, ms) for n, rate, ms in points if n == name]
+    for row in table:
+        own = [(rate, ms) for n, rate, ms in points if n == row.strategy]
         if threshold is not None and own:
-            until = crossing(own, threshold * 1e3)
-            parts.append(f"{name} to {until:.3g}" if until > 0 else f"{name} never")
+            until = held_until(row, metric, crossing(own, threshold * 1e3))
+            parts.append(f"{row.strategy} to {until:.3g}")
     tail = ""
     if threshold is not None:
         tail = f" The objective of {threshold * 1e3:.0f} ms holds for {', '.join(parts)} req/s."
@@ -233,6 +238,14 @@ def _curve(
         ),
         log_y=metric == "ttft",
     )
+
+
+def held_until(row: RankedStrategy, metric: str, drawn: float) -> float:
+    """Return the rate up to which an objective holds: where it limits the goodput, that [req/s].
+
+    drawn : where the curve passes the threshold, which may be a formula's beside a run's goodput
+    """
+    return row.goodput if row.binding.key == metric else max(drawn, row.goodput)
 
 
 def crossing(points: Sequence[tuple[float, float]], threshold: float) -> float:

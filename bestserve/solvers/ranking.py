@@ -51,6 +51,9 @@ WORTH = 0.6
 """Goodput per GPU, over the best of the role, from which other limits than the engine's are of
 interest."""
 
+SUITABLE = 2
+"""Best instances of a role whose limits are tried on pipelines that the problem does not ask for."""
+
 WORTHWHILE = 0.01
 """Gain per GPU from which a pipeline that the problem does not ask for is worth its stages."""
 
@@ -153,17 +156,19 @@ class _Search:
         flat = [c for c in found if asked or c.parallelism.pp == 1]
         kept = self.with_limits(flat)
         floor = (1 + WORTHWHILE) * self.best_share(kept)
-        limits = {(c.max_num_seqs, c.max_num_batched_tokens) for c, _ in kept}
+        leading = sorted(kept, key=lambda pair: -pair[1].rate / pair[0].share)[:SUITABLE]
+        limits = {(c.max_num_seqs, c.max_num_batched_tokens): None for c, _ in leading}
         kept += self.with_limits(
-            [c for c in found if c not in flat and self.promising(c, limits, floor * c.share)],
+            [c for c in found if c not in flat and self.promising(c, [*limits], floor * c.share)],
             floor,
         )
         self.instances += kept
         return list(range(len(self.instances) - len(kept), len(self.instances)))
 
-    def promising(self, candidate: Candidate, limits: set[Limits], rate: float) -> bool:
+    def promising(self, candidate: Candidate, limits: list[Limits], rate: float) -> bool:
         """Whether an instance holds at a rate [requests/s] with limits that suit others."""
-        tried = (limited(self.lowered, candidate, *each) for each in {(None, None), *limits})
+        each = dict.fromkeys([*limits, (None, None)])
+        tried = (limited(self.lowered, candidate, *limit) for limit in each)
         return rate == 0 or any(c and self.contained(c, rate) for c in tried)
 
     def with_limits(

@@ -69,7 +69,8 @@ def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
         return
     leading = families(ranking.table, CURVES)
     if not any(uncovered(lowered.system(name)) for name in leading):
-        yield part("load", charts=latency_charts(lowered, leading))
+        shown = [row for row in ranking.table if row.strategy in leading]
+        yield part("load", charts=latency_charts(lowered, shown))
     yield memory(problem, ranking.best.strategy)
 
 

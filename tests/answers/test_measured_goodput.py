@@ -14,6 +14,7 @@ from bestserve.answers.witness import (
     MISSED,
     PRECISE,
     REFUSED,
+    SCREENED,
     SURE,
     Court,
     Evidence,
@@ -89,6 +90,19 @@ def test_a_vague_run_grows_until_it_tells():
     assert settled.half < 0.7 * usual.half
     # 8 runs of 700,000 and more: 9.03, standard deviation 0.07
     assert settled.rate == pytest.approx(9.03, rel=0.025)
+
+
+def test_a_row_far_behind_is_out_after_a_short_run():
+    whole, target = system("1m-tp1"), Target(ttft=0.3, tpot=0.02)
+    goodput = measured_goodput(whole, target).rate
+    court = Court(target)
+    assert not court.reaches(whole, 1.3 * goodput, near=goodput)
+    assert court.reaches(whole, 0.9 * goodput, near=0.8 * goodput)
+    short, usual = sorted(court.drawn)
+    assert short == pytest.approx(SCREENED * usual, rel=0.01)
+    alone = Court(target)
+    assert not alone.reaches(whole, 1.3 * goodput)
+    assert set(alone.drawn) == {usual}
 
 
 @pytest.mark.parametrize(("half", "apart", "sure"), [

@@ -25,11 +25,13 @@ _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()
 
 def with_wait(law: Distribution, probability: float, mean: float) -> Distribution:
     """Return the law of X + W, W exponential with `mean` [s] with `probability`, else 0."""
-    if probability <= 0:
+    if probability <= 0 or mean <= 0 or not law.finite:
         return law
-    share = probability / _EXPONENTIAL_ATOMS.size
-    parts = [law, *(law.shift(mean * a) for a in _EXPONENTIAL_ATOMS)]
-    return Distribution.mixture(parts, [1 - probability] + [share] * _EXPONENTIAL_ATOMS.size)
+    waits = mean * _EXPONENTIAL_ATOMS
+    x = np.concatenate((law.x, law.x[-1] + waits))
+    after = sum(law.cdf(x - wait) for wait in waits) / waits.size
+    F = (1 - probability) * law.cdf(x) + probability * after
+    return Distribution.from_cdf(x, F, law.mean + probability * mean)
 
 
 def mean_wait(state: Occupancy, requests: Requests, batch_mates: float, spare: float) -> float:

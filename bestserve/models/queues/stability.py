@@ -46,21 +46,9 @@ def shared_limit(
     if high < slots:
         taken = packed(max(budget - decodes, 1.0))
         return taken / (prompt * step(taken, decodes)), decodes
-    tokens = slots / max(steps, 1e-9) * prompt
-    rate = slots / (steps * step(tokens, slots))
-    room = packed(max(budget - slots, 1.0))
     # a prompt arrives every few steps: those steps are longer than the average one
-    plain = step(0.0, slots)
-    low, high = 0.0, slots / (steps * plain)
-    for _ in range(40):
-        rate = (low + high) / 2
-        tau = slots / (rate * steps)
-        per_step = rate * tau
-        share = min(1.0, per_step)
-        taken = min(per_step * prompt / share, max(room, prompt))
-        need = (1 - share) * plain + share * step(taken, slots)
-        if need > tau:
-            high = rate
-        else:
-            low = rate
-    return rate, slots
+    plain, per_step = step(0.0, slots), slots / steps
+    share = min(1.0, per_step)
+    taken = min(per_step * prompt / share, max(packed(max(budget - slots, 1.0)), prompt))
+    mean = (1 - share) * plain + share * step(taken, slots)
+    return slots / (steps * max(mean, plain)), slots

@@ -13,7 +13,13 @@ from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.queues.tpot.pearson import Unstalled
-from bestserve.models.schedulers.steps import MeanRequest, decode_steps, mean_steps, prompt_steps
+from bestserve.models.schedulers.steps import (
+    MeanRequest,
+    alone_times,
+    decode_steps,
+    mean_steps,
+    prompt_steps,
+)
 from bestserve.models.system import Lane
 
 FEW_LONGEST = 0.1
@@ -122,14 +128,9 @@ class Engine:
 
         room : prompt tokens per step; beyond it a prompt is split if `split`
         """
-        r, step = self.requests, self.lane.step
-        chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else np.ones_like(r.prompt)
-        last = r.prompt - (chunks - 1) * room if split else r.prompt
-        context, n = decodes * r.context, decodes + 1.0
-        full = step(T=room + decodes, A=0.0, K=context, n=n, prefill=True) if split else 0.0
-        rest = step(T=last + decodes, A=0.0, K=context, n=n, prefill=True)
-        pairs = r.prompt * r.cached + r.prompt**2 / 2
-        return np.asarray((chunks - 1) * full + rest + step.phi * step.a * pairs)
+        r = self.requests
+        times = alone_times(r.prompt, r.cached, float(decodes), bool(split), float(room), self.mean)
+        return np.asarray(times)
 
     def work_tokens(self, room: float) -> Floats:
         """Return prompts in tokens of mean cost: a long prompt's attention counts [m, tokens].

@@ -47,6 +47,30 @@ def prompt_steps(tokens: Floats, decodes: Floats, split: bool, mean: MeanRequest
 
 
 @njit(cache=True)
+def alone_times(
+    prompts: Floats, cached: Floats, decodes: float, split: bool, room: float, mean: MeanRequest
+) -> Floats:
+    """Return the time of the steps that each prompt takes beside `decodes` by itself [m, s].
+
+    prompts, cached : tokens to compute and found in the cache [m]; room : prompt tokens of a step,
+    beyond which prompts are cut if `split`
+    """
+    _, _, _, context, coef, moe = mean
+    times = np.empty(prompts.size)
+    held, n = decodes * context, decodes + 1.0
+    full = 0.0
+    if split:
+        full = step_time(room + decodes, 0.0, held, n, True, coef, moe)
+    for i in range(prompts.size):
+        chunks = max(math.ceil(prompts[i] / room), 1.0) if split else 1.0
+        last = prompts[i] - (chunks - 1.0) * room
+        pairs = prompts[i] * cached[i] + prompts[i] * prompts[i] / 2
+        rest = step_time(last + decodes, pairs, held, n, True, coef, moe)
+        times[i] = (chunks - 1.0) * full + rest
+    return times
+
+
+@njit(cache=True)
 def mean_steps(
     decodes: Floats,
     plain: Floats,
