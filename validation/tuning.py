@@ -1,6 +1,6 @@
 """What do batch limits that `rank` chooses miss? A fine search by runs over limits and layouts.
 
-    python validation/tuning.py --minutes 6      # asks more questions (`kept.py`), writes the report
+    python validation/tuning.py --minutes 6      # asks more (`kept.py`), writes the report
 
 Every layout of the ranking whose formulas come within `NEAR` of the winner gets every rung of both
 limits, one after the other and the first again, held to runs on the same requests: a rung is taken

@@ -1,6 +1,6 @@
 """Are winners true? Random questions ranked, their winners simulated again and compared.
 
-    python validation/winners.py --minutes 6     # asks more questions (`kept.py`), writes the report
+    python validation/winners.py --minutes 6     # asks more (`kept.py`), writes the report
 
 The winner's goodput is measured with other seeds and ten times the requests. Its regret is against
 the rows of the table that come within `NEAR` of it and the rungs beside its own limits, all on the
@@ -131,7 +131,8 @@ def table(rows: list[Row], seed: int = REPORT_SEED) -> str:
         "# Winners of random questions",
         "",
         f"{len(rows)} questions over the whole catalogue (`validation/winners.py`, seed {seed}, "
-        f"asked {days(rows)}), {len(won)} with a winner, {int(sure.sum())} of them confirmed, {int(high.sum())} with high trust; "
+        f"asked {days(rows)}), {len(won)} with a winner, {int(sure.sum())} of them confirmed, "
+        f"{int(high.sum())} with high trust; "
         f"{sum(bool(r['failures']) for r in rows)} with a numerical failure. Winners are simulated "
         "again with other seeds and ten times the requests; regret is against the table's rows "
         f"within {NEAR:.0%} and the rungs beside the winner's limits, on the same requests.",

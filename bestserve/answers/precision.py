@@ -28,8 +28,8 @@ def telling_run(
 ) -> SimulationResult:
     """Return a run at a rate [req/s] that tells TTFT and TPOT to `ROUGH`, or the longest allowed.
 
-    given : the requests to run instead of sampling the workload: there are no more; a closed loop
-    sets its own rate and length; running : requests that a replica serves at a time, as far as known
+    given : the requests to run instead of sampling the workload: there are no more; running : those
+    that a replica serves at a time, as far as known. A closed loop sets its own rate and length.
     """
     times = 1
     while True:

@@ -54,8 +54,8 @@ MOST_TIMES, MOST_REQUESTS = 32, 800_000
 """Times as many requests as usual, and requests of a run, up to which runs grow."""
 
 SCREENED, CLEARLY = 0.25, 0.1
-"""Part of the usual requests of a run that may show a row to be out, and by how much it must miss its
-objectives there: more than such a run errs [1, ln]."""
+"""Part of the usual requests of a run that may show a row to be out, and by how much it must miss
+its objectives there: more than such a run errs [1, ln]."""
 
 LEAST_GROWTH = 2.5
 """Times as many requests in the next run, at least."""

@@ -40,8 +40,8 @@ TAIL_SLACK = 0.05
 """Relative error of the share beyond a percentile, likewise; it counts where the law is flat."""
 
 NEXT_TO = 0.4
-"""Part of the tolerance below the crossing, as a secant has it, at which a search ends: secants over
-wide brackets are off by up to twice."""
+"""Part of the tolerance below the crossing, as a secant has it, at which a search ends: secants
+over wide brackets are off by up to twice."""
 
 INSIDE = 0.02
 """Part of the bracket that a secant step keeps from both of its ends."""
@@ -273,7 +273,9 @@ def _met_just(
 ) -> bool:
     """Return whether the secant between two looks crosses 0 this close to the lower one."""
     g_low, g_high = tried[low][0], tried[high][0]
-    return math.isfinite(g_high) and _secant(low, high, g_low / (g_low - g_high)) - low <= close * low
+    return (
+        math.isfinite(g_high) and _secant(low, high, g_low / (g_low - g_high)) - low <= close * low
+    )
 
 
 def _secant(low: float, high: float, part: float) -> float:

@@ -52,7 +52,7 @@ WORTH = 0.6
 interest."""
 
 SUITABLE = 2
-"""Best instances of a role whose limits are tried on pipelines that the problem does not ask for."""
+"""Best instances of a role whose limits are tried on pipelines that nobody asked for."""
 
 WORTHWHILE = 0.01
 """Gain per GPU from which a pipeline that the problem does not ask for is worth its stages."""

@@ -113,8 +113,8 @@ def test_rivals_that_miss_at_the_best_goodput_are_not_searched(winners):
     truth = winners.Truth(lower(problem), near)
     searched = []
     goodput = truth.goodput
-    truth.goodput = lambda strategy, *rest: searched.append(str(strategy)) or goodput(
-        strategy, *rest
+    truth.goodput = lambda strategy, *rest: (
+        searched.append(str(strategy)) or goodput(strategy, *rest)
     )
     two, one = (bs.Strategy.parse(name) for name in ("2m-tp1", "1m-tp1"))
     own, most, who = truth.best(two, [one])
