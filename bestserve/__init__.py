@@ -39,7 +39,7 @@ _WHERE = {
     "Fleet": "bestserve.specs.fleet",
     "allocate": "bestserve.fleet.allocate",
     "schedule": "bestserve.fleet.schedule.answer",
-    "ScheduleOptions": "bestserve.fleet.schedule.answer",
+    "ScheduleOptions": "bestserve.fleet.schedule.options",
     "simulate": "bestserve.api",
     "memory": "bestserve.api",
     "explain": "bestserve.api",
@@ -87,8 +87,8 @@ if TYPE_CHECKING:
     from bestserve.api import uncertainty as uncertainty
     from bestserve.api import what_if as what_if
     from bestserve.fleet.allocate import allocate as allocate
-    from bestserve.fleet.schedule.answer import ScheduleOptions as ScheduleOptions
     from bestserve.fleet.schedule.answer import schedule as schedule
+    from bestserve.fleet.schedule.options import ScheduleOptions as ScheduleOptions
     from bestserve.models.step.step_time import StepTime as StepTime
     from bestserve.readers.metrics.reading import read_metrics as read_metrics
     from bestserve.reporting.curves import curves as curves

@@ -65,13 +65,8 @@ def allocate(
         HTML file to write: the fleet as a diagram, its pools, the comparison with uniform
         strategies, and the curves
     """
-    fields = read_mapping(fleet)
-    for objectives in _tables(fields, "models", "classes", "slo"):
-        checked_table(objectives)
-    if objective is not None:
-        fields["objective"] = objective
     return plan(
-        Fleet(**fields),
+        read_fleet(fleet, **({} if objective is None else {"objective": objective})),
         gap=gap,
         seconds=seconds,
         jobs=jobs,
@@ -83,6 +78,14 @@ def allocate(
         page=page,
         format=format,
     )
+
+
+def read_fleet(path: str | Path, **changes: str) -> Fleet:
+    """Read a fleet file, with some of its fields changed. Raises DataError, InputError."""
+    fields = read_mapping(path)
+    for objectives in _tables(fields, "models", "classes", "slo"):
+        checked_table(objectives)
+    return Fleet(**{**fields, **changes})
 
 
 def plan(

@@ -30,6 +30,7 @@ COMMANDS = (
     "explain",
     "allocate",
     "memory",
+    "schedule",
 )
 """Commands that answer a question about one problem, or one fleet."""
 
@@ -44,6 +45,7 @@ _OF_ANSWER: dict[str, tuple[str, tuple[str, ...]]] = {
     "uncertainty": ("uncertainty", ("samples",)),
     "allocation": ("allocate", ()),
     "memory": ("memory", ("strategy", "max_model_len")),
+    "schedule": ("schedule", ("strategy", "load", "asked")),
 }
 """Kind of answer → command and arguments, for what Python's `to_json` wrote."""
 
@@ -78,14 +80,14 @@ def question_of(answer: Mapping[str, Any]) -> Question:
     elif isinstance(answer.get("kind"), str) and answer["kind"] in _OF_ANSWER:
         command, names = _OF_ANSWER[answer["kind"]]
         arguments = {name: answer.get(name) for name in names}
-        problem = answer.get("fleet" if command == "allocate" else "problem")
+        problem = answer.get("fleet", answer.get("problem"))
     else:
         raise DataError(f"answers of kind {shown(answer.get('kind'))} do not carry their question")
     if command not in COMMANDS or not (
         isinstance(problem, Mapping) and isinstance(arguments, Mapping)
     ):
         raise DataError(f"no question to be repeated: command {shown(command, 40)}")
-    if command == "allocate":
+    if "models" in problem:
         from bestserve.specs.fleet import Fleet
 
         return Question(command, Fleet(**problem), arguments)
@@ -103,10 +105,14 @@ def ask(question: Question, form: str) -> int:
     module = importlib.import_module(f"bestserve.cli.{question.command}")
     given: dict[str, Any] = {"format": form}
     if not isinstance(question.problem, Problem):
+        if not hasattr(module, "plan"):
+            raise DataError(f"{question.command} is not asked about a fleet")
         command = module.plan
         given["fleet"] = question.problem
+    elif question.command == "allocate":
+        raise DataError("allocate is asked about a fleet")
     else:
-        command = getattr(module, question.command)
+        command = getattr(module, "plan", None) or getattr(module, question.command)
         given["options"] = Stated(question.problem)
     parameters = inspect.signature(command).parameters
     hints = get_type_hints(command, include_extras=True)

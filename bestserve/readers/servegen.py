@@ -188,12 +188,10 @@ def _lengths(
     return out
 
 
-def busiest_hour(folder: Path) -> Trace:
-    """Return the hour in which the ServeGen clients of a folder send most, as one trace.
+def read_clients(folder: Path) -> list[Client]:
+    """Read all ServeGen clients of a folder: files `…-trace.csv` with their `…-dataset.json`.
 
-    A client is a file `…-trace.csv` with its `…-dataset.json`; hours count from the start of the
-    recording. The same folder gives the same requests. Raises `DataError` where there is no client
-    or none sends anything.
+    Raises `DataError` where there is none.
     """
     found = sorted(folder.glob("*-trace.csv"))
     if not found or len(found) > MAX_CLIENTS:
@@ -202,10 +200,19 @@ def busiest_hour(folder: Path) -> Trace:
             f"{name}: {len(found)} files …-trace.csv with …-dataset.json of ServeGen clients; "
             f"expected 1 to {MAX_CLIENTS:,}"
         )
-    clients = [
+    return [
         read_client(path, path.with_name(path.name.removesuffix("-trace.csv") + "-dataset.json"))
         for path in found
     ]
+
+
+def busiest_hour(folder: Path) -> Trace:
+    """Return the hour in which the ServeGen clients of a folder send most, as one trace.
+
+    Hours count from the start of the recording. The same folder gives the same requests. Raises
+    `DataError` where there is no client or none sends anything.
+    """
+    clients = read_clients(folder)
     sent: dict[float, float] = defaultdict(float)
     for client in clients:
         for begin, requests in hourly(client):

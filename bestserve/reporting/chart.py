@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["lines", "points", "waterfall", "bars", "parts", "map"]
+Kind = Literal["lines", "steps", "points", "waterfall", "bars", "parts", "map"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,10 @@ from bestserve.reporting.data import (
 )
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
 from bestserve.reporting.plotly_charts import figure, page_of
+from bestserve.reporting.schedule import schedule_charts
 from bestserve.results.document import Document
 from bestserve.results.ranking import Ranking
+from bestserve.results.schedule import Schedule
 
 PLOTS = {
     ".html": ("plotly",),
@@ -71,6 +73,11 @@ def _(answer: SensitivityReport) -> tuple[Chart, ...]:
 @charts_of.register
 def _(answer: Uncertainty) -> tuple[Chart, ...]:
     return (sobol_chart(answer),)
+
+
+@charts_of.register
+def _(answer: Schedule) -> tuple[Chart, ...]:
+    return schedule_charts(answer)
 
 
 @charts_of.register

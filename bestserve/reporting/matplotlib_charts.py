@@ -65,6 +65,7 @@ def draw(chart: Chart, axes: Any) -> None:
     """Draw a chart on Matplotlib axes."""
     {
         "lines": _lines,
+        "steps": _steps,
         "points": _points,
         "waterfall": _fall,
         "bars": _bars,
@@ -83,7 +84,7 @@ def draw(chart: Chart, axes: Any) -> None:
     if chart.kind == "waterfall":
         for limit in chart.limits:
             axes.set_title(limit.name, loc="right", fontsize="small", color=PALETTE[1])
-    elif chart.kind in ("lines", "points"):
+    elif chart.kind in ("lines", "steps", "points"):
         axes.legend(fontsize="small")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -104,6 +105,12 @@ def _lines(chart: Chart, axes: Any) -> None:
             color=PALETTE[i % len(PALETTE)],
             label=_text(s.name),
         )
+
+
+def _steps(chart: Chart, axes: Any) -> None:
+    for i, s in enumerate(chart.series):
+        style, colour = STYLES[i % len(STYLES)], PALETTE[i % len(PALETTE)]
+        axes.step(s.x, s.y, style, where="post", color=colour, label=_text(s.name))
 
 
 def _points(chart: Chart, axes: Any) -> None:

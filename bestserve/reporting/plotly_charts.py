@@ -32,6 +32,7 @@ def figure(chart: Chart) -> dict[str, Any]:
     """Return data and layout; colours of text, grid and paper are the page's."""
     draw = {
         "lines": _lines,
+        "steps": _steps,
         "points": _points,
         "waterfall": _waterfall,
         "bars": _bars,
@@ -70,7 +71,7 @@ def figure(chart: Chart) -> dict[str, Any]:
     if chart.kind == "waterfall":
         ends = [sum(float(x) for x in chart.series[0].x), *(li.value for li in chart.limits)]
         layout["xaxis"]["range"] = [0, 1.12 * max(ends)]
-    if chart.kind in ("points", "lines") and not chart.log_y:
+    if chart.kind in ("points", "lines", "steps") and not chart.log_y:
         layout["yaxis"]["rangemode"] = "tozero"
     if chart.kind == "map":
         layout["xaxis"] |= {"type": "category"}
@@ -129,6 +130,14 @@ def _lines(chart: Chart) -> list[dict[str, Any]]:
             "marker": {"symbol": MARKERS[i % len(MARKERS)], "size": 6},
         }
         for i, s in enumerate(chart.series)
+    ]
+
+
+def _steps(chart: Chart) -> list[dict[str, Any]]:
+    """Lines that keep each value until the next."""
+    return [
+        trace | {"mode": "lines", "line": trace["line"] | {"shape": "hv"}}
+        for trace in _lines(chart)
     ]
 
 

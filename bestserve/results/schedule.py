@@ -5,31 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bestserve.results.document import Document, plain
+from bestserve.results.document import plain
+from bestserve.results.drawn import Drawn
 
 if TYPE_CHECKING:
+    from bestserve.specs.fleet import Fleet
     from bestserve.specs.problem import Problem
+
+WHOLE = 24
+"""Windows up to which a table shows each; of more, those without a change between them are one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduledWindow:
-    """One window of a schedule.
+class ScheduledPool:
+    """A pool of a schedule.
 
-    start, duration [s]; request_rate, capacity [req/s]; instances : by role
-    gpus : in use; starts, stops : instances that come or go at its beginning
-    met : share of its simulated requests that met each objective, and "all" of them [1]
+    name : in the windows' `instances`; role : "m" (collocated), "p" or "d"; strategy : one instance
+    gpu, gpus : type and number for an instance; stream : whom it serves, "" for all
+    rate_per_instance : the least of all windows [req/s]
+    """
+
+    name: str
+    role: str
+    strategy: str
+    gpu: str
+    gpus: int
+    stream: str
+    rate_per_instance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledStream:
+    """What a window has for requests that share instances.
+
+    name : "" for the only ones; request_rate, capacity [req/s]
+    met : share of the simulated requests that met each objective, and "all" of them [1]
     error : standard error of these shares [1]; holds : whether they are at least as required, up to
         twice the error; None: not simulated
     """
 
-    start: float
-    duration: float
+    name: str
     request_rate: float
-    instances: dict[str, int]
-    gpus: int
     capacity: float
-    starts: int
-    stops: int
     met: dict[str, float]
     error: float
     holds: bool | None
@@ -37,101 +54,281 @@ class ScheduledWindow:
     @property
     def utilisation(self) -> float:
         """Rate over capacity [1]."""
-        return self.request_rate / self.capacity
+        return self.request_rate / self.capacity if self.capacity > 0 else 1.0
+
+    @property
+    def least(self) -> float:
+        """The smallest share that met an objective [1]."""
+        return min(self.met.values(), default=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledWindow:
+    """One window of a schedule.
+
+    start, duration [s]; instances : by pool; gpus : in use; starts, stops : instances that come or
+    go at its beginning; spares : instances beyond what the load needs
+    cost : [USD], where prices are known; streams : what it has for whom
+    """
+
+    start: float
+    duration: float
+    instances: dict[str, int]
+    gpus: int
+    starts: int
+    stops: int
+    spares: int
+    cost: float | None
+    streams: tuple[ScheduledStream, ...]
+
+    @property
+    def request_rate(self) -> float:
+        """Rate of all streams [req/s]."""
+        return sum(s.request_rate for s in self.streams)
+
+    @property
+    def capacity(self) -> float:
+        """What it can carry of all streams [req/s]."""
+        return sum(s.capacity for s in self.streams)
+
+    @property
+    def fullest(self) -> ScheduledStream:
+        """The stream that comes nearest to its capacity."""
+        return max(self.streams, key=lambda s: s.utilisation)
+
+    @property
+    def worst(self) -> ScheduledStream:
+        """The stream whose simulated requests met the objectives least."""
+        return min(self.streams, key=lambda s: s.least)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether all streams do; None: not simulated."""
+        if any(s.holds is None for s in self.streams):
+            return None
+        return all(s.holds for s in self.streams)
 
     def clock(self) -> str:
         """Return the start as HH:MM, days before it."""
-        minutes = round(self.start / 60)
-        days, rest = divmod(minutes, 1440)
-        return f"{f'{days}d ' if days else ''}{rest // 60:02d}:{rest % 60:02d}"
+        return clock(self.start)
+
+
+def clock(seconds: float) -> str:
+    """Return a time as HH:MM, days before it.
+
+    >>> clock(90_000)
+    '1d 01:00'
+    """
+    days, rest = divmod(round(seconds / 60), 1440)
+    return f"{f'{days}d ' if days else ''}{rest // 60:02d}:{rest % 60:02d}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPolicy:
-    """Another way to run the same load: GPU-hours, share carried, share of the worst window [1]."""
+    """Another way to run the same load.
+
+    cost : [USD], where prices are known; carried : share of the requests within capacity, and
+    worst_window : in the worst window [1]; without_backlog : share that comes while nothing waits,
+    if nobody is turned away [1]
+    """
 
     name: str
     gpu_hours: float
+    cost: float | None
     carried: float
     worst_window: float
+    without_backlog: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule(Document):
+class ForecastWorth:
+    """What a forecast costs where its margin makes it carry `share` of the requests.
+
+    median, p90 : of its relative errors [1]; margin : factor on its rates, None if none is enough
+    gpu_hours : then; saved : share of them that knowing the load would save [1]
+    """
+
+    name: str
+    share: float
+    median: float
+    p90: float
+    margin: float | None
+    gpu_hours: float | None
+    saved: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """What instances that stop do with the requests they have, as simulated.
+
+    kv : "stays" until they end there, or "moves"; longest [s]; gpu_hours : beyond the schedule's
+    """
+
+    kv: str
+    longest: float
+    gpu_hours: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule(Drawn):
     """How many instances of each role serve a load, window by window.
 
     strategy : what an instance of each pool is (counts of one); objective : gpu-hours, money, load
+    asked : the options; load : the rows of the CSV that was given
     gpu_hours : paid, starts included; cost [USD] : where prices are known; reserved : GPUs paid all
-        day; objective_value, bound : of the optimisation, in its unit (GPU-hours, USD, or the share
-        of the requests that is carried); carried : share of the requests within capacity [1]
-    policies : others on the same load
+        day, by type; objective_value, bound : of the optimisation, in its unit (GPU-hours, USD, or
+        the share of the requests that is carried); carried : share of the requests within capacity
+    spare_gpu_hours : of instances that stand in for those that fail; availability : share of time
+        in which as many are up as the load needs [1]
+    requests : how many were simulated; draining : what stopping took there; target : share of the
+        requests that must meet each objective [1]
+    policies, forecasts : others on the same load, and what a better forecast is worth
+    seconds : that the optimisation took [s]
     """
 
-    problem: Problem
+    problem: Problem | None
+    fleet: Fleet | None
     strategy: str
     objective: str
+    asked: dict[str, Any]
+    load: tuple[dict[str, str], ...] | None
+    pools: tuple[ScheduledPool, ...]
     windows: tuple[ScheduledWindow, ...]
     gpu_hours: float
     cost: float | None
-    reserved: int
+    reserved: dict[str, int]
     objective_value: float
     bound: float
     carried: float
+    spare_gpu_hours: float
+    availability: float | None
+    requests: int
+    draining: Draining | None
+    target: dict[str, float]
     policies: tuple[ComparedPolicy, ...]
+    forecasts: tuple[ForecastWorth, ...]
+    seconds: float
 
     def content(self) -> dict[str, Any]:
-        """Return all fields as plain data."""
-        return {name: plain(getattr(self, name)) for name in type(self).__dataclass_fields__}
+        """Return all fields as plain data; of the problem and the fleet the one that was asked."""
+        found = {name: plain(getattr(self, name)) for name in type(self).__dataclass_fields__}
+        return {k: v for k, v in found.items() if v is not None or k not in ("problem", "fleet")}
+
+    @property
+    def gap(self) -> float:
+        """How far the objective may be from the best, as a share of it [1]."""
+        if not self.objective_value > 0:
+            return 0.0
+        return abs(1 - self.bound / self.objective_value)
 
     def records(self) -> list[dict[str, Any]]:
         """Return a row a window."""
-        rows = []
+        return [self._row(w) for w in self.windows]
+
+    def _row(self, w: ScheduledWindow) -> dict[str, Any]:
+        row: dict[str, Any] = {"start": w.clock(), "request_rate": w.request_rate}
+        row |= {f"{pool}_instances": n for pool, n in w.instances.items()}
+        row |= {"gpus": w.gpus, "capacity": w.capacity, "utilisation": w.fullest.utilisation}
+        row |= {"starts": w.starts, "stops": w.stops}
+        if self.availability is not None:
+            row["spares"] = w.spares
+        if w.cost is not None:
+            row["usd"] = w.cost
+        if len(self.windows[0].streams) > 1:
+            row |= {f"{s.name}_rate": s.request_rate for s in w.streams}
+            row["worst"] = w.worst.name
+        row |= {f"{name}_met": share for name, share in w.worst.met.items()}
+        return row | {"holds": w.holds}
+
+    def stretches(self) -> list[dict[str, Any]]:
+        """Return a row for each time between changes: its highest rate and its worst window."""
+        if len(self.windows) <= WHOLE:
+            return self.records()
+        groups: list[list[ScheduledWindow]] = []
         for w in self.windows:
-            row = {"start": w.clock(), "request_rate": w.request_rate}
-            row |= {f"{role}_instances": n for role, n in w.instances.items()}
-            row |= {"gpus": w.gpus, "capacity": w.capacity, "utilisation": w.utilisation}
-            row |= {"starts": w.starts, "stops": w.stops}
-            row |= {f"{name}_met": share for name, share in w.met.items()}
-            rows.append(row | {"holds": w.holds})
+            if groups and groups[-1][0].instances == w.instances:
+                groups[-1].append(w)
+            else:
+                groups.append([w])
+        rows = []
+        for group in groups:
+            row = self._row(max(group, key=lambda w: w.fullest.utilisation))
+            worst = self._row(min(group, key=_order))
+            row |= {k: v for k, v in worst.items() if k.endswith("_met") or k == "holds"}
+            row |= {"start": group[0].clock(), "starts": group[0].starts, "stops": group[0].stops}
+            if "usd" in row:
+                row["usd"] = sum(w.cost or 0.0 for w in group)
+            rows.append(row)
         return rows
 
     @property
     def worst(self) -> ScheduledWindow:
         """The window whose simulated requests met the objectives least; without, the fullest."""
-        if self.windows[0].holds is None:
-            return max(self.windows, key=lambda w: w.utilisation)
-        return min(self.windows, key=lambda w: min(w.met.values(), default=1.0))
+        return min(self.windows, key=_order)
 
     def explain(self) -> str:
         """Return totals, the worst window and the other policies as text."""
-        money = "" if self.cost is None else f", {self.cost:,.2f} USD"
-        lines = [f"{self.strategy}: {self.gpu_hours:,.1f} GPU-hours{money}"]
-        if self.objective == "load":
-            lines[0] += f"; carries {self.carried:.2%} of the requests, at most {self.bound:.2%}"
-        else:
-            gap = 1 - self.bound / self.objective_value if self.objective_value > 0 else 0.0
-            lines[0] += f", within {gap:.2%} of the least possible"
-        if self.reserved:
-            lines.append(f"{self.reserved} GPUs are worth paying for all day, the rest when used")
+        lines = [self._verdict()]
+        if any(self.reserved.values()):
+            paid = ", ".join(f"{n} {gpu}" for gpu, n in self.reserved.items() if n)
+            lines.append(f"paid all day: {paid}; the rest when used")
+        if self.availability is not None:
+            lines.append(
+                f"spares take {self.spare_gpu_hours:,.1f} of the GPU-hours; as many instances are "
+                f"up as the load needs in {self.availability:.3%} of the time"
+            )
+        if self.draining is not None and self.draining.longest > 0:
+            lines.append(
+                f"instances that stop finish what they have in at most {self.draining.longest:,.0f}"
+                f" s: {self.draining.gpu_hours:,.1f} GPU-hours more"
+            )
         for policy in self.policies:
             more = policy.gpu_hours / self.gpu_hours - 1 if self.gpu_hours > 0 else 0.0
             lines.append(
                 f"{policy.name}: {policy.gpu_hours:,.1f} GPU-hours ({more:+.0%}), carries "
                 f"{policy.carried:.2%}, in its worst window {policy.worst_window:.1%}"
             )
+        lines += [self._worth(f) for f in self.forecasts]
+        return "\n".join([*lines, self._played()])
+
+    def _verdict(self) -> str:
+        money = "" if self.cost is None else f", {self.cost:,.2f} USD"
+        line = f"{self.strategy}: {self.gpu_hours:,.1f} GPU-hours{money}"
+        if self.objective == "load":
+            return f"{line}; carries {self.carried:.2%} of the requests, at most {self.bound:.2%}"
+        return f"{line}, within {self.gap:.2%} of the least possible"
+
+    @staticmethod
+    def _worth(f: ForecastWorth) -> str:
+        errors = f"off by {f.median:.1%} (median) and {f.p90:.1%} (P90)"
+        if f.margin is None or f.gpu_hours is None or f.saved is None:
+            return f"forecast {f.name}: {errors}; no margin makes it carry {f.share:.1%}"
+        return (
+            f"forecast {f.name}: {errors}; carries {f.share:.1%} at {f.margin:.2f} times its rates,"
+            f" {f.gpu_hours:,.1f} GPU-hours; a perfect one saves {f.saved:.0%}"
+        )
+
+    def _played(self) -> str:
         w = self.worst
         if w.holds is None:
-            lines.append(f"fullest window {w.clock()}: {w.utilisation:.0%} of its capacity")
-            return "\n".join(lines)
+            return f"fullest window {w.clock()}: {w.fullest.utilisation:.0%} of its capacity"
         missed = [x for x in self.windows if not x.holds]
-        met = ", ".join(f"{name.upper()} {share:.1%}" for name, share in w.met.items())
-        lines.append(
-            f"simulated: worst window {w.clock()} ({met} ± {w.error:.1%}); "
-            + (
-                "every window holds"
-                if not missed
-                else f"{len(missed)} of {len(self.windows)} windows miss an objective, the first "
-                f"at {missed[0].clock()}: raise --headroom"
-            )
+        worst = w.worst
+        met = ", ".join(f"{name.upper()} {share:.1%}" for name, share in worst.met.items())
+        whose = f" of {worst.name}" if worst.name else ""
+        return (
+            f"simulated {self.requests:,} requests: worst window {w.clock()}{whose} ({met} ± "
+            f"{worst.error:.1%}); "
+        ) + (
+            "every window holds"
+            if not missed
+            else f"{len(missed)} of {len(self.windows)} windows miss an objective, the first "
+            f"at {missed[0].clock()}: raise --headroom"
         )
-        return "\n".join(lines)
+
+
+def _order(window: ScheduledWindow) -> tuple[float, float]:
+    """Return what sorts the worst window first."""
+    if window.holds is None:
+        return 0.0, -window.fullest.utilisation
+    return window.worst.least, -window.fullest.utilisation

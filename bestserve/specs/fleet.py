@@ -29,6 +29,7 @@ class GpuGroup(Spec):
     count : GPUs; gpus_per_node : GPUs that share the fast link, default: the record's
     network_bandwidth : one way, per GPU [B/s], default: the record's
     price_per_hour : of one GPU [$/h]; power : of one GPU [W]; both default to the record's
+    reserved_price : of one GPU that is paid all day [$/h], for `schedule`
     """
 
     hardware: str | Hardware
@@ -38,6 +39,7 @@ class GpuGroup(Spec):
     network_bandwidth: float | None = Field(default=None, ge=0, le=1e18)
     price_per_hour: float | None = Field(default=None, ge=0, le=1e9)
     power: float | None = Field(default=None, ge=0, le=1e9)
+    reserved_price: float | None = Field(default=None, ge=0, le=1e9)
 
     @property
     def label(self) -> str:

@@ -96,8 +96,9 @@ def uncertainty(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[s
 
 def day(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[str]:
     """How many instances serve a day's load, window by window."""
-    from bestserve.fleet.schedule.answer import ScheduleOptions, schedule
-    from bestserve.reporting.schedule import schedule_chart
+    from bestserve.fleet.schedule.answer import schedule
+    from bestserve.fleet.schedule.options import ScheduleOptions
+    from bestserve.reporting.schedule import schedule_charts
 
     problem = Problem(**stated)
     objective = text(arguments, "objective") or "gpu-hours"
@@ -117,7 +118,7 @@ def day(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[s
         )  # fmt: skip
     yield result(
         "day",
-        charts=(schedule_chart(found),),
+        charts=schedule_charts(found),
         rows=found.records(),
         caption="Windows of the day",
         told=found.explain(),

@@ -1,8 +1,12 @@
 """A day, not a rate: how many instances of each role, window by window.
 
-load       what arrives: windows of a rate and lengths, from a CSV or a trace
+load       what arrives: windows of a rate and lengths; reading a CSV, recordings of traces
+demand     who asks: streams of requests that share instances; offers: what may serve them
 capacity   what one instance of each pool carries within the objectives, window by window
-planning   the cheapest schedule (mixed-integer, with its bound) and the best split of N GPUs
-policies   what others would do on the same load: a static fleet, thresholds, forecasts
-playing    the simulator follows a schedule: instances start, drain and stop
+terms      what a schedule must do, as numbers; failures: spares; accounts: what counts come to
+programme  the cheapest schedule, or most load on given GPUs (mixed-integer, with its bound)
+splits     the best split of N GPUs into prefill and decode (dynamic programming)
+policies   what others would do on the same load; forecasts and their worth; DOPD's ratio
+playing    the simulator follows a schedule: stints of instances that start, drain, move, fail
+answer     all of it, told as users see it
 """

@@ -2,243 +2,340 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from bestserve.answers.economics import gpu_price
-from bestserve.answers.ranking import ranking
-from bestserve.arrays import Ints
-from bestserve.errors import InfeasibleError, InputError
-from bestserve.fleet.schedule.capacity import Deployment
-from bestserve.fleet.schedule.load import Load, read_load, windows_of
-from bestserve.fleet.schedule.planning import (
-    Terms,
-    best_split,
-    cheapest,
-    cost,
-    gpu_hours,
-    static_split,
+from bestserve.arrays import Floats, Ints
+from bestserve.errors import InfeasibleError
+from bestserve.fleet.schedule.accounts import bill, gpu_hours, started, stopped
+from bestserve.fleet.schedule.demand import Stream, streams_of
+from bestserve.fleet.schedule.failures import at_least
+from bestserve.fleet.schedule.forecasts import SHARE, forecasts, worth
+from bestserve.fleet.schedule.offers import (
+    Offer,
+    gpu_prices,
+    offers_of_fleet,
+    offers_of_problem,
+    terms_of,
 )
-from bestserve.fleet.schedule.playing import Played, play
-from bestserve.fleet.schedule.policies import Policy, compared, judged
-from bestserve.lowering import lower
-from bestserve.models.system import Target
-from bestserve.results.schedule import ComparedPolicy, Schedule, ScheduledWindow
+from bestserve.fleet.schedule.options import ScheduleOptions
+from bestserve.fleet.schedule.policies import Policy, compared, compared_splits, sized
+from bestserve.fleet.schedule.programme import Planned, cheapest, most_carried
+from bestserve.fleet.schedule.ratio import rule
+from bestserve.fleet.schedule.reading import Rows
+from bestserve.fleet.schedule.referee import Refereed, refereed
+from bestserve.fleet.schedule.splits import best_split
+from bestserve.fleet.schedule.terms import Prices, Terms, carried_rate, up_instances
+from bestserve.results.schedule import (
+    ComparedPolicy,
+    Draining,
+    ForecastWorth,
+    Schedule,
+    ScheduledPool,
+    ScheduledStream,
+    ScheduledWindow,
+)
+from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
-Objective = Literal["gpu-hours", "money", "load"]
 DAY = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleOptions:
-    """What a schedule is asked for.
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is planned: who asks, who may serve, on which terms.
 
-    objective : least GPU-hours, least money, or most load on the problem's GPUs (split pools)
-    headroom : share of the rate to spare [1]; start_time : from a start to serving [s]
-    switch_time : a change of role takes that long [s]
-    reserved_price : of a GPU-hour that is paid all day [USD/h]; used with the objective money
-    simulated : whether the plan is played in the simulator
+    priced : the same terms with the prices of a GPU-hour, None where one is not known
     """
 
-    objective: Objective = "gpu-hours"
-    headroom: float = 0.0
-    start_time: float = 180.0
-    switch_time: float = 60.0
-    reserved_price: float | None = None
-    simulated: bool = True
+    asked: Problem | Fleet
+    options: ScheduleOptions
+    streams: tuple[Stream, ...]
+    offers: tuple[Offer, ...]
+    terms: Terms
+    priced: Terms | None
 
-    def __post_init__(self) -> None:
-        if self.objective not in ("gpu-hours", "money", "load"):
-            raise InputError(
-                f"objective = {self.objective!r:.40} is none of gpu-hours, money and load"
-            )
-        for name in ("headroom", "start_time", "switch_time", "reserved_price"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1e9:
-                raise InputError(f"{name} = {value} must be ≥ 0")
+    @property
+    def names(self) -> list[str]:
+        """What the pools are called [pool]."""
+        alone = len(self.offers) == 1
+        found = []
+        for offer in self.offers:
+            stream = self.streams[offer.stream].name
+            prefix = f"{stream} " if stream else ""
+            found += [f"{prefix}{name}" for name in offer.pool_names(alone)]
+        return found
 
 
 def schedule(
-    problem: Problem,
-    load: str | Path | None = None,
+    problem: Problem | Fleet,
+    load: str | Path | Rows | None = None,
     *,
     strategy: str | Strategy | None = None,
-    window: float = 600.0,
-    last: float | None = None,
-    options: ScheduleOptions = ScheduleOptions(),
+    options: ScheduleOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Schedule:
     """Plan how many instances of each role serve a load that changes over the day.
 
-    load : CSV of windows (`read_load`); default: the problem's trace in windows of `window` [s]
+    problem : one service, or a fleet of GPU types, models and classes; its GPUs are the most
+        at once
+    load : CSV of windows, or its rows; default: the problem's trace, cut into windows
     strategy : what an instance of each pool is; its counts are ignored. Default: as ranked best
-    last : plan only this last part of the load [s]; what is before it feeds forecasts
-    `problem.gpus` is the most at once.
+    options : objective, times, limits; default: fewest GPU-hours
 
     Raises InputError, DataError (the load), InfeasibleError where a window cannot be carried.
     """
     say = progress or (lambda text: None)
-    if load is not None:
-        whole = read_load(Path(load), problem.workload)
-    elif problem.workload.trace is not None:
-        from bestserve.readers.recorded import recorded
-
-        whole = windows_of(recorded(problem.workload), window)
-    else:
-        raise InputError("a load is missing; give a CSV of windows (--load), or a trace to cut")
-    planned = whole
-    if last is not None:
-        ends = np.cumsum(whole.durations)
-        planned = whole.last(max(int(np.sum(ends > ends[-1] - last + 1e-9)), 1))
-    if strategy is None:
-        say("ranking")
-        strategy = ranking(problem).best.strategy
-    price, _ = gpu_price(problem)
-    return schedule_of(
-        problem,
-        planned,
-        Strategy.parse(strategy),
-        options,
-        history=whole,
-        price=price,
-        say=say,
+    source = Path(load) if isinstance(load, str) else load
+    return answer(
+        case_of(problem, source, strategy, options or ScheduleOptions(), say), source, say
     )
 
 
-def schedule_of(
-    problem: Problem,
-    load: Load,
-    strategy: Strategy,
+def case_of(
+    asked: Problem | Fleet,
+    load: Path | Rows | None,
+    strategy: str | Strategy | None,
     options: ScheduleOptions,
-    *,
-    history: Load | None = None,
-    price: float | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Schedule:
-    """Return the schedule of a load.
-
-    strategy : what an instance of each pool is; its counts are ignored
-    history : the load with what came before it, for forecasts; default: the load itself
-    price : of a GPU-hour [USD/h]
-
-    Raises InfeasibleError where no number of instances, or of the problem's GPUs, carries a window.
-    """
-    if problem.slo is None:
-        raise InputError("objectives are missing; give for example goodput ttft:1000 tpot:50")
-    if options.objective == "money" and price is None:
-        raise InputError("the objective money needs a price; give price_per_hour")
-    deployment = Deployment(lower(problem), strategy, problem.slo.target())
-    say("capacity of an instance")
-    per_kind = deployment.per_instance(load)
-    gpus = np.array([i.gpus for i in deployment.pools], dtype=np.int64)
-    terms = Terms(
-        capacity=per_kind[:, load.kinds],
-        rates=load.rates,
-        durations=load.durations,
-        gpus=gpus,
-        headroom=options.headroom,
-        start_time=options.start_time,
-        switch_time=options.switch_time,
-        most_gpus=problem.gpus,
-        price=price if options.objective == "money" else None,
-        reserved_price=options.reserved_price if options.objective == "money" else None,
-    )
-    say("schedule")
-    if options.objective == "load":
-        counts, reserved, value, bound, others = _most_load(terms, problem.gpus)
+) -> Case:
+    """Return what is planned. Raises InputError, DataError, InfeasibleError."""
+    streams = streams_of(asked, load, options)
+    if isinstance(asked, Fleet):
+        offers = offers_of_fleet(asked, streams, say)
     else:
-        planned = cheapest(terms)
-        counts, reserved = planned.counts, planned.reserved
-        value, bound = planned.objective, planned.bound
-        others = compared(terms, (history or load).rates, _windows_a_day(load))
+        say("ranking" if strategy is None else "capacity of an instance")
+        offers = offers_of_problem(asked, strategy)
+    say("capacity of an instance")
+    terms = terms_of(asked, streams, offers, options)
+    priced = terms if terms.prices is not None else None
+    if priced is None:
+        found = gpu_prices(asked, offers)
+        if np.isfinite(found).all():
+            priced = replace(terms, prices=Prices(found, np.full(found.size, np.nan)))
+    return Case(asked, options, streams, offers, terms, priced)
+
+
+def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> Schedule:
+    """Plan a case, hold it against other policies, and simulate it."""
+    terms, options = case.terms, case.options
+    say("schedule")
+    began = time.perf_counter()
+    planned = plan(case)
+    seconds = time.perf_counter() - began
+    say("other policies")
+    others, worths = _others(case, planned)
     played = None
     if options.simulated:
         say("simulation")
-        late = options.switch_time if options.objective == "load" else 0.0
-        played = play(deployment, load, counts, late)
-    carried = judged("", terms, counts, late=False).carried
+        played = refereed(case.streams, case.offers, terms, planned.counts, options)
+    is_fleet = isinstance(case.asked, Fleet)
     return Schedule(
-        problem=problem,
-        strategy=str(strategy),
+        problem=None if is_fleet else case.asked,  # type: ignore[arg-type]
+        fleet=case.asked if is_fleet else None,  # type: ignore[arg-type]
+        strategy=_strategies(case),
         objective=options.objective,
-        windows=_windows(load, terms, counts, deployment, played),
-        gpu_hours=gpu_hours(terms, counts),
-        cost=None if price is None else cost(replace(terms, price=price), counts),
-        reserved=reserved,
-        objective_value=value,
-        bound=bound,
-        carried=value if options.objective == "load" else carried,
-        policies=tuple(
-            ComparedPolicy(
-                name=p.name, gpu_hours=p.gpu_hours, carried=p.carried, worst_window=p.worst
-            )
-            for p in others
+        asked=asdict(options),
+        load=None if load is None else _rows(load),
+        pools=_pools(case),
+        windows=_windows(case, planned.counts, played),
+        gpu_hours=gpu_hours(terms, planned.counts),
+        cost=None if case.priced is None else bill(case.priced, planned.counts).total,
+        reserved={o.gpu: int(planned.reserved[o.gpu_type]) for o in case.offers},
+        objective_value=planned.objective,
+        bound=planned.bound,
+        carried=_within(terms, planned.counts),
+        spare_gpu_hours=_spare_hours(case, planned),
+        availability=_availability(terms, planned.counts),
+        requests=0 if played is None else played.requests,
+        draining=None if played is None else Draining(
+            kv=options.kv, longest=played.longest_drain, gpu_hours=played.drain_hours
         ),
+        target=_target(case),
+        policies=tuple(_told(case, p) for p in others),
+        forecasts=tuple(
+            ForecastWorth(
+                name=f.name, share=SHARE, median=f.median, p90=f.p90,
+                margin=f.margin, gpu_hours=f.gpu_hours, saved=f.saved,
+            )
+            for f in worths
+        ),
+        seconds=seconds,
+    )  # fmt: skip
+
+
+def plan(case: Case) -> Planned:
+    """Return the best schedule: dynamic programming for a split on given GPUs, else a MIP."""
+    terms = case.terms
+    if case.options.objective != "load":
+        return cheapest(terms)
+    if _splits(case):
+        split = best_split(terms, int(case.asked.gpus))  # type: ignore[arg-type]
+        none = np.zeros(terms.pools.types, dtype=np.int64)
+        return Planned(split.counts, split.carried, split.carried, none)
+    if len(case.offers) == 1:
+        raise InfeasibleError(
+            "the objective load moves GPUs between pools: give a split strategy such as 1p1d-tp4, "
+            "or a fleet; a collocated fleet of fixed size has nothing to change"
+        )
+    return most_carried(terms)
+
+
+def _splits(case: Case) -> bool:
+    """Return whether all GPUs are divided between the prefill and decode of one offer."""
+    return len(case.offers) == 1 and case.terms.pools.gpus.size == 2
+
+
+def _others(case: Case, planned: Planned) -> tuple[tuple[Policy, ...], tuple]:  # type: ignore[type-arg]
+    terms, first = case.terms, case.streams[0]
+    ratio = _ratio(case)
+    if case.options.objective == "load":
+        if not _splits(case):
+            return (), ()
+        gpus = int(case.asked.gpus)  # type: ignore[arg-type]
+        return compared_splits(terms, gpus, planned.counts, ratio), ()
+    history = np.array([s.history.rates for s in case.streams])
+    day = max(round(DAY / float(np.median(first.load.durations))), 1)
+    expected = forecasts(history, day, terms.windows)
+    others = compared(terms, planned.counts, expected, ratio)
+    if not terms.pools.single:
+        return others, ()  # each margin would be a programme
+    return others, worth(terms, expected, lambda rates: sized(terms, rates))
+
+
+def _ratio(case: Case) -> Floats | None:
+    """Return the rates that DOPD's rule counts on, for the one split offer of the one stream."""
+    if not _splits(case) or len(case.streams) > 1:
+        return None
+    load = case.streams[0].load
+    return rule(case.offers[0].deployment, load.lengths, load.kinds)
+
+
+def _told(case: Case, policy: Policy) -> ComparedPolicy:
+    return ComparedPolicy(
+        name=policy.name,
+        gpu_hours=policy.gpu_hours,
+        cost=None if case.priced is None else bill(case.priced, policy.counts).total,
+        carried=policy.carried.share,
+        worst_window=policy.carried.worst,
+        without_backlog=policy.carried.without_backlog,
     )
 
 
-def _windows_a_day(load: Load) -> int:
-    return max(round(DAY / float(np.median(load.durations))), 1)
+def _strategies(case: Case) -> str:
+    names = [str(o.deployment.strategy) for o in case.offers]
+    if not isinstance(case.asked, Fleet):
+        return names[0]
+    told = [
+        f"{case.streams[o.stream].name} {name} on {o.gpu}"
+        for o, name in zip(case.offers, names, strict=True)
+    ]
+    return "; ".join(told)
 
 
-def _most_load(terms: Terms, gpus: int) -> tuple[Ints, int, float, float, tuple[Policy, ...]]:
-    """Return counts, none reserved, share carried, the share without losses, the static split."""
-    if terms.gpus.size != 2:
-        raise InfeasibleError(
-            "the objective load moves GPUs between prefill and decode: give a split strategy such "
-            "as 1p1d-tp4; a collocated fleet of fixed size has nothing to change"
+def _rows(load: Path | Rows) -> tuple[dict[str, str], ...]:
+    from bestserve.fleet.schedule.reading import read_table
+
+    return read_table(load).rows
+
+
+def _pools(case: Case) -> tuple[ScheduledPool, ...]:
+    found = []
+    offered = [(o, p) for o in case.offers for p in o.deployment.pools]
+    for i, (offer, instances) in enumerate(offered):
+        found.append(
+            ScheduledPool(
+                name=case.names[i],
+                role=instances.pool.role,
+                strategy=f"1{instances.pool.role}{instances.pool.options}",
+                gpu=offer.gpu,
+                gpus=instances.gpus,
+                stream=case.streams[offer.stream].name,
+                rate_per_instance=float(case.terms.capacity[i].min()),
+            )
         )
-    moving, fixed = best_split(terms, gpus), static_split(terms, gpus)
-    ideal = best_split(replace(terms, switch_time=0.0), gpus).carried
-    kept = judged("best split that never changes", terms, fixed.counts, late=False)
-    return moving.counts, 0, moving.carried, ideal, (kept,)
+    return tuple(found)
 
 
-def _windows(
-    load: Load, terms: Terms, counts: Ints, deployment: Deployment, played: Played | None
-) -> tuple[ScheduledWindow, ...]:
-    before = np.roll(counts, 1, axis=1)
-    capacity = np.min(counts * terms.capacity, axis=0)
+def _windows(case: Case, counts: Ints, played: Refereed | None) -> tuple[ScheduledWindow, ...]:
+    terms, names = case.terms, case.names
+    capacity = carried_rate(terms, up_instances(terms, counts))
+    starts, stops = started(counts).sum(axis=0), stopped(counts).sum(axis=0)
+    spares = (counts - up_instances(terms, counts)).sum(axis=0)
+    costs = None if case.priced is None else bill(case.priced, counts).by_window
     rows = []
-    for w, window in enumerate(load.windows):
-        met, error, holds = _met(deployment.target, played, w)
+    for w, window in enumerate(case.streams[0].load.windows):
+        streams = []
+        for s, stream in enumerate(case.streams):
+            met, error, holds = ({}, 0.0, None) if played is None else played.of(s, w)
+            streams.append(
+                ScheduledStream(
+                    name=stream.name,
+                    request_rate=float(terms.rates[s, w]),
+                    capacity=float(capacity[s, w]),
+                    met=met,
+                    error=error,
+                    holds=holds,
+                )
+            )
         rows.append(
             ScheduledWindow(
                 start=window.start,
                 duration=window.duration,
-                request_rate=window.rate,
-                instances={
-                    i.name: int(n) for i, n in zip(deployment.pools, counts[:, w], strict=True)
-                },
-                gpus=int(terms.gpus @ counts[:, w]),
-                capacity=float(capacity[w]),
-                starts=int(np.maximum(counts[:, w] - before[:, w], 0).sum()),
-                stops=int(np.maximum(before[:, w] - counts[:, w], 0).sum()),
-                met=met,
-                error=error,
-                holds=holds,
+                instances={name: int(n) for name, n in zip(names, counts[:, w], strict=True)},
+                gpus=int(terms.pools.gpus @ counts[:, w]),
+                starts=int(starts[w]),
+                stops=int(stops[w]),
+                spares=int(spares[w]),
+                cost=None if costs is None else float(costs[w]),
+                streams=tuple(streams),
             )
         )
     return tuple(rows)
 
 
-def _met(
-    target: Target, played: Played | None, w: int
-) -> tuple[dict[str, float], float, bool | None]:
-    if played is None:
-        return {}, 0.0, None
-    met = {name: float(getattr(played, name)[w]) for name in target.asked}
-    required = {name: target.required(name) for name in target.asked}
+def _within(terms: Terms, counts: Ints) -> float:
+    served = np.minimum(terms.rates, carried_rate(terms, up_instances(terms, counts)))
+    total = float((terms.rates @ terms.durations).sum())
+    return float((served @ terms.durations).sum()) / total if total > 0 else 1.0
+
+
+def _spare_hours(case: Case, planned: Planned) -> float:
+    """Return the GPU-hours beyond those of a plan whose instances do not fail."""
+    if case.terms.reliability is None or case.options.objective == "load":
+        return 0.0
+    sure = plan(replace(case, terms=replace(case.terms, reliability=None)))
+    return gpu_hours(case.terms, planned.counts) - gpu_hours(case.terms, sure.counts)
+
+
+def _availability(terms: Terms, counts: Ints) -> float | None:
+    """Return the share of time in which all pools have as many up as they count on [1]."""
+    if terms.reliability is None:
+        return None
+    up = up_instances(terms, counts)
+    shares = np.array(
+        [
+            np.prod(
+                [
+                    at_least(int(k), int(n), float(share))
+                    for k, n, share in zip(
+                        up[:, w], counts[:, w], terms.reliability.up, strict=True
+                    )
+                ]
+            )
+            for w in range(terms.windows)
+        ]
+    )
+    return float(shares @ terms.durations / terms.durations.sum())
+
+
+def _target(case: Case) -> dict[str, float]:
+    target = case.offers[0].deployment.target
     if target.joint:
-        met, required = {"all": float(played.together[w])}, {"all": target.attainment}
-    n = max(int(played.requests[w]), 1)
-    share = max(required.values())
-    error = float(np.sqrt(share * (1 - share) / n))
-    holds = all(met[name] >= required[name] - 2 * error for name in met)
-    return met, error, holds
+        return {"all": target.attainment}
+    return {name: target.required(name) for name in target.asked}

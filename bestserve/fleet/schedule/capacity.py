@@ -76,6 +76,11 @@ class Deployment:
         """The KV transfer between the pools of a split strategy."""
         return kv_transfer(self.lowered, *(i.pool.parallelism for i in self.pools))
 
+    def moving(self, instances: Instances) -> Transfer:
+        """The KV transfer of a running request from one instance of a pool to another."""
+        parallelism = instances.pool.parallelism
+        return kv_transfer(self.lowered, parallelism, parallelism)
+
     def per_instance(self, load: Load) -> Floats:
         """Return the rate that an instance of each pool carries [pool, kind; req/s]."""
         used = sorted(set(load.kinds))

@@ -1,4 +1,4 @@
-"""What others would do on the same load: a fleet that never changes, thresholds, forecasts."""
+"""What others would do on the same load: never change, react to thresholds, forecast, a ratio."""
 
 from __future__ import annotations
 
@@ -7,88 +7,119 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bestserve.arrays import Floats, Ints
-from bestserve.fleet.schedule.planning import Terms, gpu_hours, static
+from bestserve.fleet.schedule.accounts import Carried, bill, carries, gpu_hours
+from bestserve.fleet.schedule.forecasts import Forecast
+from bestserve.fleet.schedule.programme import cheapest
+from bestserve.fleet.schedule.splits import free_split, served, splits, static_split
+from bestserve.fleet.schedule.terms import Terms, Times
 
-QUANTILE = 0.9
-"""A forecast plans for the rate that it errs below in this share of the past windows."""
+TARGET, TOLERANCE = 0.8, 0.1
+"""Of an autoscaler of Kubernetes' kind: utilisation it aims at, and the deviation it lets be (the
+default of --horizontal-pod-autoscaler-tolerance) [1]."""
+
+PLAN = "this plan"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A rule that decides how many instances run, and what it comes to.
 
-    counts [pool, window]; late : it decides at a window's start, so that new instances serve
-    `start_time` later; carried : share of the requests within capacity [1]
-    worst : the same in the worst window [1]
+    counts [pool, window]; wait : what it starts serves that long after the window begins [s]
     """
 
     name: str
     counts: Ints
-    late: bool
+    wait: float
     gpu_hours: float
-    carried: float
-    worst: float
+    cost: float
+    carried: Carried
 
 
-def judged(name: str, terms: Terms, counts: Ints, *, late: bool) -> Policy:
-    """Return a rule's counts with their GPU-hours and what they carry."""
-    capacity = np.min(counts * terms.capacity, axis=0)
-    before = np.minimum(counts, np.roll(counts, 1, axis=1)) if late else counts
-    meanwhile = np.min(before * terms.capacity, axis=0)
-    waiting = np.minimum(terms.start_time, terms.durations) / terms.durations
-    share = waiting * np.minimum(terms.rates, meanwhile)
-    share += (1 - waiting) * np.minimum(terms.rates, capacity)
-    met = np.divide(share, terms.rates, out=np.ones_like(share), where=terms.rates > 0)
-    total = float(terms.rates @ terms.durations)
-    carried = float(share @ terms.durations) / total if total > 0 else 1.0
-    return Policy(name, counts, late, gpu_hours(terms, counts), carried, float(met.min()))
+def judged(name: str, terms: Terms, counts: Ints, wait: float = 0.0) -> Policy:
+    """Return a rule's counts with what they cost and carry."""
+    cost = bill(terms, counts).total
+    return Policy(name, counts, wait, gpu_hours(terms, counts), cost, carries(terms, counts, wait))
 
 
-def following(terms: Terms, rates: Floats, name: str) -> Policy:
-    """Return the policy that sizes each window for `rates` [window; req/s] when it begins."""
-    counts = replace(terms, rates=rates).needed
+def sized(terms: Terms, rates: Floats) -> Ints:
+    """Return the cheapest instances that carry rates, each window by itself [pool, window]."""
+    free = replace(terms, rates=rates, times=Times(0.0, 0.0, 0.0), most_changes=None)
+    if not terms.pools.single:
+        return cheapest(replace(free, most_gpus=None)).counts
+    counts = free.needed
     if terms.most_gpus is not None:
-        over = terms.gpus @ counts > terms.most_gpus
-        counts[:, over] = static(terms)[:, over]
-    return judged(name, terms, counts, late=True)
+        over = np.any(terms.pools.by_type(counts) > terms.most_gpus[:, None], axis=0)
+        if over.any():  # it would take more than there is: it takes what the peak needs
+            counts[:, over] = terms.needed.max(axis=1, keepdims=True)
+    return counts
 
 
-def last_rate(rates: Floats, horizon: int) -> Floats:
-    """Return the rate of the window before, for the last `horizon` windows [req/s]."""
-    before = np.concatenate([rates[:1], rates[:-1]])
-    return before[-horizon:]
+def thresholds(terms: Terms) -> Ints:
+    """Return what an autoscaler with a target utilisation does [pool, window].
 
-
-def seasonal(rates: Floats, day: int, horizon: int) -> Floats | None:
-    """Return the forecast λ̂(w) = λ(w − day)·λ(w − 1)/λ(w − 1 − day), raised by its own error.
-
-    Its error is the QUANTILE of λ/λ̂ over the windows before the horizon. None without a day and a
-    window of history, or where that has silent windows.
+    desired = ⌈instances · utilisation / TARGET⌉ of the window before, unless utilisation is within
+    TOLERANCE of the target (Kubernetes' HorizontalPodAutoscaler). One option a stream.
     """
-    n = rates.size
-    first = n - horizon
-    if first < day + 1:
-        return None
-    old, level, before = rates[1 : n - day], rates[day : n - 1], rates[: n - day - 1]
-    if np.any(before <= 0):
-        return None
-    forecast = np.zeros(n)
-    forecast[day + 1 :] = old * level / before
-    past = slice(day + 1, first)
-    known = forecast[past] > 0
-    ratio = rates[past][known] / forecast[past][known]
-    margin = float(np.quantile(ratio, QUANTILE)) if ratio.size >= 10 else 1.0
-    return forecast[first:] * max(margin, 1.0)
+    streams = terms.pools.stream[terms.pools.option]
+    wanted = terms.rates[streams] / terms.capacity / TARGET
+    counts = np.maximum(np.ceil(wanted), 1.0)
+    for w in range(1, terms.windows):
+        desired = wanted[:, w - 1]
+        changes = np.abs(desired / counts[:, w - 1] - 1.0) > TOLERANCE
+        counts[:, w] = np.where(changes, np.maximum(np.ceil(desired), 1.0), counts[:, w - 1])
+    return counts.astype(np.int64)
 
 
-def compared(terms: Terms, history: Floats, day: int) -> tuple[Policy, ...]:
-    """Return the policies on the last windows of `history` [window; req/s], which `terms` plans."""
-    horizon = terms.rates.size
+def late(terms: Terms, counts: Ints, windows: int) -> Ints:
+    """Return counts that come `windows` windows late [pool, window]."""
+    return np.roll(counts, windows, axis=1)
+
+
+def compared(
+    terms: Terms, plan: Ints, expected: tuple[Forecast, ...], rule: Floats | None
+) -> tuple[Policy, ...]:
+    """Return other ways to serve the load that `terms` plans, and `plan` when it comes late.
+
+    expected : forecasts of the load; rule : rates that DOPD's rule counts on [pool, window; req/s]
+    """
+    start = terms.times.start
     found = [
-        judged("static", terms, static(terms), late=False),
-        following(terms, last_rate(history, horizon), "reactive: the window before"),
+        judged("static: never changes", terms, cheapest(terms, constant=True).counts),
+        judged("bound: changes are free", terms, sized(terms, terms.rates)),
     ]
-    expected = seasonal(history, day, horizon)
-    if expected is not None:
-        found.append(following(terms, expected, "forecast: the day before, at today's level"))
-    return tuple(found)
+    if terms.pools.single:
+        found.append(judged(f"thresholds at {TARGET:.0%}", terms, thresholds(terms), start))
+    found += [
+        judged(f"forecast: {f.name}", terms, sized(terms, f.raised), start if f.late else 0.0)
+        for f in expected
+    ]
+    if rule is not None:
+        counts = np.maximum(np.ceil(terms.rates / rule), 1).astype(np.int64)
+        found.append(judged("DOPD's ratio, rate known", terms, counts))
+    return (*found, *lateness(terms, plan, start))
+
+
+def lateness(terms: Terms, plan: Ints, wait: float) -> list[Policy]:
+    """Return the plan when its changes begin with their window, and when they come one late."""
+    return [
+        judged(f"{PLAN}, begun as the window begins", terms, plan, wait),
+        judged(f"{PLAN}, one window late", terms, late(terms, plan, 1)),
+    ]
+
+
+def compared_splits(terms: Terms, gpus: int, plan: Ints, rule: Floats | None) -> tuple[Policy, ...]:
+    """Return other ways to split `gpus` into prefill and decode on the same load."""
+    ways, wait = splits(terms, gpus), terms.times.switch
+    before = np.maximum(np.arange(terms.windows) - 1, 0)
+
+    reactive = ways[:, np.argmax(served(terms, ways), axis=0)][:, before]
+    found = [
+        judged("static: best split", terms, static_split(terms, gpus).counts),
+        judged("bound: changes are free", terms, free_split(terms, gpus).counts),
+        judged("reactive: best for the window before", terms, reactive, wait),
+    ]
+    if rule is not None:
+        full = np.min(ways[:, :, None] * rule[:, None, :], axis=0)  # [way, window]
+        counts = ways[:, np.argmax(full, axis=0)]
+        found.append(judged("DOPD's ratio, mix known", terms, counts, wait))
+    return (*found, *lateness(terms, plan, wait))

@@ -1,0 +1,168 @@
+"""What may serve a stream: an instance's layout on a GPU type, stated or as ranked best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bestserve.answers.economics import gpu_price
+from bestserve.answers.ranking import ranking
+from bestserve.arrays import Floats
+from bestserve.errors import InfeasibleError, InputError
+from bestserve.fleet.schedule.capacity import Deployment
+from bestserve.fleet.schedule.demand import Stream
+from bestserve.fleet.schedule.failures import up_share
+from bestserve.fleet.schedule.options import ScheduleOptions
+from bestserve.fleet.schedule.terms import Pools, Prices, Reliability, Terms, Times
+from bestserve.lowering import lower
+from bestserve.solvers.ranking import rank_strategies
+from bestserve.specs.fleet import Fleet, GpuGroup
+from bestserve.specs.problem import Problem
+from bestserve.specs.strategy import Strategy
+
+MOST_RANKED = 16
+"""GPUs among which the best layout of an instance is looked for: more copy the same instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A layout that may serve a stream.
+
+    stream : its number; gpu_type : the number of its GPU type, gpu : its name
+    """
+
+    stream: int
+    gpu_type: int
+    gpu: str
+    deployment: Deployment
+
+    def pool_names(self, alone: bool) -> list[str]:
+        """Return what its pools are called; alone : in a plan with no other offers."""
+        return [p.name if alone else f"{p.name} {self.gpu}" for p in self.deployment.pools]
+
+
+def offers_of_problem(problem: Problem, strategy: str | Strategy | None) -> tuple[Offer, ...]:
+    """Return the only offer of a problem: the strategy stated, or the best of its ranking."""
+    if strategy is None:
+        strategy = ranking(problem).best.strategy
+    gpu = problem.hardware if isinstance(problem.hardware, str) else "gpu"
+    return (Offer(0, 0, gpu, _deployment(problem, Strategy.parse(strategy))),)
+
+
+def _deployment(problem: Problem, strategy: Strategy) -> Deployment:
+    if problem.slo is None:
+        raise InputError("objectives are missing; give for example goodput ttft:1000 tpot:50")
+    return Deployment(lower(problem), strategy, problem.slo.target())
+
+
+def offers_of_fleet(
+    fleet: Fleet, streams: tuple[Stream, ...], say: Callable[[str], None]
+) -> tuple[Offer, ...]:
+    """Return the best collocated and the best split layout of each stream on each GPU type.
+
+    Raises InfeasibleError for a stream that none can serve.
+    """
+    if fleet.routing != "random":
+        raise InputError("a schedule is planned for random routing: leave out routing")
+    found = []
+    for number, stream in enumerate(streams):
+        reasons = []
+        for t, group in enumerate(fleet.gpus):
+            assert stream.model is not None
+            say(f"layouts of {stream.name} on {group.label}")
+            problem = _ranked_problem(fleet, group, stream)
+            ranked = rank_strategies(lower(problem))
+            best = {
+                Strategy.parse(r.strategy).disaggregated: r.strategy for r in reversed(ranked.table)
+            }
+            if not best:
+                reasons.append(f"{group.label}: {ranked.why_nothing()}")
+            found += [
+                Offer(number, t, group.label, _deployment(problem, Strategy.parse(s)))
+                for _, s in sorted(best.items())
+            ]
+        if not any(o.stream == number for o in found):
+            raise InfeasibleError(f"{stream.name}: {'; '.join(reasons)}")
+    return tuple(found)
+
+
+def _ranked_problem(fleet: Fleet, group: GpuGroup, stream: Stream) -> Problem:
+    """Return the question which layout is best for a stream's mean mix on a GPU type."""
+    assert stream.model is not None
+    problem = fleet.problem(group, stream.model, stream.classes)
+    return problem.replaced(gpus=min(max(group.count, 1), MOST_RANKED))
+
+
+def terms_of(
+    asked: Problem | Fleet,
+    streams: tuple[Stream, ...],
+    offers: tuple[Offer, ...],
+    options: ScheduleOptions,
+) -> Terms:
+    """Return a schedule's terms. Raises InfeasibleError for what no instance can serve."""
+    capacity = [
+        row
+        for offer in offers
+        for load in [streams[offer.stream].load]
+        for row in offer.deployment.per_instance(load)[:, load.kinds]
+    ]
+    sizes = [len(o.deployment.pools) for o in offers]
+    pools = Pools(
+        gpus=np.array([p.gpus for o in offers for p in o.deployment.pools], dtype=np.int64),
+        option=np.repeat(np.arange(len(offers)), sizes),
+        stream=np.array([o.stream for o in offers], dtype=np.int64),
+        gpu_type=np.repeat([o.gpu_type for o in offers], sizes),
+    )
+    counts = [g.count for g in asked.gpus] if isinstance(asked, Fleet) else [asked.gpus]
+    headroom = max(options.headroom, asked.headroom if isinstance(asked, Fleet) else 0.0)
+    return Terms(
+        capacity=np.array(capacity),
+        rates=np.array([s.load.rates for s in streams]),
+        durations=streams[0].load.durations,
+        pools=pools,
+        headroom=headroom,
+        times=Times(options.start_time, options.switch_time, options.min_stay),
+        most_gpus=np.array(counts[: pools.types], dtype=np.int64),
+        most_changes=options.max_changes,
+        prices=_prices(asked, offers, options) if options.objective == "money" else None,
+        reliability=_reliability(pools, options),
+    )
+
+
+def gpu_prices(asked: Problem | Fleet, offers: tuple[Offer, ...]) -> Floats:
+    """Return the price of a GPU-hour by type [USD/h], NaN where none is known."""
+    types = max(o.gpu_type for o in offers) + 1
+    found = np.full(types, np.nan)
+    for t in range(types):
+        of_type = [o.deployment.lowered.problem for o in offers if o.gpu_type == t]
+        price = gpu_price(of_type[0])[0] if of_type else 0.0
+        if isinstance(asked, Fleet) and asked.gpus[t].price_per_hour is not None:
+            price = asked.gpus[t].price_per_hour
+        found[t] = np.nan if price is None else price
+    return found
+
+
+def _prices(asked: Problem | Fleet, offers: tuple[Offer, ...], options: ScheduleOptions) -> Prices:
+    on_demand = gpu_prices(asked, offers)
+    if np.isnan(on_demand).any():
+        raise InputError("the objective money needs a price of every GPU type; give price_per_hour")
+    reserved = np.full(on_demand.size, np.nan)
+    if isinstance(asked, Fleet):
+        for t in range(on_demand.size):
+            stated = asked.gpus[t].reserved_price
+            reserved[t] = np.nan if stated is None else stated
+    elif options.reserved_price is not None:
+        reserved[:] = options.reserved_price
+    return Prices(on_demand, reserved)
+
+
+def _reliability(pools: Pools, options: ScheduleOptions) -> Reliability | None:
+    """Return how instances fail; an option's pools have the availability together."""
+    between = options.gpu_hours_between_failures
+    if between is None:
+        return None
+    up = np.array([up_share(int(g), between, options.repair_time) for g in pools.gpus])
+    together = int(np.bincount(pools.option).max())
+    return Reliability(up, options.availability ** (1.0 / together))

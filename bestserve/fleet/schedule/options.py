@@ -1,0 +1,72 @@
+"""What a schedule is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bestserve.errors import InputError
+
+Objective = Literal["gpu-hours", "money", "load"]
+Kv = Literal["stays", "moves"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleOptions:
+    """What a schedule is asked for.
+
+    objective : least GPU-hours, least money, or most load on the GPUs that are there
+    window : length of a window of a trace [s]; last : plan only this last part of the load [s],
+        what is before it feeds forecasts; peak_rate : scale the load so that its largest window has
+        this rate [req/s]
+    headroom : share of the rate to spare [1]; start_time : from a start to serving [s]
+    switch_time : a change of role takes that long [s]; min_stay : what was started, or changed its
+        role, stays that long [s]; max_changes : starts and stops (or changes of role) at once
+    reserved_price : of a GPU-hour that is paid all day [USD/h]; used with the objective money
+    gpu_hours_between_failures : of one GPU, which takes its instance down [h]; repair_time : until
+        that serves again [s]; availability : share of time in which enough are up [1]
+    kv : of running requests when their instance stops: "stays" until they end there, or "moves"
+    simulated : whether the plan is played in the simulator
+    """
+
+    objective: Objective = "gpu-hours"
+    window: float = 600.0
+    last: float | None = None
+    peak_rate: float | None = None
+    headroom: float = 0.0
+    start_time: float = 180.0
+    switch_time: float = 60.0
+    min_stay: float = 0.0
+    max_changes: int | None = None
+    reserved_price: float | None = None
+    gpu_hours_between_failures: float | None = None
+    repair_time: float = 1800.0
+    availability: float = 0.999
+    kv: Kv = "stays"
+    simulated: bool = True
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("gpu-hours", "money", "load"):
+            raise InputError(
+                f"objective = {self.objective!r:.40} is none of gpu-hours, money and load"
+            )
+        if self.kv not in ("stays", "moves"):
+            raise InputError(f"kv = {self.kv!r:.40} is none of stays and moves")
+        for name in (
+            "headroom",
+            "start_time",
+            "switch_time",
+            "min_stay",
+            "max_changes",
+            "reserved_price",
+            "repair_time",
+        ):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1e9:
+                raise InputError(f"{name} = {value} must be ≥ 0")
+        for name in ("window", "last", "peak_rate", "gpu_hours_between_failures"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e12:
+                raise InputError(f"{name} = {value} must be > 0")
+        if not 0 < self.availability < 1:
+            raise InputError(f"availability = {self.availability} must lie between 0 and 1")

@@ -1,0 +1,299 @@
+"""The mixed-integer programme of a schedule: cheapest for a load, or most of it on given GPUs.
+
+n instances a pool and window, u of them started and v stopped with it; m of the n are up as often
+as required; option o carries x. The day repeats itself.
+
+    minimise  the bill     subject to   n − n₋₁ = u − v,   x_o ≤ capacity·m of each of its pools
+                                        Σ x_o ≥ (1 + headroom)·rate of each stream
+    maximise  Σ W·y        subject to   Σ x_o = y ≤ rate,  m − u·start/W instead of m
+
+and in both: Σ of u within the least stay ≤ n, Σ (u + v) ≤ changes allowed, GPUs of a type at once,
+those that start beside those that still run (the second problem starts on what stops). Where a
+stream has one option, m is known beforehand, and without coupling rows the first is a network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bestserve.arrays import Floats, Ints
+from bestserve.errors import InfeasibleError
+from bestserve.fleet.schedule.accounts import bill, broken, free_of_reserves, overlaps
+from bestserve.fleet.schedule.failures import totals
+from bestserve.fleet.schedule.terms import Terms
+from bestserve.host.stdout import nothing_printed
+
+GAP = 1e-3
+SECONDS = 20.0
+"""Relative gap at which the search for a schedule ends, and the longest it takes [s]."""
+
+IDLE = 1e-4
+"""What instances cost where most load is asked for, all of them as a share of the load [1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Instances by pool and window [pool, window], the objective and a bound on it.
+
+    objective, bound : GPU-hours, USD, or the share of the requests that is carried; reserved : GPUs
+    paid all day, by type
+    """
+
+    counts: Ints
+    objective: float
+    bound: float
+    reserved: Ints
+
+    @property
+    def gap(self) -> float:
+        """How far the objective may be from the best, as a share of it [1]."""
+        if not self.objective > 0:
+            return 0.0
+        return abs(1.0 - self.bound / self.objective)
+
+
+@dataclass(frozen=True, slots=True)
+class _Variables:
+    """Instances, those that are up, started, stopped [pool, window]; what options carry."""
+
+    n: Any
+    up: Any
+    started: Any
+    stopped: Any
+    carried: Any
+
+    @property
+    def before(self) -> Any:
+        """Instances in the window before; the first follows the last."""
+        import cvxpy as cp
+
+        return cp.hstack([self.n[:, -1:], self.n[:, :-1]])
+
+
+def cheapest(terms: Terms, *, constant: bool = False) -> Planned:
+    """Return the cheapest schedule in which every window carries its rate, with a bound.
+
+    constant : the same instances all day
+
+    Raises InfeasibleError where a window needs more GPUs than there are, or nothing was found.
+    """
+    import cvxpy as cp
+
+    _check_windows(terms)
+    v, rules = _variables(terms, spares=not terms.pools.single)
+    rules += _gpus_at_once(terms, v)
+    if terms.pools.single:
+        rules.append(v.n >= terms.needed)
+    else:
+        rules += _divided(terms, v)
+    if constant:
+        rules.append(v.started == 0)
+    cost, reserved_rules = _bill(terms, v)
+    found = _solved(cp.Problem(cp.Minimize(cost), [*rules, *reserved_rules]))
+    counts = _whole(v.n)
+    if found is None or (fault := broken(terms, counts)):
+        raise InfeasibleError(_nothing(terms, "" if found is None else fault))
+    total = bill(terms, counts)
+    return Planned(counts, total.total, min(found, total.total), total.reserved)
+
+
+def most_carried(terms: Terms) -> Planned:
+    """Return the schedule on `most_gpus` that carries most requests, with a bound.
+
+    GPUs change from pool to pool: what starts serves a start time after its window begins.
+    """
+    import cvxpy as cp
+
+    assert terms.most_gpus is not None
+    v, rules = _variables(terms, spares=True)
+    served = cp.Variable(terms.rates.shape, nonneg=True)
+    waiting = np.minimum(terms.times.start / terms.durations, 1.0)[None, :]
+    able = v.up - cp.multiply(np.repeat(waiting, terms.capacity.shape[0], axis=0), v.started)
+    rules += _options_within(terms, v.carried, able)
+    rules += [
+        _by_stream(terms) @ v.carried >= served,
+        served <= terms.rates,
+        _by_type(terms) @ v.n <= np.repeat(terms.most_gpus[:, None], terms.windows, axis=1),
+    ]
+    total = float((terms.rates @ terms.durations).sum())
+    gpu_time = float(terms.most_gpus.sum() * terms.durations.sum())
+    idle = IDLE * total / gpu_time * cp.sum(terms.pools.gpus.astype(float) @ v.n @ terms.durations)
+    bound = _solved(cp.Problem(cp.Maximize(cp.sum(served @ terms.durations) - idle), rules))
+    counts = _whole(v.n)
+    if bound is None:
+        raise InfeasibleError(_nothing(terms, ""))
+    carried = float(np.sum(np.asarray(served.value) @ terms.durations))
+    if total == 0:
+        return Planned(counts, 1.0, 1.0, np.zeros(terms.pools.types, dtype=np.int64))
+    highest = min((bound + IDLE * total) / total, 1.0)
+    none = np.zeros(terms.pools.types, dtype=np.int64)
+    return Planned(counts, carried / total, max(highest, carried / total), none)
+
+
+def _variables(terms: Terms, *, spares: bool) -> tuple[_Variables, list[Any]]:
+    """Return the variables, and what holds for them in both problems.
+
+    spares : whether instances that are up differ from those that are there
+    """
+    import cvxpy as cp
+
+    shape, pools = terms.capacity.shape, terms.pools
+    n = cp.Variable(shape, integer=True)
+    started, stopped = cp.Variable(shape, nonneg=True), cp.Variable(shape, nonneg=True)
+    carried = cp.Variable((pools.stream.size, terms.windows), nonneg=True)
+    v = _Variables(n, n, started, stopped, carried)
+    rules = [n >= 0, n - v.before == started - stopped]
+    if terms.reliability is not None and spares:
+        v, more = _spares(terms, v)
+        rules += more
+    if terms.times.stay > 0:
+        rules.append(started @ _recent(terms) <= n)
+    if terms.most_changes is not None:
+        rules.append(cp.sum(started + stopped, axis=0) <= terms.most_changes)
+    return v, rules
+
+
+def _recent(terms: Terms) -> Any:
+    """Return which starts bind in which window [start, window]."""
+    import scipy.sparse as sp
+
+    pairs = [(other, w) for w in range(terms.windows) for other in terms.recent(w)]
+    rows, columns = zip(*pairs, strict=True)
+    shape = (terms.windows, terms.windows)
+    return sp.csc_array((np.ones(len(pairs)), (rows, columns)), shape=shape)
+
+
+def _spares(terms: Terms, v: _Variables) -> tuple[_Variables, list[Any]]:
+    """Tie n to the instances that are up: n = up + spares, each step of the spares a binary."""
+    import cvxpy as cp
+
+    assert terms.reliability is not None
+    up = cp.Variable(v.n.shape, integer=True)
+    streams = terms.pools.stream[terms.pools.option]
+    most = np.ceil((terms.wanted[streams] / terms.capacity).max(axis=1)).astype(int) + 1
+    rules: list[Any] = [up >= 0]
+    for pool, share in enumerate(terms.reliability.up):
+        table = totals(float(share), terms.reliability.availability, int(most[pool]))
+        spares = table - np.arange(table.size)
+        widths = np.bincount(spares)
+        widths[0] -= 1  # k = 0 needs nothing
+        steps = cp.Variable((max(widths.size - 1, 1), terms.windows), boolean=True)
+        rules.append(up[pool] <= widths[0] + widths[1:] @ steps[: widths.size - 1])
+        rules.append(v.n[pool] == up[pool] + cp.sum(steps[: widths.size - 1], axis=0))
+        rules += [steps[j] >= steps[j + 1] for j in range(widths.size - 2)]
+    return _Variables(v.n, up, v.started, v.stopped, v.carried), rules
+
+
+def _divided(terms: Terms, v: _Variables) -> list[Any]:
+    """Return that options carry what is wanted of their streams, within their pools."""
+    rules = _options_within(terms, v.carried, v.up)
+    return [*rules, _by_stream(terms) @ v.carried >= terms.wanted]
+
+
+def _options_within(terms: Terms, carried: Any, able: Any) -> list[Any]:
+    import cvxpy as cp
+
+    return [cp.multiply(terms.capacity, able) >= carried[terms.pools.option]]
+
+
+def _by_stream(terms: Terms) -> Floats:
+    """Return which option serves which stream [stream, option]."""
+    options = terms.pools.stream
+    table: Floats = (options[None, :] == np.arange(options.max() + 1)[:, None]).astype(float)
+    return table
+
+
+def _by_type(terms: Terms) -> Floats:
+    """Return the GPUs of an instance, in the row of its type [type, pool]."""
+    return terms.pools.by_type(np.eye(terms.pools.gpus.size))
+
+
+def _gpus_at_once(terms: Terms, v: _Variables) -> list[Any]:
+    if terms.most_gpus is None:
+        return []
+    table = _by_type(terms)
+    most = np.repeat(terms.most_gpus[:, None].astype(float), terms.windows, axis=1)
+    return [table @ v.n <= most, table @ (v.before + v.started) <= most]
+
+
+def _bill(terms: Terms, v: _Variables) -> tuple[Any, list[Any]]:
+    """Return the bill as an expression, and what ties reserved GPUs to it."""
+    import cvxpy as cp
+
+    prices = terms.prices or free_of_reserves(terms)
+    inside, earlier = overlaps(terms)
+    hours, rules, total = terms.durations / 3600.0, [], 0.0
+    table = _by_type(terms)
+    for t in range(terms.pools.types):
+        used, starting = table[t] @ v.n, table[t] @ v.started
+        if not np.isfinite(prices.reserved[t]):
+            lead = terms.times.start / 3600.0
+            total += prices.on_demand[t] * (used @ hours + lead * cp.sum(starting))
+            continue
+        reserved = cp.Variable(integer=True)
+        alone, beside = (cp.Variable(terms.windows, nonneg=True) for _ in range(2))
+        before = table[t] @ v.before
+        rules += [reserved >= 0, alone >= used - reserved, beside >= before + starting - reserved]
+        seconds = alone @ (terms.durations - np.roll(inside, -1)) + beside @ inside
+        total += prices.on_demand[t] * (seconds + starting @ earlier) / 3600.0
+        total += prices.reserved[t] * float(hours.sum()) * reserved
+    return total, rules
+
+
+def _solved(problem: Any) -> float | None:
+    """Solve; return the bound, None without a point (a limit then leaves zeros behind)."""
+    import cvxpy as cp
+    from highspy import SolutionStatus
+
+    with nothing_printed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "may be inaccurate" at a time limit
+        try:
+            problem.solve(solver=cp.HIGHS, mip_rel_gap=GAP, time_limit=SECONDS)
+        except cp.SolverError:
+            return None
+    if problem.solver_stats is None or problem.status not in ("optimal", "user_limit"):
+        return None
+    info = problem.solver_stats.extra_stats
+    if info.primal_solution_status != SolutionStatus.kSolutionStatusFeasible:
+        return None
+    bound = float(info.mip_dual_bound)
+    return -bound if isinstance(problem.objective, cp.Maximize) else bound
+
+
+def _whole(variable: Any) -> Ints:
+    """Return a solved variable as whole numbers; zeros without a solution."""
+    if variable.value is None:
+        return np.zeros(variable.shape, dtype=np.int64)
+    return np.rint(variable.value).astype(np.int64)
+
+
+def _check_windows(terms: Terms) -> None:
+    """Raise InfeasibleError for a window that needs more GPUs than there are by itself."""
+    if terms.most_gpus is None or not terms.pools.single:
+        return
+    together = terms.pools.by_type(terms.needed)
+    over = together - terms.most_gpus[:, None]
+    if over.max() > 0:
+        t, window = np.unravel_index(int(np.argmax(over)), over.shape)
+        raise InfeasibleError(
+            f"window {window + 1} of {terms.windows} needs {int(together[t, window])} GPUs for "
+            f"{terms.rates[:, window].sum():.4g} req/s, {int(terms.most_gpus[t])} are there"
+        )
+
+
+def _nothing(terms: Terms, fault: str) -> str:
+    """Return why there is no schedule, as far as it is known."""
+    bound = [
+        (terms.most_gpus is not None, "more GPUs (what starts runs beside what still serves)"),
+        (terms.times.stay > 0, "a shorter least stay"),
+        (terms.most_changes is not None, "more changes a window"),
+        (terms.reliability is not None, "a lower availability"),
+        (True, "longer windows"),
+    ]
+    ways = ", ".join(words for holds, words in bound if holds)
+    why = f" ({fault})" if fault else ""
+    return f"no schedule was found within {SECONDS:.0f} s{why}: allow {ways}"

@@ -1,0 +1,214 @@
+"""Answers as users get them: Python, the command, JSON and again, pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+import bestserve as bs
+from bestserve.cli import main
+from bestserve.errors import InfeasibleError, InputError
+from bestserve.reporting.schedule import schedule_charts, schedule_strips
+
+FLEET = """
+[[gpus]]
+hardware = "h100-sxm"
+count = 8
+price_per_hour = 4.0
+reserved_price = 2.0
+
+[[gpus]]
+hardware = "l40s"
+count = 16
+price_per_hour = 1.0
+
+[[models]]
+model = "meta-llama/Llama-3.1-8B"
+tensor_parallel_sizes = [1]
+layouts = ["collocated"]
+
+[[models.classes]]
+name = "chat"
+input_len = "lognormal:800,1"
+output_len = "lognormal:200,1"
+slo = "ttft:1000 tpot:60"
+rate = 5
+
+[[models.classes]]
+name = "code"
+input_len = "lognormal:2000,1"
+output_len = "lognormal:60,1"
+slo = "ttft:2000 tpot:60"
+rate = 2
+"""
+
+
+def problem(**changes):
+    given = {
+        "model": "meta-llama/Llama-3.1-8B",
+        "hardware": "h100-sxm",
+        "gpus": 8,
+        "workload": bs.Workload(input_len="lognormal:1000,1", output_len="lognormal:250,1"),
+        "slo": "ttft:1000 tpot:50",
+    }
+    return bs.Problem(**(given | changes))
+
+
+def short(folder, text="start,request_rate\n0,4\n300,22\n600,30\n900,8\n"):
+    (folder / "x.csv").write_text(text)
+    return folder / "x.csv"
+
+
+def run(capsys, *words, code=0):
+    with pytest.raises(SystemExit) as ended:
+        main(["schedule", *words])
+    out = capsys.readouterr()
+    assert ended.value.code == code, out.err
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["1m-tp1", "1p1d-tp1"])
+def test_a_schedule_holds_in_simulation_where_it_has_room(tmp_path, strategy):
+    found = bs.schedule(
+        problem(),
+        short(tmp_path),
+        strategy=strategy,
+        options=bs.ScheduleOptions(headroom=0.1, start_time=60.0),
+    )
+    assert all(w.holds for w in found.windows), found.explain()
+    assert found.bound <= found.objective_value
+    static = found.policies[0]
+    assert found.gpu_hours <= static.gpu_hours
+    names = [p.name for p in found.policies]
+    assert ("DOPD's ratio, rate known" in names) == (strategy == "1p1d-tp1")
+    if strategy == "1m-tp1":
+        assert found.windows[2].gpus > found.windows[0].gpus
+        assert found.gpu_hours < static.gpu_hours
+
+
+def test_a_window_beyond_capacity_does_not_hold_in_simulation(tmp_path):
+    load = short(tmp_path, "start,request_rate\n0,4\n300,150\n600,4\n")
+    with pytest.raises(InfeasibleError, match="window 2 of 3"):
+        bs.schedule(problem(gpus=4), load, strategy="1m-tp1")
+    options = bs.ScheduleOptions(objective="load")
+    found = bs.schedule(problem(gpus=4), load, strategy="1p1d-tp1", options=options)
+    assert found.carried < 0.9
+    assert found.windows[1].holds is False
+    with pytest.raises(InfeasibleError, match="split strategy"):
+        bs.schedule(problem(gpus=4), load, strategy="1m-tp1", options=options)
+
+
+def test_spares_are_counted_and_said(tmp_path):
+    options = bs.ScheduleOptions(
+        gpu_hours_between_failures=50, repair_time=1800, availability=0.999, simulated=False
+    )
+    found = bs.schedule(problem(), short(tmp_path), strategy="1m-tp1", options=options)
+    assert found.spare_gpu_hours > 0
+    assert found.availability >= 0.999
+    assert all(w.spares >= 1 for w in found.windows)
+    assert "spares take" in found.explain()
+
+
+def test_a_fleet_mixes_types_and_streams(tmp_path, capsys):
+    (tmp_path / "fleet.toml").write_text(FLEET)
+    load = short(tmp_path, "start,chat,code\n0,3,1\n300,30,3\n600,10,6\n")
+    words = ["--fleet", str(tmp_path / "fleet.toml"), "--load", str(load), "--objective", "money"]
+    answer = json.loads(run(capsys, *words, "--headroom", "0.1", "--format", "json").out)
+    assert {p["gpu"] for p in answer["pools"]} == {"h100-sxm", "l40s"}
+    assert {p["stream"] for p in answer["pools"]} == {"chat", "code"}
+    for w in answer["windows"]:
+        for s in w["streams"]:
+            assert s["capacity"] >= 1.1 * s["request_rate"] * (1 - 1e-6)
+            assert s["holds"], w
+    assert sum(w["cost"] for w in answer["windows"]) == pytest.approx(answer["cost"])
+    assert answer["bound"] <= answer["objective_value"] == pytest.approx(answer["cost"])
+    run(capsys, *words, "--strategy", "1m-tp1", code=2)
+
+
+def test_command_prints_a_table_and_json_and_repeats_it(tmp_path, cases, capsys):
+    words = [*cases.FLAGS, "--load", str(short(tmp_path)), "--strategy", "1m-tp1"]
+    words += ["--min-stay", "10min", "--kv", "moves"]
+    out = run(capsys, *words).out
+    assert "of the least possible" in out
+    assert "█" in out
+    text = run(capsys, *words, "--format", "json").out
+    answer = json.loads(text)
+    assert answer["kind"] == "schedule"
+    (tmp_path / "answer.json").write_text(text)
+    (tmp_path / "x.csv").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["rerun", str(tmp_path / "answer.json")])
+    assert ended.value.code == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["windows"] == answer["windows"]
+    assert again["asked"] == answer["asked"]
+    python = bs.schedule(problem(), answer["load"], strategy="1m-tp1")
+    (tmp_path / "python.json").write_text(python.to_json())
+    with pytest.raises(SystemExit) as ended:
+        main(["rerun", str(tmp_path / "python.json")])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["gpu_hours"] == python.gpu_hours
+    answer["question"]["arguments"]["load"] = "/etc/hostname"
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    with pytest.raises(SystemExit) as ended:
+        main(["rerun", str(tmp_path / "answer.json")])
+    assert ended.value.code == 5
+
+
+def test_mistakes_are_one_line(tmp_path, cases, capsys):
+    load = ["--load", str(short(tmp_path))]
+    assert "--load" in run(capsys, *cases.FLAGS, code=2).err
+    assert "no such file" in run(capsys, *cases.FLAGS, "--load", "absent.csv", code=5).err
+    wrong = run(capsys, *cases.FLAGS, *load, "--availability", "99.9", code=2).err
+    assert "between 0 and 1" in wrong
+    zone = ["--controller", "keda", "--time-zone", "Europe/Pariss"]
+    assert "Europe/Paris" in run(capsys, *cases.FLAGS, *load, *zone, code=2).err
+    with pytest.raises(InputError, match="objective"):
+        bs.ScheduleOptions(objective="cheap")
+
+
+def test_csv_has_the_replicas_of_each_window(tmp_path, cases, capsys):
+    words = [*cases.FLAGS, "--load", str(short(tmp_path)), "--strategy", "1p1d-tp1"]
+    rows = list(csv.DictReader(io.StringIO(run(capsys, *words, "--format", "csv").out)))
+    assert [r["start"] for r in rows] == ["00:00", "00:05", "00:10", "00:15"]
+    assert all(int(r["prefill_instances"]) >= 1 for r in rows)
+
+
+def test_pictures_show_the_schedule(tmp_path):
+    found = bs.schedule(problem(price_per_hour=2.0), short(tmp_path), strategy="1p1d-tp1")
+    charts = {c.key: c for c in schedule_charts(found)}
+    assert list(charts) == ["load", "instances", "cost", "attainment"]
+    load, capacity = charts["load"].series
+    assert load.y[:4] == (4.0, 22.0, 30.0, 8.0)
+    assert load.x == pytest.approx((0.0, 1 / 12, 1 / 6, 0.25, 1 / 3))
+    assert all(c >= r for c, r in zip(capacity.y, load.y, strict=True))
+    assert [s.name for s in charts["instances"].series] == ["prefill", "decode"]
+    spent, static = charts["cost"].series
+    assert spent.y[-1] == pytest.approx(found.cost)
+    assert static.y[-1] == pytest.approx(found.policies[0].cost)
+    assert charts["attainment"].limits[0].value == 0.9
+    text = schedule_strips(found, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[0].startswith("load [req/s]")
+    first = text.splitlines()[0].split()[2]
+    assert first == "".join(sorted(first[: len(first) // 4 * 3])) + first[-len(first) // 4 :]
+    saved = found.save(tmp_path / "day.svg").read_text()
+    assert saved.count("prefill") >= 1
+    assert found.plot("attainment").data[0].line.shape == "hv"
+    assert (tmp_path / "day.svg").stat().st_size > 1000
+
+
+def test_many_windows_are_told_by_their_changes(tmp_path):
+    rates = 10 + 9 * np.sin(np.arange(48) / 48 * 2 * np.pi)
+    rows = "".join(f"{1800 * i},{r:.3f}\n" for i, r in enumerate(rates))
+    load = short(tmp_path, f"start,request_rate\n{rows}")
+    options = bs.ScheduleOptions(simulated=False)
+    found = bs.schedule(problem(), load, strategy="1m-tp1", options=options)
+    told = found.stretches()
+    assert len(told) < len(found.records()) == 48
+    changes = sum(w.starts + w.stops > 0 for w in found.windows[1:])
+    assert len(told) == changes + 1
