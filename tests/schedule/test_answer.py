@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import bestserve as bs
 from bestserve.cli import main
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.reporting.schedule import schedule_charts, schedule_strips
+from bestserve.reporting.svg import svg
 
 FLEET = """
 [[gpus]]
@@ -200,6 +202,11 @@ def test_pictures_show_the_schedule(tmp_path):
     assert saved.count("prefill") >= 1
     assert found.plot("attainment").data[0].line.shape == "hv"
     assert (tmp_path / "day.svg").stat().st_size > 1000
+    drawn = svg(charts["instances"])
+    path = re.search(r'<path d="M([^"]*)" stroke="currentColor" fill="none"', drawn)[1]
+    corners = [[float(v) for v in p.split()] for p in path.split("L")]
+    assert len(corners) == 8  # two a window: level until the next begins
+    assert all(a[1] == b[1] for a, b in zip(corners[::2], corners[1::2], strict=True))
 
 
 def test_many_windows_are_told_by_their_changes(tmp_path):

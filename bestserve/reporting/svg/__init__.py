@@ -12,6 +12,7 @@ WIDE, NARROW = 640, 340
 
 _DRAW = {
     "lines": curves.draw,
+    "steps": curves.draw_steps,
     "points": curves.draw,
     "bars": bars.draw,
     "waterfall": bars.draw,

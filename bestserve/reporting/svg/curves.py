@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
+from itertools import pairwise
 
 from bestserve.reporting.chart import Chart, Series
 from bestserve.reporting.svg.frame import (
@@ -49,6 +51,19 @@ def draw(chart: Chart, width: int) -> Canvas:
         _series(canvas, series, index, across, up, names, joined=chart.kind == "lines")
     canvas.height = legend(canvas, _entries(chart), bottom + 2.6 * LINE)
     return canvas
+
+
+def draw_steps(chart: Chart, width: int) -> Canvas:
+    """Draw a chart of kind "steps": lines that keep each value until the next."""
+    stepped = [
+        replace(
+            series,
+            x=tuple(x for pair in pairwise(series.x) for x in pair),
+            y=tuple(y for y in series.y[:-1] for _ in range(2)),
+        )
+        for series in chart.series
+    ]
+    return draw(replace(chart, kind="lines", series=tuple(stepped)), width)
 
 
 def _x_span(chart: Chart, names: list[str]) -> tuple[float, float]:
