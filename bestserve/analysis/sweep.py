@@ -100,12 +100,13 @@ class Sweep(Drawn):
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one row per point; `ties`: candidates within 2 % of the winner."""
+        """Return one row per point; `ties`: candidates within 2 % of the winner, of `layout`."""
         columns = zip(self.points(), self.winners(), self.best(), self.tied(), strict=True)
         return [
             {
                 **{a.name: v for a, v in zip(self.axes, point, strict=True)},
                 "winner": winner,
+                "layout": winner and Strategy.parse(winner).layout,
                 "goodput": best,
                 "ties": " ".join(t for t in ties if t != winner),
             }
@@ -120,6 +121,11 @@ class Sweep(Drawn):
             f"{w or 'nothing'} wins at {n} of {len(winners)} points"
             for w, n in sorted(shares.items(), key=lambda item: -item[1])
         ]
+        layouts = [w and Strategy.parse(w).layout for w in winners]
+        found = {layout: layouts.count(layout) for layout in dict.fromkeys(layouts) if layout}
+        if len(found) > 1:
+            told = ", ".join(f"{layout} at {n}" for layout, n in found.items())
+            lines.append(f"by layout: {told} of {len(winners)} points")
         inner = len(winners) // size
         for j in range(inner if len(shares) > 1 else 0):
             column = winners[j::inner]

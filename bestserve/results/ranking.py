@@ -243,7 +243,7 @@ def _sharing(s: RankedStrategy, ranking: Ranking) -> list[str]:
     slo = ranking.problem.slo
     assert slo is not None
     step = f"{1e3 * s.shares['full_step']:.0f} ms"
-    of = f" of the {1e3 * slo.tpot:.0f} ms that TPOT may have" if slo.tpot is not None else ""
+    of = f", TPOT may have {1e3 * slo.tpot:.0f} ms" if slo.tpot is not None else ""
     return [
         f"  Decode instances process {s.shares['local_prefill_share']:.0%} of the prompts; a full "
         f"step of theirs takes {step}{of}. Prefill instances run {s.shares['prefill_busy']:.0%} of "
