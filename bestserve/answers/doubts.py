@@ -20,6 +20,7 @@ def trust_in(problem: Problem, strategy: str, trust: Trust) -> Trust:
     """
     parsed = Strategy.parse(strategy)
     foreign = calibration_doubts(problem, {pool.tp for pool in parsed.pools})
+    foreign += image_doubts(problem)
     return _doubted(trust, foreign, splitting_doubts(problem) if parsed.disaggregated else ())
 
 
@@ -31,7 +32,8 @@ def trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[Ranked
     """Return a ranking's rows with the trust of `trust_in`; doubts are looked up once per tp."""
     parsed = [Strategy.parse(r.strategy) for r in table]
     sizes = [frozenset(pool.tp for pool in strategy.pools) for strategy in parsed]
-    foreign = {tps: calibration_doubts(problem, tps) for tps in set(sizes)}
+    images = image_doubts(problem)
+    foreign = {tps: calibration_doubts(problem, tps) + images for tps in set(sizes)}
     splitting = splitting_doubts(problem)
     return tuple(
         replace(r, trust=_doubted(r.trust, foreign[tps], splitting if s.disaggregated else ()))
@@ -59,6 +61,13 @@ def calibration_doubts(problem: Problem, tps: Collection[int] = ()) -> tuple[str
         engine=plain.engine.name,
         tps=tps,
     )
+
+
+def image_doubts(problem: Problem) -> tuple[str, ...]:
+    """Return what is not known of images in prompts, in a sentence."""
+    if not problem.workload.images_per_request:
+        return ()
+    return ("images: their tower's time follows from its shapes, no measured run confirms it",)
 
 
 def splitting_doubts(problem: Problem) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from bestserve.catalog.hf.context import context_of
 from bestserve.catalog.hf.formats.quantisation import read_quantisation
 from bestserve.catalog.hf.layers import FULL
 from bestserve.catalog.hf.tower import tower_parameters
+from bestserve.catalog.hf.vision import read_vision
 from bestserve.catalog.precision_names import PrecisionSuffix, split_precision
 from bestserve.errors import DataError, UnknownNameError
 from bestserve.models.step.architecture import Architecture
@@ -94,6 +95,7 @@ def model_from_config(values: Mapping[str, Any], *, name: str, where: str) -> Mo
     architecture = dataclasses.replace(
         architecture,
         tower_parameters=towers,
+        vision=read_vision(values, where),
         mtp_layers=config.integer(*MTP, default=0, minimum=0, maximum=MOST_LAYERS),
     )
     formats = read_quantisation(config, architecture)

@@ -23,6 +23,8 @@ WORKLOAD_FIELDS = (
     "output_len",
     "burstiness",
     "prefix_cache_hit",
+    "images_per_request",
+    "image_size",
     "prefix_groups",
     "prefix_len",
     "prefix_questions",
@@ -89,6 +91,10 @@ class ProblemOptions:
         shape of the gamma-distributed gaps between requests; 1 is Poisson
     prefix_cache_hit
         share of the prompt tokens found in the prefix cache, where it is known
+    images_per_request
+        images in each prompt, beside --input-len
+    image_size
+        their width and height in pixels; default: 1024x1024
     prefix_groups
         different prefixes that prompts begin with; --input-len is what a request adds
     prefix_len
@@ -175,6 +181,8 @@ class ProblemOptions:
     output_len: Annotated[str | None, alias("output-len", "osl", *clients("output_len"))] = None
     burstiness: float | None = None
     prefix_cache_hit: float | None = None
+    images_per_request: Annotated[int | None, Whole] = None
+    image_size: str | None = None
     prefix_groups: Annotated[int | None, alias("prefix-groups", *clients("groups"))] = None
     prefix_len: Annotated[str | None, alias("prefix-len", *clients("prefix_len"))] = None
     prefix_questions: Annotated[int | None, alias("prefix-questions", *clients("questions"))] = None

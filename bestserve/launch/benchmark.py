@@ -15,8 +15,10 @@ import numpy as np
 from bestserve.host.writing import write_text
 from bestserve.launch.process import model_argument
 from bestserve.lowering import Lowered
+from bestserve.lowering.images import image_tokens
 from bestserve.specs.lengths import Fixed, Uniform
 from bestserve.specs.strategy import Strategy
+from bestserve.specs.workload import Workload
 
 FEWEST_PROMPTS = 100
 MINUTES = 5.0
@@ -89,6 +91,9 @@ def _random_words(lowered: Lowered) -> list[str]:
     workload = lowered.problem.workload
     inputs, outputs = (round(x) for x in lowered.mean_lengths)
     words = ["--dataset-name", "random"]
+    if lowered.images:
+        inputs -= image_tokens(lowered)
+        words = _image_words(workload)
     cached = round(workload.prefix_cache_hit * inputs)
     words += ["--random-prefix-len", str(cached)] if cached else []
     words += ["--random-input-len", str(inputs - cached)]
@@ -98,6 +103,18 @@ def _random_words(lowered: Lowered) -> list[str]:
         return [*words, "--random-range-ratio", f"{ratios[0]:.6g}"]
     both = json.dumps({"input": round(ratios[0], 6), "output": round(ratios[1], 6)})
     return [*words, "--random-range-ratio", both]
+
+
+def _image_words(workload: Workload) -> list[str]:
+    width, height = workload.pixels
+    most = json.dumps({"image": workload.images_per_request, "video": 0})
+    return [
+        *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+        *("--dataset-name", "random-mm"),
+        *("--random-mm-base-items-per-request", str(workload.images_per_request)),
+        *("--random-mm-limit-mm-per-prompt", most),
+        *("--random-mm-bucket-config", f"{{({height}, {width}, 1): 1.0}}"),
+    ]
 
 
 def _half_width(law: object) -> float:

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.lowering.images import with_tower
 from bestserve.lowering.lanes import LaneResult, build_lane
 from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved
@@ -74,7 +75,7 @@ class Lowered(Resolved):
         key = parallelism, role
         if key not in self._step_times:
             input_len, output_len = self.mean_lengths
-            self._step_times[key] = step_time_coefficients(
+            step = step_time_coefficients(
                 self.model.architecture,
                 self.device,
                 parallelism,
@@ -84,6 +85,7 @@ class Lowered(Resolved):
                 output_len=output_len,
                 constants=self.constants,
             )
+            self._step_times[key] = with_tower(step, self, parallelism) if self.images else step
         return self._step_times[key]
 
     def pool_result(self, pool: Pool) -> LaneResult:

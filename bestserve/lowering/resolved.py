@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bestserve.catalog import load_engine, load_hardware, load_model
+from bestserve.lowering.images import image_tokens, with_images
 from bestserve.lowering.lengths import lower_lengths
 from bestserve.lowering.prefixes import lower_sharing, shared_lengths
 from bestserve.models.prefixes import Sharing
@@ -107,8 +108,15 @@ class Resolved:
     def lengths(self) -> Lengths:
         """Input and output lengths as atoms: of whole prompts, what they share included."""
         if self.problem.workload.shares:
-            return shared_lengths(self.sharing)
-        return lower_lengths(self.problem.workload)
+            text = shared_lengths(self.sharing)
+        else:
+            text = lower_lengths(self.problem.workload)
+        return with_images(text, image_tokens(self)) if self.images else text
+
+    @property
+    def images(self) -> int:
+        """Images in each prompt."""
+        return self.problem.workload.images_per_request
 
     @cached_property
     def mean_lengths(self) -> tuple[float, float]:

@@ -30,6 +30,8 @@ class Workload(Spec):
     input_len, output_len : length laws [tokens]; a number means fixed
     burstiness : vLLM's: shape of the gamma-distributed gaps; 1 is Poisson, below 1 burstier
     prefix_cache_hit : share of the prompt tokens found in the prefix cache [1], where it is known
+    images_per_request, image_size : images in each prompt, beside its text, and their width and
+        height ("1024x768") [pixels]; the model's own rule says how many tokens they become
     prefixes, conversation : what prompts share, from which the hits follow; `input_len` is then
         what a request adds. Their fields are understood without the table too, and so are the
         words of `vllm bench serve` (random_prefix_len, prefix_repetition_…), SGLang's (gsp_…) and
@@ -50,6 +52,8 @@ class Workload(Spec):
     output_len: LengthLaw | None = None
     burstiness: float = Field(default=1.0, ge=0.001, le=1000)
     prefix_cache_hit: Share = 0.0
+    images_per_request: int = Field(default=0, ge=0, le=1000)
+    image_size: str = Field(default="1024x1024", pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")
     prefixes: PrefixGroups | None = None
     conversation: Conversation | None = None
     classes: tuple[RequestClass, ...] = Field(default=(), max_length=1000)
@@ -99,6 +103,12 @@ class Workload(Spec):
         if self.prefix_cache_hit >= 1:
             raise ValueError("prefix_cache_hit must be below 1: the last prompt token is computed")
         return self
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Width and height of an image [pixels]."""
+        width, height = self.image_size.split("x")
+        return int(width), int(height)
 
     @property
     def shares(self) -> bool:

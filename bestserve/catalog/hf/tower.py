@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bestserve.catalog.hf.config import Config
@@ -32,7 +33,7 @@ def tower_parameters(values: Mapping[str, Any], hidden: int, where: str) -> int:
 
     Per layer four square matrices and the feed-forward part; patches and positions are left out.
     """
-    return sum(_tower(part, hidden) for part in _sections(Config(values, where), _DEEPEST))
+    return sum(_parameters(part, hidden) for part in _sections(Config(values, where), _DEEPEST))
 
 
 def _sections(config: Config, depth: int) -> list[Config]:
@@ -47,31 +48,54 @@ def _sections(config: Config, depth: int) -> list[Config]:
     return found
 
 
-def _tower(part: Config, hidden: int) -> int:
+@dataclass(frozen=True)
+class Tower:
+    """Sizes of a tower: width, layers, width of the feed-forward part, whether that is gated."""
+
+    width: int
+    layers: int
+    inner: int
+    gated: bool
+
+
+def vision_tower(config: Config) -> tuple[Tower, Config] | None:
+    """Return a model's vision tower and the section that describes it; None without one."""
+    for part in _sections(config, _DEEPEST):
+        tower = None if part.prefix.endswith("audio_config.") else _sizes(part)
+        if tower is not None:
+            return tower, part
+    return None
+
+
+def _sizes(part: Config) -> Tower | None:
+    """Return a section's sizes; None for a tower of its own making."""
     kind = part.values.get("model_type")
     defaults = _DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}
     own = Config({**defaults, **part.values}, part.where, part.prefix)
+    widths = ("embed_dim", "vt_hidden_size", "hidden_size", "d_model", "width")
+    counts = ("depth", "vt_num_hidden_layers", "num_hidden_layers", "encoder_layers", "layers")
+    inners = ("vt_intermediate_size", "intermediate_size", "encoder_ffn_dim")
     try:
-        width = own.integer(
-            "embed_dim", "vt_hidden_size", "hidden_size", "d_model", "width", default=0, minimum=0
-        )
-        layers = own.integer(
-            *("depth", "vt_num_hidden_layers", "num_hidden_layers", "encoder_layers", "layers"),
-            default=0,
-            minimum=0,
-        )
-        inner = own.integer(
-            "vt_intermediate_size",
-            "intermediate_size",
-            "encoder_ffn_dim",
-            default=4 * width,
-            minimum=0,
-        )
-        out = own.integer("out_hidden_size", default=hidden)
+        width = own.integer(*widths, default=0, minimum=0)
+        layers = own.integer(*counts, default=0, minimum=0)
+        inner = own.integer(*inners, default=4 * width, minimum=0)
     except DataError:
-        return 0  # a tower of its own making; the note says that it is not counted
+        return None
     gated = kind in ("qwen2_5_vl", "pixtral", "glm4v", "gemma4_vision")
-    layer = 4 * width * width + (3 if gated else 2) * width * inner
-    merged = own.values.get("spatial_merge_size")
+    return Tower(width, layers, inner, gated) if width and layers else None
+
+
+def _parameters(part: Config, hidden: int) -> int:
+    """Return a tower's parameters; 0 for one of its own making, which a note says."""
+    tower = _sizes(part)
+    if tower is None:
+        return 0
+    try:
+        out = part.integer("out_hidden_size", default=hidden)
+    except DataError:
+        return 0
+    width, layers = tower.width, tower.layers
+    layer = 4 * width * width + (3 if tower.gated else 2) * width * tower.inner
+    merged = part.values.get("spatial_merge_size")
     merge = merged * merged if isinstance(merged, int) and 0 < merged < 10 else 1
-    return layers * layer + merge * width * (merge * width + out) if layers else 0
+    return layers * layer + merge * width * (merge * width + out)

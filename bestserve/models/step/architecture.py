@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bestserve.models.step.vision import Vision
+
 AttentionKind = Literal["full", "sliding", "chunked", "mla", "linear", "none"]
 FfnKind = Literal["dense", "moe", "none"]
 LinearForm = Literal["gated_delta", "kda", "mamba2", "mamba1", "lightning", "conv"]
@@ -134,6 +136,7 @@ class Architecture:
         bias, hyper-connections), so that totals match the published count
     norms_per_layer : RMSNorm/LayerNorm weights of hidden size per layer
     tower_parameters : of vision and audio towers, which are held beside the decoder [1]
+    vision : the tower for images and how it cuts them, where the rule is known
     mtp_layers : for multi-token prediction, in the checkpoint but not in `groups`
     order : for each decoder layer the index of its group; () where the groups follow each other
     """
@@ -146,6 +149,7 @@ class Architecture:
     norm_bias: bool = False
     extra_parameters: int = 0
     tower_parameters: int = 0
+    vision: Vision | None = None
     mtp_layers: int = 0
     order: tuple[int, ...] = ()
 
