@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -127,7 +128,7 @@ def test_the_benchmark_sends_images_of_the_size_beside_the_text(config) -> None:
 
     lowered = lower(problem(config, images_per_request=2, image_size="1280x720"))
     words = bench_command(lowered, Strategy.parse("1m-tp1"), "http://h:8000", "m", 2.0)
-    said = dict(zip(words, words[1:], strict=False))
+    said = dict(itertools.pairwise(words))
     assert said["--dataset-name"] == "random-mm"
     assert said["--random-input-len"] == "100"
     assert said["--random-mm-base-items-per-request"] == "2"
