@@ -25,6 +25,4 @@ def tower_time(
     shapes += [(inner, width)] * vision.gated
     products = [gemm(patches, n / tp, k, device, constants=constants) for n, k in shapes]
     pairs = gemm(patches, patches / tp, width, device, constants=constants)
-    return vision.num_layers * (
-        sum(float(p.time) for p in products) + 2.0 * float(pairs.time)
-    )
+    return vision.num_layers * (sum(float(p.time) for p in products) + 2.0 * float(pairs.time))
