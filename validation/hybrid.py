@@ -180,8 +180,10 @@ class Contest:
         return float(np.mean(ratios)), float(np.std(ratios, ddof=1) / math.sqrt(len(ratios)))
 
 
-def crossovers(instances: Sequence[int], models: Sequence[str], requests: int) -> Iterator[str]:
-    """Yield the rows of the crossover table."""
+def crossovers(
+    instances: Sequence[int], models: Sequence[str], requests: int
+) -> Iterator[tuple[int, float, str]]:
+    """Yield point of the path, hybrid over best pure and row of the crossover table."""
     for name in models:
         model, tp = MODELS[name]
         for n in instances:
@@ -189,7 +191,7 @@ def crossovers(instances: Sequence[int], models: Sequence[str], requests: int) -
             hybrid = contest.lowered.system(contest.family("hybrid")[0])
             assert isinstance(hybrid, Hybrid)
             near = 0.5 * fluid_bound(hybrid)
-            for ttft, tpot in PATH:
+            for point, (ttft, tpot) in enumerate(PATH):
                 target = contest.target(ttft, tpot)
                 found = {
                     layout: contest.best(layout, target, near)
@@ -200,7 +202,7 @@ def crossovers(instances: Sequence[int], models: Sequence[str], requests: int) -
                     found["hybrid"].strategy, pure.strategy, target, pure.rate
                 )
                 near = pure.rate
-                yield row(name, n, target, found, ratio, error)
+                yield point, ratio, row(name, n, target, found, ratio, error)
 
 
 def row(
@@ -215,6 +217,23 @@ def row(
     ]
     objectives = f"{target.ttft:.2f} s, {1e3 * target.tpot:.1f} ms"
     return f"| {name}, {n} | {objectives} | {' | '.join(cells)} | {ratio:.2f} ± {error:.2f} |"
+
+
+def summary(ratios: list[tuple[int, float]]) -> list[str]:
+    """Return the table of hybrid over best pure by point of the path."""
+    lines = [
+        "## Hybrid over best pure, by objectives",
+        "",
+        "| TTFT [lone prefills], TPOT [lone decodes] | settings | least | median | most |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for point, (ttft, tpot) in enumerate(PATH):
+        found = [ratio for p, ratio in ratios if p == point]
+        if found:
+            least, middle, most = np.quantile(found, [0.0, 0.5, 1.0])
+            cells = f"{len(found)} | {least:.2f} | {middle:.2f} | {most:.2f}"
+            lines.append(f"| {ttft:g}, {tpot:g} | {cells} |")
+    return lines
 
 
 def agreement_lines(rows: list[Agreement]) -> list[str]:
@@ -251,9 +270,12 @@ def main() -> None:
     lines = [TITLE.format(**vars(asked))]
     rows = [agree(system, load, 40_000) for system, load in settings(asked.agreement, asked.seed)]
     lines += [*agreement_lines(rows), "", CROSSOVERS.format(**vars(asked))]
-    for text in crossovers(asked.instances, asked.models, asked.requests):
+    ratios: list[tuple[int, float]] = []
+    for point, ratio, text in crossovers(asked.instances, asked.models, asked.requests):
         lines.append(text)
-        asked.out.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        ratios.append((point, ratio))
+        page = [*lines, "", *summary(ratios), ""]
+        asked.out.write_text("\n".join(page), encoding="utf-8")
 
 
 TITLE = """# Hybrids: agreement and crossovers

@@ -83,6 +83,7 @@ def test_map_has_rows_and_says_where_the_winner_changes(swept):
         "workload.input_len",
         "workload.output_len",
         "winner",
+        "layout",
         "goodput",
         "ties",
     ]
