@@ -107,7 +107,7 @@ def _load(row: TidyRow, suite: Suite) -> Noted[tuple[Arrivals, float, int, bool]
         return Noted((_closed(clients, prompts), 0.0, prompts, False), notes)
     if not paced or rate is None:
         raise UnpredictableError(Outcome.LOAD_MISSING, "give --request-rate or --max-concurrency")
-    if prompts is None and (seconds := suite.stage_length(rate)) is not None:
+    if prompts is None and (seconds := suite.stage_length(row, rate)) is not None:
         prompts = math.ceil(seconds * rate)
     elif prompts is None and row.send_duration:
         prompts = math.ceil(row.send_duration * rate)

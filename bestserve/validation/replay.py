@@ -21,6 +21,7 @@ from bestserve.models.system import (
     Arrivals,
     Collocated,
     Disaggregated,
+    Routing,
     System,
 )
 from bestserve.readers.tidy import RowStatus, TidyRow
@@ -121,7 +122,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         workload=Workload(
             input_len=Fixed(max(1, round(mean_input))), output_len=Fixed(max(1, round(mean_output)))
         ),
-        routing=protocol.routing,
+        routing=routing_of(row, protocol),
         tp_across_nodes=True,
     )
     lowered = Lowered(problem)
@@ -136,6 +137,13 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
     if deployment.disaggregated:
         notes += splitting_doubts(lowered.problem)
     return Prepared(row, suite, deployment, protocol, lowered, notes)
+
+
+def routing_of(row: TidyRow, protocol: Protocol) -> Routing:
+    """Return the routing of a row: by what prompts share, where that is stated and policies do."""
+    if caching_of(row, protocol.lengths) is None:
+        return protocol.routing
+    return routing_by_prefix(row) or protocol.routing
 
 
 def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
@@ -161,13 +169,12 @@ def system_of(prepared: Prepared, lowered: Lowered | None = None) -> System:
             per_gpu = found.plan.kv_bytes_per_token_total / prepared.deployment.pools[0][2].gpus
             lane, lengths = fetched(lane, lengths, per_gpu)
         caching = caching_of(prepared.row, protocol.lengths)
-        by_prefix = routing_by_prefix(prepared.row) if caching else None
         return Collocated(
             lane=lane,
             replicas=replicas,
             lengths=lengths,
             arrivals=protocol.arrivals,
-            routing=by_prefix or protocol.routing,
+            routing=low.problem.routing,
             caching=caching,
         )
     parallelisms = [p for _, _, p in prepared.deployment.pools]

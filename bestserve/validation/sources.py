@@ -32,7 +32,8 @@ class Suite:
     memory_shares : (pattern of the data set, gpu_memory_utilization of its runs)
     base_model : completes prompts with a base model, which ends many answers with their first token
     rate_meets_objectives : its offered rates are the highest that met the objectives in the notes
-    stages : (rate [req/s], length of the stage with that rate [s])
+    stages : (rate [req/s], length of the stage with that rate [s]) of runs whose data set has the
+        pattern `stages_of`
     environment : (pattern of "engine model on GPU", setting that its scripts make there)
     scheduled_ahead : pattern of "engine model" that it serves with asynchronous scheduling
     mixed_chunks_from : first SGLang version that it serves with `enable_mixed_chunk`
@@ -64,6 +65,7 @@ class Suite:
     rate_meets_objectives: bool = False
     chat_lengths: bool = False
     stages: tuple[tuple[float, float], ...] = ()
+    stages_of: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     scheduled_ahead: str = ""
     mixed_chunks_from: tuple[int, int, int] | None = None
@@ -121,8 +123,10 @@ class Suite:
         first = self.mixed_chunks_from
         return family == "sglang" and None not in (first, version) and version >= first  # type: ignore[operator]
 
-    def stage_length(self, rate: float) -> float | None:
+    def stage_length(self, row: TidyRow, rate: float) -> float | None:
         """Return the length of a run at a rate [s], where the suite fixes it."""
+        if not re.search(self.stages_of, row.dataset_or_lengths or ""):
+            return self.seconds
         return dict(self.stages).get(rate, self.seconds)
 
     def stream_interval(self, row: TidyRow, family: str) -> int:
@@ -216,6 +220,7 @@ SUITES: tuple[Suite, ...] = (
             *((30.0, 25.0), (35.0, 21.0), (40.0, 38.0), (43.0, 36.0), (46.0, 33.0), (49.0, 30.0)),
             *((52.0, 29.0), (55.0, 27.0), (57.0, 26.0), (60.0, 25.0)),
         ),
+        stages_of=r"150 groups",
         why="the same project's later ladder of these sixteen rates states requests and seconds",
     ),
     Suite(

@@ -198,3 +198,21 @@ def test_multi_token_prediction_loads_the_checkpoints_own_layers() -> None:
 def test_odd_drafts_are_refused(config: object, says: str) -> None:
     with pytest.raises(InputError, match=says):
         bs.memory(problem(), "1m-tp1", speculative_config=config)  # type: ignore[arg-type]
+
+
+def test_windows_hold_one_steps_tokens_while_serving_not_one_for_each_request() -> None:
+    from bestserve.lowering import lower
+    from bestserve.models.step.device import Parallelism
+
+    def plan(model: str, **changes: object):
+        return lower(problem(model, **changes)).lane(Parallelism()).plan
+
+    windowed = plan("openai/gpt-oss-120b")
+    # half of the layers have windows of 128 tokens, far below a request's 2,500
+    assert 1.7 < windowed.kv_serving_tokens / windowed.kv_capacity_tokens < 2.0
+    full = plan("meta-llama/Llama-3.1-8B")
+    assert full.kv_serving_tokens == full.kv_capacity_tokens
+    # an engine that reports its cache to the router holds every layer's full context
+    reporting = plan("openai/gpt-oss-120b", routing="prefix_aware")
+    assert reporting.kv_serving_tokens == pytest.approx(reporting.kv_capacity_tokens)
+    assert reporting.kv_serving_tokens < 0.6 * windowed.kv_serving_tokens

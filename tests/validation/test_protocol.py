@@ -109,3 +109,12 @@ def test_a_log_with_every_length_is_replayed_with_them(make: Make) -> None:
     assert lengths.joint
     assert lengths.inputs.tolist() == [10.0, 500.0, 90.0]
     assert lengths.outputs.tolist() == [5.0, 7.0, 200.0]
+
+
+def test_stages_are_those_of_their_own_ladder(make: Make) -> None:
+    ladder = {"source": "llm-d KV-cache-aware routing benchmark", "request_rate": 10.0,
+              "concurrency": None, "num_prompts": None}  # fmt: skip
+    one = driven(make(**ladder, dataset_or_lengths="shared_prefix: 150 groups x5"))
+    assert (one.requests, one.steady) == (200, False)  # 20 seconds
+    other = driven(make(**ladder, dataset_or_lengths="shared_prefix: 83 groups x3"))
+    assert other.steady

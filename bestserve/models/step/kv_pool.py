@@ -12,7 +12,9 @@ where layers whose page is smaller than the largest get more tokens in a block. 
 `v1/core/kv_cache_utils.py` and `v1/kv_cache_interface.py`; its start-up line "Maximum concurrency"
 is this count. While it serves, blocks behind a window are freed at every step
 (`v1/core/single_type_kv_cache_manager.py`), so that only the tokens of the step under way are held
-beyond the windows: with `max_num_batched_tokens` 1 this is what a decoding request holds.
+beyond the windows: with `max_num_batched_tokens` 1 this is what a decoding request holds. An engine
+that publishes KV events for a router has no such groups (`config/vllm.py`): every layer then holds
+every token.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ def request_bytes(
 ) -> float:
     """Return what one request of `length` tokens takes of the cache on one of tp GPUs [B]."""
     kinds = _kinds(layers, kv_bytes, tp, constants)
+    if engine.kv_groups and engine.kv_events:
+        return sum(k.layers * (k.page if k.state else k.page * length) for k in kinds)
     if not engine.kv_groups or len(kinds) <= 1:
         return sum(kind.layers * _plainly(kind, length, engine) for kind in kinds)
     attention = [kind for kind in kinds if not kind.state]
