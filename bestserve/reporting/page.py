@@ -12,7 +12,6 @@ from bestserve.host.extras import require
 from bestserve.host.writing import write_text
 from bestserve.reporting.content import Content, Progress, gather
 from bestserve.reporting.matplotlib_charts import save_figures
-from bestserve.reporting.plotly_charts import figure, plotly_library, script_json
 from bestserve.reporting.templates import asset, environment, heading, headline
 from bestserve.results.document import Document
 from bestserve.results.ranking import Ranking
@@ -92,20 +91,16 @@ def report(
 
 def render(content: Content) -> str:
     """Return the page of a report's content."""
-    require("the report", "jinja2", "plotly")
+    require("the report", "jinja2")
     from markupsafe import Markup
 
     template = environment().get_template("report/report.html.j2")
-    figures = {c.key: figure(c) for c in content.charts}
-    # Our own files and JSON made safe for a script element; all else is escaped by the template.
+    # Our own file; all else is escaped by the template.
     return template.render(
         c=content,
         version=__version__,
         top=TOP,
-        style=Markup(asset("report/report.css")),
-        library=Markup(plotly_library()),
-        script=Markup(asset("report/report.js")),
-        figures=Markup(script_json(figures)),
+        style=Markup(asset("report/shared.css") + asset("report/report.css")),
         facts=problem_facts(content.problem),
         headline=headline(content.ranking),
         money=[name for name in MONEY if name in content.ranking.records()[0]],

@@ -27,6 +27,7 @@ from starlette.responses import (
 from starlette.routing import Route
 
 from bestserve._version import __version__
+from bestserve.cli.options import DEFAULT_GOODPUT, DEFAULT_LENGTHS
 from bestserve.errors import BestserveError, DataError
 from bestserve.readers.mappings import parse_mapping
 from bestserve.reporting.templates import environment
@@ -53,7 +54,15 @@ QUICK, LONG = 60.0, 900.0
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PANELS = ("answer", "ranking", "tradeoffs", "load", "memory", "why")
 """Parts of the page that follow every change, as they stand below each other."""
-EXAMPLE = {"model": "meta-llama/Llama-3.1-8B", "hardware": "h100-sxm", "gpus": "4"}
+LEADERS, LEADERS_TEXT = 4, 400
+"""Strategies of the former answer that are looked at first, and characters of their names."""
+EXAMPLE = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "hardware": "h100-sxm",
+    "gpus": "4",
+    **{name.replace("_", "-"): law for name, law in DEFAULT_LENGTHS.items()},
+    "goodput": DEFAULT_GOODPUT,
+}
 """What a page without a question is filled with."""
 
 
@@ -170,10 +179,14 @@ async def answers(request: Request) -> Response:
             yield event("", "refused")
             return
         stated = plain(asked.problem)
-        for crew, name in ((state.quick, "first"), (state.long, "confirmed")):
-            async for message in crew.ask(Job(name, stated)):
+        keep = request.query_params.get("keep", "")[:LEADERS_TEXT].split()[:LEADERS]
+        jobs = [(state.quick, Job("first", stated)), (state.long, Job("confirmed", stated))]
+        if keep:
+            jobs.insert(0, (state.quick, Job("glance", stated, {"keep": keep})))
+        for crew, job in jobs:
+            async for message in crew.ask(job):
                 yield told(message)
-            yield event(name, "found")
+            yield event(job.name, "found")
         yield event("", "done")
 
     return StreamingResponse(stream(), media_type="text/event-stream")
@@ -293,8 +306,9 @@ async def take(request: Request) -> Response:
 async def static(request: Request) -> Response:
     """Our own scripts and styles, and the vendored ones."""
     name = request.path_params["name"]
-    folder = resources.files("bestserve") / "data" / "web" / "static"
-    known = {entry.name: entry for entry in folder.iterdir()}
+    data = resources.files("bestserve") / "data"
+    known = {entry.name: entry for entry in (data / "web" / "static").iterdir()}
+    known["shared.css"] = data / "report" / "shared.css"
     ending = f".{name.rpartition('.')[2]}"
     if name not in known or ending not in TYPES:
         return PlainTextResponse("not found", status_code=404)

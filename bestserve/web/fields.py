@@ -81,7 +81,6 @@ UNITS = {
     "kv_offloading_bandwidth": "B/s",
     "network_bandwidth": "B/s",
     "price_per_hour": "USD/h",
-    "gpus": "GPUs",
 }
 
 CLOSED: dict[str, tuple[str, ...]] = {

@@ -10,6 +10,8 @@ from typing import Any, Literal, cast, get_args
 
 from bestserve import api
 from bestserve.analysis.sweep import families, variants
+from bestserve.answers.economics import gpu_price
+from bestserve.cli.validate import COLUMNS, ROW_COLUMNS
 from bestserve.cli.whatif import axis
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.readers.mappings import read_mapping
@@ -21,6 +23,19 @@ from bestserve.specs.problem import Problem
 from bestserve.web.panels import Arguments, Question, Say, wrapped
 
 HOURS = 24
+MOST_RUNS = 40
+"""Runs of a log that are shown one by one."""
+OF_THE_MODEL = (
+    "model",
+    "engine",
+    "precision",
+    "kv_cache_dtype",
+    "gpu_memory_utilization",
+    "tensor_parallel_sizes",
+    "pipeline_parallel_sizes",
+    "layouts",
+)
+"""What a fleet's model takes over from a problem."""
 Objective = Literal["gpu-hours", "money", "load"]
 
 
@@ -160,7 +175,7 @@ def fleet(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator
 def fleet_of(problem: Problem, gpus: str, rate: str) -> Fleet:
     """Return a fleet that serves the problem's requests.
 
-    gpus : "h100-sxm:8 l40s:16"; "" the problem's own
+    gpus : "h100-sxm:8 a100-80gb-sxm:16"; "" the problem's own
     rate : to be carried at least cost [req/s]; "" as much as goes
     """
     w = problem.workload
@@ -170,6 +185,10 @@ def fleet_of(problem: Problem, gpus: str, rate: str) -> Fleet:
     if gpus:
         named = [part.partition(":") for part in gpus.split()]
         groups = [{"hardware": name, "count": count or 1} for name, _, count in named]
+    for group in groups:
+        price, _ = gpu_price(problem.replaced(hardware=group["hardware"]))
+        if price is not None:
+            group["price_per_hour"] = price
     asked: dict[str, Any] = {
         "name": "requests",
         "input_len": w.input_len,
@@ -178,11 +197,8 @@ def fleet_of(problem: Problem, gpus: str, rate: str) -> Fleet:
         "prefix_cache_hit": w.prefix_cache_hit,
         **({"rate": rate} if rate else {"share": 1.0}),
     }
-    model = {
-        name: getattr(problem, name)
-        for name in ("model", "engine", "precision", "kv_cache_dtype", "gpu_memory_utilization",
-                     "tensor_parallel_sizes", "pipeline_parallel_sizes", "layouts")
-    }  # fmt: skip
+    stated = {name: getattr(problem, name) for name in OF_THE_MODEL}
+    model = {name: value for name, value in stated.items() if value is not None}
     return Fleet(
         objective="min_cost" if rate else "max_goodput",
         gpus=tuple(groups),
@@ -208,10 +224,18 @@ def log(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[s
     yield result(
         "log",
         charts=[chart for chart in charts if chart.series],
-        rows=found.records(),
-        caption="Groups of runs",
+        rows=chosen(found.row_records(), ROW_COLUMNS)
+        if len(found.rows) <= MOST_RUNS
+        else chosen(found.records(), COLUMNS),
+        caption="Runs" if len(found.rows) <= MOST_RUNS else "Groups of runs",
         told=told,
     )
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows with the columns that any of them fills."""
+    kept = [name for name in columns if any(row.get(name) is not None for row in rows)]
+    return [{name: row.get(name) for name in kept} for row in rows]
 
 
 LONGER: dict[str, Question] = {

@@ -6,24 +6,30 @@ it yields parts of the page as they are found. Workers run it (`bestserve.web.wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from bestserve import api
 from bestserve.analysis.sweep import families
-from bestserve.errors import BestserveError
+from bestserve.answers.economics import priced
+from bestserve.answers.hearing import claimed
+from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import lower
 from bestserve.models.lane_arrivals import uncovered
+from bestserve.reporting.bands import banded
 from bestserve.reporting.chart import Chart
 from bestserve.reporting.data import latency_charts, pareto_chart, speed_chart
 from bestserve.reporting.memory import memory_chart
 from bestserve.reporting.templates import environment, headline
 from bestserve.results.ranking import RankedStrategy, Ranking, layout_of
+from bestserve.solvers.ranking import best_first
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
 Say = Callable[[str], None]
 Arguments = Mapping[str, Any]
+Stage = Literal["glance", "formulas", "simulated"]
+"""How far an answer is: former leaders only, all by formulas, leaders held to runs."""
 Question = Callable[[Mapping[str, Any], Arguments, Say], Iterator[str]]
 
 SHOWN = 12
@@ -35,16 +41,16 @@ COLUMNS = (
     "rank",
     "strategy",
     "confirmed",
-    "gpus",
     "goodput",
     "goodput_per_gpu",
     "usd_per_million_tokens",
-    "tokens_per_second",
     "ttft_ms",
     "tpot_ms",
-    "utilisation",
     "binding",
     "trust",
+    "gpus",
+    "tokens_per_second",
+    "utilisation",
 )
 
 
@@ -59,12 +65,60 @@ def wrapped(name: str, markup: str) -> str:
     return f'<hx-partial hx-target="#{name}" hx-swap="outerMorph">{markup}</hx-partial>'
 
 
+def glance(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[str]:
+    """Look at the former leaders under the new figures, while everything is ranked anew.
+
+    arguments : "keep", their names, best first; their replicas are scaled to the GPUs
+    """
+    problem = Problem(**stated)
+    lowered = lower(problem)
+    rows: list[RankedStrategy] = []
+    for name in dict.fromkeys(scaled(name, problem.gpus) for name in arguments["keep"]):
+        say(name)
+        row = claimed(lowered, Strategy.parse(name)) if name else None
+        if row is None:
+            continue
+        rows = sorted([*rows, priced(lowered, row)], key=best_first)
+        if len(rows) == 1:
+            yield provisional(problem, rows, "answer")
+    if rows:
+        yield provisional(problem, rows, "answer")
+        yield provisional(problem, rows, "ranking")
+
+
+def provisional(problem: Problem, rows: Sequence[RankedStrategy], panel: str) -> str:
+    """Return a panel with some strategies, before all are known."""
+    found = Ranking(problem, tuple(rows), (), len(rows), 0.0)
+    if panel == "answer":
+        return part("answer", ranking=found, nothing="", headline=headline(found), stage="glance")
+    return part("ranking", rows=layouts(found), rest=(), columns=shown(layouts(found)), told="")
+
+
+def scaled(name: str, gpus: int) -> str:
+    """Return a strategy with replicas for so many GPUs; "" if it does not fit, or is none.
+
+    >>> scaled("2m-tp2", 8), scaled("1p-tp2+3d-tp1", 10), scaled("1m-tp8", 4)
+    ('4m-tp2', '2p-tp2+6d-tp1', '')
+    """
+    try:
+        strategy = Strategy.parse(name)
+    except InputError:
+        return ""
+    factor = gpus / strategy.gpus
+    pools = tuple(
+        pool.model_copy(update={"replicas": max(int(pool.replicas * factor), 1)})
+        for pool in strategy.pools
+    )
+    found = Strategy(pools=pools)
+    return str(found) if found.gpus <= gpus else ""
+
+
 def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
     """Answer by formulas: ranking, trade-offs, latency over the rate, memory."""
     problem = Problem(**stated)
     lowered = lower(problem)
     ranking = api.rank(problem, verify=False, progress=say)
-    yield from ranked(ranking, heard=False)
+    yield from ranked(ranking, "formulas")
     if not ranking.table:
         return
     leading = families(ranking.table, CURVES)
@@ -78,25 +132,32 @@ def confirmed(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str
     """Hold the leaders to runs, then say what binds and what would help."""
     problem = Problem(**stated)
     ranking = api.rank(problem, verify=True, progress=say)
-    yield from ranked(ranking, heard=True)
-    if ranking.table:
-        yield why(problem, ranking, say)
-
-
-def ranked(ranking: Ranking, heard: bool) -> Iterator[str]:
-    """Yield the parts that show a ranking; heard : whether runs have confirmed its leaders."""
+    yield from ranked(ranking, "simulated")
     if not ranking.table:
-        yield part("answer", ranking=None, nothing=ranking.why_nothing(), headline="", heard=heard)
+        return
+    yield why(problem, ranking, say)
+    lowered = lower(problem)
+    leading = families(ranking.table, CURVES)
+    if not any(uncovered(lowered.system(name)) for name in leading):
+        say("intervals")
+        charts = latency_charts(lowered, leading)
+        yield part("load", charts=banded(lowered, leading[0], charts))
+
+
+def ranked(ranking: Ranking, stage: Stage) -> Iterator[str]:
+    """Yield the parts that show a ranking."""
+    if not ranking.table:
+        yield part("answer", ranking=None, nothing=ranking.why_nothing(), headline="", stage=stage)
         for name in ("ranking", "tradeoffs", "load", "memory", "why"):
             yield part(name, rows=(), rest=(), charts=(), sentences=(), columns=(), told="")
         return
-    yield part("answer", ranking=ranking, nothing="", headline=headline(ranking), heard=heard)
+    yield part("answer", ranking=ranking, nothing="", headline=headline(ranking), stage=stage)
     rows = layouts(ranking)
     yield part(
         "ranking",
         rows=rows[:SHOWN],
         rest=rows[SHOWN:],
-        columns=[name for name in COLUMNS if any(name in row for row in rows)],
+        columns=shown(rows),
         told=ranking.explain(),
     )
     charts = [speed_chart(ranking)] if ranking.front() else []
@@ -115,6 +176,11 @@ def layouts(ranking: Ranking) -> list[dict[str, Any]]:
             binding = str(row["binding"]).partition(":")[0]
             rows.append({**row, "confirmed": evidence(strategy), "binding": binding})
     return rows
+
+
+def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of the ranked table that any row fills."""
+    return [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
 
 
 def evidence(strategy: RankedStrategy) -> str:
@@ -153,5 +219,5 @@ def why(problem: Problem, ranking: Ranking, say: Say) -> str:
     return part("why", charts=charts, sentences=sentences)
 
 
-QUESTIONS: dict[str, Question] = {"first": first, "confirmed": confirmed}
+QUESTIONS: dict[str, Question] = {"glance": glance, "first": first, "confirmed": confirmed}
 """Name of a question, as the server asks it, and what answers it."""

@@ -12,7 +12,7 @@ from typing import Any
 
 LONGEST_LINE = 64 * 2**20
 """Characters of one message of a worker: a page's part, with pictures."""
-PATIENCE = 1.0
+PATIENCE = 2.0
 """Seconds that a worker has to stop before it is ended and another one started."""
 KEPT = 64 * 2**20
 """Characters of finished answers that are kept."""
@@ -140,6 +140,7 @@ class Crew:
         known = self.answers.get(job.key)
         if known is not None:
             for message in known:
+                await asyncio.sleep(0)  # others, and who has left, are heard in between
                 yield message
             return
         self.waiting += 1

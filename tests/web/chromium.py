@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 import time
@@ -61,7 +62,8 @@ class Tab:
     def __init__(self, url: str) -> None:
         from websockets.sync.client import connect
 
-        self.socket = connect(url, max_size=None, open_timeout=30)
+        self.stack = contextlib.ExitStack()
+        self.socket = self.stack.enter_context(connect(url, max_size=None, open_timeout=30))
         self.number = 0
         self.problems: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -150,7 +152,7 @@ class Tab:
 
     def close(self) -> None:
         """Close the connection; the tab goes with its browser."""
-        self.socket.close()
+        self.stack.close()
 
 
 Opened = Callable[..., Tab]

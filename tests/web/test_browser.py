@@ -93,7 +93,7 @@ def test_what_is_wrong_is_beside_its_field_and_old_answers_are_grey(tab) -> None
     tab.run("document.querySelector('#f-hardware').blur()")
     tab.until("document.getElementById('error-hardware').innerText.includes('nearest')")
     assert tab.run("document.getElementById('f-hardware').getAttribute('aria-invalid')") == "true"
-    assert tab.run("document.querySelectorAll('.panels .panel[data-stale]').length") >= len(PANELS)
+    assert tab.run("document.querySelectorAll('#now .panel[data-stale]').length") >= len(PANELS)
     assert float(tab.run("getComputedStyle(document.querySelector('#answer')).opacity")) < 0.9
     tab.type("#f-hardware", "h100-sxm")
     tab.run("document.querySelector('#f-hardware').blur()")
@@ -188,7 +188,7 @@ def test_reduced_motion_moves_nothing(browser, served, question) -> None:
 
 
 def test_nothing_jumps_when_a_question_is_asked_again(tab) -> None:
-    places = "[...document.querySelectorAll('.panels .panel')].map(p => p.offsetTop)"
+    places = "[...document.querySelectorAll('#now .panel')].map(p => p.offsetTop)"
     before = tab.run(places)
     tab.type("#f-goodput", "ttft:505 tpot:30")
     tab.run("document.querySelector('#f-goodput').blur()")
@@ -215,7 +215,7 @@ def test_stop_leaves_what_is_old_grey(tab) -> None:
     tab.until("!document.querySelector('#stop').hidden")
     tab.run("document.querySelector('#stop').click()")
     tab.until("document.getElementById('status').textContent.startsWith('stopped')")
-    assert tab.run("document.querySelectorAll('.panels .panel[data-stale]').length") > 0
+    assert tab.run("document.querySelectorAll('#now .panel[data-stale]').length") > 0
 
 
 def stream(served, query):
@@ -267,7 +267,7 @@ def test_a_killed_server_is_said_and_found_again(browser, served, question) -> N
     tab.type("#f-gpus", "2")
     tab.run("document.querySelector('#f-gpus').blur()")
     tab.until("document.getElementById('status').textContent.includes('does not answer')")
-    assert tab.run("document.querySelectorAll('.panels .panel[data-stale]').length") >= len(PANELS)
+    assert tab.run("document.querySelectorAll('#now .panel[data-stale]').length") >= len(PANELS)
     served.start()
     tab.answered(120)
     assert tab.run("document.querySelector('.headline').innerText").find("of 2 GPUs") > 0

@@ -63,7 +63,7 @@
   function state(text) { byId("status").textContent = text; }
 
   function stale() {
-    document.querySelectorAll(".panels .panel, .result").forEach(function (panel) {
+    document.querySelectorAll("#now .panel, .result").forEach(function (panel) {
       panel.dataset.stale = "true";
       panel.setAttribute("aria-busy", "true");
     });
@@ -95,6 +95,8 @@
     }
     if (asked !== null || ctx.sourceEvent.type !== "load") { address(query, ctx.sourceEvent); }
     asked = query;
+    const leaders = byId("ranking").dataset.leaders;
+    if (leaders) { body.append("keep", leaders.trim()); }
     answered = false;
     performance.mark("asked");
     stale();
@@ -122,8 +124,8 @@
 
   document.addEventListener("found", function (event) {
     if (event.target !== form()) { return; }
+    if (!answered) { performance.measure(event.detail.data, "asked"); }
     if (event.detail.data === "first") {
-      performance.measure("first answer", "asked");
       state("answered by formulas; simulating the leaders …");
     }
   });
@@ -138,7 +140,7 @@
 
   document.addEventListener("htmx:sse:after:message", function (event) {
     if (event.target !== form()) { return; }
-    document.querySelectorAll(".field").forEach(function (field) {
+    form().querySelectorAll(".field").forEach(function (field) {
       const wrong = field.querySelector(".error").textContent !== "";
       const control = field.querySelector("input, select");
       if (wrong) { control.setAttribute("aria-invalid", "true"); } else { control.removeAttribute("aria-invalid"); }
