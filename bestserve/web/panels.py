@@ -14,7 +14,7 @@ from bestserve.analysis.sweep import families
 from bestserve.answers.economics import priced
 from bestserve.answers.hearing import claimed
 from bestserve.errors import BestserveError, InputError
-from bestserve.lowering import lower
+from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import uncovered
 from bestserve.reporting.bands import banded
 from bestserve.reporting.chart import Chart
@@ -121,10 +121,9 @@ def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
     yield from ranked(ranking, "formulas")
     if not ranking.table:
         return
-    leading = families(ranking.table, CURVES)
-    if not any(uncovered(lowered.system(name)) for name in leading):
-        shown = [row for row in ranking.table if row.strategy in leading]
-        yield part("load", charts=latency_charts(lowered, shown))
+    leading = leaders(lowered, ranking)
+    if leading:
+        yield part("load", charts=latency_charts(lowered, leading))
     yield memory(problem, ranking.best.strategy)
 
 
@@ -137,11 +136,19 @@ def confirmed(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str
         return
     yield why(problem, ranking, say)
     lowered = lower(problem)
-    leading = families(ranking.table, CURVES)
-    if not any(uncovered(lowered.system(name)) for name in leading):
+    leading = leaders(lowered, ranking)
+    if leading:
         say("intervals")
         charts = latency_charts(lowered, leading)
-        yield part("load", charts=banded(lowered, leading[0], charts))
+        yield part("load", charts=banded(lowered, leading[0].strategy, charts))
+
+
+def leaders(lowered: Lowered, ranking: Ranking) -> list[RankedStrategy]:
+    """Return the rows whose latencies are drawn; none where formulas do not know the arrivals."""
+    names = families(ranking.table, CURVES)
+    if any(uncovered(lowered.system(name)) for name in names):
+        return []
+    return [row for row in ranking.table if row.strategy in names]
 
 
 def ranked(ranking: Ranking, stage: Stage) -> Iterator[str]:
