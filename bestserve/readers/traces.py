@@ -7,7 +7,7 @@ without arrival times gives lengths only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 
 from bestserve.arrays import Floats, Ints
 from bestserve.errors import DataError, InputError, shown
-from bestserve.host.extras import require
+from bestserve.readers.trace_schemas import (
+    MOONCAKE_BLOCK,
+    SCHEMAS,
+    Schema,
+    likely_columns,
+    mapped_schema,
+)
+from bestserve.readers.trace_tables import Records, parquet_records, table_records
 from bestserve.readers.untrusted import (
     MAX_BYTES,
     MAX_RECORDS,
-    Source,
-    keys_of,
-    listed,
     open_source,
     printable,
 )
-
-MOONCAKE_BLOCK = 512
-"""Prompt tokens per hash in Mooncake's traces, and in those of clients that write its form."""
 
 Hashes = tuple[tuple[int, ...], ...]
 
@@ -140,55 +141,6 @@ def _cv(values: NDArray[Any]) -> float:
     return float(values.std()) / mean if mean > 0 else math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """Columns of a trace format; `unit` is seconds per unit of `arrival`, 0 for dates.
-
-    `also` are further columns that tell the format from others with the same names.
-    """
-
-    name: str
-    arrival: str | None
-    input_len: str
-    output_len: str
-    unit: float = 1.0
-    hashes: str | None = None
-    also: tuple[str, ...] = ()
-    hash_block: int = MOONCAKE_BLOCK
-    session: str = "session_id"
-
-    def columns(self) -> frozenset[str]:
-        """Columns that must be there."""
-        needed = {self.input_len, self.output_len, *self.also}
-        return frozenset(needed | ({self.arrival} if self.arrival else set()))
-
-
-SCHEMAS: tuple[Schema, ...] = (
-    Schema("bestserve", "arrival", "input_len", "output_len"),
-    Schema("azure-llm", "TIMESTAMP", "ContextTokens", "GeneratedTokens", 0.0),
-    Schema("burstgpt", "Timestamp", "Request tokens", "Response tokens"),
-    Schema(
-        "qwen-bailian",
-        "timestamp",
-        "input_length",
-        "output_length",
-        hashes="hash_ids",
-        also=("chat_id", "turn"),
-        hash_block=16,
-        session="",
-    ),
-    Schema("mooncake", "timestamp", "input_length", "output_length", 1e-3, "hash_ids"),
-    Schema("vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens"),
-    Schema("vidur-lengths", None, "num_prefill_tokens", "num_decode_tokens"),
-    Schema("llmservingsim", "arrival_time_ns", "input_toks", "output_toks", 1e-9),
-    Schema("lengths", None, "input_length", "output_length"),
-    Schema("bestserve-lengths", None, "input_len", "output_len"),
-)
-"""Known traces, the more particular first."""
-
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "date": 0.0}
-
-
 def read_trace(
     path: str | Path,
     *,
@@ -208,131 +160,25 @@ def read_trace(
     names no column.
     """
     file = Path(path)
-    mapped = None if columns is None else _mapped(columns, arrival_unit)
+    mapped = None if columns is None else mapped_schema(columns, arrival_unit)
     if file.suffix == ".parquet" and file.is_file() and file.stat().st_size <= max_bytes:
-        names, records = _parquet(file, mapped)
+        names, records = parquet_records(file, mapped)
         name = printable(file.name, 120)
     else:
         source = open_source(file, max_bytes)
         name = source.name
-        names, records = _table(source)
+        names, records = table_records(source)
     schema = mapped or next((s for s in SCHEMAS if s.columns() <= names), None)
     if schema is None:
         raise DataError(
             f"{name}: no known trace; say which columns hold what: --trace-columns "
-            f"{_likely(names)}, and --trace-unit s, ms, us, ns or date; it has "
+            f"{likely_columns(names)}, and --trace-unit s, ms, us, ns or date; it has "
             f"{printable(', '.join(sorted(names)), 200)}"
         )
     absent = schema.columns() - names
     if absent:
         raise InputError(f"{name}: no column {shown(min(absent))}; it has {shown(sorted(names))}")
     return _trace(name, schema, records, max_requests)
-
-
-_MEANINGS = {
-    "arrival": ("timestamp", "time", "arriv", "start", "created"),
-    "input_len": ("prompt", "input", "context", "isl", "prefill"),
-    "output_len": ("completion", "output", "generated", "response", "osl", "decode"),
-}
-"""How columns are called that hold what a trace needs."""
-
-
-def _likely(names: frozenset[str]) -> str:
-    """Return the mapping as flags, each with the column whose name suggests it."""
-    found = []
-    for field, words in _MEANINGS.items():
-        fits = sorted(n for n in names if any(w in n.lower() for w in words))
-        # a count of tokens rather than the text itself
-        fits.sort(key=lambda n: "token" not in n.lower() and "len" not in n.lower())
-        found.append(f"{field}={printable(fits[0], 40) if fits else 'COLUMN'}")
-    return " ".join(found)
-
-
-def _mapped(columns: Mapping[str, str], unit: str) -> Schema:
-    extra = set(columns) - {"arrival", "input_len", "output_len", "hash_ids"}
-    if extra or not {"input_len", "output_len"} <= set(columns) or unit not in _UNITS:
-        raise InputError(
-            "columns maps arrival, input_len, output_len and hash_ids to column names (arrival and"
-            f" hash_ids may be left out), arrival_unit is one of {', '.join(_UNITS)}"
-        )
-    return Schema(
-        "mapped columns",
-        columns.get("arrival"),
-        columns["input_len"],
-        columns["output_len"],
-        _UNITS[unit],
-        columns.get("hash_ids"),
-    )
-
-
-Records = Iterator[tuple[int, Mapping[str, Any]]]
-
-
-def _table(source: Source) -> tuple[frozenset[str], Records]:
-    """Column names, and (line, record) pairs."""
-    if source.kind == "csv":
-        header = [cell.strip() for cell in source.table[0]]
-        return frozenset(header), _csv_records(source, header)
-    if source.kind in ("json", "jsonl"):
-        rows = listed(source.value)
-        return keys_of(rows[0]) if rows else frozenset(), _json_records(source)
-    raise DataError(f"{source.name}: a trace is CSV, JSON, JSONL or parquet")
-
-
-def _csv_records(source: Source, header: Sequence[str]) -> Records:
-    for line, cells in enumerate(source.table[1:], start=2):
-        if not any(cells):
-            continue
-        if len(cells) != len(header):
-            where = f"{source.name} line {line}"
-            raise DataError(f"{where}: {len(cells)} cells, the header has {len(header)}")
-        yield line, dict(zip(header, cells, strict=True))
-
-
-def _json_records(source: Source) -> Records:
-    for line, value in source.records():
-        for index, record in enumerate(listed(value)):
-            place = index if source.kind == "json" else line
-            if not isinstance(record, Mapping):
-                raise DataError(f"{source.name} record {place}: expected an object")
-            yield place, record
-
-
-def _parquet(file: Path, schema: Schema | None) -> tuple[frozenset[str], Records]:
-    """Column names and records of a parquet file, reading only the columns that matter."""
-    require("a parquet trace", "pyarrow")
-    import pyarrow.parquet as parquet
-
-    name = printable(file.name, 120)
-    try:
-        opened = parquet.ParquetFile(file)
-        if opened.metadata.num_rows > MAX_RECORDS:
-            raise DataError(f"{name}: more than {MAX_RECORDS} rows")
-        names = frozenset(opened.schema_arrow.names)
-        known = (schema,) if schema else SCHEMAS
-        fit = next((s for s in known if s.columns() <= names), None)
-        wanted = sorted((fit.columns() | {fit.hashes or "", fit.session}) & names) if fit else []
-        _bounded(opened.metadata, wanted, name)
-        rows = opened.read(columns=wanted).to_pylist()
-    except DataError:
-        raise
-    except (OSError, ValueError, MemoryError) as error:  # Arrow's errors derive from these
-        raise DataError(f"{name}: not readable parquet ({printable(str(error), 80)})") from None
-    return names, iter(enumerate(rows))
-
-
-def _bounded(metadata: Any, wanted: Sequence[str], name: str) -> None:
-    """Refuse columns that unpack to more than they should: a row can hold millions of hashes."""
-    values: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            column = row_group.column(index)
-            top = column.path_in_schema.partition(".")[0]
-            values[top] = values.get(top, 0) + column.num_values
-    for column_name in wanted:
-        if values.get(column_name, 0) > MAX_RECORDS:
-            raise DataError(f"{name}: more than {MAX_RECORDS} values of {column_name}")
 
 
 def _trace(name: str, schema: Schema, records: Records, max_requests: int) -> Trace:
