@@ -24,9 +24,11 @@ from bestserve.reporting.data import (
     tornado_chart,
     waterfall_chart,
 )
+from bestserve.reporting.schedule import schedule_charts
 from bestserve.results.citations import bibtex
 from bestserve.results.document import Document
 from bestserve.results.ranking import Ranking
+from bestserve.results.schedule import Schedule
 from bestserve.specs.problem import Problem
 
 Progress = Callable[[str], None]
@@ -40,8 +42,8 @@ FACTORS = ("x0.25", "x0.5", "x1", "x2", "x4")
 class Content:
     """What was asked and everything that was found.
 
-    sweep, uncertainty, allocation : None when not asked for (or, for the first two, when the
-        problem leaves nothing to vary; `left_out` says why)
+    sweep, uncertainty, allocation, schedule : None when not asked for (or, for the first two, when
+        the problem leaves nothing to vary; `left_out` says why)
     """
 
     problem: Problem
@@ -51,6 +53,7 @@ class Content:
     sweep: Sweep | None
     uncertainty: Uncertainty | None
     allocation: Document | None
+    schedule: Schedule | None
     charts: tuple[Chart, ...]
     assumptions: tuple[dict[str, Any], ...]
     assumed: str
@@ -68,6 +71,7 @@ def gather(
     ranking: Ranking | None = None,
     axes: Mapping[str, Sequence[float | str]] | None = None,
     allocation: Document | None = None,
+    schedule: Schedule | None = None,
     quick: bool = False,
     verify: bool = True,
     jobs: int | None = None,
@@ -113,6 +117,8 @@ def gather(
             left_out.append("Uncertainty: the step time was given without its standard errors.")
     else:
         left_out.append("Winner's map and uncertainty: left out on request.")
+    if schedule is not None:
+        charts += schedule_charts(schedule)
     rows = assumption_rows(lowered)
     uses = {"ranking", *(s.method for s in found.table)}
     if uncertainty is not None:
@@ -125,6 +131,7 @@ def gather(
         sweep=sweep,
         uncertainty=uncertainty,
         allocation=allocation,
+        schedule=schedule,
         charts=tuple(charts),
         assumptions=tuple(rows),
         assumed=sentence(rows),

@@ -15,6 +15,7 @@ from bestserve.reporting.matplotlib_charts import save_figures
 from bestserve.reporting.templates import asset, environment, heading, headline
 from bestserve.results.document import Document
 from bestserve.results.ranking import Ranking
+from bestserve.results.schedule import Schedule
 from bestserve.specs.problem import Problem
 
 TOP = 15
@@ -58,6 +59,7 @@ def report(
     ranking: Ranking | None = None,
     axes: Mapping[str, Sequence[float | str]] | None = None,
     allocation: Document | None = None,
+    schedule: Schedule | None = None,
     quick: bool = False,
     verify: bool = True,
     jobs: int | None = None,
@@ -69,7 +71,7 @@ def report(
     ----------
     ranking : an earlier `bs.rank(problem)`, to save the work
     axes : of the winner's map, as for `bs.sweep`; default: mean lengths by factors of ¼ to 4
-    allocation : an answer of `bs.allocate` to show beside
+    allocation, schedule : answers of `bs.allocate` and `bs.schedule` to show beside
     quick : leave out winner's map and uncertainty, which take most of the time
     verify : simulate what carries low trust
 
@@ -81,6 +83,7 @@ def report(
             ranking=ranking,
             axes=axes,
             allocation=allocation,
+            schedule=schedule,
             quick=quick,
             verify=verify,
             jobs=jobs,

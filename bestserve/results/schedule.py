@@ -282,12 +282,7 @@ class Schedule(Drawn):
                 f"instances that stop finish what they have in at most {self.draining.longest:,.0f}"
                 f" s: {self.draining.gpu_hours:,.1f} GPU-hours more"
             )
-        for policy in self.policies:
-            more = policy.gpu_hours / self.gpu_hours - 1 if self.gpu_hours > 0 else 0.0
-            lines.append(
-                f"{policy.name}: {policy.gpu_hours:,.1f} GPU-hours ({more:+.0%}), carries "
-                f"{policy.carried:.2%}, in its worst window {policy.worst_window:.1%}"
-            )
+        lines += [self._other(policy) for policy in self.policies]
         lines += [self._worth(f) for f in self.forecasts]
         return "\n".join([*lines, self._played()])
 
@@ -297,6 +292,16 @@ class Schedule(Drawn):
         if self.objective == "load":
             return f"{line}; carries {self.carried:.2%} of the requests, at most {self.bound:.2%}"
         return f"{line}, within {self.gap:.2%} of the least possible"
+
+    def _other(self, policy: ComparedPolicy) -> str:
+        spent, own, unit = policy.gpu_hours, self.gpu_hours, "GPU-hours"
+        if self.objective == "money" and policy.cost is not None and self.cost is not None:
+            spent, own, unit = policy.cost, self.cost, "USD"
+        more = spent / own - 1 if own > 0 else 0.0
+        return (
+            f"{policy.name}: {spent:,.1f} {unit} ({more:+.0%}), carries {policy.carried:.2%}, "
+            f"in its worst window {policy.worst_window:.1%}"
+        )
 
     @staticmethod
     def _worth(f: ForecastWorth) -> str:

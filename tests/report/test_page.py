@@ -14,6 +14,7 @@ import pytest
 import bestserve as bs
 from bestserve.cli import run
 from bestserve.reporting.page import Report, problem_facts, render
+from bestserve.reporting.schedule import schedule_charts
 from bestserve.reporting.templates import cell, heading
 
 COLLECTOR = """<script>
@@ -122,6 +123,17 @@ def test_an_allocation_is_shown_when_given(report):
     shown = render(replace(report.content, allocation=report.content.ranking))
     assert '<section id="allocation"' in shown
     assert '<section id="allocation"' not in render(report.content)
+
+
+def test_a_schedule_is_shown_with_its_pictures_when_given(report, problem):
+    rows = [{"start": "00:00", "request_rate": "1"}, {"start": "00:05", "request_rate": "2"}]
+    found = bs.schedule(problem, rows, strategy=report.content.ranking.best.strategy)
+    charts = (*report.content.charts, *schedule_charts(found))
+    shown = render(replace(report.content, schedule=found, charts=charts))
+    for key in ("load", "instances", "cost", "attainment"):
+        assert f'id="figure-{key}"' in shown
+    assert "of the least possible" in shown
+    assert '<section id="schedule"' not in render(report.content)
 
 
 def test_notebooks_get_the_page_in_a_frame(report):

@@ -138,11 +138,11 @@ def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> 
     return Schedule(
         problem=None if is_fleet else case.asked,  # type: ignore[arg-type]
         fleet=case.asked if is_fleet else None,  # type: ignore[arg-type]
-        strategy=_strategies(case),
+        strategy=_strategies(case, planned.counts),
         objective=options.objective,
         asked=asdict(options),
         load=None if load is None else _rows(load),
-        pools=_pools(case),
+        pools=_pools(case, planned.counts),
         windows=_windows(case, planned.counts, played),
         gpu_hours=gpu_hours(terms, planned.counts),
         cost=None if case.priced is None else bill(case.priced, planned.counts).total,
@@ -227,14 +227,16 @@ def _told(case: Case, policy: Policy) -> ComparedPolicy:
     )
 
 
-def _strategies(case: Case) -> str:
-    names = [str(o.deployment.strategy) for o in case.offers]
-    if not isinstance(case.asked, Fleet):
-        return names[0]
-    told = [
-        f"{case.streams[o.stream].name} {name} on {o.gpu}"
-        for o, name in zip(case.offers, names, strict=True)
-    ]
+def _strategies(case: Case, counts: Ints) -> str:
+    """Return one instance of each pool; of a fleet, of the offers that are used, and for whom."""
+    told = []
+    for i, offer in enumerate(case.offers):
+        pools = [f"1{p.pool.role}{p.pool.options}" for p in offer.deployment.pools]
+        name = str(Strategy.parse("+".join(pools)))
+        if not isinstance(case.asked, Fleet):
+            return name
+        if counts[case.terms.pools.option == i].any():
+            told.append(f"{case.streams[offer.stream].name} {name} on {offer.gpu}")
     return "; ".join(told)
 
 
@@ -244,10 +246,13 @@ def _rows(load: Path | Rows) -> tuple[dict[str, str], ...]:
     return read_table(load).rows
 
 
-def _pools(case: Case) -> tuple[ScheduledPool, ...]:
+def _pools(case: Case, counts: Ints) -> tuple[ScheduledPool, ...]:
+    """Return the pools that are used."""
     found = []
     offered = [(o, p) for o in case.offers for p in o.deployment.pools]
     for i, (offer, instances) in enumerate(offered):
+        if not counts[i].any():
+            continue
         found.append(
             ScheduledPool(
                 name=case.names[i],
@@ -287,7 +292,9 @@ def _windows(case: Case, counts: Ints, played: Refereed | None) -> tuple[Schedul
             ScheduledWindow(
                 start=window.start,
                 duration=window.duration,
-                instances={name: int(n) for name, n in zip(names, counts[:, w], strict=True)},
+                instances={
+                    name: int(row[w]) for name, row in zip(names, counts, strict=True) if row.any()
+                },
                 gpus=int(terms.pools.gpus @ counts[:, w]),
                 starts=int(starts[w]),
                 stops=int(stops[w]),

@@ -15,7 +15,7 @@ stream has one option, m is known beforehand, and without coupling rows the firs
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ GAP = 1e-3
 SECONDS = 20.0
 """Relative gap at which the search for a schedule ends, and the longest it takes [s]."""
 
-IDLE = 1e-4
-"""What instances cost where most load is asked for, all of them as a share of the load [1]."""
+SAME = 1e-6
+"""Of schedules that carry as much, up to this share of the load, the cheapest is taken [1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,8 @@ def cheapest(terms: Terms, *, constant: bool = False) -> Planned:
 def most_carried(terms: Terms) -> Planned:
     """Return the schedule on `most_gpus` that carries most requests, with a bound.
 
-    GPUs change from pool to pool: what starts serves a start time after its window begins.
+    GPUs change from pool to pool: what starts serves a start time after its window begins. Of those
+    that carry as much, the one with the fewest GPU-hours.
     """
     import cvxpy as cp
 
@@ -119,19 +120,22 @@ def most_carried(terms: Terms) -> Planned:
         served <= terms.rates,
         _by_type(terms) @ v.n <= np.repeat(terms.most_gpus[:, None], terms.windows, axis=1),
     ]
-    total = float((terms.rates @ terms.durations).sum())
-    gpu_time = float(terms.most_gpus.sum() * terms.durations.sum())
-    idle = IDLE * total / gpu_time * cp.sum(terms.pools.gpus.astype(float) @ v.n @ terms.durations)
-    bound = _solved(cp.Problem(cp.Maximize(cp.sum(served @ terms.durations) - idle), rules))
-    counts = _whole(v.n)
+    amount = cp.sum(served @ terms.durations)
+    bound = _solved(cp.Problem(cp.Maximize(amount), rules))
     if bound is None:
         raise InfeasibleError(_nothing(terms, ""))
-    carried = float(np.sum(np.asarray(served.value) @ terms.durations))
-    if total == 0:
-        return Planned(counts, 1.0, 1.0, np.zeros(terms.pools.types, dtype=np.int64))
-    highest = min((bound + IDLE * total) / total, 1.0)
+    carried, counts = float(amount.value), _whole(v.n)
+    hours, _ = _bill(replace(terms, prices=None), v)
+    if (
+        _solved(cp.Problem(cp.Minimize(hours), [*rules, amount >= (1 - SAME) * carried]))
+        is not None
+    ):
+        carried, counts = float(amount.value), _whole(v.n)
+    total = float((terms.rates @ terms.durations).sum())
     none = np.zeros(terms.pools.types, dtype=np.int64)
-    return Planned(counts, carried / total, max(highest, carried / total), none)
+    if total == 0:
+        return Planned(counts, 1.0, 1.0, none)
+    return Planned(counts, carried / total, max(min(bound, total), carried) / total, none)
 
 
 def _variables(terms: Terms, *, spares: bool) -> tuple[_Variables, list[Any]]:
