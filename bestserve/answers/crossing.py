@@ -40,6 +40,9 @@ GAP = 0.01
 BATCHES = 16
 """Parts of a run whose scatter tells its sampling error: long beside the time a queue remembers."""
 
+SHARES = (Binding.JOINT, Binding.DEADLINE, Binding.STALL, Binding.FLUIDITY, Binding.ITL)
+"""What is met by a share of the requests."""
+
 LookAt = Callable[[float], Look]
 
 
@@ -175,8 +178,8 @@ def lowest(runs: Simulated, target: Target, highest: Crossing) -> tuple[Crossing
 
 
 def _inverse(look: Look) -> float:
-    """Return threshold over percentile, less 1; joint targets: how far attainment is met."""
-    if look.binding is Binding.JOINT:
+    """Return threshold over percentile, less 1; of shares of requests: how far they are met."""
+    if look.binding in SHARES:
         return look.room
     return math.expm1(min(look.room, FAR_FROM_MISSED))
 

@@ -35,10 +35,11 @@ def goodput(system: System, target: Target) -> float:
     Where it takes runs they have the usual length, whatever their error.
     """
     known = analytic.goodput(known_part(system), target).rate
-    if not uncovered(system):
+    if not (uncovered(system) or target.without_formula):
         return known
     from bestserve.answers.crossing import highest
     from bestserve.answers.simulated import Simulated
 
-    ends = highest(Simulated(system=system, share=target.strictest), target, known or None)
+    runs = Simulated(system=system, share=target.strictest, reader=target.reader)
+    ends = highest(runs, target, known or None)
     return 0.0 if ends is None else ends.rate

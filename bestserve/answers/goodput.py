@@ -13,7 +13,12 @@ from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
 from bestserve.models.goodput import Goodput, goodput
-from bestserve.models.lane_arrivals import known_part, refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import (
+    known_part,
+    refuse_uncovered,
+    refuse_untold,
+    uncovered,
+)
 from bestserve.models.system import System
 from bestserve.results.ranking import RankedStrategy
 from bestserve.solvers.ranking import ranked, unmet
@@ -61,12 +66,13 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     method = checked_method(method)
     if method == "analytic":
         refuse_uncovered(system)
+        refuse_untold(court.target)
     claim = goodput(known_part(system), court.target)
     hopeless = claim.rate <= 0 and claim.trust.high
     if method == "analytic" or hopeless:
         return Verdict(found=claim)
     enough = coverage(system, court.given, court.target.strictest)
-    by_runs = method == "simulated" or bool(uncovered(system))
+    by_runs = method == "simulated" or bool(uncovered(system) or court.target.without_formula)
     if not (enough.high or by_runs):
         return Verdict(found=replace(claim, trust=claim.trust & enough))
     told = court.settles(system, claim.rate, None if by_runs else claim.rate)

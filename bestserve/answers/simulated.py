@@ -15,13 +15,13 @@ import numpy as np
 
 from bestserve.answers.referee import PREDICTED, as_latencies, saturation
 from bestserve.answers.shrunk import shrunk
-from bestserve.models.attainment import OBJECTIVES
 from bestserve.models.binding import Binding
 from bestserve.models.latencies import Latencies, unstable
 from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE, refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, System, Target
+from bestserve.models.token_times import Reader
 from bestserve.simulator import Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.run import run_prepared, usual_trim
@@ -68,6 +68,7 @@ class Simulated:
     known, likewise
     given : the requests to run instead of sampling the workload
     drawn : that many requests of the workload, drawn before: drawing takes a third of a run
+    reader : whose deadlines are watched
     """
 
     system: System
@@ -77,6 +78,7 @@ class Simulated:
     seed: int = 0
     given: Requests | None = None
     drawn: Requests | None = None
+    reader: Reader | None = None
 
     @cached_property
     def smaller(self) -> tuple[System, float]:
@@ -121,7 +123,7 @@ class Simulated:
         """Run at a rate of the whole system [req/s]; a closed loop sets its own."""
         closed = self.system.arrivals.kind == "closed"
         asked = math.nan if closed else rate / self.smaller[1]
-        return run_prepared(self.prepared, asked, usual_trim(self.system))
+        return run_prepared(self.prepared, asked, usual_trim(self.system), reader=self.reader)
 
     def __call__(self, rate: float) -> Latencies:
         """Return the latencies at a rate of the whole system [req/s].
@@ -150,9 +152,11 @@ class Simulated:
 
         Of prefill and decode pools, TTFT shows only the first.
         """
-        if not isinstance(self.system, Collocated) and target.tpot is None and target.e2el is None:
+        if not isinstance(self.system, Collocated) and not {*target.asked} - {"ttft"}:
             return False
         limits = [t for t in (target.ttft, target.e2el) if t is not None]
+        if target.tokens is not None and target.tokens.slack is not None:
+            limits.append((target.tokens.first or 0.0) + target.tokens.slack)
         duration = self.size * self.smaller[1] / rate
         return bool(limits) and min(limits) < TELLING * duration
 
@@ -174,17 +178,19 @@ def evicts(result: SimulationResult) -> bool:
 def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     """Return the least log of threshold over percentile, and which one it is.
 
-    Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets: attainment
-    less what is asked for.
+    Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets, and
+    objectives that no percentile stands for: attainment less what is asked for.
     """
     if target.joint:
         return result.attainment(target) - target.attainment, Binding.JOINT
     counted = slice(*result.window)
     best: tuple[float, Binding] = (math.inf, Binding.STABILITY)
-    for name in OBJECTIVES:
-        threshold = getattr(target, name)
-        if threshold is None:
+    met = result.meeting(target) if any(map(target.counted, target.asked)) else {}
+    for name in target.asked:
+        if target.counted(name):
+            best = min(best, (met[name] - target.required(name), Binding.of(name)))
             continue
+        threshold = getattr(target, name)
         values = np.nan_to_num(getattr(result, name)[counted], nan=0.0)
         values[result.refused[counted]] = math.inf
         last = math.ceil(getattr(target, f"{name}_percentile") * values.size) - 1

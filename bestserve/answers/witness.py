@@ -136,13 +136,16 @@ class Court:
     def runs(self, system: System, rate: float, times: float = 1) -> Simulated:
         """Return the runs of a system near a rate [req/s], `times` the usual number of requests."""
         if self.given is not None:
-            return Simulated(system=system, given=self.given, seed=self.seed)
+            return Simulated(
+                system=system, given=self.given, seed=self.seed, reader=self.target.reader
+            )
         runs = Simulated(
             system=system,
             share=self.target.strictest,
             times=times,
             running=self.running(system, rate),
             seed=self.seed,
+            reader=self.target.reader,
         )
         if runs.size not in self.drawn:
             self.drawn[runs.size] = sample_requests(system, runs.size, self.seed)
@@ -175,7 +178,7 @@ class Court:
         ends = self._beside(runs, claim)
         if ends is None:
             return _none(runs)
-        if uncovered(system):
+        if uncovered(system) or self.target.without_formula:
             close = FAIR if ends.above.rate > floor else FAR
             return self._told(runs, self._closer(runs, ends, close), None)
         if self._stands(ends, claim):

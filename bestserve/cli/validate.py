@@ -47,6 +47,8 @@ def validate(
     *logs: str,
     options: StatedOptions | None = None,
     calibration: str | None = None,
+    goodput: Annotated[list[str] | None, Many] = None,
+    joint: bool = False,
     tolerance: Annotated[list[str] | None, Many] = None,
     rows: bool = False,
     intervals: bool = True,
@@ -65,6 +67,10 @@ def validate(
         what the logs do not say
     calibration
         record written by `bestserve calibrate`
+    goodput
+        compare the share of requests within these objectives, too: ttft:1000 deadline:50
+    joint
+        count requests that meet all objectives together
     tolerance
         largest median error, in per cent: 20, or ttft:25 tpot:15; exit code 4 above it
     rows
@@ -76,6 +82,7 @@ def validate(
     jobs
         worker processes; default: one a core
     """
+    from bestserve.specs.slo import SLO
     from bestserve.validation.compare import validate as compare
     from bestserve.validation.parity import checked_parity, draw_parity
 
@@ -89,12 +96,13 @@ def validate(
             with_intervals=intervals,
             jobs=jobs,
             progress=tell,
+            slo=None if goodput is None else SLO(" ".join(goodput), joint=joint),
             **(options or StatedOptions()).stated(),
         )
     if format == "json":
         emit(answer, format)
     elif rows or len(answer.rows) == 1:
-        emit_records(answer.row_records(), format, columns=ROW_COLUMNS)
+        emit_records(answer.row_records(), format, columns=columns_of(answer))
     elif answer.groups:
         emit_records(answer.records(), format, columns=COLUMNS)
     for warning in answer.warnings:
@@ -103,6 +111,13 @@ def validate(
     if plot is not None:
         talk(f"parity plots: {draw_parity(answer.rows, plot)}")
     return outside(answer, limits)
+
+
+def columns_of(answer: Any) -> tuple[str, ...]:
+    """Return the columns of a table of rows; those of objectives where some were given."""
+    attained = next((row.attained for row in answer.rows if row.attained is not None), None)
+    more = () if attained is None else tuple(attained.record())
+    return (*ROW_COLUMNS[:-1], *more, ROW_COLUMNS[-1])
 
 
 def read_tolerance(texts: list[str] | None) -> dict[str, float]:

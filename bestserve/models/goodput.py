@@ -9,7 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from bestserve.models.attainment import OBJECTIVES, asked, attainment, deciders, margin
+from bestserve.models.attainment import (
+    OBJECTIVES,
+    attainment,
+    deciders,
+    margin,
+    marginal_attainment,
+)
 from bestserve.models.binding import Binding
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
@@ -108,13 +114,21 @@ def prefill_goodput(
     turned_away = refused_by({"p": lane}, lengths)
     if turned_away.too_many:
         return _refusing(turned_away, prefill_pool.capacity(engine))
-    percentile = target.attainment if target.joint else target.ttft_percentile
     return _search(
         lambda rate: prefill_alone(engine, rate),
         prefill_pool.capacity(engine),
-        Target(ttft=target.ttft, ttft_percentile=percentile),
+        _first_tokens(target),
         floor=floor,
     )
+
+
+def _first_tokens(target: Target) -> Target:
+    """Return what a target asks of first tokens: TTFT, or else the first of the token deadlines."""
+    tokens = target.tokens
+    if target.ttft is None and tokens is not None and tokens.slack is not None:
+        due = (tokens.first or 0.0) + tokens.slack
+        return Target(ttft=due, ttft_percentile=target.required("deadline"))
+    return Target(ttft=target.ttft, ttft_percentile=target.required("ttft"))
 
 
 def decode_goodput(
@@ -308,20 +322,40 @@ def _next(
 
 def _slack(found: Latencies, target: Target, binding: Binding) -> float:
     """Return the error of the margin that the models are taken to have."""
-    if target.joint:
+    if _by_share(target, binding):
         tighter, looser = (
-            attainment(found, _scaled(target, math.exp(sign * SLO_SLACK))) for sign in (-1, 1)
+            _met(found, _scaled(target, math.exp(sign * SLO_SLACK)), binding) for sign in (-1, 1)
         )
-        return max(TAIL_SLACK * (1 - target.attainment), (looser - tighter) / 2)
+        return max(TAIL_SLACK * (1 - target.required(binding.key)), (looser - tighter) / 2)
     if binding.key not in OBJECTIVES:
         return SLO_SLACK
     p = getattr(target, f"{binding.key}_percentile")
     return max(SLO_SLACK, _spread(found, binding.key, p, TAIL_SLACK) / 2)
 
 
+def _by_share(target: Target, binding: Binding) -> bool:
+    """Whether the margin of what binds is a share of requests."""
+    return target.joint or (binding.key in target.asked and target.counted(binding.key))
+
+
+def _met(found: Latencies, target: Target, binding: Binding) -> float:
+    """Return the share of requests that meet what binds [1]."""
+    if target.joint:
+        return attainment(found, target)
+    return marginal_attainment(found, target)[binding.key]
+
+
 def _scaled(target: Target, factor: float) -> Target:
     """Return the target with all its thresholds times a factor."""
-    return replace(target, **{name: factor * getattr(target, name) for name in asked(target)})
+    thresholds = {
+        name: factor * getattr(target, name) for name in target.asked if name in OBJECTIVES
+    }
+    return replace(
+        target,
+        **thresholds,
+        e2el_per_token=factor * target.e2el_per_token,
+        tokens=None if target.tokens is None else target.tokens.scaled(factor),
+    )
 
 
 def _spread(found: Latencies, name: str, p: float, share: float) -> float:
@@ -350,14 +384,15 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
     """Return the verdict that even a request alone misses the target, with the arithmetic."""
     if light.status is not LatencyStatus.OK:
         return replace(_below(light, 0.0), detail=light.status.value)
-    if target.joint:
-        share = attainment(light, target)
+    binding = margin(light, target)[1]
+    if _by_share(target, binding):
+        what = "all thresholds" if target.joint else f"its {binding.value}"
         detail = (
-            f"a request alone meets all thresholds with probability {share:.3f}, "
-            f"below the attainment of {target.attainment:.3f}"
+            f"a request alone meets {what} with probability {_met(light, target, binding):.3f}, "
+            f"below the attainment of {target.required(binding.key):.3f}"
         )
     else:
-        name = margin(light, target)[1].key
+        name = binding.key
         p = getattr(target, f"{name}_percentile")
         detail = (
             f"{name} of a request alone: P{100 * p:g} = {light.percentile(name, p) * 1e3:.4g} ms, "
@@ -377,7 +412,8 @@ def _infeasible(light: Latencies, target: Target) -> Goodput:
 
 def _narrow_miss(light: Latencies, target: Target) -> Trust:
     """Return low trust where a request alone misses the target by no more than formulas err."""
-    slack = 1.0 - target.attainment if target.joint else NARROW_MISS
-    if margin(light, target)[0] < -slack:
+    room, binding = margin(light, target)
+    slack = 1.0 - target.required(binding.key) if _by_share(target, binding) else NARROW_MISS
+    if room < -slack:
         return TRUSTED
     return Trust.of("a request alone misses the objectives by a hair")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from bestserve.errors import InputError
 from bestserve.models.policies import nearest_with_formula
-from bestserve.models.system import Arrivals, Collocated, Hybrid, Lane, System
+from bestserve.models.system import Arrivals, Collocated, Hybrid, Lane, System, Target
 
 
 def uncovered(system: System) -> str:
@@ -78,6 +78,15 @@ def refuse_uncovered(system: System) -> None:
         raise InputError(
             f"no formula knows {what}, only Poisson arrivals that are routed at random, under "
             "policies that have one: simulate, or leave method at auto"
+        )
+
+
+def refuse_untold(target: Target) -> None:
+    """Raise InputError, in one sentence, for objectives that no formula tells."""
+    if target.without_formula:
+        raise InputError(
+            f"no formula tells {' and '.join(target.without_formula)}, which depend on the time of "
+            "every token: simulate, or leave method at auto"
         )
 
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.models.distribution import Distribution
+from bestserve.models.met import LATENCIES, met, shares
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.mixture import Components, cut, mixture
 from bestserve.models.queues.tpot.pearson import Laws, Unstalled
 from bestserve.models.schedulers.engine import LaneLatency
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
+from bestserve.models.token_target import Seen
 from bestserve.models.tpot_law import TpotLaw
 from bestserve.models.trust import TRUSTED, Sight, Situation, Trust, doubt
 
@@ -54,20 +56,19 @@ class Observed:
     """What single requests met in a run [n, s]: their latencies as they belong together.
 
     Infinite for requests that were refused; tpot is 0 for answers of one token.
+    steps : decode steps [n]; seen : token by token, where a reader was named
     """
 
     ttft: Floats
     tpot: Floats
     e2el: Floats
+    steps: Floats
+    seen: Seen | None = None
 
     def meeting(self, target: Target) -> float:
-        """Return the share of requests that meet all thresholds of `target` together [1]."""
-        within = np.isfinite(self.ttft)
-        for name in ("ttft", "tpot", "e2el"):
-            threshold = getattr(target, name)
-            if threshold is not None:
-                within &= getattr(self, name) <= threshold
-        return float(within.mean()) if within.size else 0.0
+        """Return the share of requests that meet all objectives of `target` together [1]."""
+        values = {name: getattr(self, name) for name in LATENCIES}
+        return shares(met(values, self.steps, self.seen, target))["joint"]
 
 
 @dataclass(frozen=True, kw_only=True)

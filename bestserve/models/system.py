@@ -15,6 +15,8 @@ from bestserve.arrays import Floats
 from bestserve.models.policies import Policy, find_policy
 from bestserve.models.prefixes import Caching
 from bestserve.models.step.step_time import StepTime
+from bestserve.models.token_target import TokenTarget
+from bestserve.models.token_times import Reader
 
 Role = Literal["m", "p", "d"]
 """Of an instance: mixed (collocated), prefill or decode."""
@@ -223,7 +225,8 @@ class Target:
 
     ttft, tpot, e2el : thresholds [s]; percentile: share of requests that must meet each one
     (marginal), or all of them together when `joint` (then `percentile` is the attainment).
-    Answers of one token meet any TPOT.
+    Answers of one token meet any TPOT. With `e2el_per_token`, the E2EL threshold grows by so much
+    per output token after the first [s]; tokens : objectives on the times of single tokens.
     """
 
     ttft: float | None = None
@@ -234,16 +237,35 @@ class Target:
     e2el_percentile: float = 0.9
     joint: bool = False
     attainment: float = 0.9
+    e2el_per_token: float = 0.0
+    tokens: TokenTarget | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Names of the latencies that have a threshold."""
-        return tuple(m for m in ("ttft", "tpot", "e2el") if getattr(self, m) is not None)
+        """Names of the objectives: latencies that have a threshold, and those on tokens."""
+        latencies = tuple(m for m in ("ttft", "tpot", "e2el") if getattr(self, m) is not None)
+        return latencies if self.tokens is None else (*latencies, *self.tokens.asked)
+
+    @property
+    def reader(self) -> Reader | None:
+        """Whose deadlines runs must watch, if any."""
+        return None if self.tokens is None else self.tokens.reader
+
+    @property
+    def without_formula(self) -> tuple[str, ...]:
+        """Objectives that no formula tells: runs do."""
+        return () if self.tokens is None else self.tokens.without_formula
+
+    def counted(self, name: str) -> bool:
+        """Whether an objective is met by a share of requests that no percentile stands for."""
+        return name not in ("ttft", "tpot", "e2el") or (name == "e2el" and self.e2el_per_token > 0)
 
     def required(self, name: str) -> float:
         """Return the share of requests that must meet a latency's threshold, or "joint" all [1]."""
         if self.joint:
             return self.attainment
+        if self.tokens is not None and name in self.tokens.asked:
+            return self.tokens.required(name)
         share: float = getattr(self, f"{name}_percentile")
         return share
 

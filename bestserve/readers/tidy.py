@@ -132,6 +132,8 @@ class RequestLog:
     ttft, tpot, e2el : float64[n] [s]; tpot is nan for requests of fewer than two output tokens
     start : float64[n] [s] from the first request sent
     cached : int64[n], prompt tokens that the server found in its prefix cache [tokens]
+    messages : int64[n], those that brought its tokens; gaps : float64[Σ(messages − 1)] [s] between
+        them, request after request
     """
 
     input_len: Ints | None = None
@@ -141,9 +143,11 @@ class RequestLog:
     e2el: Floats | None = None
     start: Floats | None = None
     cached: Ints | None = None
+    messages: Ints | None = None
+    gaps: Floats | None = None
 
     def __len__(self) -> int:
-        arrays = (getattr(self, f.name) for f in dataclasses.fields(self))
+        arrays = (getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "gaps")
         return next((len(a) for a in arrays if a is not None), 0)
 
 

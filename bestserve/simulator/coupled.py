@@ -35,6 +35,7 @@ from bestserve.simulator.layout import (
 )
 from bestserve.simulator.pool import append
 from bestserve.simulator.predicted import quickest
+from bestserve.simulator.reading import DUE
 from bestserve.simulator.routing import LEAST_TTFT, choose, settle
 from bestserve.simulator.time_heap import drop, put
 from bestserve.simulator.transfer import link_add, link_end, link_next
@@ -250,6 +251,8 @@ def run_coupled(
             times[r, ARRIVAL] = now
             if mixed.on:
                 mixed.asked[r] = now
+            if front.seen.shape[0] > 0:
+                front.seen[r, DUE] += now
             if refused[r]:
                 continue
             if cache.on:

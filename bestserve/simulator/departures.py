@@ -52,6 +52,7 @@ from bestserve.simulator.layout import (
     UNLIMITED,
     Pool,
 )
+from bestserve.simulator.reading import note_message
 
 
 @njit(cache=True, inline=True)
@@ -168,6 +169,10 @@ def join(
             elif message < rest:
                 event = pack(s[ITERATION] + message, r, FIRST_MESSAGE)
                 s[EVENTS] = push(pool.heaps, lane, s[EVENTS], event)
+        if pool.seen.shape[0] > 0:
+            out = generated + 1
+            if out % pool.limits[STREAM] == 0 or rest == 0:
+                note_message(lane, r, out, c[NOW], pool)
         kept = reserved_tokens(prompt, output, generated, reserve) if finite else 0
         if rest == 0:
             times[r, LAST] = c[NOW]

@@ -39,12 +39,14 @@ from bestserve.simulator.layout import (
     OUTSTANDING,
     PEAK,
     PROMPT_TOKENS,
+    RIDING,
     SPLIT,
     STEPPING,
     T_END,
     T_NEXT,
     Pool,
 )
+from bestserve.simulator.reading import read_on
 from bestserve.simulator.step import (
     BUSY_NOW,
     end_step,
@@ -80,6 +82,8 @@ def advance(
             if c[T_END] > until:
                 t_next = float(c[T_END])
                 break
+            if s[RIDING] != 0 and pool.seen.shape[0] > 0:
+                read_on(lane, pool, facts, 1, c[T_END] - c[NOW], 0.0)
             end_step(s, c)
         else:
             t_next = idle_until(lane, until, before, pool, times, facts, cache)

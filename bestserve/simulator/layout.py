@@ -96,7 +96,10 @@ JOURNAL_START, JOURNAL_STEPS, JOURNAL_FIRST, JOURNAL_GROWTH = range(4)
 
 
 class Pool(NamedTuple):
-    """The arrays of the lanes of one pool; see `layout` for what is where."""
+    """The arrays of the lanes of one pool; see `layout` for what is where.
+
+    seen, gaps : what readers meet, see `reading`; seen has no rows where nobody asks
+    """
 
     clock: Floats
     state: Ints
@@ -109,3 +112,5 @@ class Pool(NamedTuple):
     costs: Floats
     moe: Floats
     table: Floats
+    seen: Floats
+    gaps: Floats

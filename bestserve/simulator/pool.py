@@ -41,6 +41,7 @@ from bestserve.simulator.layout import (
     Pool,
 )
 from bestserve.simulator.predicted import quickest
+from bestserve.simulator.reading import BINS, SEEN_WIDTH
 from bestserve.simulator.routing import LEAST_TTFT, choose, settle
 
 TABLE_LENGTH = 1 << 14
@@ -113,6 +114,8 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
         costs=np.append(lane.step.coefficients(), lane.kv_reserve),
         moe=lane.step.moe_table(),
         table=_table(lane.step, length),
+        seen=np.empty((0, SEEN_WIDTH)),
+        gaps=np.empty((0, BINS)),
     )
 
 

@@ -11,6 +11,7 @@ from bestserve.arrays import Bools, Floats, Ints32
 from bestserve.errors import InputError
 from bestserve.models.prefix_tree import PrefixTree, draw
 from bestserve.models.system import Apart, Collocated, Hybrid, Lane, System
+from bestserve.models.token_times import Reader
 from bestserve.simulator import routing as routes
 from bestserve.simulator.block_cache import NO_CACHE, Cache, new_cache
 from bestserve.simulator.checked import check, lanes_of
@@ -42,6 +43,8 @@ from bestserve.simulator.layout import (
     Pool,
 )
 from bestserve.simulator.pool import NOBODY, kv_blocks, new_pool, run_assigned, run_routed
+from bestserve.simulator.reading import DUE, TOKENS
+from bestserve.simulator.readings import EVERYBODY, NOTHING_SEEN, new_seen, note_alone, read_by
 from bestserve.simulator.transfer import share_link
 
 
@@ -74,7 +77,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What the compiled loops leave behind: times [s], −1 where it did not happen."""
+    """What the compiled loops leave behind: times [s], −1 where it did not happen.
+
+    seen : what readers met, as `reading` lays it out; empty where nobody asked
+    """
 
     pools: tuple[Pool, ...]
     times: Floats
@@ -83,6 +89,7 @@ class Finished:
     replica: Ints32
     decode_replica: Ints32
     cache: Cache = NO_CACHE
+    seen: Floats = NOTHING_SEEN
 
 
 def prepare(system: System, requests: int, seed: int, given: Requests | None) -> Prepared:
@@ -185,8 +192,17 @@ def replicas(system: System) -> int:
     return lanes_of(system)[0][1]
 
 
-def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) -> Finished:
-    """Run the compiled loops at one rate [req/s] (NaN: none asked)."""
+def execute(
+    prepared: Prepared,
+    rate: float,
+    journal: tuple[int, int] = (0, 0),
+    reader: Reader | None = None,
+    counted: slice = EVERYBODY,
+) -> Finished:
+    """Run the compiled loops at one rate [req/s] (NaN: none asked).
+
+    reader : whose deadlines are watched; counted : requests whose gaps go into the histogram
+    """
     system = prepared.system
     n = len(prepared)
     tree = prepared.tree
@@ -202,6 +218,13 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
     front = new_pool(first_lane, count, stream=not tandem or mixed.on, journal=journal[0])
     decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
     back = new_pool(decode_lane, decode_count, journal=journal[1])
+    seen = NOTHING_SEEN
+    if reader is not None:
+        seen = new_seen(reader, front_end(prepared), counted)
+        # what a decode instance gathers into messages the prefill instance has not sent
+        if stream_interval(system) == 1 or not tandem:
+            front = read_by(front, seen)
+        back = read_by(back, seen)
     replica = np.zeros(n, dtype=np.int32)
     decode_replica = np.full(n, -1, dtype=np.int32)
     arrivals = system.arrivals
@@ -241,6 +264,8 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
         )
     else:
         times[:, ARRIVAL] = scheduled
+        if reader is not None:
+            seen[:, DUE] += scheduled
         routing, draws = system.routing, prepared.draws
         replica = _open(front, routing, draws, times, facts, prepared.refused, cache)
         if not isinstance(system, Collocated):
@@ -259,6 +284,8 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
         times[:, ARRIVAL] = np.where(cache.asked >= 0, cache.asked, times[:, ARRIVAL])
     if mixed.on:
         times[:, ARRIVAL] = mixed.asked
+    if reader is not None and tandem:
+        note_alone(back, times[:, LAST], np.flatnonzero(~prepared.refused & (seen[:, TOKENS] == 0)))
     replica[prepared.refused] = -1
     evictions = facts[:, EVICTIONS].copy()
     if tandem:
@@ -271,6 +298,7 @@ def execute(prepared: Prepared, rate: float, journal: tuple[int, int] = (0, 0)) 
         replica=replica,
         decode_replica=decode_replica,
         cache=cache,
+        seen=seen,
     )
 
 
@@ -331,11 +359,16 @@ def _hand_over(
         queue_times[:, FIRST] = times[ids, LAST]
     queue_facts = decode_facts[ids]
     none = np.zeros(len(ids), dtype=np.bool_)
+    seen = back.seen
+    if len(seen):
+        back = back._replace(seen=seen[ids])
     decode_replica[ids] = _open(
         back, system.routing, prepared.decode_draws, queue_times, queue_facts, none
     )
     decode_times[ids] = queue_times
     decode_facts[ids] = queue_facts
+    if len(seen):
+        seen[ids] = back.seen
 
 
 def front_end(prepared: Prepared) -> Floats:

@@ -11,8 +11,12 @@ import numpy as np
 
 from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.errors import InputError
+from bestserve.models.met import LATENCIES, met, shares
 from bestserve.models.system import Target
+from bestserve.models.token_target import Seen
+from bestserve.models.token_times import smooth_goodput
 from bestserve.results.document import Document, plain
+from bestserve.simulator.readings import Readings
 from bestserve.simulator.summary import STATISTICS, Summary, summarise
 
 
@@ -74,6 +78,7 @@ class SimulationResult(Document):
     cached : prompt tokens that the first admission found in a prefix cache [n], −1 if refused;
     loaded : KV tokens that each offloading tier has brought [tokens]; both empty without one
     step_ends : per pool and replica, ends of the steps with decodes [s], if recorded
+    readings : what a reader met token by token, if one was named
     """
 
     status: RunStatus
@@ -98,6 +103,7 @@ class SimulationResult(Document):
     cached: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     loaded: tuple[int, ...] = ()
     step_ends: tuple[tuple[Floats, ...], ...] = ()
+    readings: Readings | None = None
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -138,6 +144,33 @@ class SimulationResult(Document):
         np.divide(span, gaps, out=out, where=gaps > 0)
         return out
 
+    @cached_property
+    def stall(self) -> Floats:
+        """Time that a reader waits in all after the first message [n] [s]."""
+        assert self.readings is not None
+        index = np.minimum(self.stream_interval, self.output_len) - 1
+        start = self.ttft - self.readings.reader.pace * index
+        return np.maximum(self.readings.latest - start, 0.0)
+
+    def smooth_goodput(self, cost: float) -> float:
+        """Return tokens less `cost` times the seconds that readers waited, a second [tokens/s].
+
+        Of the requests that count, over the time in which they arrived; refused ones bring nothing.
+        Readers start when the first token is due, or with it where no time is stated.
+        """
+        assert self.readings is not None
+        first = self.readings.reader.first
+        waits = self.stall
+        if first is not None:
+            late = np.maximum(self.readings.lateness(first), 0.0)
+            waits = np.where(np.isfinite(first), late, waits)
+        arrivals = self.arrival[slice(*self.window)]
+        span = float(arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
+        if span <= 0:
+            return 0.0
+        tokens = self.output_len[self.kept].astype(np.float64)
+        return smooth_goodput(tokens, waits[self.kept], span, cost)
+
     def summary(self, metric: str) -> Summary:
         """Return statistics of "ttft", "tpot", "e2el" or "queue_time" over the kept requests."""
         values: Floats = getattr(self, metric)
@@ -171,28 +204,37 @@ class SimulationResult(Document):
         tokens = float(self.output_len[~self.refused].sum())
         return tokens / self.duration if self.duration > 0 else 0.0
 
-    def met(self, target: Target) -> dict[str, Bools]:
+    def seen(self, counted: slice | Bools) -> Seen | None:
+        """Return what requests met token by token [k]; None if nobody was named to watch."""
+        if self.readings is None:
+            return None
+        lost = np.where(self.refused[counted], np.inf, 0.0)
+        return Seen(
+            latest=np.nan_to_num(self.readings.latest[counted]) + lost,
+            stall=np.nan_to_num(self.stall[counted]) + lost,
+            fluidity=np.nan_to_num(self.readings.fluidity[counted]),
+            gaps=self.readings.gaps[counted],
+            long_gaps=self.readings.long_gaps[counted],
+        )
+
+    def met(self, target: Target) -> dict[str, Bools | Floats]:
         """Return which of the window's requests met each objective, and all ("joint") [k].
 
         Refused requests meet none; a request with one output token meets any TPOT. Cool-down and
-        warm-up do not count.
+        warm-up do not count. A separate ITL objective is about gaps: their share is the mean [k].
+
+        Raises InputError for objectives on tokens that nobody watched.
         """
         counted = slice(*self.window)
-        served = ~self.refused[counted]
-        joint = served.copy()
-        out: dict[str, Bools] = {}
-        for metric in target.asked:
-            values = getattr(self, metric)[counted]
-            out[metric] = served & ((values <= getattr(target, metric)) | np.isnan(values))
-            joint &= out[metric]
-        return {**out, "joint": joint}
+        values = {name: getattr(self, name)[counted] for name in LATENCIES}
+        return met(values, self.output_len[counted] - 1.0, self.seen(counted), target)
 
     def meeting(self, target: Target) -> dict[str, float]:
         """Return the share of requests that meets each objective asked for, and all ("joint") [1].
 
         Counted as in `met`.
         """
-        return {m: float(v.mean()) if v.size else 0.0 for m, v in self.met(target).items()}
+        return shares(self.met(target))
 
     def attainment(self, target: Target) -> float:
         """Return the share of requests that meet all objectives together [1]."""

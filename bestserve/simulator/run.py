@@ -10,9 +10,11 @@ import numpy as np
 from bestserve.arrays import Floats, Ints
 from bestserve.errors import InputError
 from bestserve.models.system import System
+from bestserve.models.token_times import Reader
 from bestserve.simulator.block_cache import HIT
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.layout import (
+    ARRIVAL,
     BATCH,
     BLOCK,
     BUSY,
@@ -40,6 +42,8 @@ from bestserve.simulator.prepared import (
     request_times,
     stream_interval,
 )
+from bestserve.simulator.reading import LATEST, LONG, LONGEST, MESSAGES, MET, MISSED
+from bestserve.simulator.readings import EVERYBODY, Readings
 from bestserve.simulator.result import PoolUse, RunStatus, SimulationResult
 
 OPEN_WARMUP, OPEN_COOLDOWN = 0.05, 0.02
@@ -59,6 +63,7 @@ def simulate(
     cooldown: float | None = None,
     given: Requests | None = None,
     record_steps: bool = False,
+    reader: Reader | None = None,
 ) -> SimulationResult:
     """Simulate a serving system step by step and return what happened to every request.
 
@@ -76,6 +81,7 @@ def simulate(
     given : the requests to run instead of sampling `system.lengths`
     record_steps : keep the end of every step, for exact inter-token latencies; runs twice and
         needs 8 bytes a step
+    reader : whose deadlines are watched token by token, into `SimulationResult.readings`
 
     Raises
     ------
@@ -95,7 +101,7 @@ def simulate(
         raise InputError(f"warmup {trim[0]} and cooldown {trim[1]} must be ≥ 0 and leave requests")
     prepared = prepare(system, requests, seed, given)
     asked = math.nan if rate is None or closed else float(rate)
-    return run_prepared(prepared, asked, trim, record_steps=record_steps)
+    return run_prepared(prepared, asked, trim, record_steps=record_steps, reader=reader)
 
 
 def usual_trim(system: System) -> tuple[float, float]:
@@ -106,13 +112,22 @@ def usual_trim(system: System) -> tuple[float, float]:
 
 
 def run_prepared(
-    prepared: Prepared, rate: float, trim: tuple[float, float], *, record_steps: bool = False
+    prepared: Prepared,
+    rate: float,
+    trim: tuple[float, float],
+    *,
+    record_steps: bool = False,
+    reader: Reader | None = None,
 ) -> SimulationResult:
     """Run prepared inputs at one rate [req/s]; `trim` as warm-up and cool-down of `simulate`."""
-    finished = execute(prepared, rate)
+    counted = EVERYBODY
+    if prepared.tree is None:
+        counted = slice(int(trim[0] * len(prepared)), len(prepared) - int(trim[1] * len(prepared)))
+    finished = execute(prepared, rate, reader=reader, counted=counted)
     if record_steps:
         lengths = [int(pool.state[:, SEEN].max(initial=0)) for pool in finished.pools]
-        finished = execute(prepared, rate, (lengths[0], lengths[-1]))
+        journal = (lengths[0], lengths[-1])
+        finished = execute(prepared, rate, journal, reader, counted)
     arrival, start, first, last = request_times(prepared, finished)
     n = len(prepared)
     order, until = _by_arrival(prepared, arrival)
@@ -154,6 +169,7 @@ def run_prepared(
         burstiness=arrivals.burstiness,
         concurrency=arrivals.concurrency if arrivals.kind == "closed" else arrivals.cap,
         step_ends=ends,
+        readings=None if reader is None else _readings(prepared, finished, reader, order),
         **_cached(prepared, finished, order),
     )
 
@@ -185,6 +201,22 @@ def _cached(prepared: Prepared, finished: Finished, order: Ints) -> dict[str, An
         "cached": cache.found[order, HIT].astype(np.int32),
         "loaded": tuple(int(blocks * block) for blocks in cache.traffic),
     }
+
+
+def _readings(prepared: Prepared, finished: Finished, reader: Reader, order: Ints) -> Readings:
+    """Return what readers met, as they see it: from arrival on, front-end time included."""
+    seen = finished.seen[order]
+    latest = seen[:, LATEST] + front_end(prepared)[order] - finished.times[order, ARRIVAL]
+    return Readings(
+        reader=reader,
+        latest=np.where(prepared.refused[order], math.nan, latest),
+        met=seen[:, MET],
+        missed=seen[:, MISSED],
+        gaps=seen[:, MESSAGES],
+        long_gaps=seen[:, LONG],
+        longest_gap=seen[:, LONGEST],
+        counts=finished.pools[-1].gaps.sum(axis=0),
+    )
 
 
 def _uses(finished: Finished) -> tuple[PoolUse, ...]:

@@ -56,6 +56,7 @@ from bestserve.simulator.layout import (
     T_END,
     Pool,
 )
+from bestserve.simulator.reading import read_on
 
 BUSY_NOW = -1.0
 """In place of a time: the lane goes on at once."""
@@ -269,6 +270,8 @@ def jump(
     c[FORMED] = c[NOW] + (duration - t0 - slope * (n - 1))
     context = s[GROWING_CONTEXT] + (n - 1) * s[GROWING]
     give_room(lane, context, s[ITERATION] + n - 1, pool, cache)
+    if pool.seen.shape[0] > 0:
+        read_on(lane, pool, facts, n, t0, slope)
     c[NOW] += duration
     s[ITERATION] += n
     s[CONTEXT] += n * decoding

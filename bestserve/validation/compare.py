@@ -17,6 +17,8 @@ from bestserve.errors import BestserveError, DataError, InputError
 from bestserve.readers.logs import read_logs
 from bestserve.readers.tidy import Regime, TidyRow, asking
 from bestserve.specs.calibration import DOUBT, Calibration
+from bestserve.specs.slo import SLO
+from bestserve.validation.attained import attained_of
 from bestserve.validation.comparison import Comparison, RowComparison, metric_summaries
 from bestserve.validation.floor import impossible
 from bestserve.validation.groups import summarise_groups
@@ -56,6 +58,7 @@ def validate(
     with_intervals: bool = True,
     jobs: int | None = None,
     progress: Callable[[str], None] | None = None,
+    slo: SLO | str | None = None,
     **stated: Any,
 ) -> Comparison:
     """Compare predictions with measured logs.
@@ -66,6 +69,7 @@ def validate(
     calibration : a record of `calibrate`, or its path
     with_intervals : add 90 % prediction intervals (four to seven times the work)
     jobs : worker processes; default: one a core
+    slo : objectives: the share of requests that met them is compared, too, where the log tells
     stated : what the logs do not say, by `TidyRow` field: gpu, model, tp, engine, …
 
     Returns every row with its status: what cannot be predicted is counted with the reason.
@@ -81,8 +85,9 @@ def validate(
     warnings = tuple(w for read in reads for w in read.warnings)
     if not rows:
         raise DataError(f"no log could be read: {'; '.join(warnings)[:400]}")
+    objectives = SLO(slo) if isinstance(slo, str) else slo
     compared = compare_rows(rows, record, with_intervals=with_intervals, jobs=jobs,
-                            progress=progress)  # fmt: skip
+                            progress=progress, slo=objectives)  # fmt: skip
     notes = dict.fromkeys(n for r in compared for n in r.notes if n.startswith(DOUBT))
     warnings += tuple(f"warning: {note}" for note in notes)
     return comparison_of(compared, warnings, time.perf_counter() - started)
@@ -124,6 +129,7 @@ def compare_rows(
     with_intervals: bool = True,
     jobs: int | None = None,
     progress: Callable[[str], None] | None = None,
+    slo: SLO | None = None,
 ) -> list[RowComparison]:
     """Replay rows, each setting once and in parallel if there are many; the order is kept."""
     firsts = first_of_equals(rows)
@@ -131,7 +137,9 @@ def compare_rows(
     workers = 1 if len(once) < FEW else jobs or os.cpu_count() or 1
     on = f" on {workers} processes" if workers > 1 else ""
     done: list[RowComparison] = []
-    replay = functools.partial(compare_row, calibration=calibration, with_intervals=with_intervals)
+    replay = functools.partial(
+        compare_row, calibration=calibration, with_intervals=with_intervals, slo=slo
+    )
     for number, one in enumerate(_each(replay, once, workers), start=1):
         done.append(one)
         if progress is not None and number % 10 == 0:
@@ -171,7 +179,11 @@ def _each(
 
 
 def compare_row(
-    row: TidyRow, calibration: Calibration | None = None, *, with_intervals: bool = True
+    row: TidyRow,
+    calibration: Calibration | None = None,
+    *,
+    with_intervals: bool = True,
+    slo: SLO | None = None,
 ) -> RowComparison:
     """Replay one row; never raises for what a row can contain."""
     measured = measured_figures(row)
@@ -179,6 +191,7 @@ def compare_row(
         try:
             prepared = prepare(row, calibration)
             predicted, method, notes = predict_row(prepared)
+            attained = None if slo is None else attained_of(prepared, slo.target())
         except (BestserveError, ValueError, ArithmeticError) as error:
             # A row may state what no model takes (a million GPUs): its own status, not a crash.
             raise UnpredictableError(Outcome.NOT_MODELLED, str(error)[:200]) from error
@@ -209,6 +222,7 @@ def compare_row(
         impossible=impossible(prepared, at_best(system_of(prepared))),
         objective=objective_met(row, predicted),
         goodput=knee_goodput(prepared),
+        attained=attained,
         **labels(prepared),
     )
 

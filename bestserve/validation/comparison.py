@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bestserve.results.document import Document, plain
+from bestserve.validation.attained import Attained
 from bestserve.validation.errors import ErrorSummary, relative_errors, summarise
 from bestserve.validation.outcome import Outcome
 
@@ -31,6 +32,7 @@ class RowComparison:
         summary
     objective : whether the run met the objective that it states, (predicted, measured), or None
     goodput : (predicted, measured) [req/s] of a run whose rate was the most that met its objectives
+    attained : shares of requests within the objectives that were asked about, if any were
     """
 
     id: str
@@ -55,6 +57,7 @@ class RowComparison:
     impossible: str = ""
     objective: tuple[bool, bool] | None = None
     goodput: tuple[float, float] | None = None
+    attained: Attained | None = None
 
     @property
     def errors(self) -> dict[str, float]:
@@ -87,6 +90,7 @@ class RowComparison:
             "impossible": self.impossible,
             "objective": list(self.objective) if self.objective else None,
             "goodput": list(self.goodput) if self.goodput else None,
+            "attained": self.attained.plain() if self.attained else None,
         }
 
 
@@ -183,6 +187,8 @@ class Comparison(Document):
                 record[f"{metric}_predicted_ms"] = pair[0] if pair else None
                 record[f"{metric}_measured_ms"] = pair[1] if pair else None
                 record[f"{metric}_error_percent"] = 100 * (pair[0] / pair[1] - 1) if pair else None
+            if row.attained is not None:
+                record |= row.attained.record()
             record["reason"] = row.impossible
             if row.status is not Outcome.PREDICTED:
                 record["reason"] = row.reason

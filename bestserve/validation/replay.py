@@ -24,8 +24,9 @@ from bestserve.models.system import (
     Routing,
     System,
 )
+from bestserve.models.token_times import Reader
 from bestserve.readers.tidy import RowStatus, TidyRow
-from bestserve.simulator import simulate
+from bestserve.simulator import SimulationResult
 from bestserve.specs.calibration import Calibration
 from bestserve.specs.lengths import Fixed
 from bestserve.specs.problem import Problem
@@ -34,17 +35,15 @@ from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.knee import at_objectives, highest_rate, objectives_of
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.pooling import GROWING, GROWTH, HIT, pooled
-from bestserve.validation.protocol import MAX_REQUESTS, Protocol, protocol_of
+from bestserve.validation.protocol import Protocol, protocol_of
 from bestserve.validation.repeated_prompts import with_earlier_prompts, with_repeated_prompts
+from bestserve.validation.runs import runs_of
 from bestserve.validation.shared_prefixes import (
-    behind_warming,
     caching_of,
     counted_hits,
     fetched,
     refuse_unstated,
     routing_by_prefix,
-    warming,
-    warming_gap,
 )
 from bestserve.validation.sources import Suite, suite_of
 
@@ -52,14 +51,6 @@ LATENCIES = tuple(f"{m}_{s}_ms" for m in ("ttft", "tpot") for s in ("mean", "p50
 THROUGHPUTS = ("req_throughput", "out_tok_throughput")
 METRICS = (*LATENCIES, *THROUGHPUTS)
 """The figures that are compared, under their tidy names."""
-
-POOLED = 1500
-"""A short random run is repeated with other seeds until this many requests are pooled."""
-
-REPEATS = 4
-
-STABLE = 0.9
-"""Completed over offered rate below which a run taken as stationary had a growing queue."""
 
 ASSUMED_REQUESTS = 1000
 """Requests of an overloaded run that states no number: the default of `vllm bench serve` and of
@@ -240,6 +231,21 @@ def predict_row(
     return figures, "simulated", (*prepared.notes, note)
 
 
+def replayed(prepared: Prepared, reader: Reader | None) -> list[SimulationResult]:
+    """Return runs of a prepared row, for what its figures do not tell; reader : who watches.
+
+    Raises `UnpredictableError`.
+    """
+    system = system_of(prepared)
+    try:
+        return runs_of(system, prepared.protocol, reader)
+    except UnpredictableError as refusal:
+        if refusal.outcome is not Outcome.OVERLOADED:
+            raise
+    finite = dataclasses.replace(prepared.protocol, steady=False, requests=ASSUMED_REQUESTS)
+    return runs_of(system, finite, reader)
+
+
 def knee_goodput(prepared: Prepared) -> tuple[float, float] | None:
     """Return the highest rate that meets the objectives of a run at its knee, predicted and offered
     [req/s]; None for other runs, and where not even the lowest tried meets them.
@@ -312,43 +318,7 @@ def _analytic(system: System, protocol: Protocol) -> dict[str, float] | None:
 
 
 def _simulated(system: System, protocol: Protocol) -> dict[str, float]:
-    requests = min(protocol.requests, MAX_REQUESTS)
-    random = (
-        not protocol.closed or len(system.lengths.inputs) > 1 or len(system.lengths.outputs) > 1
-    )
-    repeats = min(REPEATS, max(1, round(POOLED / requests))) if random else 1
-    # A finite run counts as the client saw it: its start and its drain included.
-    trim = None if protocol.steady else 0.0
-    before = 0 if system.caching is None else warming(system.caching)
-    if before and protocol.closed:
-        arrivals = dataclasses.replace(system.arrivals, num_prompts=before + requests)
-        system = dataclasses.replace(system, arrivals=arrivals)
-    runs = []
-    for seed in range(repeats):
-        asked, rate = system, None
-        if system.arrivals.kind not in ("closed", "trace"):
-            rate = protocol.rate
-            if before:
-                gap = warming_gap(system, rate)
-                counts = before, requests, seed
-                times = behind_warming(system.arrivals, rate, gap, counts)
-                asked, rate = dataclasses.replace(system, arrivals=times), None
-        runs.append(
-            simulate(
-                asked,
-                rate,
-                requests=before + requests,
-                seed=seed,
-                warmup=before / (before + requests) if before else trim,
-                cooldown=trim,
-            )
-        )
-    if all(run.completed == 0 for run in runs):
-        raise UnpredictableError(Outcome.DOES_NOT_FIT, runs[0].status.value)
-    served = float(np.mean([run.throughput for run in runs]))
-    if protocol.steady and served < STABLE * protocol.rate:
-        raise UnpredictableError(Outcome.OVERLOADED, f"{protocol.rate:g} of {served:.3g} req/s")
-    return pooled(runs, system, protocol)
+    return pooled(runs_of(system, protocol), system, protocol)
 
 
 def said_of(found: dict[str, float], row: TidyRow) -> tuple[dict[str, float], tuple[str, ...]]:

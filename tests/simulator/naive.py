@@ -47,6 +47,7 @@ class Request:
     admitted: int = 0
     stored: int = 0  # prompt tokens whose blocks it holds
     ready_at_first: bool = True  # whether its prompt was processed elsewhere, evictions or not
+    tokens: list[float] = field(default_factory=list)  # when each came
 
 
 @dataclass
@@ -341,6 +342,7 @@ class Server:
         interval = self.lane.stream_interval if self.streams else 1
         for r in emitted:
             r.generated += 1
+            r.tokens.append(now)
             if r.message is None and r.generated >= min(interval, r.output):
                 r.message = now
             if r.generated == r.output:
@@ -467,6 +469,7 @@ class Outcome:
     hit: np.ndarray
     pools: list[list[Server]]
     duration: float
+    tokens: list[list[float]]  # when each token came
 
 
 def run(
@@ -537,6 +540,7 @@ def run(
         return -(-tokens // lane.kv_block) <= capacity(lane)
 
     out = {k: np.full(n, np.nan) for k in ("arrival", "start", "first", "last")}
+    tokens: list[list[float]] = [[] for _ in range(n)]
     evictions = np.zeros(n, dtype=int)
     replica = np.full(n, -1)
     decode_replica = np.full(n, -1)
@@ -578,6 +582,7 @@ def run(
                 i = r.number
                 out["start"][i], out["first"][i], out["last"][i] = r.start, r.message, r.end
                 hit[i] = -1 if r.hit is None else r.hit
+                tokens[i] += r.tokens
                 evictions[i] += r.evictions
                 if tandem and r.output < outputs[i]:
                     work = (
@@ -599,6 +604,7 @@ def run(
             for r in server.finish():
                 i = r.number
                 out["last"][i] = r.end
+                tokens[i] += r.tokens
                 if back_lane.stream_interval > 1 or not r.ready_at_first:
                     out["first"][i] = r.message
                 if not r.ready_at_first:
@@ -712,4 +718,5 @@ def run(
         hit,
         [front, back] if tandem else [front],
         max((s.now for s in front + back), default=0.0),
+        tokens,
     )

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bestserve.models import token_times
 from bestserve.models.policies import policies
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
@@ -24,7 +25,8 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.simulator import Requests, simulate
+from bestserve.models.token_times import Reader
+from bestserve.simulator import Requests, SimulationResult, simulate
 from bestserve.simulator.inputs import BACK_ROUTES, POOLS, ROUTES, stratified, stream
 
 
@@ -51,6 +53,13 @@ ROUTINGS = (
     "power_of_two",
     "least_kv",
     "least_ttft",
+)
+
+READERS = (
+    Reader(pace=2.0**-5, first=2.0**-2, limit=2.0**-5),
+    Reader(pace=2.0**-6, limit=2.0**-4),
+    Reader(pace=2.0**-3, first=2.0**-1),
+    Reader(pace=2.0**-8, first=2.0**-7, limit=2.0**-7),
 )
 
 ONE = np.ones(1)
@@ -196,6 +205,7 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
         system,
         seed=seed,
         given=Requests(input_len=prompts, output_len=outputs, cached=cached),
+        reader=READERS[len(prompts) % len(READERS)],
     )
     scheduled = np.zeros(n)
     if system.arrivals.kind == "trace":
@@ -227,7 +237,31 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
                 assert use.prefill_share[i] == pytest.approx(server.prefill / span, rel=1e-9)
                 assert use.batch[i] == pytest.approx(server.batch / server.busy, rel=1e-9)
                 assert use.kv[i] == pytest.approx(server.kv / server.busy, rel=1e-9)
+    assert_readings_equal(got, want.tokens)
     return int(got.preemptions.sum())
+
+
+def assert_readings_equal(got: SimulationResult, tokens: list[list[float]]) -> None:
+    """Compare what was kept on the way with the definitions, on the naive loop's token times."""
+    assert got.readings is not None
+    reader, stream = got.readings.reader, got.stream_interval
+    for i in np.flatnonzero(~got.refused):
+        n = len(tokens[i])
+        assert n == got.output_len[i]
+        index = np.array([*range(stream - 1, n - 1, stream), n - 1])
+        t = np.array(tokens[i])[index] + got.front_end[i] - got.arrival[i]
+        first = t[0] - reader.pace * index[0] if reader.first is None else reader.first
+        late = token_times.lateness(t, first, reader.pace, index)
+        assert got.readings.lateness(first)[i] == pytest.approx(late, abs=ROUNDING)
+        stalled = token_times.stall_time(t, reader.pace, index)
+        assert got.stall[i] == pytest.approx(stalled, abs=ROUNDING)
+        assert (got.readings.met[i], got.readings.missed[i]) == token_times.fluidity(
+            t, first, reader.pace, index
+        )
+        gaps = token_times.gaps(t)
+        assert got.readings.gaps[i] == gaps.size
+        assert got.readings.long_gaps[i] == np.count_nonzero(gaps > reader.limit)
+        assert got.readings.longest_gap[i] == pytest.approx(gaps.max(initial=0.0), abs=ROUNDING)
 
 
 @st.composite

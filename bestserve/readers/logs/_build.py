@@ -140,8 +140,11 @@ def detailed(record: Record) -> tuple[RequestLog | None, int]:
         sound = (ttft > 0) | (outputs > 0)
     good = sound & (ttft > 0) & (outputs > 0)
     output_len = lengths(outputs, record, "output_lens")
-    decode = _decode_times(record, len(outputs))
-    e2el = None if decode is None else (ttft + decode)[good]
+    gaps = _gaps(record, len(outputs))
+    e2el = None if gaps is None else (ttft + np.array([one.sum() for one in gaps]))[good]
+    if e2el is not None and not np.isfinite(e2el).all():
+        raise DataError(f"{record.where}: itls add up to infinity")
+    kept = None if gaps is None else [one for one, counts in zip(gaps, good, strict=True) if counts]
     log = RequestLog(
         input_len=None if inputs is None else lengths(inputs, record, "input_lens")[good],
         output_len=output_len[good],
@@ -149,27 +152,27 @@ def detailed(record: Record) -> tuple[RequestLog | None, int]:
         e2el=e2el,
         tpot=None if e2el is None else per_token(e2el, ttft[good], output_len[good]),
         start=None if start is None or not len(start) else (start - start.min())[good],
+        gaps=None if kept is None else np.concatenate([np.zeros(0), *kept]),
+        messages=None if kept is None else np.array([1 + len(one) for one in kept], dtype=np.int64),
     )
     return log, int((sound & ~good).sum())
 
 
-def _decode_times(record: Record, count: int) -> Floats | None:
-    """Time from first to last token [s] of each request: the sum of its gaps."""
+def _gaps(record: Record, count: int) -> list[Floats] | None:
+    """Times between the messages of each request [s]."""
     gaps = record.data.get("itls")
     if gaps is None:
         return None
     if not isinstance(gaps, list) or len(gaps) != count:
         raise DataError(f"{record.where}: itls is not a list of {count} lists")
-    total = np.zeros(count)
+    found = []
     for index in range(count):
         one = Record({"itls": gaps[index]}, f"{record.where} request {index}", record.source)
         array = one.array("itls")
         if array is None:
             raise one.fail("itls", "expected a list of numbers")
-        total[index] = array.sum()
-    if not np.isfinite(total).all():
-        raise DataError(f"{record.where}: itls add up to infinity")
-    return total
+        found.append(array)
+    return found
 
 
 def completed_figures(
