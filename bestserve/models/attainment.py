@@ -34,6 +34,9 @@ FOREVER = 1e12
 
 _TTFT_ATOMS = 48
 
+FAR = 25.0
+"""Standard deviations at which the tail of a normal law is taken to have ended."""
+
 
 def attainment(latencies: Latencies, target: Target) -> float:
     """Return the share of requests that meet all thresholds of `target` together [1].
@@ -102,13 +105,20 @@ def _late_before_the_end(c: OutputClasses, slack: Floats, pace: float) -> Floats
     Brownian Motion and Stochastic Flow Systems, chapter 1). Single long stalls are not Gaussian:
     where a prompt takes several paces, the share on time comes out high.
     """
-    behind = (c.mean - pace)[:, None]
     spread = np.maximum(np.sqrt(c.variance) * c.steps, 1e-12)[:, None]
-    steps = c.steps[:, None]
-    back = np.exp(np.minimum(2.0 * behind * steps * slack / spread**2, 0.0))
-    end = -(slack + behind * steps) / spread
-    crossing = back * normal_cdf(end.ravel()).reshape(end.shape)
-    return np.where(behind < 0.0, crossing, 0.0)
+    drift = ((c.mean - pace) * c.steps)[:, None] / spread
+    barrier = slack / spread
+    z = barrier + drift
+    # exp(2 b d) Φ̄(b + d) = exp(−(b − d)²/2) m(b + d), without the overflow of its first factor
+    high = np.clip(z, 0.0, FAR)
+    mills = np.exp(high**2 / 2) * _beyond(high)
+    low = np.exp(np.minimum(2.0 * barrier * drift, 0.0)) * _beyond(z)
+    return np.where(z > 0.0, np.exp(-((barrier - drift) ** 2) / 2) * mills, low)
+
+
+def _beyond(z: Floats) -> Floats:
+    """Return 1 − Φ(z)."""
+    return np.asarray(normal_cdf(-z.ravel())).reshape(z.shape)
 
 
 def marginal_attainment(latencies: Latencies, target: Target) -> dict[str, float]:

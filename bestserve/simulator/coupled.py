@@ -253,6 +253,8 @@ def run_coupled(
                 mixed.asked[r] = now
             if front.seen.shape[0] > 0:
                 front.seen[r, DUE] += now
+            elif back.seen.shape[0] > 0:
+                back.seen[r, DUE] += now
             if refused[r]:
                 continue
             if cache.on:

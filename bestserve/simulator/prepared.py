@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Finished:
     replica: Ints32
     decode_replica: Ints32
     cache: Cache = NO_CACHE
-    seen: Floats = NOTHING_SEEN
+    seen: Floats = field(default_factory=lambda: NOTHING_SEEN)
 
 
 def prepare(system: System, requests: int, seed: int, given: Requests | None) -> Prepared:

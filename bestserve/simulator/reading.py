@@ -21,8 +21,21 @@ from bestserve.simulator.heap import (
 from bestserve.simulator.layout import EVENTS, ITERATION, NOW, OUTPUT, STREAM, Pool
 
 # seen[request]
-TOKENS, TIME, LATEST, SLACK, MET, MISSED, MESSAGES, LONG, LONGEST = range(9)
-DUE, PACE, LIMIT, COUNTS = range(9, 13)
+(
+    TOKENS,
+    TIME,
+    LATEST,
+    SLACK,
+    MET,
+    MISSED,
+    MESSAGES,
+    LONG,
+    LONGEST,
+    DUE,
+    PACE,
+    LIMIT,
+    COUNTS,
+) = range(13)
 """TOKENS, TIME: tokens out so far, and when the last one was [s]. LATEST: max (t_i − pace · i)
 [s]. SLACK, MET, MISSED: of the fluidity index. MESSAGES, LONG, LONGEST: gaps so far, those above
 the limit, the longest [s]. Of its reader: DUE: when the first token is due [s]; −∞: whenever it
@@ -30,8 +43,14 @@ comes. PACE: time per token [s]. LIMIT: gap above which one is long [s]. COUNTS:
 into the histogram."""
 SEEN_WIDTH = 13
 
-SHORTEST, PER_DECADE, BINS = 1e-5, 100, 800
-"""Histogram of gaps: its first edge [s], bins per factor of 10, and bins: 2.3 % each, to 1000 s."""
+SHORTEST = 1e-5
+"""First edge of the histogram of gaps [s]."""
+
+PER_DECADE = 100
+"""Its bins per factor of 10: 2.3 % each."""
+
+BINS = 800
+"""Its bins: to 1000 s."""
 
 LOG10_E = 0.4342944819032518
 

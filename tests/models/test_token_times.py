@@ -76,10 +76,10 @@ def test_fluidity_counts_deadlines_as_a_clock_that_ticks():
     assert compared > 100, "most cases must miss some deadline"
 
 
-@pytest.mark.parametrize(("gap", "missed_each"), [(0.04, 0), (0.05, 0), (0.07, 1), (0.13, 2)])
+@pytest.mark.parametrize(("gap", "missed_each"), [(0.05, 0), (0.0625, 0), (0.08, 1), (0.15, 2)])
 def test_fluidity_of_even_gaps(gap, missed_each):
     t = 0.5 + gap * np.arange(21)
-    assert tt.fluidity(t, 0.5, 0.05) == (21 if missed_each == 0 else 1, 20 * missed_each)
+    assert tt.fluidity(t, 0.5, 0.0625) == (21 if missed_each == 0 else 1, 20 * missed_each)
 
 
 def test_a_late_first_token_misses_the_deadlines_until_it_is_there():
