@@ -67,7 +67,7 @@ def as_latencies(result: SimulationResult, rate: float, limit: float) -> Latenci
             ttft=np.nan_to_num(result.ttft[counted]) + lost,
             tpot=np.nan_to_num(result.tpot[counted]) + lost,
             e2el=np.nan_to_num(result.e2el[counted]) + lost,
-            steps=result.output_len[counted] - 1.0,
+            steps=result.output_len[counted] - 1,
             seen=result.seen(counted),
         ),
         refused=float(result.refused.mean()),

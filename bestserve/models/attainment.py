@@ -69,6 +69,8 @@ def _of_served(latencies: Latencies, target: Target) -> float:
 
 def _within(latencies: Latencies, target: Target) -> float:
     """Return the share of requests within all thresholds, from the law of each output class [1]."""
+    if latencies.paths:
+        return sum(weight * _within(found, target) for weight, found in latencies.paths)
     ttft, tpot, e2el = (getattr(target, n) or FOREVER for n in OBJECTIVES)
     due, pace = _deadlines(target.tokens)
     first = float(latencies.ttft.cdf(min(ttft, e2el, due)))

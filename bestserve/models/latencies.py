@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from bestserve.arrays import Floats
+from bestserve.arrays import Floats, Ints32
 from bestserve.models.distribution import Distribution
 from bestserve.models.met import LATENCIES, met, shares
 from bestserve.models.queues.requests import Requests
@@ -62,7 +62,7 @@ class Observed:
     ttft: Floats
     tpot: Floats
     e2el: Floats
-    steps: Floats
+    steps: Floats | Ints32
     seen: Seen | None = None
 
     def meeting(self, target: Target) -> float:

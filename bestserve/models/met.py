@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bestserve.arrays import Bools, Floats
+from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.errors import InputError
 from bestserve.models.system import Target
 from bestserve.models.token_target import Seen
@@ -15,7 +15,10 @@ LATENCIES = ("ttft", "tpot", "e2el")
 
 
 def met(
-    latencies: Mapping[str, Floats], steps: Floats, seen: Seen | None, target: Target
+    latencies: Mapping[str, Floats],
+    steps: Floats | Ints | Ints32,
+    seen: Seen | None,
+    target: Target,
 ) -> dict[str, Bools | Floats]:
     """Return which requests met each objective asked for, and all of them ("joint") [n].
 

@@ -73,13 +73,12 @@ class TokenTarget:
 
     def scaled(self, factor: float) -> TokenTarget:
         """Return the target with all its times times a factor."""
+        first, slack, stall, itl = (
+            None if value is None else factor * value
+            for value in (self.first, self.slack, self.stall, self.itl)
+        )
         return replace(
-            self,
-            pace=factor * self.pace,
-            **{
-                name: None if (value := getattr(self, name)) is None else factor * value
-                for name in ("first", "slack", "stall", "itl")
-            },
+            self, pace=factor * self.pace, first=first, slack=slack, stall=stall, itl=itl
         )
 
     @property

@@ -220,6 +220,11 @@ def execute(
     back = new_pool(decode_lane, decode_count, journal=journal[1])
     seen = NOTHING_SEEN
     if reader is not None:
+        if mixed.on and stream_interval(system) > 1:
+            raise InputError(
+                "objectives on tokens of hybrid pools that gather tokens into messages are not "
+                "modelled: set stream_interval to 1"
+            )
         seen = new_seen(reader, front_end(prepared), counted)
         # what a decode instance gathers into messages the prefill instance has not sent
         if stream_interval(system) == 1 or not tandem:

@@ -227,7 +227,7 @@ class SimulationResult(Document):
         """
         counted = slice(*self.window)
         values = {name: getattr(self, name)[counted] for name in LATENCIES}
-        return met(values, self.output_len[counted] - 1.0, self.seen(counted), target)
+        return met(values, self.output_len[counted] - 1, self.seen(counted), target)
 
     def meeting(self, target: Target) -> dict[str, float]:
         """Return the share of requests that meets each objective asked for, and all ("joint") [1].

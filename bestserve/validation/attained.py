@@ -53,8 +53,8 @@ class Attained:
         for name in ("joint", *(n for n in self.predicted if n != "joint")):
             said = "all" if name == "joint" else name
             out[f"{said}_met_predicted_percent"] = 100 * self.predicted[name]
-            known = self.measured is not None
-            out[f"{said}_met_measured_percent"] = 100 * self.measured[name] if known else None
+            measured = None if self.measured is None else 100 * self.measured[name]
+            out[f"{said}_met_measured_percent"] = measured
         out["told"] = self.told.value
         return out
 
@@ -108,7 +108,7 @@ def measured_shares(
         "e2el": nothing if log.e2el is None else log.e2el,
     }
     answered = len(log.ttft) / max(len(log.ttft) + failed, 1)
-    found = shares(met(values, log.output_len - 1.0, seen, target))
+    found = shares(met(values, log.output_len - 1, seen, target))
     return {name: answered * share for name, share in found.items()}, told
 
 
@@ -171,6 +171,6 @@ def replayed_shares(
         counted[slice(*run.window)] = True
         counted &= run.output_len <= longest_counted
         values = {name: getattr(run, name)[counted] for name in LATENCIES}
-        steps = run.output_len[counted] - 1.0
+        steps = run.output_len[counted] - 1
         found.append(shares(met(values, steps, run.seen(counted), target)))
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}

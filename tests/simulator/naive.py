@@ -540,7 +540,7 @@ def run(
         return -(-tokens // lane.kv_block) <= capacity(lane)
 
     out = {k: np.full(n, np.nan) for k in ("arrival", "start", "first", "last")}
-    tokens: list[list[float]] = [[] for _ in range(n)]
+    came: list[list[float]] = [[] for _ in range(n)]
     evictions = np.zeros(n, dtype=int)
     replica = np.full(n, -1)
     decode_replica = np.full(n, -1)
@@ -582,7 +582,7 @@ def run(
                 i = r.number
                 out["start"][i], out["first"][i], out["last"][i] = r.start, r.message, r.end
                 hit[i] = -1 if r.hit is None else r.hit
-                tokens[i] += r.tokens
+                came[i] += r.tokens
                 evictions[i] += r.evictions
                 if tandem and r.output < outputs[i]:
                     work = (
@@ -604,7 +604,7 @@ def run(
             for r in server.finish():
                 i = r.number
                 out["last"][i] = r.end
-                tokens[i] += r.tokens
+                came[i] += r.tokens
                 if back_lane.stream_interval > 1 or not r.ready_at_first:
                     out["first"][i] = r.message
                 if not r.ready_at_first:
@@ -718,5 +718,5 @@ def run(
         hit,
         [front, back] if tandem else [front],
         max((s.now for s in front + back), default=0.0),
-        tokens,
+        came,
     )
