@@ -10,8 +10,9 @@ import numpy as np
 from bestserve.answers.shrunk import shrunk
 from bestserve.models.distribution import Distribution
 from bestserve.models.latencies import Latencies, Observed
+from bestserve.models.latency import stability_rate
 from bestserve.models.status import LatencyStatus
-from bestserve.models.system import Arrivals, Routing, System
+from bestserve.models.system import Arrivals, Hybrid, Routing, System
 from bestserve.models.trust import Trust
 from bestserve.simulator import Requests, SimulationResult, saturation_rate
 from bestserve.simulator.run_length import replicas, run_length
@@ -40,8 +41,11 @@ def saturation(system: System, given: Requests | None) -> float:
     """Return the highest completion rate that a run of the system shows [requests/s].
 
     All requests wait from the start, so that neither gaps nor routing matter: lanes take turns,
-    unless what they find in prefix caches depends on it.
+    unless what they find in prefix caches depends on it. Pools of hybrids would run dry one after
+    the other: theirs is the formulas'.
     """
+    if isinstance(system, Hybrid):
+        return stability_rate(system)
     if system.arrivals.kind != "closed":
         routing: Routing = "round_robin" if system.caching is None else system.routing
         system = replace(system, arrivals=Arrivals(), routing=routing)

@@ -7,7 +7,7 @@ import math
 from bestserve.answers.referee import saturation
 from bestserve.answers.simulated import GROWTH, Simulated, growth
 from bestserve.models.latency import stability_rate
-from bestserve.models.system import Collocated, Lane, Lengths, System
+from bestserve.models.system import Collocated, Hybrid, Lane, Lengths, System
 from bestserve.simulator import Requests
 
 AGREEMENT = 0.03
@@ -24,12 +24,13 @@ RESOLUTION = 0.005
 def sustained(system: System, given: Requests | None) -> float:
     """Return the highest rate at which the queue does not grow [req/s].
 
-    The formulas' wherever the KV cache holds all requests that may run. Where it does not, a run
+    The formulas' wherever the KV cache holds all requests that may run, and of hybrids. Where it does not, a run
     that starts with everything waiting checks it. A full cache evicts and computes again, so such a
     run may carry less than arrivals find that come one by one; then runs of those decide.
     """
     formula = stability_rate(system)
-    if not any(_may_fill(lane, system.lengths) for lane in _lanes(system)):
+    fills = any(_may_fill(lane, system.lengths) for lane in _lanes(system))
+    if isinstance(system, Hybrid) or not fills:
         return formula
     low = saturation(system, given)
     if low <= 0 or abs(formula - low) <= AGREEMENT * low:

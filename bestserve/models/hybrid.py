@@ -100,7 +100,12 @@ def fluid_bound(system: Hybrid) -> float:
 
 
 def stability_rate(system: Hybrid) -> float:
-    """Return the saturated rate of the whole system [1/s]."""
+    """Return the saturated rate of the whole system [1/s].
+
+    Of routers that share prompts out by load, which no formula knows, the bound of the best ones.
+    """
+    if system.routing == "least_ttft" or system.prefill_queue > 0:
+        return fluid_bound(system)
     return _Shares.of(system).limit(system)
 
 

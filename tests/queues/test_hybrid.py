@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from bestserve.answers.referee import saturation
+from bestserve.answers.simulated import growth
 from bestserve.errors import InputError
 from bestserve.models.attainment import attainment
 from bestserve.models.goodput import goodput
@@ -160,3 +162,19 @@ def test_a_budget_full_of_decodes_leaves_no_room_for_prompts() -> None:
 def test_what_no_formula_knows_is_refused(changes: dict[str, object], what: str) -> None:
     with pytest.raises(InputError, match=what):
         latency(hybrid(0.2, **changes), 1.0)
+
+
+def test_the_formulas_saturated_rate_is_where_queues_begin_to_grow() -> None:
+    """A burst would not show it: the pools run dry one after the other."""
+    system = hybrid(0.2)
+    limit = saturation(system, None)
+    assert limit == stability_rate(system)
+    below, above = (growth(simulate(system, f * limit, requests=20_000)) for f in (0.93, 1.1))
+    assert below < 0.01 < above
+
+
+def test_no_router_carries_more_than_full_steps() -> None:
+    system = hybrid(0.2, routing="least_ttft")
+    limit = stability_rate(system)
+    assert limit == fluid_bound(system) >= stability_rate(hybrid(0.2))
+    assert growth(simulate(system, 1.05 * limit, requests=20_000)) > 0.01
