@@ -24,9 +24,10 @@ RESOLUTION = 0.005
 def sustained(system: System, given: Requests | None) -> float:
     """Return the highest rate at which the queue does not grow [req/s].
 
-    The formulas' wherever the KV cache holds all requests that may run, and of hybrids. Where it does not, a run
-    that starts with everything waiting checks it. A full cache evicts and computes again, so such a
-    run may carry less than arrivals find that come one by one; then runs of those decide.
+    The formulas' wherever the KV cache holds all requests that may run, and of hybrids. Where it
+    does not, a run that starts with everything waiting checks it. A full cache evicts and computes
+    again, so such a run may carry less than arrivals find that come one by one; then runs of those
+    decide.
     """
     formula = stability_rate(system)
     fills = any(_may_fill(lane, system.lengths) for lane in _lanes(system))
