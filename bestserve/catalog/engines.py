@@ -38,6 +38,8 @@ UNITS: dict[str, str] = {
     "handover": "s",
     "launch_time": "s",
     "allreduce_ring": "s",
+    "allreduce_hopper": "s",
+    "allreduce_whole": "B",
     "alltoall_latency": "s",
     "alltoall_link": "1",
     "max_num_seqs": "1",
@@ -74,6 +76,8 @@ OPTIONAL = (
     *MEMORY,
     "large_gpu_batched_tokens",
     "allreduce_ring",
+    "allreduce_hopper",
+    "allreduce_whole",
     "alltoall_latency",
     "alltoall_link",
     *SPLIT,
@@ -93,10 +97,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "cuda_graphs": (True, False),
     "kv_groups": (True, False),
     "kv_uneven_pages": (True, False),
+    "async_scheduling": (True, False),
     "vendor": ("", "AMD", "NVIDIA"),
 }
-DEFAULT_CHOICES = {"vendor": "", "kv_groups": False, "kv_uneven_pages": True}
-"""What a record need not say: it runs on GPUs of any maker, and holds each layer's cache apart."""
+DEFAULT_CHOICES = {
+    "vendor": "", "kv_groups": False, "kv_uneven_pages": True, "async_scheduling": False,
+}  # fmt: skip
+"""What a record need not say: it runs on GPUs of any maker, holds each layer's cache apart, and
+forms a step when the one before has ended."""
 COUNTS = (
     "max_num_seqs",
     "max_num_batched_tokens",

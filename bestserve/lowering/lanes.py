@@ -100,6 +100,7 @@ def build_lane(
         t_req=engine.t_req_moe if resolved.model.architecture.is_moe else engine.t_req,
         t_req_token=engine.t_req_token,
         stream_interval=engine.stream_interval,
+        async_scheduling=engine.async_scheduling,
     )
     return LaneResult(lane, plan.lanes, plan, AnswerStatus.OK)
 
@@ -120,5 +121,6 @@ def _own_lane(
         kv_capacity_tokens=p.kv_capacity_tokens or float("inf"),
         kv_reserve=resolved.engine.kv_reserve,
         kv_block=resolved.engine.kv_block,
+        async_scheduling=resolved.engine.async_scheduling,
     )
     return LaneResult(lane, 1, None, AnswerStatus.OK)

@@ -85,17 +85,18 @@ def choose_engine(row: TidyRow) -> EngineChoice:
 
 
 def scheduled_ahead(choice: EngineChoice) -> EngineChoice:
-    """Return the preset with the host of asynchronous scheduling, which 0.15 made the default."""
+    """Return the preset with the host of asynchronous scheduling, which 0.14.0 made the default."""
     if choice.preset != "vllm-0.11":
         return choice
     note = "asynchronous scheduling: the host time of versions where it is the default"
     return replace(choice, preset="vllm", note="; ".join(filter(None, (choice.note, note))))
 
 
-V1, LEAN = (0, 8), (0, 15)
-"""vLLM versions with a new engine core: V1 became the default, host work left the step's path."""
+V1, LEAN = (0, 8), (0, 14)
+"""vLLM versions with a new engine core: V1 became the default; host work left the step's path
+(release notes of 0.14.0: asynchronous scheduling on by default)."""
 
-_DATES = ((V1, "2025-03"), (LEAN, "2026-02"))
+_DATES = ((V1, "2025-03"), (LEAN, "2026-01"))
 """When those versions were current: for rows that state a date and no version."""
 
 MIDDLE = "07"

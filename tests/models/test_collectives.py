@@ -40,6 +40,37 @@ def test_one_shot_all_reduce_until_the_ring_is_faster(h100: Device) -> None:
     assert all_reduce(large, 2, h100, ring=ring).time == all_reduce(large, 2, h100).time
 
 
+def test_an_engine_keeps_to_one_shot_up_to_its_own_size(h100: Device) -> None:
+    ring, link, megabyte = 2.7e-6, 0.64 * 450e9, 2.0**20
+    kept = all_reduce(2 * megabyte, 8, h100, ring=ring, latency=2.8e-6, whole_bytes=4.2e6)
+    assert float(kept.time) == pytest.approx(2.8e-6 + 7 * 2 * megabyte / link)
+    free = all_reduce(2 * megabyte, 8, h100, ring=ring, latency=2.8e-6)
+    assert float(free.time) < 0.7 * float(kept.time)
+    larger = all_reduce(8 * megabyte, 8, h100, ring=ring, whole_bytes=4.2e6)
+    assert larger.time == all_reduce(8 * megabyte, 8, h100, ring=ring).time
+    four = all_reduce(2 * megabyte, 4, h100, ring=ring, whole_bytes=4.2e6)
+    assert four.time == all_reduce(2 * megabyte, 4, h100, ring=ring).time
+
+
+def test_the_small_messages_of_an_engine_fit_its_measured_table(shared: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    engine, errors = load_engine("tensorrt-llm"), {}
+    for gpu, record in (("h100_sxm", "h100-sxm"), ("h200_sxm", "h200-sxm")):
+        file = f"{gpu}/custom_allreduce.trtllm-1.3.0rc20.parquet"
+        device = load_hardware(record).device()
+        for row in parquet.read_table(shared / "measured" / "operators" / file).to_pylist():
+            if 2.0 * row["message_size"] <= 2**18:
+                for latency in (None, engine.allreduce_hopper):
+                    time = all_reduce(
+                        2.0 * row["message_size"], row["num_gpus"], device,
+                        ring=engine.allreduce_ring, latency=latency,
+                    ).time  # fmt: skip
+                    error = abs(float(time) / (1e-3 * row["latency"]) - 1)
+                    errors.setdefault(latency, []).append(error)
+    assert median(errors[engine.allreduce_hopper]) < 0.12
+    assert median(errors[None]) > 0.4
+
+
 def test_the_ring_fits_the_measured_table_of_its_engine(shared: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     ring = load_engine("tensorrt-llm").allreduce_ring

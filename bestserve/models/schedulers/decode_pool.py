@@ -56,6 +56,9 @@ def evaluate(
     delay = joins * tau / 2 + transfer[0]
     delay_variance = joins * tau**2 / 3 - (joins * tau / 2) ** 2 + transfer[1]
     delay_third = 0.0
+    if engine.lane.async_scheduling:  # the next step is formed already
+        delay += joins * tau
+        delay_variance += joins * (1 - joins) * tau**2
     if state.wait > ANY_WAIT:
         wait = r.d2 / r.d1**2 / 2 / (limit - rate)
         p = state.wait

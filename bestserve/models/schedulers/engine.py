@@ -13,6 +13,7 @@ from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
 from bestserve.models.queues.tpot.noise import Response
 from bestserve.models.queues.tpot.pearson import Unstalled
+from bestserve.models.schedulers.ahead import slots_decoding
 from bestserve.models.schedulers.steps import (
     MeanRequest,
     alone_times,
@@ -61,7 +62,7 @@ class Engine:
     def of(cls, lane: Lane, requests: Requests, decodes_per_prompt: float = 1.0) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
         held = HeldTokens.of(lane, requests)
-        slots = int(min(lane.max_num_seqs, held.full_number))
+        slots = slots_decoding(lane, int(min(lane.max_num_seqs, held.full_number)), requests.d1)
         r, step = requests, lane.step
         mean = MeanRequest(
             prompt=r.p1,

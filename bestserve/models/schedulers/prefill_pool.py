@@ -53,6 +53,8 @@ def tables(engine: Engine) -> PrefillTables:
     holds = max(engine.held.capacity * r.p1 / r.asked, 1.0)
     begun = float(np.interp(LONG_SHARE, np.cumsum(r.weight), r.prompt)) if split else 0.0
     kv = ("prompts wait for KV memory",) if holds < budget + begun else ()
+    if engine.lane.async_scheduling:
+        kv = (*kv, "steps of prompts are formed ahead: who arrives meanwhile misses one")
     budget = min(budget, holds)
     packed = budget if split else packed_tokens(r.prompt, r.weight, budget)
     service = engine.prompt_times(0.0, split, budget)

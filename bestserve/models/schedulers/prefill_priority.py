@@ -36,6 +36,7 @@ from bestserve.models.queues.tpot.noise import (
     variance_of_sum,
 )
 from bestserve.models.queues.tpot.pearson import Unstalled
+from bestserve.models.schedulers.ahead import behind_next_step
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.prefill_pool import ONE_AT_A_TIME
 
@@ -264,7 +265,11 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
     variance = (total + after[1]) / d**2
     unstalled_total, _ = at_classes(r, variance_of_sum(r, base, rate, pause))
     slot_wait = mean_wait(state, r, batch_mates, limit - rate)
+    busy = 1.0 - state.idle * (1 - sigma)
     ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
+    prompts = float(engine.prompt_step(np.array([wait.batch_tokens]), 0.0, False)[0])
+    step = 1.0 / ((1.0 - sigma) / pause + sigma / prompts)
+    ttft = behind_next_step(engine.lane, ttft, busy, step)
     waits = slot_reason(state, slot_wait, wait.ttft.mean)
     if scale < UNHINDERED:
         waits = (*waits, "prompts hold decodes up until no slot is free")
@@ -286,7 +291,7 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
         low=engine.decode(1.0),
         high=np.inf,
         running=state.mean,
-        busy=1.0 - state.idle * (1 - sigma),
+        busy=busy,
         capacity=limit,
         wait=state.wait,
         stall_atoms=tables(engine).service,

@@ -39,6 +39,7 @@ from bestserve.models.queues.tpot.noise import (
     variance_of_sum,
 )
 from bestserve.models.queues.tpot.pearson import Unstalled
+from bestserve.models.schedulers.ahead import behind_next_step
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.shared_lane import SharedLane, shared_lane
 
@@ -232,7 +233,9 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     unstalled_sum, _ = at_classes(r, variance_of_sum(r, base, joins, pause))
 
     slot_wait = mean_wait(state, r, batch_mates, share * (lane.capacity - rate))
+    busy = 1.0 - state.idle * (1 - sigma)
     ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
+    ttft = behind_next_step(engine.lane, ttft, busy, tau)
     behind = float(r.class_weight @ steps.excess_of(d)) / float(r.class_weight @ d * tau or 1.0)
     waits = (
         *slot_reason(state, slot_wait, wait.ttft.mean),
@@ -255,7 +258,7 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
         low=low,
         high=high,
         running=state.mean,
-        busy=1.0 - state.idle * (1 - sigma),
+        busy=busy,
         capacity=lane.capacity,
         wait=state.wait,
         stall_atoms=lane.stall_atoms(decodes),

@@ -21,6 +21,10 @@ def group_split(gpus: int, device: Device) -> tuple[int, int]:
     return inner, math.ceil(gpus / inner)
 
 
+FULLY_READ = 4
+"""GPUs up to which the faster of one shot and ring runs at every size."""
+
+
 def all_reduce(
     message: Number,
     gpus: int,
@@ -28,6 +32,8 @@ def all_reduce(
     constants: OperatorConstants = DEFAULT,
     *,
     ring: float = 0.0,
+    latency: float | None = None,
+    whole_bytes: float = 0.0,
 ) -> Cost:
     """Return an all-reduce of `message` bytes over `gpus` GPUs; no cost for one GPU.
 
@@ -38,6 +44,9 @@ def all_reduce(
     ring : latency per GPU of the library's ring [s]. An engine that states it reduces in one shot,
         each GPU reading all other messages, α(…) + (g − 1)·message/(e·W_link), until the ring's
         g·ring + 2(g − 1)/g·message/(e·W_link) is shorter. 0: the two-shot kernel above
+    latency : of the engine's own kernel, whatever the number of GPUs, in place of α(…) [s]
+    whole_bytes : message up to which it reduces in one shot over more than 4 GPUs, though the ring
+        would be faster [B]
     """
     if gpus <= 1:
         return Cost()
@@ -49,13 +58,15 @@ def all_reduce(
         volume = 2.0 * (inner - 1) / inner * size
         # Engines bring a kernel of their own for NVIDIA's links and call the library elsewhere.
         amd = device.generation in ("cdna3", "cdna4")
-        fixed += (c.rccl_latency if amd else c.allreduce_latency) * (
-            1.0 + c.allreduce_growth * (inner - 2)
-        )
+        alpha = c.rccl_latency if amd else c.allreduce_latency
+        known = latency is not None and not amd
+        fixed += latency if known else alpha * (1.0 + c.allreduce_growth * (inner - 2))
         moved = volume / (c.allreduce_link * device.link_bandwidth)
         if ring and not amd:
             # Which kernel runs depends on the size, so the ring's extra latency counts as transfer.
-            moved = np.minimum(0.5 * inner * moved, np.maximum(inner * ring - fixed, 0.0) + moved)
+            whole, turns = 0.5 * inner * moved, np.maximum(inner * ring - fixed, 0.0) + moved
+            alone = (size <= whole_bytes) & (inner > FULLY_READ)
+            moved = np.where(alone, whole, np.minimum(whole, turns))
         link = link + moved
         sent = sent + volume
     if nodes > 1:

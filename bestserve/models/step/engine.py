@@ -55,6 +55,10 @@ class EngineConstants:
     kernel_words : environment variables and flags of this deployment that choose kernels
     allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
         all-reduce where it is faster; 0: a two-shot kernel at every size [s]
+    allreduce_hopper : latency of its all-reduce kernel on Hopper, for any number of GPUs; None: the
+        universal one [s]
+    allreduce_whole : message up to which it reduces in one shot over more than 4 GPUs all the same
+        [B]
     alltoall_latency, alltoall_link : of its expert all-to-all; None: universal prior [s, 1]
     vendor : the only maker of GPUs that it runs on; "": any
     cuda_graphs : False launches every kernel from the host
@@ -82,6 +86,8 @@ class EngineConstants:
     small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
         and on the A100; 0: the same as elsewhere
     large_gpu_batched_tokens : its own default on GPUs of 160 GiB and more; 0: as elsewhere
+    async_scheduling : whether it forms each step while the one before runs, where nobody says
+        otherwise
     Other scheduler fields as in `bestserve.models.system.Lane`.
     """
 
@@ -105,6 +111,8 @@ class EngineConstants:
     prefill_phi: float | None = None
     handover: float = 0.0
     allreduce_ring: float = 0.0
+    allreduce_hopper: float | None = None
+    allreduce_whole: float = 0.0
     alltoall_latency: float | None = None
     alltoall_link: float | None = None
     vendor: str = ""
@@ -133,6 +141,7 @@ class EngineConstants:
     kv_block: int = 16
     kv_bytes: float = 2.0
     stream_interval: int = 1
+    async_scheduling: bool = False
 
     def moe_kernel(self, precision: Precision, generation: Generation) -> MoeKernel:
         """Return the expert kernel for a format on a GPU generation, or the default path."""

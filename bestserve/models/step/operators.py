@@ -373,23 +373,27 @@ class _Context:
         # Experts split by width over all ranks: all-gather the tokens, reduce-scatter the results.
         gpus = self.parallel.tp * self.parallel.dp
         message = self.all_tokens * self.hidden * ACTIVATION_BYTES
-        cost = all_reduce(
-            message, gpus, self.device, self.constants, ring=self.engine.allreduce_ring
-        )
+        cost = self._all_reduce(message, gpus)
         return [("experts.reduce", "communication", 2.0, cost)]
 
     def _reduce(self, prefix: str, tokens: Floats) -> list[Part]:
         if self.parallel.tp == 1:
             return []
         message = tokens * self.hidden * ACTIVATION_BYTES
-        cost = all_reduce(
+        cost = self._all_reduce(message, self.parallel.tp)
+        return [(f"{prefix}.all_reduce", "communication", 1.0, cost)]
+
+    def _all_reduce(self, message: Floats, gpus: int) -> Cost:
+        hopper = self.device.generation == "hopper"
+        return all_reduce(
             message,
-            self.parallel.tp,
+            gpus,
             self.device,
             self.constants,
             ring=self.engine.allreduce_ring,
+            latency=self.engine.allreduce_hopper if hopper else None,
+            whole_bytes=self.engine.allreduce_whole,
         )
-        return [(f"{prefix}.all_reduce", "communication", 1.0, cost)]
 
 
 def time_by_bound(cost: Cost) -> tuple[Number, Number, Number, Number]:
