@@ -121,11 +121,10 @@ def _residuals(
         for metric, error in found.items():
             errors[metric][i] = error
     columns = []
-    for metric, error in errors.items():
-        group, deviation = (
-            (range(error.size), 0.0) if shared is None else (shared.group, shared.deviation[metric])
-        )
-        r = whitened(error, noise[metric], group, deviation)
+    for metric, found_errors in errors.items():
+        group: Sequence[Hashable] = range(len(prepared)) if shared is None else shared.group
+        deviation = 0.0 if shared is None else shared.deviation[metric]
+        r = whitened(found_errors, noise[metric], group, deviation)
         columns.append(np.sign(r) * np.sqrt(2.0 * (np.sqrt(1.0 + r * r) - 1.0)))
     return np.concatenate(columns)
 

@@ -58,9 +58,11 @@ def all_reduce(
         volume = 2.0 * (inner - 1) / inner * size
         # Engines bring a kernel of their own for NVIDIA's links and call the library elsewhere.
         amd = device.generation in ("cdna3", "cdna4")
-        alpha = c.rccl_latency if amd else c.allreduce_latency
-        known = latency is not None and not amd
-        fixed += latency if known else alpha * (1.0 + c.allreduce_growth * (inner - 2))
+        if latency is None or amd:
+            alpha = c.rccl_latency if amd else c.allreduce_latency
+            fixed += alpha * (1.0 + c.allreduce_growth * (inner - 2))
+        else:
+            fixed += latency
         moved = volume / (c.allreduce_link * device.link_bandwidth)
         if ring and not amd:
             # Which kernel runs depends on the size, so the ring's extra latency counts as transfer.
