@@ -85,6 +85,26 @@ def test_no_budget_meets_a_very_tight_tpot_and_the_search_says_so() -> None:
     assert not search.rejected
 
 
+def test_a_workload_that_shares_prefixes_has_no_hybrids() -> None:
+    shared = problem("ttft:1080 tpot:33.5").replaced(
+        workload=bs.Workload(
+            input_len=500, output_len=100, prefixes=bs.PrefixGroups(groups=20, prefix_len=1000)
+        )
+    )
+    search = Hybrids(lower(shared), shared.slo.target(), [], lambda _: None)  # type: ignore[union-attr]
+    assert search.run(0.0) == []
+    assert "prefix caches" in search.rejected[0].reason
+
+
+def test_many_instances_do_not_make_many_ratios() -> None:
+    large = problem("ttft:1080 tpot:33.5", "random").replaced(gpus=400)
+    shapes = [(Parallelism(), Parallelism())]
+    search = Hybrids(lower(large), large.slo.target(), shapes, lambda _: None)  # type: ignore[union-attr]
+    pools = {tuple(p.replicas for p in (s.front, s.back)) for s in search.splits()}
+    assert 4 <= len(pools) <= 8
+    assert all(sum(counts) == 400 for counts in pools)
+
+
 def test_a_map_says_which_layout_wins() -> None:
     strategies = ["4m-tokens2048", "2p2d", "2p-tokens2048+2d-tokens256-prefill30"]
     found = bs.sweep(

@@ -44,6 +44,10 @@ SHAPES = 3
 """Pairs of instance shapes, of the leading strategies, that hybrids are made of."""
 
 Shapes = tuple[Parallelism, Parallelism]
+RATIOS = 8
+"""Ratios of the two kinds of instances tried per pair of shapes, spread evenly: the share of
+prompts on decode instances makes up for what lies between."""
+
 Progress = Callable[[str], None]
 
 
@@ -109,6 +113,12 @@ class Hybrids:
 
     def run(self, best: float) -> list[tuple[Strategy, Goodput]]:
         """Return the leading hybrids; best : goodput that others have [req/s]."""
+        problem = self.lowered.problem
+        shares = problem.workload.shares or self.lowered.hashed
+        if shares and problem.enable_prefix_caching is not False:
+            why = "hybrids know no prefix caches, which this workload has"
+            self.rejected.append(Rejected("hybrid", AnswerStatus.INFEASIBLE_SHAPE, why))
+            return []
         heard = sorted(self.screened(best), key=lambda found: -found[0])
         rows: list[tuple[Strategy, Goodput]] = []
         for _, split in heard[:SEARCHED]:
@@ -152,6 +162,7 @@ class Hybrids:
             fronts = [p for b in self.wide_budgets() if (p := self.kind("p", wide, b))]
             backs = [p for b in self.narrow_budgets(narrow) if (p := self.kind("d", narrow, b))]
             counts = list(zip(*maximal_pairs(gpus, wide.gpus, narrow.gpus), strict=True))
+            counts = counts[:: math.ceil(len(counts) / RATIOS) or 1]
             transfer = kv_transfer(self.lowered, wide, narrow)
             for front, back, (x, y) in itertools.product(fronts, backs, counts):
                 if front.lane.max_num_batched_tokens <= back.lane.max_num_batched_tokens:
