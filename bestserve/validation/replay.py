@@ -228,6 +228,7 @@ def predict_row(
         "rate taken as the most that meets the objectives: "
         f"step times scaled by {factor:.2f}, {1e3 * more:.1f} ms a step added"
     )
+    figures, _ = said_of(figures, prepared.row)
     return figures, "simulated", (*prepared.notes, note)
 
 

@@ -9,6 +9,7 @@ import pytest
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Collocated, Lane, System
 from bestserve.readers.tidy import TidyRow
+from bestserve.validation import replay
 from bestserve.validation.knee import (
     LOAD,
     TPOT_MARGIN,
@@ -20,7 +21,8 @@ from bestserve.validation.knee import (
     load_of,
     objectives_of,
 )
-from bestserve.validation.replay import predict_row, prepare
+from bestserve.validation.pooling import GROWTH
+from bestserve.validation.replay import METRICS, predict_row, prepare
 
 Make = Callable[..., TidyRow]
 
@@ -103,6 +105,19 @@ def test_an_mlperf_row_reports_its_factor(make: Make) -> None:
     assert method == "simulated"
     assert "scaled by" in notes[-1]
     assert 0.7 < figures["tpot_p99_ms"] / 200.0 <= TPOT_MARGIN
+
+
+def test_a_run_at_its_knee_has_figures_of_logs_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # what else a simulated run tells has no interval, and once stopped `validate`
+    row = make(source="MLPerf Inference v4.1 closed/X", request_rate=11.0, concurrency=None,
+               notes=("SLO TTFT p99<=2000ms TPOT p99<=200ms",))  # fmt: skip
+    told = {"ttft_p99_ms": 1.0, "req_throughput": 11.0, "out_tok_throughput": 1.0, GROWTH: 9.0}
+    monkeypatch.setattr(replay, "at_objectives", lambda *_: (dict(told), 1.0, 0.0))
+    figures, _, _ = predict_row(prepare(row))
+    assert set(figures) <= set(METRICS)
+    assert figures["ttft_p99_ms"] == 1.0
 
 
 @pytest.mark.parametrize("limit", [0.3, 1.0, 7.0])
