@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from bestserve.answers.predict import predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.lowering import Lowered
-from bestserve.reporting.chart import Chart, Series
+from bestserve.reporting.chart import Chart
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
 
 KNOWN = {50.0: "p50", 90.0: "p90", 99.0: "p99"}
 """Percentiles of which intervals are known."""
+
+TELLING = 10.0
+"""Upper over lower end of an interval up to which it tells something [1]."""
 
 
 def banded(lowered: Lowered, strategy: str, charts: Sequence[Chart]) -> tuple[Chart, ...]:
@@ -40,17 +42,13 @@ def _with_band(
     name = f"{metric}_{statistic}"
     if statistic is None or not found or any(name not in at for at in found):
         return chart
+    ends = [tuple(map(milliseconds, at[name])) for at in found]
+    widths = sorted(high / low for low, high in ends if low > 0)
+    if not widths or widths[len(widths) // 2] > TELLING:
+        note = f"Where 90 % of measured runs of {strategy} lie is not known well enough to draw."
+        return replace(chart, notes=(*chart.notes, note))
     most = 1.2 * max(float(y) for s in chart.series for y in s.y)
-
-    def wide(series: Series) -> Series:
-        if series.name != strategy:
-            return series
-        ends = [(milliseconds(low), min(milliseconds(high), most)) for low, high in
-                (at[name] for at in found)]  # fmt: skip
-        if not all(math.isfinite(low) for low, _ in ends):
-            return series
-        return replace(series, low=tuple(low for low, _ in ends), high=tuple(h for _, h in ends))
-
+    band = {"low": tuple(low for low, _ in ends), "high": tuple(min(h, most) for _, h in ends)}
     note = f"The band holds 90 % of measured runs of {strategy}."
-    series = tuple(wide(s) for s in chart.series)
+    series = tuple(replace(s, **band) if s.name == strategy else s for s in chart.series)
     return replace(chart, series=series, notes=(*chart.notes, note))

@@ -90,3 +90,12 @@ def ink(colour: str) -> str:
 def letter(index: int) -> str:
     """Return the letter that stands for a winner in the cells of a map."""
     return chr(ord("A") + index % 26)
+
+
+def figure_text(value: float) -> str:
+    """Return a number as sentences, ticks and marks have it.
+
+    >>> figure_text(12500.0), figure_text(0.25)
+    ('12,500', '0.25')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

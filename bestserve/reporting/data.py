@@ -18,7 +18,7 @@ from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
 from bestserve.models.status import LatencyStatus
-from bestserve.reporting.chart import Chart, Limit, Series, rows
+from bestserve.reporting.chart import Chart, Limit, Series, figure_text, rows
 from bestserve.results.ranking import RankedStrategy, Ranking
 from bestserve.specs.problem import LAYOUTS
 from bestserve.specs.slo import SLO
@@ -107,9 +107,10 @@ def speed_chart(ranking: Ranking) -> Chart:
         key="speed",
         title="Output per GPU against output per user",
         summary=(
-            f"Each at its goodput. The most output of a GPU is {_per_gpu(most):.3g} tokens/s "
+            f"Each at its goodput. A GPU's most output is {figure_text(_per_gpu(most))} tokens/s "
             f"({most.strategy}, {_per_user(most):.3g} tokens/s for a user); the fastest answers "
-            f"come at {_per_user(quick):.3g} tokens/s ({quick.strategy}, {_per_gpu(quick):.3g})."
+            f"come at {_per_user(quick):.3g} tokens/s ({quick.strategy}, "
+            f"{figure_text(_per_gpu(quick))})."
         ),
         kind="points",
         x_label="output of one user, 1/TPOT [tokens/s]",

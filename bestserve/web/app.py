@@ -147,8 +147,8 @@ async def collected(crew: Crew, job: Job) -> str:
     """Return the parts of a quick answer in one piece, for browsers without scripts."""
     parts = []
     async for message in crew.ask(job):
-        if "part" in message:
-            # the parts' own elements, without the wrapping that scripts take off
+        if "part" in message and 'hx-target="#brief"' not in message["part"]:
+            # the panels themselves, without the wrapping that scripts take off
             parts.append(message["part"].partition(">")[2].removesuffix("</hx-partial>"))
         elif "error" in message:
             parts.append(str(escape(message["error"])))

@@ -7,6 +7,7 @@ it yields parts of the page as they are found. Workers run it (`bestserve.web.wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
 from typing import Any, Literal
 
 from bestserve import api
@@ -60,6 +61,17 @@ def part(name: str, **context: Any) -> str:
     return wrapped(name, template.render(**context))
 
 
+def answered(stage: Stage, ranking: Ranking | None, nothing: str = "") -> Iterator[str]:
+    """Yield the panel of the answer, and its one line that stays in sight on a phone."""
+    told = "" if ranking is None else headline(ranking)
+    yield part("answer", ranking=ranking, nothing=nothing, headline=told, stage=stage)
+    brief = "nothing feasible"
+    if ranking is not None:
+        brief = f"{ranking.best.goodput:.3g} req/s: {ranking.best.strategy}"
+    line = f'<a id="brief" class="brief" href="#answer">{escape(brief)}</a>'
+    yield wrapped("brief", line)
+
+
 def wrapped(name: str, markup: str) -> str:
     """Return markup that takes the place of the element with this id."""
     return f'<hx-partial hx-target="#{name}" hx-swap="outerMorph">{markup}</hx-partial>'
@@ -79,19 +91,10 @@ def glance(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterato
         if row is None:
             continue
         rows = sorted([*rows, priced(lowered, row)], key=best_first)
-        if len(rows) == 1:
-            yield provisional(problem, rows, "answer")
+        found = Ranking(problem, tuple(rows), (), len(rows), 0.0)
+        yield from answered("glance", found)
     if rows:
-        yield provisional(problem, rows, "answer")
-        yield provisional(problem, rows, "ranking")
-
-
-def provisional(problem: Problem, rows: Sequence[RankedStrategy], panel: str) -> str:
-    """Return a panel with some strategies, before all are known."""
-    found = Ranking(problem, tuple(rows), (), len(rows), 0.0)
-    if panel == "answer":
-        return part("answer", ranking=found, nothing="", headline=headline(found), stage="glance")
-    return part("ranking", rows=layouts(found), rest=(), columns=shown(layouts(found)), told="")
+        yield part("ranking", rows=layouts(found), rest=(), columns=shown(layouts(found)), told="")
 
 
 def scaled(name: str, gpus: int) -> str:
@@ -141,6 +144,7 @@ def confirmed(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str
         say("intervals")
         charts = latency_charts(lowered, leading)
         yield part("load", charts=banded(lowered, leading[0].strategy, charts))
+    yield memory(problem, ranking.best.strategy)
 
 
 def leaders(lowered: Lowered, ranking: Ranking) -> list[RankedStrategy]:
@@ -154,11 +158,11 @@ def leaders(lowered: Lowered, ranking: Ranking) -> list[RankedStrategy]:
 def ranked(ranking: Ranking, stage: Stage) -> Iterator[str]:
     """Yield the parts that show a ranking."""
     if not ranking.table:
-        yield part("answer", ranking=None, nothing=ranking.why_nothing(), headline="", stage=stage)
+        yield from answered(stage, None, ranking.why_nothing())
         for name in ("ranking", "tradeoffs", "load", "memory", "why"):
             yield part(name, rows=(), rest=(), charts=(), sentences=(), columns=(), told="")
         return
-    yield part("answer", ranking=ranking, nothing="", headline=headline(ranking), stage=stage)
+    yield from answered(stage, ranking)
     rows = layouts(ranking)
     yield part(
         "ranking",

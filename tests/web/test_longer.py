@@ -122,7 +122,7 @@ def test_a_slow_question_is_stopped_and_its_worker_answers_again(question) -> No
     begun, again = asyncio.run(story())
     assert all("progress" in m for m in begun)
     assert again[-1]["end"] == "answered"
-    assert sum("part" in m for m in again) == 5
+    assert sum("part" in m for m in again) == 6
 
 
 def test_what_takes_too_long_is_given_up(question) -> None:

@@ -7,7 +7,7 @@ from html import escape
 from bestserve.reporting.chart import Chart
 from bestserve.reporting.svg import bars, curves, grid
 
-WIDE, NARROW = 640, 340
+WIDE, NARROW = 480, 340
 """Widths of a picture on a screen and on a phone [px]."""
 
 _DRAW = {
@@ -21,13 +21,10 @@ _DRAW = {
 }
 
 
-def svg(chart: Chart, width: int = WIDE, place: str = "") -> str:
-    """Return a chart as an SVG element of this width [px].
-
-    place : makes ids differ where a page shows a chart more than once
-    """
+def svg(chart: Chart, width: int = WIDE) -> str:
+    """Return a chart as an SVG element of this width [px]."""
     canvas = _DRAW[chart.kind](chart, width)
-    key = escape(f"{place}{chart.key}-{width}")
+    key = escape(f"{chart.key}-{width}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {canvas.height + 4:.0f}" '
         f'role="img" aria-labelledby="{key}-title" font-size="12" fill="currentColor" '

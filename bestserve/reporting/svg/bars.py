@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from html import escape
 
-from bestserve.reporting.chart import Chart
+from bestserve.reporting.chart import Chart, figure_text
 from bestserve.reporting.svg.frame import (
     LINE,
     Canvas,
     Entry,
     Scale,
     colour,
-    figure_text,
     legend,
-    mark,
     shortened,
+    swatch,
     width_of,
 )
 
@@ -150,7 +149,7 @@ def draw_parts(chart: Chart, width: int) -> Canvas:
             f'height="34" rx="3" fill="currentColor"><title>{escape(text)}</title></rect>'
         )
         start += value
-        entries.append(Entry(mark(index), f"{text} ({value / total:.0%})"))
+        entries.append(Entry(swatch(index), f"{text} ({value / total:.0%})"))
     for value in scale.ticks(max(int(width / 90), 2)):
         x = min(max(scale(value), 8.0), width - 8.0)
         canvas.text(x, 36 + LINE, figure_text(value), "middle")

@@ -6,14 +6,13 @@ from dataclasses import replace
 from html import escape
 from itertools import pairwise
 
-from bestserve.reporting.chart import Chart, Series
+from bestserve.reporting.chart import Chart, Series, figure_text
 from bestserve.reporting.svg.frame import (
     LINE,
     Canvas,
     Entry,
     Scale,
     colour,
-    figure_text,
     legend,
     mark,
     shortened,

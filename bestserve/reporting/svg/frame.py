@@ -31,15 +31,6 @@ def shortened(text: str, room: float) -> str:
     return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def figure_text(value: float) -> str:
-    """Return a number as ticks and marks have it.
-
-    >>> figure_text(12500.0), figure_text(0.25)
-    ('12,500', '0.25')
-    """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 @dataclass(frozen=True, slots=True)
 class Scale:
     """Where values of an axis are drawn: `low` at `start`, `high` at `end` [px]."""
@@ -189,6 +180,12 @@ DASHES = ("", "7 4", "2 3", "8 3 2 3")
 def mark(index: int) -> str:
     """Return the mark of a series around (0, 0)."""
     return f"<g {colour(index)}>{MARKS[index % len(MARKS)]}</g>"
+
+
+def swatch(index: int) -> str:
+    """Return a filled square around (0, 0), for areas."""
+    shape = 'x="-7" y="-7" width="14" height="14" rx="2"'
+    return f'<rect {colour(index)} {shape} fill="currentColor"/>'
 
 
 def stroke(index: int) -> str:

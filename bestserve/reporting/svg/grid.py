@@ -13,6 +13,7 @@ from bestserve.reporting.svg.frame import (
     colour,
     legend,
     shortened,
+    swatch,
     width_of,
 )
 
@@ -53,12 +54,6 @@ def draw(chart: Chart, width: int) -> Canvas:
         if number % every == 0:
             canvas.text(left + (number + 0.5) * side, base + SIZE, str(name), "middle")
     canvas.text(width - 4, base + 2 * LINE, shortened(chart.x_label, width - 8), "end")
-    entries = [Entry(_swatch(i), f"{letter(i)}: {name}") for i, name in enumerate(chart.categories)]
+    entries = [Entry(swatch(i), f"{letter(i)}: {name}") for i, name in enumerate(chart.categories)]
     canvas.height = legend(canvas, entries, base + 2.6 * LINE)
     return canvas
-
-
-def _swatch(index: int) -> str:
-    return (
-        f'<rect {colour(index)} x="-7" y="-7" width="14" height="14" rx="2" fill="currentColor"/>'
-    )

@@ -1,4 +1,5 @@
 "use strict";
+// Stands before htmx on the page, so that it hears of the first request.
 // What htmx does not do: sliders that move a number in a text, the history, what is out of date,
 // copying, dropped files, and a server that is gone for a while.
 (function () {
@@ -25,13 +26,13 @@
     if (!found) { return; }
     const value = Number(found[2]) * (found[3] === "s" ? 1000 : 1);
     const low = Number(slider.dataset.low), high = Number(slider.dataset.high);
-    slider.value = String(Math.round(1000 * Math.log(value / low) / Math.log(high / low)));
+    slider.value = String(Math.round(100 * Math.log(value / low) / Math.log(high / low)));
     slider.setAttribute("aria-valuetext", String(value));
   }
 
   function move(slider) {
     const low = Number(slider.dataset.low), high = Number(slider.dataset.high);
-    const exact = low * Math.pow(high / low, Number(slider.value) / 1000);
+    const exact = low * Math.pow(high / low, Number(slider.value) / 100);
     const step = Math.pow(10, Math.max(Math.floor(Math.log10(exact)) - 1, 0));
     const value = Math.round(exact / step) * step;
     const text = textOf(slider);
@@ -63,7 +64,7 @@
   function state(text) { byId("status").textContent = text; }
 
   function stale() {
-    document.querySelectorAll("#now .panel, .result").forEach(function (panel) {
+    document.querySelectorAll("#now .panel, .result, #brief").forEach(function (panel) {
       panel.dataset.stale = "true";
       panel.setAttribute("aria-busy", "true");
     });
