@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bestserve.specs.problem import Problem
-from bestserve.specs.slo import METRICS
+from bestserve.specs.slo import HELPERS, OBJECTIVES, TWO_PARTS
 from bestserve.web.fields import form_fields
 from bestserve.web.query import Asked
 
@@ -116,14 +116,16 @@ def _move(values: dict[str, Any], names: Mapping[str, str], given: dict[str, str
 
 
 def _slo(values: dict[str, Any], given: dict[str, str]) -> None:
+    """Move objectives to `--goodput`, in milliseconds, and to the flags of their shares."""
     slo = values.pop("slo", {})
     parts = []
-    for metric in METRICS:
-        if metric in slo:
-            at = (
-                f"@p{_number(slo[f'{metric}_percentile'])}" if f"{metric}_percentile" in slo else ""
-            )
-            parts.append(f"{metric}:{_number(1e3 * slo[metric])}{at}")
+    for metric in (*OBJECTIVES, *HELPERS):
+        terms = [slo[name] for name in TWO_PARTS.get(metric, (metric,)) if name in slo]
+        if terms:
+            scale = 1 if metric == "fluidity" else 1e3
+            own = slo.get(f"{metric}_percentile")
+            at = "" if own is None else f"@p{_number(own)}"
+            parts.append(f"{metric}:{'+'.join(_number(scale * t) for t in terms)}{at}")
     if parts:
         given["goodput"] = " ".join(parts)
     for name in ("percentile", "joint", "attainment"):

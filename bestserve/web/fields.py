@@ -87,7 +87,7 @@ CLOSED: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "kv_cache_dtype": get_args(KvDtype),
     "routing": get_args(Routing),
-    "layout": (*LAYOUTS, "both"),
+    "layout": (*LAYOUTS, "both", "all"),
 }
 """Flags that are read as text but know few words."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from bestserve import api
+from bestserve.analysis.parameters import changed
 from bestserve.analysis.sweep import families, variants
 from bestserve.answers.economics import gpu_price
 from bestserve.cli.validate import COLUMNS, ROW_COLUMNS
@@ -19,7 +20,7 @@ from bestserve.reporting.chart import Chart
 from bestserve.reporting.content import FAMILIES, MAP_CANDIDATES, default_axes
 from bestserve.reporting.templates import environment
 from bestserve.specs.fleet import Fleet
-from bestserve.specs.problem import Problem
+from bestserve.specs.problem import LAYOUTS, Problem
 from bestserve.web.panels import Arguments, Question, Say, wrapped
 
 HOURS = 24
@@ -95,6 +96,25 @@ def winners_map(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> It
         charts=(map_chart(found),),
         told=found.explain(),
     )
+
+
+def crossover(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[str]:
+    """Which layout wins where: collocated, disaggregated or hybrid, over one figure."""
+    from bestserve.reporting.data import map_chart
+
+    problem = Problem(**stated).replaced(layouts=LAYOUTS)
+    figure, values = axis(text(arguments, "figure") or "workload.output_len=x0.25,x0.5,x1,x2,x4")
+    names: dict[str, None] = {}
+    for value in (values[0], values[len(values) // 2], values[-1]):
+        say(f"ranking at {figure}={value}")
+        at = changed(problem, {figure: value})
+        for layout in LAYOUTS:
+            table = api.rank(at.replaced(layouts=(layout,)), verify=False, progress=say).table
+            names |= dict.fromkeys(row.strategy for row in table[:1])
+    if not names:
+        raise InfeasibleError("no layout is feasible here; loosen the objectives first")
+    found = api.sweep(problem, {figure: values}, strategies=[*names], jobs=1, progress=say)
+    yield result("crossover", charts=(map_chart(found),), told=found.explain())
 
 
 def uncertainty(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
@@ -240,6 +260,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[di
 
 LONGER: dict[str, Question] = {
     "map": winners_map,
+    "crossover": crossover,
     "uncertainty": uncertainty,
     "day": day,
     "fleet": fleet,

@@ -120,7 +120,11 @@ def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
     """Answer by formulas: ranking, trade-offs, latency over the rate, memory."""
     problem = Problem(**stated)
     lowered = lower(problem)
-    ranking = api.rank(problem, verify=False, progress=say)
+    try:
+        ranking = api.rank(problem, verify=False, progress=say)
+    except InputError as error:  # no formula knows these arrivals or objectives: runs will tell
+        yield part("answer", ranking=None, nothing=str(error), headline="", stage="formulas")
+        return
     yield from ranked(ranking, "formulas")
     if not ranking.table:
         return

@@ -34,6 +34,13 @@ def test_the_map_says_who_wins_where(client: TestClient, question: dict[str, str
     assert re.search(r"<text[^>]*>A \d", both)
 
 
+def test_layouts_are_compared(client: TestClient, question: dict[str, str]) -> None:
+    asks = {**question, "gpus": "2", "tensor-parallel-size": "1"}
+    text = asked(client, "crossover", asks, figure="workload.output_len=x0.5,x4")
+    assert "Goodput of the leading strategies" in text
+    assert "wins at" in text
+
+
 def test_what_is_no_figure_is_a_sentence(client: TestClient, question: dict[str, str]) -> None:
     text = asked(client, "map", question, first="workload.inputlen=x2")
     assert "unknown figure" in text

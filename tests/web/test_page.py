@@ -96,6 +96,14 @@ def test_what_is_wrong_ends_the_stream(client: TestClient, question) -> None:
     assert 'hx-target="#error-gpus" hx-swap="innerHTML">&#39;many&#39;' in found[0][1]
 
 
+def test_arrivals_that_no_formula_knows_are_simulated(client: TestClient, question) -> None:
+    found = events(client.get("/answers", params={**question, "burstiness": "0.5"}).text)
+    assert found[-1][0] == "done"
+    text = "".join(data for _, data in found)
+    assert 'role="alert"' not in text
+    assert "held to simulation" in text
+
+
 def test_nothing_feasible_is_an_answer(client: TestClient, question) -> None:
     asked = {**question, "goodput": "ttft:1 tpot:0.1s"}
     found = events(client.get("/answers", params=asked).text)

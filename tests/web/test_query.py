@@ -57,6 +57,11 @@ PROBLEMS = {
         ),
         slo=bs.SLO("e2el:30s", joint=True, attainment=0.95),
     ),
+    "deadlines of tokens": bs.Problem(
+        **LLAMA,
+        workload=bs.Workload(input_len=200, output_len=100),
+        slo=bs.SLO("deadline:1000+50 itl:200@p99 e2el:9s+0.05s fluidity:0.9"),
+    ),
     "classes": bs.Problem(
         **LLAMA,
         workload=bs.Workload(
