@@ -48,7 +48,9 @@ def _with_band(
         note = f"Where 90 % of measured runs of {strategy} lie is not known well enough to draw."
         return replace(chart, notes=(*chart.notes, note))
     most = 1.2 * max(float(y) for s in chart.series for y in s.y)
-    band = {"low": tuple(low for low, _ in ends), "high": tuple(min(h, most) for _, h in ends)}
+    low, high = tuple(low for low, _ in ends), tuple(min(h, most) for _, h in ends)
     note = f"The band holds 90 % of measured runs of {strategy}."
-    series = tuple(replace(s, **band) if s.name == strategy else s for s in chart.series)
+    series = tuple(
+        replace(s, low=low, high=high) if s.name == strategy else s for s in chart.series
+    )
     return replace(chart, series=series, notes=(*chart.notes, note))
