@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bestserve.readers.logs import read_log
+from bestserve.errors import DataError
+from bestserve.readers.logs import read_log, read_logs
 from bestserve.readers.logs._hits import share_in_log
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -140,3 +141,15 @@ def test_llm_ds_components_and_their_prefixes(tmp_path: Path) -> None:
     (row,) = read_log(place).rows
     assert row.prefix_hit == pytest.approx(0.6)
     assert (row.prefix_groups, row.prefix_prompts, row.prefix_caching) == (150, 5, True)
+
+
+def test_what_lies_beside_a_result_is_no_log_of_its_own(tmp_path: Path) -> None:
+    log = VLLM.format(n=1, tokens=50.0, rate=81.0)
+    beside(tmp_path, "vllm-bench-serve/summary.json", server__log=log)
+    (read,) = read_logs([tmp_path])
+    assert read.rows[0].prefix_hit == pytest.approx(0.81)
+    assert not read.warnings
+    place = tmp_path / "stage_0_prometheus_metrics.json"
+    place.write_text(json.dumps({"prefix_cache_hit_percent": {"mean": 87.5}}))
+    with pytest.raises(DataError, match="servers' metrics"):
+        read_log(place)

@@ -28,6 +28,7 @@ import numpy as np
 
 from bestserve.errors import DataError, InputError, nearest_names
 from bestserve.readers.logs._build import arrivals_of
+from bestserve.readers.logs._hits import BESIDE
 from bestserve.readers.tidy import SETTABLE, TidyRow, regime_of
 from bestserve.readers.untrusted import MAX_BYTES, Source, open_source, printable
 
@@ -150,15 +151,15 @@ SLIP = 0.999
 def find_logs(patterns: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders (all files directly and below) and globs, each once, sorted.
 
-    Hidden files and links out of a folder are left out. Raises `DataError` for a pattern that
-    names nothing.
+    Of a folder, hidden files, links out of it and what servers wrote beside results (`_hits`) are left
+    out. Raises `DataError` for a pattern that names nothing.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
             here = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.is_symlink()]
-            here = [p for p in here if not p.name.startswith(".")]
+            here = [p for p in here if not p.name.startswith(".") and p.name not in BESIDE]
         elif path.exists():
             here = [path]
         else:

@@ -25,6 +25,9 @@ LOGS = ("server.log", "vllm.log", "sglang.log")
 DUMPS = (("metrics_before.txt", "metrics_after.txt"), ("metrics.txt",), ("metrics.prom",))
 """Names of files beside a result that are looked at; `<result's stem>.log` comes first."""
 
+BESIDE = frozenset((*LOGS, *(name for names in DUMPS for name in names)))
+"""Names of files that are no results of their own."""
+
 LARGEST = 50_000_000
 """Largest server log that is read [bytes]."""
 

@@ -30,6 +30,8 @@ def lacking(source: Source) -> str:
     keys = keys_of(source.value) if source.kind == "yaml" else frozenset()
     if keys >= {"api", "data", "load", "server"}:
         return "settings of an inference-perf run, read with its stage_N_lifecycle_metrics.json"
+    if "prefix_cache_hit_percent" in keys_of(source.value):
+        return "servers' metrics of an inference-perf stage, read with its lifecycle metrics"
     return ""
 
 
