@@ -95,13 +95,16 @@ def hit_needed(problem: Problem, strategy: str | Strategy, request_rate: float |
     told = None
     if share is not None:
         told = verdict(replace(with_share(system, share), routing="random"), court).found.rate
+    # Beyond what it carries today running requests pile up and leave a cache no room.
+    held = min(rate, max(plain, SLOW))
     sharing = system.caching is not None and system.caching.sharing is not None
     return HitNeeded(
         problem=problem,
         strategy=str(parsed),
         wanted_rate=rate,
         share=share,
-        found=hits(system, rate).share if sharing else None,
+        found=hits(system, held).share if sharing else None,
+        found_rate=held,
         plain_goodput=plain,
         goodput=told,
     )

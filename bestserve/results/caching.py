@@ -63,7 +63,8 @@ class HitNeeded(Document):
     """The share of prompt tokens that must be cached for a strategy to carry a rate.
 
     share : the least [1]; 0: none is needed, None: no share is enough
-    found : what its caches find at that rate [1], None if the workload does not say what is shared
+    found : what its caches find [1] at `found_rate` [requests/s], the wanted rate or the highest that
+        it carries without hits; None if the workload does not say what is shared
     plain_goodput : without any hit [req/s]; goodput : at the share, by runs [req/s]
     """
 
@@ -72,6 +73,7 @@ class HitNeeded(Document):
     wanted_rate: float
     share: float | None
     found: float | None
+    found_rate: float
     plain_goodput: float
     goodput: float | None
 
@@ -110,7 +112,7 @@ class HitNeeded(Document):
         if self.found is None:
             return told
         enough = "enough" if self.found >= self.share else "too few"
-        return f"{told}. Its caches would find {self.found:.0%} at that rate: {enough}"
+        return f"{told}. Its caches find {self.found:.0%} at {self.found_rate:.4g} req/s: {enough}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,7 @@ def test_caches_are_held_against_what_is_needed() -> None:
 
 def test_the_sentences_say_which_case_it_is() -> None:
     asked = {"problem": problem(), "strategy": "4m-tp1", "wanted_rate": 9.0, "plain_goodput": 5.0}
+    asked["found_rate"] = 5.0
     never = HitNeeded(**asked, share=None, found=None, goodput=None)
     assert never.explain().startswith("no share")
     free = HitNeeded(**asked, share=0.0, found=None, goodput=12.0)

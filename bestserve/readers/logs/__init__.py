@@ -151,8 +151,8 @@ SLIP = 0.999
 def find_logs(patterns: Iterable[str | Path]) -> list[Path]:
     """Files named by paths, folders (all files directly and below) and globs, each once, sorted.
 
-    Of a folder, hidden files, links out of it and what servers wrote beside results (`_hits`) are left
-    out. Raises `DataError` for a pattern that names nothing.
+    Of a folder, hidden files, links out of it and what servers wrote beside results are left out.
+    Raises `DataError` for a pattern that names nothing.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
