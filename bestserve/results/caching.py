@@ -63,8 +63,8 @@ class HitNeeded(Document):
     """The share of prompt tokens that must be cached for a strategy to carry a rate.
 
     share : the least [1]; 0: none is needed, None: no share is enough
-    found : what its caches find [1] at `found_rate` [requests/s], the wanted rate or the highest that
-        it carries without hits; None if the workload does not say what is shared
+    found : what its caches find [1]; None if the workload does not say what is shared
+    found_rate : at which they do: the wanted rate, or what is carried without hits [requests/s]
     plain_goodput : without any hit [req/s]; goodput : at the share, by runs [req/s]
     """
 
