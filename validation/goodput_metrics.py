@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 FIRST = 1000
 """TTFT objective [ms]."""
 
-PACES = (35, 60)
+PACES = (30, 45)
 """Time per token that readers take [ms]."""
 
 METRICS = {

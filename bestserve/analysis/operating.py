@@ -10,7 +10,7 @@ from bestserve.answers.evaluate import evaluator, goodput
 from bestserve.answers.goodput import court_of, verdict
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.attainment import attainment, margin
+from bestserve.models.attainment import attainment, margin, marginal_attainment
 from bestserve.models.binding import Binding
 from bestserve.models.goodput import NEARLY_SATURATED, Goodput
 from bestserve.models.lane_arrivals import uncovered
@@ -21,8 +21,6 @@ from bestserve.models.system import System, Target
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
-
-METRIC_NAMES = ("ttft", "tpot", "e2el")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,8 @@ def room(
 ) -> float:
     """Return how far the binding objective is from being missed at a rate; 0 at the goodput.
 
-    Marginal objectives: ln(threshold / percentile); joint: attainment less its target; stability:
-    ln(limit / rate). −inf where the queue is unstable.
+    Marginal objectives: ln(threshold / percentile); joint ones and those on tokens: attainment less
+    its target; stability: ln(limit / rate). −inf where the queue is unstable.
     """
     if binding is Binding.STABILITY:
         return math.log(NEARLY_SATURATED * observer.limit(system) / rate)
@@ -102,6 +100,8 @@ def objective_room(found: Latencies, target: Target, binding: Binding) -> float:
     if binding is Binding.JOINT:
         return attainment(found, target) - target.attainment
     name = binding.key
+    if target.counted(name):
+        return marginal_attainment(found, target)[name] - target.required(name)
     value = getattr(found, name).quantile(getattr(target, f"{name}_percentile"))
     return math.log(getattr(target, name) / value) if value > 0 else math.inf
 
@@ -110,11 +110,7 @@ def rooms(found: Latencies, target: Target) -> dict[str, float]:
     """Return the room of every stated objective [1]; positive: met with that much to spare."""
     if target.joint:
         return {"joint": objective_room(found, target, Binding.JOINT)}
-    return {
-        name: objective_room(found, target, Binding.of(name))
-        for name in METRIC_NAMES
-        if getattr(target, name) is not None
-    }
+    return {name: objective_room(found, target, Binding.of(name)) for name in target.asked}
 
 
 NEAR_TOLERANCE = 3e-3

@@ -153,7 +153,7 @@ class Hearing:
         strategy = Strategy.parse(row.strategy)
         system = self.lowered.system(strategy)
         enough = coverage(system, self.court.given, self.court.target.strictest)
-        if not (enough.high or uncovered(system)):
+        if not (enough.high or uncovered(system) or self.court.target.without_formula):
             return replace(row, trust=row.trust & enough)
         behind = near is None and row.goodput < floor and not uncovered(system)
         if behind and not self.court.reaches(system, floor, row.goodput):

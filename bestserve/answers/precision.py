@@ -13,6 +13,7 @@ from bestserve.answers.referee import PREDICTED
 from bestserve.answers.simulated import Simulated
 from bestserve.answers.witness import LEAST_GROWTH, MOST_REQUESTS, MOST_TIMES
 from bestserve.models.system import System
+from bestserve.models.token_times import Reader
 from bestserve.models.trust import Trust
 from bestserve.simulator import Requests, SimulationResult
 
@@ -24,16 +25,28 @@ BODY, TAIL = ("mean", "p90"), ("p99",)
 
 
 def telling_run(
-    system: System, rate: float, given: Requests | None, running: float = 0.0
+    system: System,
+    rate: float,
+    given: Requests | None,
+    running: float = 0.0,
+    reader: Reader | None = None,
 ) -> SimulationResult:
     """Return a run at a rate [req/s] that tells TTFT and TPOT to `ROUGH`, or the longest allowed.
 
     given : the requests to run instead of sampling the workload: there are no more; running : those
-    that a replica serves at a time, as far as known. A closed loop sets its own rate and length.
+    that a replica serves at a time, as far as known; reader : whose deadlines are watched. A closed
+    loop sets its own rate and length.
     """
     times = 1
     while True:
-        runs = Simulated(system=system, share=PREDICTED, times=times, running=running, given=given)
+        runs = Simulated(
+            system=system,
+            share=PREDICTED,
+            times=times,
+            running=running,
+            given=given,
+            reader=reader,
+        )
         result = runs.run(rate)
         if given is not None or system.arrivals.kind == "closed":
             return result

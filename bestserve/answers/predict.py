@@ -8,18 +8,19 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, decode_breakdown
 from bestserve.models import latencies
 from bestserve.models.attainment import attainment, marginal_attainment
 from bestserve.models.distribution import Distribution
-from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import refuse_uncovered, refuse_untold, uncovered
 from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import LatencyStatus
-from bestserve.models.system import System
+from bestserve.models.system import System, Target
+from bestserve.models.token_times import Reader
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.results.document import AnswerStatus, Summary
 from bestserve.results.prediction import Prediction
@@ -61,6 +62,17 @@ class Service:
         return self.lowered.system(self.strategy)
 
     @cached_property
+    def target(self) -> Target | None:
+        """The objectives, if there are any."""
+        slo = self.lowered.problem.slo
+        return None if slo is None else slo.target()
+
+    @property
+    def reader(self) -> Reader | None:
+        """Whose deadlines runs watch."""
+        return None if self.target is None else self.target.reader
+
+    @cached_property
     def given(self) -> Requests | None:
         """What simulations run instead of sampling the workload."""
         from bestserve.answers.referee import TRACED
@@ -80,6 +92,8 @@ class Service:
         rate = checked_rate(self.lowered.problem, request_rate)
         if method == "analytic":
             refuse_uncovered(self.system)
+            if self.target is not None:
+                refuse_untold(self.target)
         if method == "simulated" or uncovered(self.system):
             return self.simulated(rate)
         found = latency(self.system, rate)
@@ -104,7 +118,9 @@ class Service:
             return _analytic(self, rate, replace(unsettled, trust=TRUSTED))
         known = found.status is LatencyStatus.OK
         running = found.mean_batch if known else 0.0
-        result = telling_run(self.system, rate, self.given, running)
+        result = telling_run(self.system, rate, self.given, running, self.reader)
+        if self.target is not None and self.target.without_formula:
+            return _from_run(self, rate, result)
         found = replace(found, stability_rate=limit)
         if known and _agree(found, result, BODY):
             trust = TRUSTED if found.trust.high else told(result)
@@ -120,7 +136,8 @@ class Service:
         """Return what a run at the rate shows."""
         from bestserve.answers.precision import telling_run
 
-        return _from_run(self, rate, telling_run(self.system, rate, self.given))
+        result = telling_run(self.system, rate, self.given, reader=self.reader)
+        return _from_run(self, rate, result)
 
 
 def predict_strategy(
@@ -224,10 +241,20 @@ def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
         e2el=_summary(found.e2el),
         utilisation=rate / limit,
         mean_batch=found.mean_batch,
-        attainment=attainment(found, problem.slo.target()) if problem.slo else None,
-        attainment_by=marginal_attainment(found, problem.slo.target()) if problem.slo else {},
+        **_shares(found, service.target),
         bound=_decode_bound(lowered, strategy, found.mean_batch),
     )
+
+
+def _shares(found: Latencies, target: Target | None) -> dict[str, Any]:
+    """Return what formulas tell of objectives, as fields of `Prediction`."""
+    if target is None:
+        return {}
+    told = marginal_attainment(found, target)
+    return {
+        "attainment": None if target.without_formula else attainment(found, target),
+        "attainment_by": {n: v for n, v in told.items() if n not in target.without_formula},
+    }
 
 
 def _from_run(service: Service, rate: float, result: SimulationResult) -> Prediction:
@@ -255,7 +282,7 @@ def _from_run(service: Service, rate: float, result: SimulationResult) -> Predic
         detail = f"{limit:.4g} req/s can be sustained, {rate:.4g} req/s were asked"
         return replace(base, status=AnswerStatus.UNSTABLE, detail=detail)
     batch = mean_batch(result)
-    met = result.meeting(problem.slo.target()) if problem.slo else {}
+    met = result.meeting(service.target) if service.target else {}
     return replace(
         _with_refused(base, float(result.refused.mean())),
         ttft=_measured(result, "ttft"),
@@ -265,6 +292,7 @@ def _from_run(service: Service, rate: float, result: SimulationResult) -> Predic
         mean_batch=batch,
         attainment=met.pop("joint", None),
         attainment_by=met,
+        readers={} if result.readings is None else result.readers(),
         bound=_decode_bound(lowered, strategy, batch),
     )
 

@@ -14,7 +14,7 @@ from bestserve.answers.predict import Method, predict_strategy
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.answers.shares import shared_out
 from bestserve.lowering import Lowered, lower
-from bestserve.models.lane_arrivals import refuse_uncovered, uncovered
+from bestserve.models.lane_arrivals import refuse_uncovered, refuse_untold, uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import checked_problem, rank_strategies
@@ -29,8 +29,15 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
     lowered = lower(checked_problem(problem))
     found = rank_strategies(lowered, progress=progress)
     say = progress or (lambda _: None)
-    if found.table and any(uncovered(lowered.system(r.strategy)) for r in found.table[:RACED]):
+    slo = problem.slo
+    assert slo is not None
+    target = slo.target()
+    if found.table and (
+        target.without_formula
+        or any(uncovered(lowered.system(r.strategy)) for r in found.table[:RACED])
+    ):
         if not verify:
+            refuse_untold(target)
             refuse_uncovered(lowered.system(found.best.strategy))
         found = Hearing(lowered, found, say).raced()
     elif found.table and verify:
@@ -39,9 +46,7 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         return found
     first = Strategy.parse(found.best.strategy)
     seen = moved(lowered, first, found.best.goodput)
-    slo = problem.slo
-    assert slo is not None
-    constants = calibration(lowered, first, seen, slo.target())
+    constants = calibration(lowered, first, seen, target)
     return replace(
         found,
         table=tuple(
@@ -97,6 +102,8 @@ def _intervals_at_best(
 ) -> Mapping[str, tuple[float, float]]:
     """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
     parsed = Strategy.parse(best.strategy)
-    method: Method = "auto" if uncovered(lowered.system(parsed)) else "analytic"
+    slo = lowered.problem.slo
+    untold = slo is not None and slo.target().without_formula
+    method: Method = "auto" if untold or uncovered(lowered.system(parsed)) else "analytic"
     found = predict_strategy(lowered, parsed, best.goodput, method)
     return prediction_intervals(lowered, parsed, found, seen)

@@ -328,9 +328,11 @@ def _looser(fleet: Fleet, tables: Evaluated, step: float, progress: Say | None) 
         classes = []
         for c in model.classes:
             slo = c.slo.model_dump()
-            for metric in METRICS:
+            for metric in (*METRICS, "stall", "itl"):
                 if slo[metric] is not None:
                     slo[metric] += step
+            if slo["deadline"] is not None:
+                slo["slack"] = (slo["slack"] or 0.0) + step
             classes.append(c.model_copy(update={"slo": type(c.slo)(**slo)}))
         models.append(model.model_copy(update={"classes": tuple(classes)}))
     loose = tabulate(fleet.model_copy(update={"models": tuple(models)}), progress=progress)

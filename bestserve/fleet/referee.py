@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bestserve.arrays import Bools, Ints
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.fleet.stage import ClassLoad, Stage, serving, stage_target
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.step.step_time import StepTime
@@ -26,6 +26,7 @@ from bestserve.models.system import (
     Target,
     Transfer,
 )
+from bestserve.models.token_times import Reader, readers
 from bestserve.simulator import Requests, saturation_rate
 from bestserve.simulator.inputs import sample_lengths
 from bestserve.simulator.prepared import prepare
@@ -48,6 +49,8 @@ TOLERANCE = 2e-3
 
 TABLE_SEED, CHECK_SEED = 1, 1001
 """Tables and checks draw different requests: a lucky table does not confirm itself."""
+
+TRIM = (OPEN_WARMUP, OPEN_COOLDOWN)
 
 LEAST = 1e-3
 """Share of saturation below which a goodput counts as none."""
@@ -137,6 +140,11 @@ def stage_system(stage: Stage) -> System:
     )
 
 
+def reader_of(loads: tuple[ClassLoad, ...], labels: Ints, role: int) -> Reader | None:
+    """Return the readers of each class's requests, if there are objectives on tokens."""
+    return readers([stage_target(role, load.target).reader for load in loads], labels)
+
+
 def class_checks(
     result: SimulationResult, labels: Ints, loads: tuple[ClassLoad, ...], role: int
 ) -> list[ClassCheck]:
@@ -147,20 +155,16 @@ def class_checks(
     for w, load in enumerate(loads):
         mine = counted & (labels == w)
         target: Target = stage_target(role, load.target)
-        for metric in ("ttft", "tpot", "e2el"):
-            threshold = getattr(target, metric)
-            if threshold is None or not mine.any():
-                continue
-            values = getattr(result, metric)[mine]
-            good = ~result.refused[mine] & ((values <= threshold) | np.isnan(values))
-            required = getattr(target, f"{metric}_percentile")
-            checks.append(
-                ClassCheck(load.name, metric, float(good.mean()), required, _batch_error(good))
-            )
+        if not mine.any():
+            continue
+        good = result.met_by(mine, target)
+        for metric in target.asked:
+            share, error = float(good[metric].mean()), _batch_error(good[metric])
+            checks.append(ClassCheck(load.name, metric, share, target.required(metric), error))
     return checks
 
 
-def _batch_error(good: Bools) -> float:
+def _batch_error(good: Bools | Floats) -> float:
     """Return the standard error of the mean: requests near each other in time fare alike."""
     batches = np.array([part.mean() for part in np.array_split(good, BATCHES) if part.size])
     return float(batches.std(ddof=1) / math.sqrt(batches.size)) if batches.size > 1 else 0.0
@@ -216,8 +220,10 @@ def measured_goodput(
     drawn = labelled_requests(stage.loads, run_size(stage), seed, stage.role)
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
 
+    reader = reader_of(stage.loads, drawn.labels, stage.role)
+
     def margin(rate: float) -> float:
-        result = run_prepared(prepared, rate, (OPEN_WARMUP, OPEN_COOLDOWN))
+        result = run_prepared(prepared, rate, TRIM, reader=reader)
         checks = class_checks(result, drawn.labels, stage.loads, stage.role)
         return min((check.margin for check in checks), default=0.0)
 
@@ -261,7 +267,8 @@ def checked(stage: Stage, rate: float, *, seed: int = CHECK_SEED) -> list[ClassC
     part = stand_in(stage)
     drawn = labelled_requests(part.loads, run_size(part), seed, part.role)
     prepared = prepare(stage_system(part), len(drawn.requests), seed, drawn.requests)
-    result = run_prepared(prepared, rate * part.lanes / stage.lanes, (OPEN_WARMUP, OPEN_COOLDOWN))
+    reader = reader_of(part.loads, drawn.labels, part.role)
+    result = run_prepared(prepared, rate * part.lanes / stage.lanes, TRIM, reader=reader)
     return class_checks(result, drawn.labels, part.loads, part.role)
 
 
@@ -283,5 +290,6 @@ def checked_tandem(
     prepared = prepare(system, len(drawn.requests), seed, drawn.requests)
     # Rounded proportions: the rate at which neither side has less to do than in the plan.
     share = max(first.lanes / prefill.lanes, second.lanes / decode.lanes)
-    result = run_prepared(prepared, rate * share, (OPEN_WARMUP, OPEN_COOLDOWN))
+    reader = reader_of(second.loads, drawn.labels, COLLOCATED)
+    result = run_prepared(prepared, rate * share, TRIM, reader=reader)
     return class_checks(result, drawn.labels, second.loads, COLLOCATED)

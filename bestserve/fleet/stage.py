@@ -61,12 +61,15 @@ SLO; 0 where they do not at the floor."""
 
 
 def stage_target(role: int, target: Target) -> Target:
-    """Return the objectives that a stage answers for: TTFT is prefill's, TPOT is decode's."""
+    """Return the objectives that a stage answers for: TTFT is prefill's, TPOT is decode's.
+
+    Stalls and gaps between tokens are decode's, too; what counts from arrival is no stage's alone.
+    """
     if role == COLLOCATED:
         return target
     if role == PREFILL:
         return Target(ttft=target.ttft, ttft_percentile=target.ttft_percentile)
-    return Target(tpot=target.tpot, tpot_percentile=target.tpot_percentile)
+    return Target(tpot=target.tpot, tpot_percentile=target.tpot_percentile, tokens=target.tokens)
 
 
 def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0.0) -> float:
@@ -82,7 +85,6 @@ def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0
         return 0.0 if measure is None else measure(stage, floor, floor)
     load, least = stage.loads[0], floor / stage.lanes
     target = stage_target(stage.role, load.target)
-    asked = (target.ttft, target.tpot, target.e2el)
     if stage.hybrid is not None:
         found = goodput(known_part(serving(stage.hybrid, load.lengths, 1)), target, floor=least)
     elif stage.role == COLLOCATED:
@@ -93,6 +95,7 @@ def stage_goodput(stage: Stage, measure: Measure | None = None, floor: float = 0
     else:
         found = decode_goodput(stage.lane, load.lengths, target, stage.transfer, floor=least)
     rate = found.rate
-    if not found.trust.high and measure is not None and any(asked) and found.high > 0:
+    doubted = not found.trust.high or target.without_formula
+    if doubted and measure is not None and target.asked and found.high > 0:
         rate = measure(replace(stage, lanes=1), rate, least)
     return rate * stage.lanes

@@ -28,6 +28,7 @@ from bestserve.fleet.configurations import (
 from bestserve.fleet.contest import NEAR, Rules, contest
 from bestserve.fleet.stage import ClassLoad, Measure, Stage
 from bestserve.lowering import lower_lengths
+from bestserve.models.system import Target
 from bestserve.solvers.allocation.caps import rounding_loss
 from bestserve.solvers.allocation.tables import (
     COLLOCATED,
@@ -187,17 +188,22 @@ def _tasks(
     for q in sorted(recipes, reverse=True):
         parts = np.flatnonzero(mixes[q] > 0)
         mixed = tuple(replace(loads[w], share=float(mixes[q, w])) for w in parts)
-        whole = any(load.target.e2el is not None for load in mixed)
+        whole = any(counts_from_arrival(load.target) for load in mixed)
         for n, (_, m) in enumerate(pairs):
             if m != demand.model[parts[0]]:
                 continue
-            # An end-to-end objective cannot be split between two pools.
+            # What counts from arrival to the last token cannot be split between two pools.
             for role in (COLLOCATED,) if whole else (COLLOCATED, PREFILL, DECODE):
                 configurations = built[n].configurations
                 members = tuple(i for i, c in enumerate(configurations) if c.role == role)
                 if members:
                     tasks.append(_Task(n, role, q, members, mixed))
     return tasks
+
+
+def counts_from_arrival(target: Target) -> bool:
+    """Whether prefill and decode answer for an objective together."""
+    return target.e2el is not None or (target.tokens is not None and target.tokens.whole)
 
 
 def _raced(

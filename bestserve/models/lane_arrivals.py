@@ -85,8 +85,8 @@ def refuse_untold(target: Target) -> None:
     """Raise InputError, in one sentence, for objectives that no formula tells."""
     if target.without_formula:
         raise InputError(
-            f"no formula tells {' and '.join(target.without_formula)}, which depend on the time of "
-            "every token: simulate, or leave method at auto"
+            f"no formula tells {' and '.join(target.without_formula)}: that takes the time of "
+            "every token; simulate, or leave method at auto"
         )
 
 

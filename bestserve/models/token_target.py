@@ -71,6 +71,11 @@ class TokenTarget:
             itl=self.itl if name == "itl" else None,
         )
 
+    @property
+    def whole(self) -> bool:
+        """Whether prefill and decode answer together: deadlines count from arrival."""
+        return self.slack is not None or self.fluidity is not None
+
     def scaled(self, factor: float) -> TokenTarget:
         """Return the target with all its times times a factor."""
         first, slack, stall, itl = (

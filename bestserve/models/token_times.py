@@ -14,6 +14,7 @@ public code, `metric_utils.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,22 @@ class Reader:
     pace: float | Floats
     first: float | Floats | None = None
     limit: float | Floats = math.inf
+
+
+def readers(each: Sequence[Reader | None], kinds: Ints) -> Reader | None:
+    """Return the readers of requests of several kinds as one; None if nobody reads.
+
+    kinds : place in `each` of every request [n]
+    """
+    if all(reader is None for reader in each):
+        return None
+    some = [reader or Reader(pace=0.0) for reader in each]
+    firsts = [-math.inf if reader.first is None else reader.first for reader in some]
+    return Reader(
+        pace=np.array([reader.pace for reader in some])[kinds],
+        first=np.array(firsts)[kinds],
+        limit=np.array([reader.limit for reader in some])[kinds],
+    )
 
 
 def due(tokens: int | Ints, first: float, pace: float) -> Floats:

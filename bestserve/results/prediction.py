@@ -45,6 +45,32 @@ def telling(intervals: Mapping[str, tuple[float, float]]) -> bool:
     return all((low > 0 and high < VAGUE * low) or high == 0 for low, high in ends)
 
 
+def as_read(readers: Mapping[str, float]) -> str:
+    """Return what readers meet, in words.
+
+    >>> as_read({"wait_mean": 0.01, "wait_p99": 0.3, "stall_mean": 0.02, "stall_p99": 0.2,
+    ...          "itl_p50": 0.02, "itl_p99": 0.08, "itl_max": 0.15, "fluidity_mean": 0.98})
+    'readers wait 10 ms in all (P99 300 ms), after the first token 20 ms (P99 200 ms); gaps of \
+20 ms (P50), 80 ms (P99), 150 ms at most; fluidity index 0.98'
+    """
+
+    def ms(name: str) -> str:
+        return f"{_three(milliseconds(readers[name]))} ms"
+
+    parts = []
+    if "wait_mean" in readers:
+        parts.append(f"readers wait {ms('wait_mean')} in all (P99 {ms('wait_p99')}), ")
+    if "stall_mean" in readers:
+        start = "" if parts else "readers wait "
+        parts.append(f"{start}after the first token {ms('stall_mean')} (P99 {ms('stall_p99')}); ")
+    if "itl_p50" in readers:
+        gaps = f"gaps of {ms('itl_p50')} (P50), {ms('itl_p99')} (P99), {ms('itl_max')} at most"
+        parts.append(gaps)
+    if "fluidity_mean" in readers:
+        parts.append(f"; fluidity index {readers['fluidity_mean']:.3g}")
+    return "".join(parts)
+
+
 def _three(value: float) -> str:
     """Return three significant digits without an exponent."""
     return f"{float(f'{value:.3g}'):.12g}"
@@ -60,7 +86,9 @@ class Prediction(Document):
     highest sustainable rate [requests/s]. `intervals` says where 90 % of measured runs would lie,
     by name from "ttft_mean" to "tpot_p99" [s]; empty with step times of one's own. `refused` is
     the share of requests that the KV cache cannot hold [1]: they meet no objective, and the
-    latencies are those of the others.
+    latencies are those of the others. `readers` is what runs show token by token where objectives
+    ask for it, by name: waits of a reader who starts when the first token is due, and after it
+    (stall), gaps between messages (itl) [s], fluidity index [1].
     """
 
     problem: Problem
@@ -82,6 +110,7 @@ class Prediction(Document):
     detail: str = ""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     refused: float = 0.0
+    readers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def binding(self) -> str:
@@ -119,4 +148,6 @@ class Prediction(Document):
             each = ", ".join(f"{m.upper()} {v:.1%}" for m, v in self.attainment_by.items())
             alone = f" ({each})" if len(self.attainment_by) > 1 else ""
             lines.append(f"  {self.attainment:.1%} of requests meet all objectives{alone}")
+        if self.readers:
+            lines.append(f"  {as_read(self.readers)}")
         return "\n".join(lines)

@@ -152,6 +152,28 @@ class SimulationResult(Document):
         start = self.ttft - self.readings.reader.pace * index
         return np.maximum(self.readings.latest - start, 0.0)
 
+    def readers(self) -> dict[str, float]:
+        """Return what readers of the kept requests met, by name: times [s], fluidity [1].
+
+        Without a pace there are no deadlines: gaps alone are told.
+        """
+        readings = self.readings
+        assert readings is not None
+        kept, out = self.kept, {}
+        if np.any(np.asarray(readings.reader.pace) > 0) and kept.any():
+            waits = {"stall": self.stall[kept]}
+            if readings.reader.first is not None:
+                late = readings.lateness(readings.reader.first)[kept]
+                waits = {"wait": np.maximum(late, 0.0), **waits}
+            for name, values in waits.items():
+                out[f"{name}_mean"] = float(values.mean())
+                out[f"{name}_p99"] = float(np.quantile(values, 0.99))
+            out["fluidity_mean"] = float(readings.fluidity[kept].mean())
+        if readings.counts.sum() > 0:
+            out |= {f"itl_p{p}": readings.itl(p / 100) for p in (50, 90, 99)}
+            out["itl_max"] = float(readings.longest_gap[kept].max())
+        return out
+
     def smooth_goodput(self, cost: float) -> float:
         """Return tokens less `cost` times the seconds that readers waited, a second [tokens/s].
 
@@ -225,7 +247,10 @@ class SimulationResult(Document):
 
         Raises InputError for objectives on tokens that nobody watched.
         """
-        counted = slice(*self.window)
+        return self.met_by(slice(*self.window), target)
+
+    def met_by(self, counted: slice | Bools, target: Target) -> dict[str, Bools | Floats]:
+        """Return `met` of some requests [k]."""
         values = {name: getattr(self, name)[counted] for name in LATENCIES}
         return met(values, self.output_len[counted] - 1, self.seen(counted), target)
 

@@ -54,7 +54,13 @@ def offers_of_problem(problem: Problem, strategy: str | Strategy | None) -> tupl
 def _deployment(problem: Problem, strategy: Strategy) -> Deployment:
     if problem.slo is None:
         raise InputError("objectives are missing; give for example goodput ttft:1000 tpot:50")
-    return Deployment(lower(problem), strategy, problem.slo.target())
+    target = problem.slo.target()
+    if target.tokens is not None or target.e2el_per_token:
+        raise InputError(
+            "schedules know TTFT, TPOT and E2EL objectives; those on tokens, or on E2EL by length, "
+            "are known to rank, goodput, predict, simulate, allocate and validate"
+        )
+    return Deployment(lower(problem), strategy, target)
 
 
 def offers_of_fleet(
