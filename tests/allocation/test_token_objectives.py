@@ -62,15 +62,16 @@ def test_what_no_formula_tells_is_measured():
 
 
 def test_a_fleet_takes_them():
-    plan = bs.allocate(bs.Fleet(gpus=[{"hardware": "h100-sxm", "count": 3, "price_per_hour": 2.0}], models=[{
-            "model": "meta-llama/Llama-3.1-8B",
-            "tensor_parallel_sizes": [1],
-            "max_num_batched_tokens": [1024],
-            "classes": [{
-                "name": "chat", "rate": 8.0, "input_len": 800, "output_len": 120,
-                "slo": {"deadline_first": "400ms", "deadline": "14ms"},
-            }],
-        }], objective="min_cost"))  # fmt: skip
+    chat = {
+        "name": "chat", "rate": 8.0, "input_len": 800, "output_len": 120,
+        "slo": {"deadline_first": "400ms", "deadline": "14ms"},
+    }  # fmt: skip
+    model = {
+        "model": "meta-llama/Llama-3.1-8B", "tensor_parallel_sizes": [1],
+        "max_num_batched_tokens": [1024], "classes": [chat],
+    }  # fmt: skip
+    gpus = [{"hardware": "h100-sxm", "count": 3, "price_per_hour": 2.0}]
+    plan = bs.allocate(bs.Fleet(gpus=gpus, models=[model], objective="min_cost"))
     assert [pool.role for pool in plan.pools] == ["collocated"]
     assert [check.metric for check in plan.verification] == ["deadline"]
 
