@@ -180,7 +180,8 @@ class Schedule(Drawn):
         the share of the requests that is carried); carried : share of the requests within capacity
     spare_gpu_hours : of instances that stand in for those that fail; availability : share of time
         in which as many are up as the load needs [1]
-    requests : how many were simulated; draining : what stopping took there; target : share of the
+    requests : how many were simulated; met : share of all of them that met each objective, of the
+        stream with the least [1]; draining : what stopping took there; target : share of the
         requests that must meet each objective [1]
     policies, forecasts : others on the same load, and what a better forecast is worth
     seconds : that the optimisation took [s]
@@ -203,6 +204,7 @@ class Schedule(Drawn):
     spare_gpu_hours: float
     availability: float | None
     requests: int
+    met: dict[str, float]
     draining: Draining | None
     target: dict[str, float]
     policies: tuple[ComparedPolicy, ...]
@@ -321,9 +323,10 @@ class Schedule(Drawn):
         worst = w.worst
         met = ", ".join(f"{name.upper()} {share:.1%}" for name, share in worst.met.items())
         whose = f" of {worst.name}" if worst.name else ""
+        day = ", ".join(f"{name.upper()} {share:.1%}" for name, share in self.met.items())
         return (
-            f"simulated {self.requests:,} requests: worst window {w.clock()}{whose} ({met} ± "
-            f"{worst.error:.1%}); "
+            f"simulated {self.requests:,} requests: {day} over all windows; worst window "
+            f"{w.clock()}{whose} ({met} ± {worst.error:.1%}); "
         ) + (
             "every window holds"
             if not missed

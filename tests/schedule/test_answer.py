@@ -83,6 +83,7 @@ def test_a_schedule_holds_in_simulation_where_it_has_room(tmp_path, strategy):
     )
     assert all(w.holds for w in found.windows), found.explain()
     assert found.bound <= found.objective_value
+    assert min(found.met.values()) >= found.worst.worst.least
     static = found.policies[0]
     assert found.gpu_hours <= static.gpu_hours
     names = [p.name for p in found.policies]
@@ -102,6 +103,13 @@ def test_a_window_beyond_capacity_does_not_hold_in_simulation(tmp_path):
     assert found.windows[1].holds is False
     with pytest.raises(InfeasibleError, match="split strategy"):
         bs.schedule(problem(gpus=4), load, strategy="1m-tp1", options=options)
+
+
+def test_a_hybrid_is_refused_with_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="hybrid"):
+        bs.schedule(
+            problem(), short(tmp_path), strategy="2p-tp1-tokens2048+2d-tp1-tokens256-prefill"
+        )
 
 
 def test_spares_are_counted_and_said(tmp_path):
@@ -129,6 +137,11 @@ def test_a_fleet_mixes_types_and_streams(tmp_path, capsys):
     assert sum(w["cost"] for w in answer["windows"]) == pytest.approx(answer["cost"])
     assert answer["bound"] <= answer["objective_value"] == pytest.approx(answer["cost"])
     run(capsys, *words, "--strategy", "1m-tp1", code=2)
+    (tmp_path / "answer.json").write_text(json.dumps(answer))
+    with pytest.raises(SystemExit) as ended:
+        main(["rerun", str(tmp_path / "answer.json")])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["windows"] == answer["windows"]
 
 
 def test_command_prints_a_table_and_json_and_repeats_it(tmp_path, cases, capsys):

@@ -14,7 +14,7 @@ from bestserve.errors import InfeasibleError
 from bestserve.fleet.schedule.accounts import bill, gpu_hours, started, stopped
 from bestserve.fleet.schedule.demand import Stream, streams_of
 from bestserve.fleet.schedule.failures import at_least
-from bestserve.fleet.schedule.forecasts import SHARE, forecasts, worth
+from bestserve.fleet.schedule.forecasts import SHARE, ForecastValue, forecasts, worth
 from bestserve.fleet.schedule.offers import (
     Offer,
     gpu_prices,
@@ -153,6 +153,7 @@ def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> 
         spare_gpu_hours=_spare_hours(case, planned),
         availability=_availability(terms, planned.counts),
         requests=0 if played is None else played.requests,
+        met={} if played is None else played.all_day,
         draining=None if played is None else Draining(
             kv=options.kv, longest=played.longest_drain, gpu_hours=played.drain_hours
         ),
@@ -191,7 +192,8 @@ def _splits(case: Case) -> bool:
     return len(case.offers) == 1 and case.terms.pools.gpus.size == 2
 
 
-def _others(case: Case, planned: Planned) -> tuple[tuple[Policy, ...], tuple]:  # type: ignore[type-arg]
+def _others(case: Case, planned: Planned) -> tuple[tuple[Policy, ...], tuple[ForecastValue, ...]]:
+    """Return other policies on the same load, and what forecasts of it are worth."""
     terms, first = case.terms, case.streams[0]
     ratio = _ratio(case)
     if case.options.objective == "load":

@@ -57,6 +57,11 @@ class Deployment:
             raise InputError(
                 "schedule plans Poisson arrivals inside a window: leave burstiness at 1"
             )
+        if self.strategy.hybrid:
+            raise InputError(
+                f"{self.strategy}: the pools of a hybrid carry its load together, which a schedule "
+                "does not plan yet; give collocated instances or plain prefill and decode"
+            )
         if self.lowered.problem.routing != "random":
             raise InputError("a schedule is planned for random routing: leave out --routing")
 

@@ -46,7 +46,8 @@ class Offer:
 def offers_of_problem(problem: Problem, strategy: str | Strategy | None) -> tuple[Offer, ...]:
     """Return the only offer of a problem: the strategy stated, or the best of its ranking."""
     if strategy is None:
-        strategy = ranking(problem).best.strategy
+        plain = tuple(layout for layout in problem.layouts if layout != "hybrid")
+        strategy = ranking(problem.replaced(layouts=plain or problem.layouts)).best.strategy
     gpu = problem.hardware if isinstance(problem.hardware, str) else "gpu"
     return (Offer(0, 0, gpu, _deployment(problem, Strategy.parse(strategy))),)
 
@@ -81,7 +82,10 @@ def offers_of_fleet(
             problem = _ranked_problem(fleet, group, stream)
             ranked = rank_strategies(lower(problem))
             best = {
-                Strategy.parse(r.strategy).disaggregated: r.strategy for r in reversed(ranked.table)
+                strategy.disaggregated: r.strategy
+                for r in reversed(ranked.table)
+                for strategy in [Strategy.parse(r.strategy)]
+                if not strategy.hybrid
             }
             if not best:
                 reasons.append(f"{group.label}: {ranked.why_nothing()}")

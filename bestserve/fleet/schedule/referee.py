@@ -45,6 +45,18 @@ class Refereed:
         error = float(np.sqrt(share * (1 - share) / n))
         return met, error, all(met[name] >= required[name] - 2 * error for name in met)
 
+    @property
+    def all_day(self) -> dict[str, float]:
+        """The shares that met each objective over all windows, of the stream with the least [1]."""
+        found: dict[str, float] = {}
+        for played, target in zip(self.played, self.targets, strict=True):
+            names = {n: n for n in target.asked} if not target.joint else {"all": "together"}
+            total = max(int(played.requests.sum()), 1)
+            for name, field in names.items():
+                share = float(getattr(played, field) @ played.requests) / total
+                found[name] = min(found.get(name, 1.0), share)
+        return found
+
 
 def refereed(
     streams: tuple[Stream, ...],
