@@ -61,11 +61,11 @@ def studies(folder: Path) -> list[Study]:
     found = [
         Study(
             "a stated day",
-            "docs/how-to/day.csv, eight windows of three hours, scaled to a peak of 12 req/s",
+            "docs/how-to/day.csv, eight windows of three hours, scaled to a peak of 10 req/s",
             problem(CHAT, 32),
             day,
             strategy,
-            bs.ScheduleOptions(peak_rate=12, headroom=0.05),
+            bs.ScheduleOptions(peak_rate=10, headroom=0.05),
         )
         for strategy in ("1m-tp1", "1p1d-tp1")
     ]
@@ -88,12 +88,12 @@ def studies(folder: Path) -> list[Study]:
         found += [
             Study(
                 "ServeGen, m-small client 5",
-                "the last day of two weeks, rates of client 5 scaled to a peak of 12 req/s, "
+                "the last day of two weeks, rates of client 5 scaled to a peak of 10 req/s, "
                 "lengths of client 2; windows of ten minutes, Poisson inside",
                 problem(bs.Workload(trace=str(folder)), 64),
                 None,
                 strategy,
-                bs.ScheduleOptions(last=86_400, peak_rate=12, headroom=0.05),
+                bs.ScheduleOptions(last=86_400, peak_rate=10, headroom=0.05),
             )
             for strategy in ("1m-tp1", "1p1d-tp1")
         ]
@@ -172,7 +172,7 @@ def table(rows: list[Line]) -> list[str]:
 def fixed(gpus: int) -> list[str]:
     """Return the table of a fleet of fixed size whose roles change, played too."""
     day = ROOT / "docs" / "how-to" / "day.csv"
-    options = bs.ScheduleOptions(objective="load", peak_rate=12)
+    options = bs.ScheduleOptions(objective="load", peak_rate=10)
     case = case_of(problem(CHAT, gpus), day, "1p1d-tp1", options)
     planned = plan(case)
     load, deployment, terms = case.streams[0].load, case.offers[0].deployment, case.terms
@@ -274,9 +274,9 @@ def main(target: Path) -> None:
         parts += [line for study in found for line in late_or_slow(study)]
         parts += ["", "## Roles that change on GPUs that are there", ""]
         parts += [
-            "The stated day, peak 12 req/s, on 7 GPUs; a change of role takes 60 s.",
+            "The stated day, peak 10 req/s, on 6 GPUs; a change of role takes 60 s.",
             "",
-            *fixed(7),
+            *fixed(6),
             "",
         ]
         times = solving(folder)

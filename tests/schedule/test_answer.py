@@ -144,6 +144,21 @@ def test_a_fleet_mixes_types_and_streams(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["windows"] == answer["windows"]
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("spares = 1", "fleet's spares: leave it out; for spares state --gpu-hours"),
+        ("max_cost = 9.0", "fleet's max_cost"),
+        ('routing = "round_robin"', "fleet's routing"),
+    ],
+)
+def test_what_a_fleet_asks_for_and_is_not_planned_is_refused(tmp_path, capsys, line, says):
+    (tmp_path / "fleet.toml").write_text(f"{line}\n{FLEET}")
+    load = short(tmp_path, "start,chat,code\n0,3,1\n300,30,3\n")
+    words = ["--fleet", str(tmp_path / "fleet.toml"), "--load", str(load)]
+    assert says in run(capsys, *words, code=2).err
+
+
 def test_command_prints_a_table_and_json_and_repeats_it(tmp_path, cases, capsys):
     words = [*cases.FLAGS, "--load", str(short(tmp_path)), "--strategy", "1m-tp1"]
     words += ["--min-stay", "10min", "--kv", "moves"]

@@ -25,6 +25,20 @@ from bestserve.specs.strategy import Strategy
 MOST_RANKED = 16
 """GPUs among which the best layout of an instance is looked for: more copy the same instances."""
 
+UNPLANNED = (
+    "routing",
+    "max_gpus",
+    "max_cost",
+    "max_power",
+    "max_configurations",
+    "links",
+    "spares",
+    "deployed",
+    "start_price",
+    "max_started_gpus",
+)
+"""What a fleet's file may ask for that a schedule does not plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -71,8 +85,7 @@ def offers_of_fleet(
 
     Raises InfeasibleError for a stream that none can serve.
     """
-    if fleet.routing != "random":
-        raise InputError("a schedule is planned for random routing: leave out routing")
+    _check_fleet(fleet)
     found = []
     for number, stream in enumerate(streams):
         reasons = []
@@ -96,6 +109,16 @@ def offers_of_fleet(
         if not any(o.stream == number for o in found):
             raise InfeasibleError(f"{stream.name}: {'; '.join(reasons)}")
     return tuple(found)
+
+
+def _check_fleet(fleet: Fleet) -> None:
+    """Raise InputError for what a fleet's file asks for and a schedule does not plan."""
+    fields = type(fleet).model_fields
+    asked = [name for name in UNPLANNED if getattr(fleet, name) != fields[name].default]
+    asked += ["min_replicas" for model in fleet.models if model.min_replicas > 1]
+    if asked:
+        hint = "; for spares state --gpu-hours-between-failures" if "spares" in asked else ""
+        raise InputError(f"a schedule does not plan a fleet's {asked[0]}: leave it out{hint}")
 
 
 def _ranked_problem(fleet: Fleet, group: GpuGroup, stream: Stream) -> Problem:
