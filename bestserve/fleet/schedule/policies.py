@@ -10,7 +10,7 @@ from bestserve.arrays import Floats, Ints
 from bestserve.fleet.schedule.accounts import Carried, bill, carries, gpu_hours
 from bestserve.fleet.schedule.forecasts import Forecast
 from bestserve.fleet.schedule.programme import cheapest
-from bestserve.fleet.schedule.splits import free_split, served, splits, static_split
+from bestserve.fleet.schedule.splits import free_split, splits, static_split, valued
 from bestserve.fleet.schedule.terms import Terms, Times
 
 TARGET, TOLERANCE = 0.8, 0.1
@@ -112,7 +112,7 @@ def compared_splits(terms: Terms, gpus: int, plan: Ints, rule: Floats | None) ->
     ways, wait = splits(terms, gpus), terms.times.switch
     before = np.maximum(np.arange(terms.windows) - 1, 0)
 
-    reactive = ways[:, np.argmax(served(terms, ways), axis=0)][:, before]
+    reactive = ways[:, np.argmax(valued(terms, ways), axis=0)][:, before]
     found = [
         judged("static: best split", terms, static_split(terms, gpus).counts),
         judged("bound: changes are free", terms, free_split(terms, gpus).counts),

@@ -10,6 +10,9 @@ from bestserve.arrays import Floats, Ints
 from bestserve.errors import InfeasibleError
 from bestserve.fleet.schedule.terms import Terms, Times, up_instances
 
+EASE, CALM = 1e-6, 1e-7
+"""What free capacity, and each instance that does not change, are worth beside requests [1]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -37,23 +40,41 @@ def served(terms: Terms, ways: Ints) -> Floats:
     return result
 
 
-def switching(terms: Terms, ways: Ints, window: int) -> Floats:
+def valued(terms: Terms, ways: Ints) -> Floats:
+    """Return what each way is worth in each window: what it serves, and of those alike the emptier.
+
+    A window's requests count EASE times the share of its capacity that stays free [way, window].
+    """
+    up = up_instances(terms, ways)
+    capacity = np.min(up[:, :, None] * terms.capacity[:, None, :], axis=0)
+    busy = np.minimum(terms.rates[0] / np.maximum(capacity, 1e-300), 1.0)
+    result: Floats = served(terms, ways) + EASE * terms.rates[0] * terms.durations * (1.0 - busy)
+    return result
+
+
+def lost(terms: Terms, ways: Ints, window: int) -> Floats:
     """Return what is lost when one way follows another at a window [from, to; requests].
 
-    For the switch time only the instances that both have serve. Infinite where more instances
-    change than `most_changes`.
+    For the switch time only the instances that both have serve.
     """
     rate, capacity = terms.rates[0, window], terms.capacity[:, window]
     common = up_instances(terms, _pairs(np.minimum(ways[:, :, None], ways[:, None, :])))
     meanwhile = np.min(common * capacity[:, None], axis=0).reshape(ways.shape[1], -1)
     after = np.min(up_instances(terms, ways) * capacity[:, None], axis=0)
-    lost = np.minimum(rate, after)[None] - np.minimum(rate, meanwhile)
-    loss = np.maximum(lost, 0.0) * min(terms.times.switch, float(terms.durations[window]))
+    missing = np.maximum(np.minimum(rate, after)[None] - np.minimum(rate, meanwhile), 0.0)
+    result: Floats = missing * min(terms.times.switch, float(terms.durations[window]))
+    return result
+
+
+def switching(terms: Terms, ways: Ints, window: int) -> Floats:
+    """Return the same with what calm is worth, infinite beyond `most_changes` [from, to]."""
+    loss = lost(terms, ways, window)
+    change = ways[:, None, :] - ways[:, :, None]
+    moved = np.maximum(np.maximum(change, 0).sum(axis=0), np.maximum(-change, 0).sum(axis=0))
     if terms.most_changes is not None:
-        change = ways[:, None, :] - ways[:, :, None]
-        moved = np.maximum(np.maximum(change, 0).sum(axis=0), np.maximum(-change, 0).sum(axis=0))
         loss = np.where(moved > terms.most_changes, np.inf, loss)
-    return loss
+    result: Floats = loss + CALM * terms.rates[0, window] * terms.durations[window] * moved
+    return result
 
 
 def _pairs(values: Ints) -> Ints:
@@ -67,7 +88,7 @@ def best_split(terms: Terms, gpus: int) -> Split:
     what has stood that long may change. The first window's split was there before.
     """
     ways = splits(terms, gpus)
-    gain, windows, n = served(terms, ways), terms.windows, ways.shape[1]
+    gain, windows, n = valued(terms, ways), terms.windows, ways.shape[1]
     stays = _stays(terms)
     oldest = int(stays.max())
     value = np.full((oldest + 1, n), -np.inf)
@@ -100,8 +121,20 @@ def best_split(terms: Terms, gpus: int) -> Split:
     for ages, froms in reversed(came):
         age, way = int(ages[age, way]), int(froms[age, way])
         path.append(way)
+    return Split(ways[:, path[::-1]], _share(terms, ways, path[::-1]))
+
+
+def _share(terms: Terms, ways: Ints, path: list[int]) -> float:
+    """Return the share of the requests that a path of ways carries, losses taken off [1]."""
     total = float((terms.rates @ terms.durations).sum())
-    return Split(ways[:, path[::-1]], float(value.max()) / total if total > 0 else 1.0)
+    if total == 0:
+        return 1.0
+    carried = float(served(terms, ways)[path, np.arange(terms.windows)].sum())
+    for w in range(1, terms.windows):
+        before, after = path[w - 1], path[w]
+        if before != after:
+            carried -= float(lost(terms, ways[:, [before, after]], w)[0, 1])
+    return carried / total
 
 
 def _stays(terms: Terms) -> Ints:
@@ -117,11 +150,9 @@ def _stays(terms: Terms) -> Ints:
 def static_split(terms: Terms, gpus: int) -> Split:
     """Return the one split of `gpus` that serves most requests if it never changes."""
     ways = splits(terms, gpus)
-    sums = served(terms, ways).sum(axis=1)
-    best = int(np.argmax(sums))
-    total = float((terms.rates @ terms.durations).sum())
-    counts = np.repeat(ways[:, best : best + 1], terms.windows, axis=1)
-    return Split(counts, float(sums[best]) / total if total > 0 else 1.0)
+    best = int(np.argmax(valued(terms, ways).sum(axis=1)))
+    path = [best] * terms.windows
+    return Split(ways[:, path], _share(terms, ways, path))
 
 
 def free_split(terms: Terms, gpus: int) -> Split:
