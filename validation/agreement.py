@@ -63,10 +63,11 @@ LEAST = 1e-9
 # -- the truth -----------------------------------------------------------------------------------
 
 
-def simulated(question: Question) -> Row:
+def simulated(question: Question, *, searched: bool = True) -> Row:
     """Return what long runs say of a question: latencies at its load, and its goodput twice.
 
-    Halves are of 95 % intervals. No formula has a part in it but as a first guess of the goodput.
+    Halves are of 95 % intervals. No formula has a part in it but as a first guess of the goodput,
+    which is left out unless it is to be `searched`: that takes most of the time.
     """
     system = lower(question.problem).system(question.strategy)
     target = question.problem.slo.target()  # type: ignore[union-attr]
@@ -82,6 +83,9 @@ def simulated(question: Question) -> Row:
         for name, half in zip(STATISTICS, summary.half_width, strict=True):
             seen[f"{metric} {name}"] = getattr(summary, name)
             halves[f"{metric} {name}"] = half
+    row |= {"rate": rate, "seen": seen, "halves": halves}
+    if not searched:
+        return row
     rates: list[float] = []
     near = _guess(system, target)
     for seed in (2 * question.number + 10_001, 2 * question.number + 10_002):
@@ -92,7 +96,7 @@ def simulated(question: Question) -> Row:
         found = highest(longer(runs, near or rate), target, near)
         rates.append(found.rate if found else 0.0)
         near = rates[0] or near
-    return row | {"rate": rate, "seen": seen, "halves": halves, "goodputs": rates}
+    return row | {"goodputs": rates}
 
 
 def covered(system: System) -> bool:
@@ -123,11 +127,12 @@ def judged(question: Question, truth: Row, *, default: bool = True) -> Row:
     row: Row = {"regimes": question.regimes} | truth
     if "seen" not in truth:
         return row
-    true = float(np.mean(truth["goodputs"]))
-    # what is no load at all is none in a run, too
-    row["simulated"] = true if true > NO_LOAD * truth["rate"] / question.load else 0.0
-    # a difference of two tells little: three halves of it, and what pairs differ by in general
-    row["goodput noise"] = 1.5 * abs(float(np.diff(truth["goodputs"])[0])) / max(true, 1e-300)
+    if "goodputs" in truth:
+        true = float(np.mean(truth["goodputs"]))
+        # what is no load at all is none in a run, too
+        row["simulated"] = true if true > NO_LOAD * truth["rate"] / question.load else 0.0
+        # a difference of two tells little: three halves of it, and what pairs differ by in general
+        row["goodput noise"] = 1.5 * abs(float(np.diff(truth["goodputs"])[0])) / max(true, 1e-300)
     try:
         if truth["formulas"]:
             row["alone"] = _alone(question, truth)
@@ -217,11 +222,11 @@ def situation(found: Latencies, percentiles: Iterable[float]) -> Row:
 
 
 def truths(
-    seed: int, count: int, kept: Path, *, formulas: bool = False
+    seed: int, count: int, kept: Path, *, formulas: bool = False, searched: bool = True
 ) -> Iterator[tuple[Question, Row]]:
     """Simulate questions, those already in the file `kept` from there.
 
-    formulas : only those whose arrivals and routing formulas know
+    formulas : only those whose arrivals and routing formulas know; searched : as of `simulated`
     """
     done: dict[int, Row] = {}
     if kept.exists():
@@ -232,7 +237,7 @@ def truths(
             continue
         # a catalogue that has changed draws other questions
         if number not in done or done[number]["text"] != str(question):
-            done[number] = simulated(question)
+            done[number] = simulated(question, searched=searched)
             with kept.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
         yield question, done[number]
@@ -247,16 +252,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, help="where the rows are written")
     parser.add_argument("--simulate-only", action="store_true", help="only fill the truths")
     parser.add_argument("--formulas-only", action="store_true", help="as the fit of trust needs")
+    parser.add_argument("--latencies-only", action="store_true", help="no goodputs: much faster")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("agreement.md"))
     args = parser.parse_args(argv)
     started = time.process_time()
     kept = args.truths or Path(tempfile.gettempdir()) / f"bestserve-truths-{args.seed}.jsonl"
-    known = truths(args.seed, args.count, kept, formulas=args.formulas_only)
+    searched = not args.latencies_only
+    known = truths(args.seed, args.count, kept, formulas=args.formulas_only, searched=searched)
     if args.simulate_only:
         return sum(1 for _ in known) and 0
     rows = [judged(question, truth, default=not args.formulas_only) for question, truth in known]
     if args.rows:
         args.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if args.latencies_only:
+        return 0
     text = report(rows, args.seed)
     print(text)
     print(f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr)

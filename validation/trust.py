@@ -1,7 +1,9 @@
 """Fit the odds of `bestserve/models/trust.py` to rows of `agreement.py`.
 
-    python validation/agreement.py --seed 12 --count 420 --formulas-only --rows rows.jsonl
-    python validation/trust.py rows.jsonl
+    python validation/agreement.py --seed 40507 --count 110 --formulas-only --rows rows.jsonl
+    python validation/agreement.py --seed 613 --count 300 --formulas-only --latencies-only \
+        --rows more.jsonl
+    python validation/trust.py rows.jsonl more.jsonl
 
 Each row is up to six observations: TTFT and TPOT at a rate (mean and P90; P99), and the goodput by
 what decides it, of joint and E2EL objectives both latencies where both do. An observation is
@@ -60,7 +62,7 @@ def observations(row: Row) -> list[Observation]:
                     kind = "P99" if tail else "mean and P90"
                     t = terms(_situation(here), sight)
                     found.append(Observation(number, kind, objective, t, latency_off(row, keys)))
-    if there and there["firm"] and row["goodput"] > 0 and row["simulated"] > 0:
+    if there and there["firm"] and row["goodput"] > 0 and row.get("simulated", 0.0) > 0:
         width = float(np.log(row["high"] / row["low"]))
         sight = Sight(width=max(width, SHARP / 2), discrepancy=there["readings"][0])
         t = terms(_situation(there), sight)

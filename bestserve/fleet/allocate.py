@@ -98,6 +98,9 @@ def allocate(
     corrections = 0
     if verify:
         try:
+            stated, (tables, found) = tables, _settled(tables, found, how)
+            if certify and tables is not stated:
+                uniform = _uniform(tables)
             tables, found, checks, corrections = _held(tables, found, how)
         except KeyboardInterrupt:
             notes.append("interrupted before the simulation of the plan ended")
@@ -138,7 +141,6 @@ def _held(
     """
     from bestserve.fleet.check import tightened, verified
 
-    tables, found = _settled(tables, found, how)
     corrections = 0
     checks, measured = verified(tables, _plan_of(found), how.say)
     while measured and corrections < ROUNDS:

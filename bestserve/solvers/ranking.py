@@ -167,8 +167,7 @@ class _Search:
 
     def promising(self, candidate: Candidate, limits: list[Limits], rate: float) -> bool:
         """Whether an instance holds at a rate [requests/s] with limits that suit others."""
-        each = dict.fromkeys([*limits, (None, None)])
-        tried = (limited(self.lowered, candidate, *limit) for limit in each)
+        tried = (limited(self.lowered, candidate, *limit) for limit in limits)
         return rate == 0 or any(c and self.contained(c, rate) for c in tried)
 
     def with_limits(
