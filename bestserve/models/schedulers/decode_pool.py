@@ -6,6 +6,8 @@ from what a request waits before it joins: the rest of the running step, a slot,
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from bestserve.models.distribution import Distribution
@@ -23,6 +25,7 @@ OFTEN_WAITING = 0.02
 """Share of requests that wait for a slot from which the spread of TPOT is off."""
 
 
+@lru_cache(maxsize=512)
 def capacity(engine: Engine) -> float:
     """Return the saturated rate of the lane [1/s]."""
     if engine.slots < 1:
