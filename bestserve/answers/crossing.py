@@ -34,6 +34,9 @@ LOWER = (0.85, 0.6, 0.35)
 FAR_FROM_MISSED = 2.0
 """Room beyond which nothing is told by more of it [ln]."""
 
+CLEAR = 0.1
+"""Room from which a short run is believed that objectives hold [ln]."""
+
 GAP = 0.01
 """By how much an objective must be missed there, which runs may do by chance [ln]."""
 
@@ -158,13 +161,17 @@ def closed_in(look: LookAt, ends: Crossing, close: float = CLOSE) -> Crossing:
     return ends
 
 
-def lowest(runs: Simulated, target: Target, highest: Crossing) -> tuple[Crossing, str | None]:
+def lowest(
+    runs: Simulated, short: Simulated, target: Target, highest: Crossing
+) -> tuple[Crossing, str | None]:
     """Return the lowest crossing seen, and what to say where it is not the only one.
 
-    Fewer requests may fare worse: prompts that wait for each other share steps.
+    Fewer requests may fare worse: prompts that wait for each other share steps. A short run says
+    where they clearly do not.
     """
     rate = highest.below.rate
-    seen = [runs.look(share * rate, target) for share in LOWER]
+    seen = [short.look(share * rate, target) for share in LOWER]
+    seen = [look if look.room > CLEAR else runs.look(look.rate, target) for look in seen]
     missed = [look for look in seen if look.room < -GAP]
     if not missed:
         return highest, None

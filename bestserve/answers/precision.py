@@ -30,8 +30,11 @@ def telling_run(
     given: Requests | None,
     running: float = 0.0,
     reader: Reader | None = None,
+    most: float = math.inf,
 ) -> SimulationResult:
     """Return a run at a rate [req/s] that tells TTFT and TPOT to `ROUGH`, or the longest allowed.
+
+    most : times as many requests as usual, at most
 
     given : the requests to run instead of sampling the workload: there are no more; running : those
     that a replica serves at a time, as far as known; reader : whose deadlines are watched. A closed
@@ -51,10 +54,11 @@ def telling_run(
         if given is not None or system.arrivals.kind == "closed":
             return result
         worst = max(shares(result).values())
-        most = min(MOST_TIMES, times * MOST_REQUESTS // runs.size)
-        if worst <= ROUGH or most < LEAST_GROWTH * times:
+        longest = min(most, MOST_TIMES, times * MOST_REQUESTS // runs.size)
+        if worst <= ROUGH or longest < LEAST_GROWTH * times:
             return result
-        times = math.ceil(min(max(1.3 * times * (worst / ROUGH) ** 2, LEAST_GROWTH * times), most))
+        wanted = max(1.3 * times * (worst / ROUGH) ** 2, LEAST_GROWTH * times)
+        times = math.ceil(min(wanted, longest))
 
 
 def shares(result: SimulationResult) -> dict[tuple[str, str], float]:

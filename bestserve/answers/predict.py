@@ -132,11 +132,11 @@ class Service:
                 return _analytic(self, rate, replace(found, trust=trust))
         return _from_run(self, rate, result)
 
-    def simulated(self, rate: float) -> Prediction:
-        """Return what a run at the rate shows."""
+    def simulated(self, rate: float, most: float = math.inf) -> Prediction:
+        """Return what a run at the rate shows; `most` as of `telling_run`."""
         from bestserve.answers.precision import telling_run
 
-        result = telling_run(self.system, rate, self.given, reader=self.reader)
+        result = telling_run(self.system, rate, self.given, reader=self.reader, most=most)
         return _from_run(self, rate, result)
 
 

@@ -10,7 +10,7 @@ from bestserve.answers.doubts import trusted
 from bestserve.answers.economics import priced
 from bestserve.answers.errors import Calibration, calibration, moved, own_errors, with_errors
 from bestserve.answers.hearing import RACED, Hearing, claimed
-from bestserve.answers.predict import Method, predict_strategy
+from bestserve.answers.predict import Service
 from bestserve.answers.prediction_intervals import prediction_intervals
 from bestserve.answers.shares import shared_out
 from bestserve.lowering import Lowered, lower
@@ -102,8 +102,10 @@ def _intervals_at_best(
 ) -> Mapping[str, tuple[float, float]]:
     """Return where 90 % of measured runs of the winner at its goodput would lie [s]."""
     parsed = Strategy.parse(best.strategy)
-    slo = lowered.problem.slo
+    service, slo = Service(lowered, parsed), lowered.problem.slo
     untold = slo is not None and slo.target().without_formula
-    method: Method = "auto" if untold or uncovered(lowered.system(parsed)) else "analytic"
-    found = predict_strategy(lowered, parsed, best.goodput, method)
+    if untold or uncovered(service.system):
+        found = service.simulated(best.goodput, most=1)
+    else:
+        found = service.at(best.goodput, "analytic")
     return prediction_intervals(lowered, parsed, found, seen)

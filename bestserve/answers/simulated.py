@@ -69,6 +69,7 @@ class Simulated:
     given : the requests to run instead of sampling the workload
     drawn : that many requests of the workload, drawn before: drawing takes a third of a run
     reader : whose deadlines are watched
+    saturated : the saturated rate as far as known [req/s], where a run of its own is not worth it
     """
 
     system: System
@@ -79,6 +80,7 @@ class Simulated:
     given: Requests | None = None
     drawn: Requests | None = None
     reader: Reader | None = None
+    saturated: float = math.nan
 
     @cached_property
     def smaller(self) -> tuple[System, float]:
@@ -117,6 +119,8 @@ class Simulated:
     @cached_property
     def limit(self) -> float:
         """The saturated rate that a run shows [req/s]."""
+        if math.isfinite(self.saturated):
+            return self.saturated
         return saturation(self.system, self.given)
 
     def run(self, rate: float) -> SimulationResult:

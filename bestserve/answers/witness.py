@@ -164,8 +164,7 @@ class Court:
         near : the goodput as far as known [req/s]: where it is less, a short run says so first
         """
         if near < rate and self.given is None:
-            short = self.runs(system, rate, SCREENED).look(rate, self.target)
-            if short.room < -CLEARLY:
+            if self._short(system, rate).look(rate, self.target).room < -CLEARLY:
                 return False
         return self.runs(system, rate).look(rate, self.target).room >= 0
 
@@ -174,16 +173,39 @@ class Court:
 
         floor : what is less need not be known exactly [req/s]
         """
+        if uncovered(system) or self.target.without_formula:
+            return self._searched(system, claim, floor)
         runs = self.runs(system, claim)
         ends = self._beside(runs, claim)
         if ends is None:
             return _none(runs)
-        if uncovered(system) or self.target.without_formula:
-            close = FAIR if ends.above.rate > floor else FAR
-            return self._told(runs, self._closer(runs, ends, close), None)
         if self._stands(ends, claim):
             return self._told(runs, ends, claim)
         return self._told(runs, self._closer(runs, ends), claim)
+
+    def _searched(self, system: System, near: float, floor: float) -> Evidence:
+        """Return what runs say of a goodput near a guess; floor : as in `hears` [req/s]."""
+        ends = self._placed(system, near)
+        if ends is not None and ends.rate < floor * math.exp(-CLEARLY):
+            return self._told(self._short(system, near), ends, None)
+        near = near if ends is None else ends.rate
+        runs = self.runs(system, near)
+        ends = self._beside(runs, near)
+        if ends is None:
+            return _none(runs)
+        close = FAIR if ends.above.rate > floor else FAR
+        return self._told(runs, self._closer(runs, ends, close), None)
+
+    def _placed(self, system: System, near: float) -> Crossing | None:
+        """Return where short runs find the goodput; None where they do not, or are not to be had.
+
+        Where there is no claim to hold to runs, a guess may be far off, and most looks far from it.
+        """
+        if self.given is not None or not near > 0:
+            return None
+        runs = self._short(system, near)
+        ends = self._beside(runs, near)
+        return None if ends is None else self._closer(runs, ends, FAIR)
 
     def settles(
         self, system: System, near: float | None = None, claim: float | None = None
@@ -199,6 +221,9 @@ class Court:
             raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
         limit = stability_rate(system)
         near = min(near or HALFWAY * limit, limit)
+        if uncovered(system):
+            place = self._placed(system, near)
+            near = near if place is None else place.rate
         usual = runs = self.runs(system, near)
         times: int | None = 1
         ends = None
@@ -211,8 +236,12 @@ class Court:
                 ends = self._closer(runs, ends)
             near, times = ends.rate, self._longer(runs, ends, times)
         assert ends is not None
-        low, gap = lowest(usual, self.target, ends)
+        low, gap = lowest(usual, self._short(system, near), self.target, ends)
         return self._told(runs, low, None if gap else claim, gap)
+
+    def _short(self, system: System, rate: float) -> Simulated:
+        """Return short runs near a rate [req/s], for which saturation is the formulas'."""
+        return replace(self.runs(system, rate, SCREENED), saturated=stability_rate(system))
 
     def _beside(self, runs: Simulated, near: float) -> Crossing | None:
         """Return looks at a rate, or as near as it takes, that the goodput lies between."""
