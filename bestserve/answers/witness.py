@@ -164,7 +164,8 @@ class Court:
         near : the goodput as far as known [req/s]: where it is less, a short run says so first
         """
         if near < rate and self.given is None:
-            if self._short(system, rate).look(rate, self.target).room < -CLEARLY:
+            short = self._short(system, rate)
+            if short.look(rate, self.target).room < -CLEARLY:
                 return False
         return self.runs(system, rate).look(rate, self.target).room >= 0
 
