@@ -222,7 +222,7 @@ class Court:
             raise InputError("a closed loop sets its own rate: goodput needs open arrivals")
         limit = stability_rate(system)
         near = min(near or HALFWAY * limit, limit)
-        if uncovered(system):
+        if uncovered(system) or self.target.without_formula:
             place = self._placed(system, near)
             near = near if place is None else place.rate
         usual = runs = self.runs(system, near)
