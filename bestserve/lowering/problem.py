@@ -11,7 +11,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from bestserve.errors import InfeasibleError, InputError
+from bestserve.errors import DataError, InfeasibleError, InputError, shown
 from bestserve.lowering.images import with_tower
 from bestserve.lowering.lanes import LaneResult, build_lane
 from bestserve.lowering.prefixes import caching
@@ -75,16 +75,23 @@ class Lowered(Resolved):
         key = parallelism, role
         if key not in self._step_times:
             input_len, output_len = self.mean_lengths
-            step = step_time_coefficients(
-                self.model.architecture,
-                self.device,
-                parallelism,
-                self.formats,
-                self.engine_for(role),
-                input_len=input_len * (1 - self.problem.workload.prefix_cache_hit),
-                output_len=output_len,
-                constants=self.constants,
-            )
+            try:
+                with np.errstate(all="ignore"):  # what overflows is refused below
+                    step = step_time_coefficients(
+                        self.model.architecture,
+                        self.device,
+                        parallelism,
+                        self.formats,
+                        self.engine_for(role),
+                        input_len=input_len * (1 - self.problem.workload.prefix_cache_hit),
+                        output_len=output_len,
+                        constants=self.constants,
+                    )
+            except ValueError as error:  # peaks, bandwidths or latencies beyond any hardware
+                raise DataError(
+                    f"hardware {shown(self.hardware.name)}: its figures give no step time "
+                    f"({error}); check peaks, bandwidths and latencies"
+                ) from None
             self._step_times[key] = with_tower(step, self, parallelism) if self.images else step
         return self._step_times[key]
 

@@ -206,7 +206,7 @@ WITHOUT_RECORD = (
 
 
 def without_towers(model: Model) -> Architecture:
-    return dataclasses.replace(model.architecture, tower_parameters=0)
+    return dataclasses.replace(model.architecture, tower_parameters=0, vision=None)
 
 
 def test_configs_beside_the_checkout_read_like_the_records_cut_from_them(shared: Path) -> None:

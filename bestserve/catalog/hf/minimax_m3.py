@@ -30,6 +30,8 @@ def architecture(config: Config) -> Architecture:
     count = config.layers()
     sparse_attention = own.values.get("sparse_attention_freq")
     picks = sparse_attention if isinstance(sparse_attention, list) else [1] * count
+    if len(picks) < count:
+        raise own.error("sparse_attention_freq", f"has {len(picks)} entries for {count} layers")
     experts = experts_beside(config, router_bias=config.flag("use_routing_bias", True))
     width = config.integer("dense_intermediate_size", "intermediate_size")
     plain = Ffn(kind="dense", intermediate_size=width)
