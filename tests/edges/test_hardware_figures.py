@@ -1,4 +1,4 @@
-"""Figures of a hardware record beyond any hardware: an answer or a sentence, never a bare ValueError."""
+"""Figures beyond any hardware, lists too short: an answer or a sentence, no bare ValueError."""
 
 from __future__ import annotations
 
