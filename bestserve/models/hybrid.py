@@ -337,6 +337,9 @@ def _joining(
     step = found.running / (joins * r.d1) if r.d1 > 0 else 0.0
     delay = found.busy * step / 2 + moved[0]
     variance = found.busy * step**2 / 3 - (found.busy * step / 2) ** 2 + moved[1]
+    if system.decode.async_scheduling:  # the next step is formed already
+        delay += found.busy * step
+        variance += found.busy * (1 - found.busy) * step**2
     alone = found.unstalled
     return replace(
         found,

@@ -111,6 +111,24 @@ def test_formulas_agree_with_runs_between_the_corners(x: float, y: float, load: 
     assert attainment(found, target) == pytest.approx(run.attainment(target), abs=0.04)
 
 
+def test_who_moves_to_a_lane_that_forms_steps_ahead_waits_for_one_more() -> None:
+    lengths = dataclasses.replace(
+        LENGTHS, outputs=np.array([40.0, 80.0]), output_weights=np.full(2, 0.5)
+    )
+    plain = hybrid(0.2, lengths=lengths, transfer=Transfer())
+    rate = 0.6 * stability_rate(plain)
+    ahead = hybrid(
+        0.2,
+        lengths=lengths,
+        transfer=Transfer(),
+        decode=dataclasses.replace(NARROW, async_scheduling=True),
+    )
+    told = [latency(s, rate).tpot.mean for s in (plain, ahead)]
+    runs = [simulate(s, rate, requests=40_000, seed=1) for s in (plain, ahead)]
+    seen = [float(np.nanmean(run.tpot)) for run in runs]
+    assert told[1] - told[0] == pytest.approx(seen[1] - seen[0], rel=0.15)
+
+
 def test_split_by_length_knows_whose_prompts_are_where() -> None:
     system = hybrid(0.0, longest_local=800)
     short = LENGTHS.inputs <= 800
