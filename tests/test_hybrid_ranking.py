@@ -47,6 +47,7 @@ def test_a_hybrid_wins_between_the_extremes() -> None:
     assert 0.1 < shares["local_prefill_share"] < 0.6
     assert shares["full_step"] < 33.5e-3
     assert "Decode instances process" in ranking.explain()
+    assert "2508.01989" in ranking.cite()
 
 
 @pytest.mark.parametrize(

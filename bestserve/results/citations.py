@@ -34,6 +34,11 @@ _BIBTEX = {
            Model Serving},
   booktitle = {OSDI}, year = {2024}
 }""",
+    "taichi": """@misc{taichi2025,
+  title = {Prefill-Decode Aggregation or Disaggregation? Unifying Both for Goodput-Optimized {LLM}
+           Serving},
+  eprint = {2508.01989}, archivePrefix = {arXiv}, year = {2025}
+}""",
     "highs": """@article{huangfu2018parallelizing,
   author = {Huangfu, Qi and Hall, J. A. Julian},
   title = {Parallelizing the dual revised simplex method},
@@ -59,6 +64,7 @@ _USES = {
     "simulated": ("bestserve",),
     "allocation": ("bestserve", "cvxpy", "highs"),
     "sensitivity": ("sobol",),
+    "hybrid": ("taichi",),
 }
 
 

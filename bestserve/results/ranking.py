@@ -176,7 +176,9 @@ class Ranking(Drawn):
         """Return the sources of the methods this ranking used, as BibTeX."""
         from bestserve.results.citations import bibtex
 
-        return bibtex("ranking", *{s.method for s in self.table})
+        hybrids = any(Strategy.parse(s.strategy).hybrid for s in self.table)
+        mixed = ("hybrid",) if hybrids else ()
+        return bibtex("ranking", *{s.method for s in self.table}, *mixed)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -69,7 +69,7 @@ def simulate(
 
     Parameters
     ----------
-    system : collocated or disaggregated replicas with workload and arrivals
+    system : replicas of any layout with workload and arrivals
     rate : arrivals over the whole system [req/s]; not needed for closed loops, nor for traces
         that are to keep their own speed
     requests : how many to simulate; closed loops and `given` bring their own number
