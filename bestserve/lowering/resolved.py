@@ -69,8 +69,8 @@ class Resolved:
             changes["gpu_memory_utilization"] = p.gpu_memory_utilization
         if p.enable_chunked_prefill is not None:
             changes["policy"] = "chunked" if p.enable_chunked_prefill else "prefill_priority"
-        if p.routing == "prefix_aware":  # the router learns from events what engines hold
-            changes["kv_events"] = True
+        if p.routing == "prefix_aware" or any(tier.peers for tier in p.kv_tiers):
+            changes["kv_events"] = True  # routers and peers learn from events what engines hold
         return dataclasses.replace(engine, **changes)  # type: ignore[arg-type]
 
     @cached_property

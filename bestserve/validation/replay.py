@@ -103,11 +103,14 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
     mean_output = float(lengths.outputs @ lengths.output_weights)
     notes = (*deployment.notes, *protocol.notes)
     kv = {None: "auto", True: "fp8", False: "bf16"}[deployment.kv_fp8]
+    engine = deployment.engine_constants
+    if row.prefix_fetched:
+        engine = dataclasses.replace(engine, kv_events=True)
     problem = Problem(
         model=deployment.model,
         hardware=deployment.hardware,
         gpus=deployment.gpus,
-        engine=deployment.engine_constants,
+        engine=engine,
         precision=deployment.precision,
         kv_cache_dtype=kv,
         workload=Workload(

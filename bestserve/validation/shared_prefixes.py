@@ -26,9 +26,10 @@ SLOWER, PAUSE = 4.0, 30.0
 """A warm-up's gaps over the run's, and over what an uncached prompt takes, so that empty caches
 cost no queue; the pause after it [s]."""
 
-FETCHING = 3.5e9
+FETCHING = 6.9e9
 """At which a GPU fetches KV from another instance's cache over NIXL [B/s]; slope of lone fetches of
-2,048 to 49,152 tokens of gpt-oss-120b between two pods on H200 (llm-d, 2026), 10.65 µs a token."""
+2,048 to 49,152 tokens of gpt-oss-120b between two pods on H200 (llm-d, 2026): 10.65 µs for the
+73.7 kB of a token, as vLLM holds, and moves, all layers' full context under a KV connector."""
 
 _ROUTERS: tuple[tuple[str, Routing], ...] = (
     (r"estimated|approximate|default.scheduling", "prefix_estimated"),

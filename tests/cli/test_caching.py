@@ -35,7 +35,7 @@ def test_memory_says_how_much_of_the_prefixes_fits(capsys: pytest.CaptureFixture
 
 def test_peers_need_no_size_and_host_memory_does(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["simulate", "2m-tp1", *SHARED, "--request-rate", "4", "--requests", "400"]
-    assert run([*asked, "--kv-peer-bandwidth", "3.5e9", "--format", "json"]) == 0
+    assert run([*asked, "--kv-peer-bandwidth", "6.9e9", "--format", "json"]) == 0
     capsys.readouterr()
     assert run([*asked, "--kv-offloading-bandwidth", "25e9"]) == 2
     assert "--kv-offloading-size" in capsys.readouterr().err

@@ -80,8 +80,8 @@ class EngineConstants:
     kv_groups : the cache is held in groups of layers of one block size (vLLM V1)
     kv_uneven_pages : layers with pages of different size share such groups; without, a model that
         has them holds every layer's full context
-    kv_events : the engine reports its cache to a router, for which vLLM gives its groups up: layers
-        with windows hold every token
+    kv_events : the engine reports its cache to a router, or others fetch from it, for which vLLM
+        gives its groups up: layers with windows hold every token
     kv_bytes : bytes per KV element by default [B]
     small_gpu_num_seqs, small_gpu_batched_tokens : the engine's own defaults on GPUs below 70 GiB
         and on the A100; 0: the same as elsewhere

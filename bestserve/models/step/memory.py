@@ -143,9 +143,18 @@ def memory_plan(
     ahead = held(LONG) - held(LONG, behind)
     per_token = held(context_len) / context_len
     sequences_fixed = held(0.0)
+    whole = engine.kv_groups and engine.kv_events  # windows do not shorten what layers hold
     moved = sum(
         group.count
-        * kv_bytes_of_layer(group.attention, formats.kv_bytes, context_len, 1, constants)
+        * kv_bytes_of_layer(
+            replace(group.attention, kind="full")
+            if whole and group.attention.kind == "sliding"
+            else group.attention,
+            formats.kv_bytes,
+            context_len,
+            1,
+            constants,
+        )
         for group in arch.groups
     )
     capacity = serving = math.inf
