@@ -138,4 +138,5 @@ def schedule_strips(found: Schedule, width: int = 80) -> str:
     if w[0].holds is not None:
         met = tuple(100 * x.worst.least for x in w)
         lines.append(Strip("met [%]", met, min(*met, 90.0), 100.0))
-    return strips(lines, (w[0].clock(), clock(w[-1].start + w[-1].duration)), width)
+    spans = [x.duration for x in w]
+    return strips(lines, spans, (w[0].clock(), clock(w[-1].start + w[-1].duration)), width)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -19,39 +20,42 @@ class Strip:
     high: float
 
 
-def strips(rows: Sequence[Strip], ends: tuple[str, str], width: int = 80) -> str:
+def strips(
+    rows: Sequence[Strip], spans: Sequence[float], ends: tuple[str, str], width: int = 80
+) -> str:
     """Return rows of blocks below each other, with the times of their ends.
 
-    Of what does not fit, neighbours share a block: their largest, or their smallest where a row
-    does not begin at 0 and so is about what is missing.
+    spans : how long each value lasts; where several fall into one block it shows the largest, or
+    the smallest where a row does not begin at 0 and so is about what is missing
 
-    >>> print(strips([Strip("load", (1.0, 2.0, 4.0), 0.0, 4.0)], ("00:00", "03:00"), 30))
-    load  ▂▂▂▂▄▄▄▄████  0 to 4
-          00:00  03:00
+    >>> print(strips([Strip("load", (1.0, 4.0), 0.0, 4.0)], (1, 2), ("00:00", "03:00"), 30))
+    load  ▃▃▃▃▃███████████  0 to 4
+          00:00      03:00
     """
     names = max(len(r.name) for r in rows)
     scales = [f"{r.low:.4g} to {r.high:.4g}" for r in rows]
-    room = max(width - names - 4 - max(map(len, scales)), 12)
-    columns = room if len(rows[0].values) >= room else _multiple(len(rows[0].values), room)
+    columns = max(width - names - 4 - max(map(len, scales)), 12)
     lines = [
-        f"{r.name:<{names}}  {''.join(_block(r, v) for v in _fitted(r, columns))}  {scale}"
+        f"{r.name:<{names}}  {''.join(_block(r, v) for v in _fitted(r, spans, columns))}  {scale}"
         for r, scale in zip(rows, scales, strict=True)
     ]
     gap = max(columns - len(ends[0]) - len(ends[1]), 1)
     return "\n".join([*lines, f"{'':<{names}}  {ends[0]}{' ' * gap}{ends[1]}"])
 
 
-def _multiple(count: int, room: int) -> int:
-    return count * max(room // count, 1)
-
-
-def _fitted(strip: Strip, columns: int) -> list[float]:
-    values = strip.values
-    if columns >= len(values):
-        return [v for v in values for _ in range(columns // len(values))]
-    edges = [round(i * len(values) / columns) for i in range(columns + 1)]
+def _fitted(strip: Strip, spans: Sequence[float], columns: int) -> list[float]:
+    """Return a value for each column, all as long; shorter values share one."""
+    edges = list(accumulate(spans, initial=0.0))
+    step = edges[-1] / columns
     pick = min if strip.low > 0 else max
-    return [pick(values[a : max(b, a + 1)]) for a, b in pairwise(edges)]
+    found = []
+    for column in range(columns):
+        # from the value in which the column's middle lies if it is long, else all that begin in it
+        first = bisect_right(edges, (column + 0.5) * step) - 1
+        begun = range(bisect_left(edges, column * step), bisect_left(edges, (column + 1) * step))
+        inside = [i for i in begun if i < len(spans) and spans[i] < step]
+        found.append(pick(strip.values[i] for i in {min(first, len(spans) - 1), *inside}))
+    return found
 
 
 def _block(strip: Strip, value: float) -> str:

@@ -15,6 +15,7 @@ from bestserve.cli import main
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.reporting.schedule import schedule_charts, schedule_strips
 from bestserve.reporting.svg import svg
+from bestserve.reporting.terminal import Strip, strips
 
 FLEET = """
 [[gpus]]
@@ -225,7 +226,8 @@ def test_pictures_show_the_schedule(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[0].startswith("load [req/s]")
     first = text.splitlines()[0].split()[2]
-    assert first == "".join(sorted(first[: len(first) // 4 * 3])) + first[-len(first) // 4 :]
+    assert list(dict.fromkeys(first)) == ["▂", "▆", "█", "▃"]
+    assert {abs(4 * first.count(block) - len(first)) <= 4 for block in first} == {True}
     saved = found.save(tmp_path / "day.svg").read_text()
     assert saved.count("prefill") >= 1
     assert found.plot("attainment").data[0].line.shape == "hv"
@@ -235,6 +237,16 @@ def test_pictures_show_the_schedule(tmp_path):
     corners = [[float(v) for v in p.split()] for p in path.split("L")]
     assert len(corners) == 8  # two a window: level until the next begins
     assert all(a[1] == b[1] for a, b in zip(corners[::2], corners[1::2], strict=True))
+
+
+def test_blocks_are_as_long_as_their_windows_and_hide_no_dip():
+    rows = [Strip("load", (4.0, 0.0), 0.0, 4.0), Strip("met", (100.0,) * 60, 90.0, 100.0)]
+    load = strips(rows[:1], (3.0, 1.0), ("", ""), 40).splitlines()[0]
+    assert load.count("█") == pytest.approx(3 * load.count("▁"), abs=2)
+    dip = Strip("met", (*(100.0,) * 149, 90.0, *(100.0,) * 150), 90.0, 100.0)
+    assert strips([dip], (600.0,) * 300, ("", ""), 80).count("▁") == 1
+    peak = Strip("load", (*(0.0,) * 149, 9.0, *(0.0,) * 150), 0.0, 9.0)
+    assert strips([peak], (600.0,) * 300, ("", ""), 80).count("█") == 1
 
 
 def test_many_windows_are_told_by_their_changes(tmp_path):

@@ -207,7 +207,8 @@ def _others(case: Case, planned: Planned) -> tuple[tuple[Policy, ...], tuple[For
     others = compared(terms, planned.counts, expected, ratio)
     if not terms.pools.single:
         return others, ()  # each margin would be a programme
-    return others, worth(terms, expected, lambda rates: sized(terms, rates))
+    plain = replace(terms, headroom=0.0)
+    return others, worth(terms, expected, lambda rates: sized(plain, rates))
 
 
 def _ratio(case: Case) -> Floats | None:

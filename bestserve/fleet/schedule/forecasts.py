@@ -21,6 +21,10 @@ SHARE = 0.999
 """Share of the requests within capacity at which forecasts are compared [1]."""
 
 
+MARGINS = (0.1, 4.0)
+"""Factors on a forecast's rates that are looked at [1]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What a rule expects of the last windows of a history.
@@ -117,7 +121,7 @@ def _margin(actual: Floats, expected: Floats) -> float:
 class ForecastValue:
     """What a forecast costs where its margin makes it carry SHARE of the requests.
 
-    median, p90 : of its relative errors [1]; margin : that makes it so, None if none up to 4 does
+    median, p90 : of its relative errors [1]; margin : that makes it so, None if no MARGINS does
     gpu_hours : then; saved : share of them that knowing the load would save [1]
     """
 
@@ -134,8 +138,13 @@ Sizing = Callable[[Floats], Ints]
 
 
 def worth(terms: Terms, found: tuple[Forecast, ...], size: Sizing) -> tuple[ForecastValue, ...]:
-    """Return what each forecast costs at the share of requests that it has to carry."""
-    known = gpu_hours(terms, size(terms.rates))
+    """Return what each forecast costs at the share of requests that it has to carry.
+
+    Knowing the load has to carry the same share, planned ahead; headroom is the margin here.
+    """
+    terms = replace(terms, headroom=0.0)
+    least = _least_margin(terms, terms.rates, 0.0, size)
+    known = gpu_hours(terms, size(terms.rates * (1.0 if least is None else least)))
     values = []
     for forecast in found:
         wait = terms.times.start if forecast.late else 0.0
@@ -160,14 +169,13 @@ def _quantile(errors: Floats, q: float) -> float:
 
 def _least_margin(terms: Terms, rates: Floats, wait: float, size: Sizing) -> float | None:
     """Return the least margin, to 1 %, at which SHARE of the requests is carried."""
-    plain = replace(terms, headroom=0.0)
 
     def enough(margin: float) -> bool:
-        return carries(plain, size(rates * margin), wait).share >= SHARE
+        return carries(terms, size(rates * margin), wait).share >= SHARE
 
-    if not enough(4.0):
+    low, high = MARGINS
+    if not enough(high):
         return None
-    low, high = 0.5, 4.0
     while high / low > 1.01:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if enough(middle) else (middle, high)
