@@ -25,14 +25,15 @@ from bestserve.reporting.data import (
     tornado_chart,
 )
 from bestserve.reporting.matplotlib_charts import save_csv, save_figure
-from bestserve.reporting.plotly_charts import figure, page_of
+from bestserve.reporting.plotly_charts import figure
 from bestserve.reporting.schedule import schedule_charts
+from bestserve.reporting.templates import pictures_page
 from bestserve.results.document import Document
 from bestserve.results.ranking import Ranking
 from bestserve.results.schedule import Schedule
 
 PLOTS = {
-    ".html": ("plotly",),
+    ".html": ("jinja2",),
     ".png": ("matplotlib",),
     ".svg": ("matplotlib",),
     ".pdf": ("matplotlib",),
@@ -108,7 +109,7 @@ def save(answers: Sequence[Document], path: str | Path) -> Path:
         return save_csv(answers[0].records(), target)
     charts = [chart for answer in answers for chart in charts_of(answer)]
     if target.suffix == ".html":
-        write_text(target, page_of(charts))
+        write_text(target, pictures_page(charts))
         return target
     return save_figure(charts, target)
 

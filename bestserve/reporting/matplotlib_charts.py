@@ -15,6 +15,10 @@ from bestserve.results.rows import csv_text
 
 MARKS = "osD^xP*p"
 STYLES = ("-", "--", ":", "-.")
+LABELLED = 8
+"""Columns of a map up to which a cell has room for more than its winner's letter."""
+CROWDED = 60
+"""Characters below an axis from which on they are written upwards."""
 SIZE = (6.3, 3.8)
 """Inches: the width of a text column of A4."""
 
@@ -167,13 +171,16 @@ def _map(chart: Chart, axes: Any) -> None:
         i = chart.categories.index(winner)
         cell = (columns.index(x) - 0.5, lines.index(y) - 0.5)
         axes.add_patch(Rectangle(cell, 1, 1, facecolor=PALETTE[i % len(PALETTE)], edgecolor="w"))
-        label = f"{letter(i)} {rest.split(' req/s')[0]}"
+        label = letter(i)
+        if len(columns) <= LABELLED:
+            label += f" {rest.split(' req/s')[0]}"
         centre = (cell[0] + 0.5, cell[1] + 0.5)
         colour = ink(PALETTE[i % len(PALETTE)])
         axes.annotate(label, centre, ha="center", va="center", color=colour, fontsize="small")
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(lines) - 0.5)
-    axes.set_xticks(range(len(columns)), columns)
+    crowded = sum(map(len, columns)) > CROWDED
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     axes.set_yticks(range(len(lines)), lines)
     handles = [
         Patch(facecolor=PALETTE[i % len(PALETTE)], label=f"{letter(i)}: {_text(name)}")

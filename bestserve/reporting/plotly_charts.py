@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from bestserve.host.extras import require
@@ -78,24 +77,6 @@ def figure(chart: Chart) -> dict[str, Any]:
         layout["yaxis"] |= {"type": "category"}
         layout["annotations"] = _cells(chart)
     return {"data": traces, "layout": layout}
-
-
-def page_of(charts: Sequence[Chart]) -> str:
-    """Return an HTML page that needs no network, with the charts below each other."""
-    library = plotly_library()
-    parts = []
-    for number, chart in enumerate(charts):
-        drawn = figure(chart)
-        parts.append(
-            f"<h2>{escape(chart.title)}</h2><p>{escape(chart.summary)}</p>"
-            f'<div id="c{number}"></div><script>Plotly.newPlot("c{number}", '
-            f"{script_json(drawn['data'])}, {script_json(drawn['layout'])})</script>"
-        )
-    style = "body{font:16px system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>bestserve</title>'
-        f"<style>{style}</style><script>{library}</script></head><body>{''.join(parts)}</body></html>"
-    )
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:

@@ -46,6 +46,15 @@ def picture(chart: Chart, width: int = 0) -> Markup:
     return Markup(svg(chart, width or WIDE))
 
 
+def pictures_page(charts: Sequence[Chart]) -> str:
+    """Return charts below each other as one HTML page that needs no network and runs no script."""
+    from markupsafe import Markup
+
+    template = environment().get_template("report/pictures.html.j2")
+    style = Markup(asset("report/shared.css") + asset("report/report.css"))  # our own files
+    return template.render(charts=charts, style=style)
+
+
 def headline(ranking: Ranking) -> str:
     """Return the answer in one sentence."""
     best = ranking.best

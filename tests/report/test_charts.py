@@ -94,7 +94,7 @@ def test_map_has_one_cell_a_point_and_a_legend_of_winners(report):
 
 def test_a_sweep_of_one_figure_is_drawn_as_lines(problem):
     swept = Sweep(
-        problem, (Axis("slo.tpot", (0.02, 0.03)),), ("a", "b"), ((5.0, None), (6.0, 5.95))
+        problem, (Axis("slo.tpot", (0.02, 0.03)),), ("1m-tp1", "2m-tp1"), ((5.0, None), (6.0, 5.95))
     )
     found = map_chart(swept)
     assert found.kind == "lines"
@@ -103,9 +103,9 @@ def test_a_sweep_of_one_figure_is_drawn_as_lines(problem):
 
 def test_what_nothing_can_serve_is_a_category_of_its_own(problem):
     axes = (Axis("slo.tpot", (0.02, 0.03)), Axis("gpus", (1, 2)))
-    swept = Sweep(problem, axes, ("a",), ((0.0,), (1.0,), (0.0,), (2.0,)))
+    swept = Sweep(problem, axes, ("1m-tp1",), ((0.0,), (1.0,), (0.0,), (2.0,)))
     found = map_chart(swept)
-    assert found.categories == ("none feasible", "a")
+    assert found.categories == ("none feasible", "1m-tp1")
     assert len(figure(found)["data"]) == 2
 
 

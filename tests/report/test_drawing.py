@@ -89,3 +89,12 @@ def test_flags_draw(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert drawn.stat().st_size
     assert run(["rank", *asked, "--plot", str(tmp_path / "r.gif")]) == 2
     assert "end it in" in capsys.readouterr().err
+
+
+def test_a_page_of_pictures_runs_nothing_and_fits_phones(
+    ranking: bs.Ranking, tmp_path: Path
+) -> None:
+    page = ranking.save(tmp_path / "ranking.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert page.count('class="narrow"') == len(charts_of(ranking))
+    assert page.count("<table") == len(charts_of(ranking))

@@ -51,6 +51,7 @@ def streamed(client: TestClient, question) -> list[tuple[str, str]]:
 def test_formulas_answer_first_then_simulation(streamed: list[tuple[str, str]]) -> None:
     assert [data for name, data in streamed if name == "found"] == ["first", "confirmed"]
     assert streamed[-1][0] == "done"
+    assert 'role="alert"' not in "".join(data for _, data in streamed)
     first = next(i for i, event in enumerate(streamed) if event == ("found", "first"))
     before = "".join(data for _, data in streamed[:first])
     after = "".join(data for _, data in streamed[first:])

@@ -42,9 +42,9 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value [px]."""
+        """Return the place of a value [px]; on a logarithmic axis at its end what lies below."""
         if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
+            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         else:
             share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
