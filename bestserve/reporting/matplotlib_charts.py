@@ -179,7 +179,7 @@ def _map(chart: Chart, axes: Any) -> None:
         axes.annotate(label, centre, ha="center", va="center", color=colour, fontsize="small")
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(lines) - 0.5)
-    crowded = sum(map(len, columns)) > CROWDED
+    crowded = sum(len(str(name)) for name in columns) > CROWDED
     axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     axes.set_yticks(range(len(lines)), lines)
     handles = [
