@@ -75,3 +75,13 @@ def test_objectives_in_notes_are_scored(make: Make, met: bool) -> None:
     found = compare_row(make(notes=(f"SLA p99 TTFT<5000ms met={met}",)))
     assert found.objective == (True, met)
     assert compare_row(make()).objective is None
+
+
+def test_a_client_cannot_have_more_in_flight_than_throughput_times_latency(make: Make) -> None:
+    # 70 requests a second that take 0.2 + 99 · 0.06 s are 430 in flight
+    fast = {"ttft_mean_ms": 200.0, "tpot_mean_ms": 60.0, "req_throughput": 70.0,
+            "num_prompts": 8000}  # fmt: skip
+    assert "430 requests, of 3,200" in reason(make(**fast, concurrency=3200))
+    assert reason(make(**fast, concurrency=450)) == ""
+    paced = make(**fast, concurrency=3200, request_rate=80.0)  # no cap holds this one back
+    assert reason(paced) == ""

@@ -238,3 +238,31 @@ def test_absurd_rows_get_a_status_not_a_crash(make: Make, changes: dict[str, Any
     assert isinstance(found.status, Outcome)
     assert found.reason
     assert all(np.isfinite(v) for v in found.predicted.values())
+
+
+def test_a_growing_queue_is_said_and_a_calm_one_is_not(make: Make) -> None:
+    open_loop = {"concurrency": None, "num_prompts": 600, "input_len_mean": 4000.0}
+    calm = predict_row(prepare(make(**open_loop, request_rate=2.0)))[2]
+    wild = predict_row(prepare(make(**open_loop, request_rate=60.0)))[2]
+    assert not any(note.startswith("unstable") for note in calm)
+    assert any(note.startswith("unstable") for note in wild)
+
+
+def test_hits_of_the_replay_stand_beside_those_that_servers_counted(make: Make) -> None:
+    row = make(prefix_caching=True, prefix_len=800.0, prefix_groups=10, prefix_hit=0.75)
+    notes = predict_row(prepare(row))[2]
+    said = next(n for n in notes if "of the prompt tokens found" in n)
+    assert said.endswith("75% as servers counted")
+    assert 0.7 < float(said.partition("%")[0]) / 100 < 0.85  # 800 of 1,000, whole blocks
+
+
+def test_prompts_fetched_from_another_instance_take_their_bytes(make: Make) -> None:
+    alone = {"concurrency": 1, "num_prompts": 4, "output_len_mean": 1.0, "tpot_mean_ms": None}
+    alone |= {"model": "openai/gpt-oss-120b", "gpu": "NVIDIA H200", "engine_version": "0.18.0"}
+    short, long = (
+        figures(make(**alone, prefix_fetched=True, input_len_mean=n))["ttft_mean_ms"]
+        for n in (8192.0, 16384.0)
+    )
+    # 36 layers · 8 heads · 128 · 2 B = 73.7 kB a token: with windows, which connectors do not keep
+    assert long - short == pytest.approx(8192 * 73_728 / 6.9e9 * 1e3, rel=0.05)
+    assert long < 0.6 * figures(make(**alone, input_len_mean=16384.0))["ttft_mean_ms"]
