@@ -88,13 +88,14 @@ def full_step(lane: Lane, requests: Requests, decodes: float | None = None) -> f
 def fluid_bound(system: Hybrid) -> float:
     """Return the rate that full steps without a pause would carry, prompts shared out best [1/s].
 
-    min((k_P R_P + k_D R_D)/(E[l] + E[D]), k_D R_D/((1 − y) E[D])), with R of decodes in proportion.
+    min((k_P R_P + k_D R_D)/(E[l] + E[D]), k_D R_D/((1 − y) E[D])), with R of decodes in proportion;
+    without the second where decodes flow to prefill lanes.
     """
     r, stay = prepare(system.lengths), system.local_decode_share
     share = r.d1 / (r.p1 + r.d1)
     front = system.prefill_replicas * full_pace(system.prefill, r, stay * share)
     back = system.decode_replicas * full_pace(system.decode, r, share)
-    away = (1.0 - stay) * r.d1
+    away = (1.0 - stay) * r.d1 if system.flow is None else 0.0
     whole = (front + back) / (r.p1 + r.d1)
     return min(whole, back / away) if away > 0.0 else whole
 
@@ -102,9 +103,11 @@ def fluid_bound(system: Hybrid) -> float:
 def stability_rate(system: Hybrid) -> float:
     """Return the saturated rate of the whole system [1/s].
 
-    Of routers that share prompts out by load, which no formula knows, the bound of the best ones.
+    Of routers that share out prompts by load, and of decodes that flow, which no formula knows, the
+    bound of the best ones.
     """
-    if system.routing == "least_ttft" or system.prefill_queue > 0:
+    by_load = system.routing == "least_ttft" or system.prefill_queue > 0
+    if by_load or system.flow is not None:
         return fluid_bound(system)
     return _Shares.of(system).limit(system)
 

@@ -18,6 +18,7 @@ from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Collocated,
     Disaggregated,
+    Flow,
     Hybrid,
     Lane,
     Lengths,
@@ -195,4 +196,10 @@ def test_no_router_carries_more_than_full_steps() -> None:
     system = hybrid(0.2, routing="least_ttft")
     limit = stability_rate(system)
     assert limit == fluid_bound(system) >= stability_rate(hybrid(0.2))
+    # prefill lanes that take decodes, too, carry more than decode lanes alone
+    long = dataclasses.replace(LENGTHS, outputs=8 * LENGTHS.outputs)
+    stays = hybrid(0.2, routing="least_ttft", lengths=long)
+    assert stability_rate(dataclasses.replace(stays, flow=Flow(watermark=0.8, tpot=0.1))) > (
+        1.1 * stability_rate(stays)
+    )
     assert growth(simulate(system, 1.05 * limit, requests=20_000)) > 0.01
