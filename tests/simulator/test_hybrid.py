@@ -186,3 +186,35 @@ def test_flowing_decodes_lose_no_token() -> None:
 
 def test_a_watermark_never_reached_changes_nothing() -> None:
     assert_same(run(crowded(Flow(watermark=0.99, tpot=0.5)), 1.0), run(crowded(None), 1.0))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_flows_is_neither_lost_nor_counted_twice(seed: int) -> None:
+    """Random crowded hybrids: everything ends, in order, and no cache overflows."""
+    rng = np.random.default_rng(seed)
+    kv = float(rng.integers(7_000, 20_000))
+    lanes = [
+        dataclasses.replace(
+            NARROW,
+            max_num_batched_tokens=int(rng.choice([128, 512, 4096])),
+            kv_capacity_tokens=kv,
+            kv_block=int(rng.choice([1, 16])),
+            async_scheduling=bool(rng.random() < 0.5),
+        )
+        for _ in range(2)
+    ]
+    flow = Flow(watermark=float(rng.uniform(0.2, 0.9)), tpot=float(rng.uniform(0.015, 0.05)))
+    system = dataclasses.replace(
+        hybrid(float(rng.random()), float(rng.random()), str(rng.choice(ROUTINGS))),
+        prefill=lanes[0],
+        decode=lanes[1],
+        flow=flow,
+    )
+    found = run(system, float(rng.uniform(4.0, 20.0)), 400)
+    assert np.isfinite(found.last_token).all()
+    assert (found.first_token >= found.arrival).all()
+    assert (found.last_token >= found.first_token).all()
+    assert (found.start >= found.arrival).all()
+    for pool in found.pools:
+        # a prompt under way counts whole, its blocks come part by part
+        assert (pool.kv_peak <= kv + LENGTHS.inputs.max()).all()
