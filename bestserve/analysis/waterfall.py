@@ -7,7 +7,7 @@ distance to percentile. What remains to the objective is the room left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,10 @@ from bestserve.answers.referee import TRACED
 from bestserve.answers.saturation import sustained
 from bestserve.lowering import Lowered, decode_breakdown
 from bestserve.models.binding import Binding
-from bestserve.models.latency import engine_of
+from bestserve.models.latency import lane_engine
 from bestserve.models.queues.requests import prepare
+from bestserve.models.schedulers.engine import Engine
+from bestserve.models.speculation import Speculation
 from bestserve.models.step.breakdown import step_breakdown
 from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
@@ -168,8 +170,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
     collocated = isinstance(system, Collocated)
     last = system.lane if isinstance(system, Collocated) else system.decode
     lanes = system.replicas if isinstance(system, Collocated) else system.decode_replicas
-    requests = prepare(system.lengths)
-    engine = engine_of(last, requests)
+    engine = lane_engine(last, system.lengths, found.mean_batch)
     room = rooms(found, at.target)
     return Explanation(
         problem=at.lowered.problem,
@@ -240,9 +241,9 @@ def _steps(at: Operating, batch: float) -> tuple[StepParts, ...]:
 def _ttft(at: Operating, collocated: bool) -> Waterfall:
     system, found, target = at.system, at.found.at, at.target
     lane = system.lane if isinstance(system, Collocated) else system.prefill
-    requests = prepare(system.lengths)
-    engine = engine_of(lane, requests)
-    alone = float(requests.weight @ engine.prompt_times(0.0, True, engine.budget))
+    engine = lane_engine(lane, system.lengths)
+    weight = engine.requests.weight
+    alone = float(weight @ engine.prompt_times(0.0, True, engine.budget))
     front = engine.front_end()
     mean = found.ttft.mean
     value = found.ttft.quantile(target.ttft_percentile)
@@ -259,9 +260,9 @@ def _ttft(at: Operating, collocated: bool) -> Waterfall:
 
 def _tpot(at: Operating, lane: Lane) -> Waterfall:
     system, found, target = at.system, at.found.at, at.target
-    engine = engine_of(lane, prepare(system.lengths))
     batch = max(found.mean_batch, 1.0)
-    step = engine.decode(batch)
+    plain = lane_engine(replace(lane, speculation=Speculation()), system.lengths)
+    step = plain.decode(batch)
     value = found.tpot.quantile(target.tpot_percentile)
     percentile = 100 * target.tpot_percentile
     breakdown = decode_breakdown(at.lowered, at.strategy.pools[-1], batch)
@@ -272,7 +273,25 @@ def _tpot(at: Operating, lane: Lane) -> Waterfall:
         shares = {r: float(getattr(breakdown, r)[0] / breakdown.total[0]) for r in RESOURCE_TEXT}
         ordered = sorted(shares, key=lambda r: -shares[r])
         parts = [Part(RESOURCE_TEXT[r], shares[r] * step) for r in ordered]
+    if lane.speculation.most:
+        parts += _speculated(lane_engine(lane, system.lengths, batch), batch, step)
     more = "prompts in the same steps" if isinstance(system, Collocated) else "batch and KV arrival"
-    parts.append(Part(more, found.tpot.mean - step))
+    parts.append(Part(more, found.tpot.mean - sum(part.seconds for part in parts)))
     parts.append(Part(f"from mean to P{percentile:g}", value - found.tpot.mean))
     return Waterfall("tpot", percentile, tuple(parts), value, target.tpot)
+
+
+def _speculated(engine: Engine, batch: float, plain: float) -> list[Part]:
+    """Return what drafts add to a plain decode step of a batch [s], and what those accepted save.
+
+    Negative is what is saved; the sum with the plain step is the time of a token.
+    """
+    requests, drafting = engine.requests, engine.drafting(batch)
+    step = engine.decode(batch)
+    steps = float(requests.class_weight @ requests.classes)
+    per_token = steps / float(requests.class_weight @ requests.class_tokens)
+    return [
+        Part("verifying drafts", step - drafting - plain),
+        Part("drafting", drafting),
+        Part(f"{1 / per_token:.2f} tokens a step", step * (per_token - 1.0)),
+    ]

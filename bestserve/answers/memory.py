@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestserve.answers.caching import working_set
-from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog.engines import ALIASES, list_engines, preset_for
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import Lowered, lower
+from bestserve.lowering.drafter import with_drafter
 from bestserve.lowering.shapes import shape_problem
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Parallelism
@@ -23,6 +23,7 @@ from bestserve.results.caching import WorkingSet
 from bestserve.results.document import AnswerStatus
 from bestserve.results.memory import Memory, Printed, Wanted
 from bestserve.specs.problem import Problem
+from bestserve.specs.speculation import SpeculativeConfig
 from bestserve.specs.strategy import Strategy
 
 MOST_RATE = 1e6
@@ -74,8 +75,10 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         raise InputError(f"{pool.options}: {reason}")
     log = read_startup_log(settings.startup_log) if settings.startup_log else None
     length = _length(lowered, settings)
-    speculation = drafting(settings.speculative_config)
-    held = _Held(lowered, with_draft(lowered.model.architecture, speculation))
+    speculation = problem.speculative_config
+    if settings.speculative_config:
+        speculation = SpeculativeConfig.parse(settings.speculative_config)
+    held = _Held(lowered, with_drafter(lowered.model.architecture, speculation))
     mean = sum(lowered.mean_lengths)
 
     def plan(at: float, constants: EngineConstants = engine) -> MemoryPlan:
@@ -141,13 +144,13 @@ def _working_set(
     return working_set(lowered, Strategy.parse(strategy), rate)
 
 
-def _notes(own: tuple[str, ...], speculation: Mapping[str, Any]) -> tuple[str, ...]:
-    if not speculation:
+def _notes(own: tuple[str, ...], speculation: SpeculativeConfig | None) -> tuple[str, ...]:
+    if speculation is None:
         return own
     counted = tuple(note for note in own if "multi-token prediction" not in note)
-    if speculation["method"] != "mtp":
+    if speculation.method != "mtp":
         counted = own
-    return (*counted, f"memory for drafting by {speculation['method']} is counted")
+    return (*counted, f"memory for drafting by {speculation.method} is counted")
 
 
 def _versioned(problem: Problem, version: str) -> Problem:

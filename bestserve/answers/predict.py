@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from bestserve.answers.speculation import speculated
 from bestserve.errors import InputError
 from bestserve.lowering import Lowered, decode_breakdown
 from bestserve.models import latencies
@@ -243,6 +244,8 @@ def _analytic(service: Service, rate: float, found: Latencies) -> Prediction:
         mean_batch=found.mean_batch,
         **_shares(found, service.target),
         bound=_decode_bound(lowered, strategy, found.mean_batch),
+        itl=_finite(found.itl_mean),
+        speculation=speculated(lowered, strategy.pools[-1], found.mean_batch),
     )
 
 
@@ -294,7 +297,13 @@ def _from_run(service: Service, rate: float, result: SimulationResult) -> Predic
         attainment_by=met,
         readers={} if result.readings is None else result.readers(),
         bound=_decode_bound(lowered, strategy, batch),
+        itl=_finite(result.itl_mean),
+        speculation=speculated(lowered, strategy.pools[-1], batch),
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _with_refused(base: Prediction, share: float) -> Prediction:
@@ -308,7 +317,9 @@ def _with_refused(base: Prediction, share: float) -> Prediction:
 def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     """Return what a decode step waits for, largest share first."""
     pool = strategy.pools[-1]
-    breakdown = decode_breakdown(lowered, pool, batch)
+    drafting = lowered.pool_lane(pool)[0].speculation
+    width = int(drafting.drafts(max(batch, 1.0))) + 1
+    breakdown = decode_breakdown(lowered, pool, batch, width)
     if breakdown is None:
         return ""
     total = float(breakdown.total[0])
@@ -318,6 +329,7 @@ def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     parts = ", ".join(f"{n} {shares[n]:.0%}" for n in ordered)
     count = max(round(batch), 1)
     noun = "sequence" if count == 1 else "sequences"
+    noun += f", {width} tokens each," if width > 1 else ""
     return f"a decode of {count} {noun} takes {total * 1e3:.1f} ms: {parts}"
 
 

@@ -36,6 +36,8 @@ UNITS: dict[str, str] = {
     "prefill_host": "s",
     "prefill_phi": "1",
     "handover": "s",
+    "draft_step": "s",
+    "draft_pass": "s",
     "launch_time": "s",
     "allreduce_ring": "s",
     "allreduce_hopper": "s",
@@ -80,6 +82,8 @@ OPTIONAL = (
     "allreduce_whole",
     "alltoall_latency",
     "alltoall_link",
+    "draft_step",
+    "draft_pass",
     *SPLIT,
 )
 KERNEL_UNITS = {

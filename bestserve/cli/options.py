@@ -16,6 +16,7 @@ from bestserve.specs.model import Model
 from bestserve.specs.prefixes import WORDS, in_own_words
 from bestserve.specs.problem import LAYOUTS, PURE, Problem
 from bestserve.specs.slo import SLO, checked_table
+from bestserve.specs.speculation import with_acceptance
 from bestserve.specs.workload import Workload
 
 WORKLOAD_FIELDS = (
@@ -148,6 +149,11 @@ class ProblemOptions:
         at which a GPU reads them back [B/s]
     kv_peer_bandwidth
         at which a GPU fetches what another instance's cache holds; default: it is not fetched [B/s]
+    speculative_config
+        what drafts tokens, as vLLM: '{"method": "eagle3", "num_speculative_tokens": 3}'
+    acceptance
+        chance that a draft is accepted if all before it are: one number or one per position, or a
+        data set's name; default: assumed, by method
     routing
         random, round_robin, least_outstanding, power_of_two, least_kv, least_ttft; by what prompts
         share: session_affine, prefix_hash, prefix_aware, prefix_estimated
@@ -209,6 +215,8 @@ class ProblemOptions:
     kv_offloading_size: float | None = None
     kv_offloading_bandwidth: float | None = None
     kv_peer_bandwidth: float | None = None
+    speculative_config: str | None = None
+    acceptance: Annotated[list[str] | None, Many] = None
     routing: str | None = None
     router_lag: float | None = None
     tensor_parallel_size: Annotated[list[int] | None, Wholes] = None
@@ -257,6 +265,10 @@ class ProblemOptions:
         for word, layouts in (("both", PURE), ("all", LAYOUTS)):
             if given.get("layouts") == (word,):
                 given["layouts"] = layouts
+        acceptance = given.pop("acceptance", None)
+        if acceptance is not None:
+            drafted = given.get("speculative_config", values.get("speculative_config"))
+            given["speculative_config"] = with_acceptance(drafted, acceptance)
         like, parameters = given.pop("like", None), given.pop("parameters", None)
         if like is not None:
             given["model"] = _alike(given.get("model", values.get("model")), like, parameters)

@@ -45,7 +45,7 @@ def pool_limits(lowered: Lowered, pool: Pool) -> Limits:
     )
     stated = pool.max_num_seqs or problem.max_num_seqs
     seqs = min(stated or engine.max_num_seqs, tokens)
-    plan = lowered.lane(pool.parallelism, seqs, tokens, role=pool.work).plan
+    plan = lowered.lane(pool.parallelism, seqs, tokens, role=pool.work, drafts=pool.drafts).plan
     if plan is None:
         return Limits(seqs, tokens, None)
     share = KV_MARGIN * pool.pp / pool.dp

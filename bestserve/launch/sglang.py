@@ -9,6 +9,7 @@ from __future__ import annotations
 from bestserve.launch.limits import Limits
 from bestserve.launch.process import Process, model_argument
 from bestserve.launch.site import Site
+from bestserve.launch.speculation import sglang_words
 from bestserve.launch.vllm import moves_experts
 from bestserve.lowering import Lowered
 from bestserve.specs.model import KV_BYTES
@@ -51,6 +52,7 @@ def arguments(lowered: Lowered, pool: Pool, limits: Limits, nodes: int = 1) -> l
     words += ["--context-length", str(limits.context)] if limits.context else []
     words += ["--mem-fraction-static", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += _formats(lowered)
+    words += sglang_words(lowered, pool)
     words += [] if lowered.engine.cuda_graphs else EAGER
     if pool.role != "m":
         words += ["--disaggregation-mode", ROLE_NAMES[pool.role]]

@@ -12,6 +12,7 @@ from typing import Any
 from bestserve.launch.limits import CONTEXT_STEP, Limits, longest_prompt
 from bestserve.launch.process import Process, file_path, model_argument
 from bestserve.launch.site import Site
+from bestserve.launch.speculation import tensorrt_llm_config
 from bestserve.lowering import Lowered
 from bestserve.specs.model import KV_BYTES
 from bestserve.specs.strategy import ROLE_NAMES, Pool
@@ -45,6 +46,7 @@ def config(lowered: Lowered, pool: Pool) -> dict[str, Any]:
     cache |= {"dtype": "nvfp4"} if held == KV_BYTES["nvfp4"] else {}
     cache["enable_block_reuse"] = lowered.problem.workload.prefix_cache_hit > 0
     out: dict[str, Any] = {"kv_cache_config": cache}
+    out |= tensorrt_llm_config(lowered, pool)
     out |= {"enable_attention_dp": True} if pool.dp > 1 else {}
     out |= {"cuda_graph_config": None} if not lowered.engine.cuda_graphs else {}
     if pool.role != "m":

@@ -11,6 +11,7 @@ import json
 from bestserve.launch.limits import Limits
 from bestserve.launch.process import Process, model_argument
 from bestserve.launch.site import Site
+from bestserve.launch.speculation import vllm_words
 from bestserve.lowering import Lowered
 from bestserve.specs.model import KV_BYTES
 from bestserve.specs.strategy import Pool
@@ -59,6 +60,7 @@ def unsplit_arguments(lowered: Lowered, pool: Pool, limits: Limits, nodes: int =
     words += ["--max-model-len", str(limits.context)] if limits.context else []
     words += ["--gpu-memory-utilization", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += _formats(lowered)
+    words += vllm_words(lowered, pool)
     words += ["--enable-prefix-caching"] if lowered.problem.workload.prefix_cache_hit else []
     return [*words, *([] if lowered.engine.cuda_graphs else ["--enforce-eager"])]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bestserve.errors import DataError, InfeasibleError, InputError, shown
 from bestserve.lowering.images import with_tower
-from bestserve.lowering.lanes import LaneResult, build_lane
+from bestserve.lowering.lanes import LaneResult, Limits, build_lane
 from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved
 from bestserve.lowering.transfer import kv_transfer
@@ -35,7 +35,7 @@ from bestserve.models.system import (
     Transfer,
 )
 from bestserve.specs.problem import Problem
-from bestserve.specs.strategy import Pool, Strategy
+from bestserve.specs.strategy import Drafts, Pool, Strategy
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Lowered(Resolved):
         max_num_batched_tokens: int | None = None,
         *,
         role: Role = "m",
+        drafts: Drafts = None,
     ) -> LaneResult:
         """Return one lane of an instance with this parallelism and role, or why there is none.
 
@@ -56,14 +57,14 @@ class Lowered(Resolved):
         """
         seqs = max_num_seqs or self.problem.max_num_seqs
         tokens = max_num_batched_tokens or self.problem.max_num_batched_tokens
-        key = parallelism, seqs, tokens, role
+        key = parallelism, Limits(seqs, tokens, drafts), role
         if key not in self._lanes:
             step_time = partial(self._step_time, parallelism, role)
             self._lanes[key] = build_lane(self, *key, step_time)
         return self._lanes[key]
 
     @cached_property
-    def _lanes(self) -> dict[tuple[Parallelism, int | None, int | None, Role], LaneResult]:
+    def _lanes(self) -> dict[tuple[Parallelism, Limits, Role], LaneResult]:
         return {}
 
     @cached_property
@@ -98,7 +99,7 @@ class Lowered(Resolved):
     def pool_result(self, pool: Pool) -> LaneResult:
         """Return one lane of a pool, or why it cannot be built."""
         limits = pool.max_num_seqs, pool.max_num_batched_tokens
-        return self.lane(pool.parallelism, *limits, role=pool.work)
+        return self.lane(pool.parallelism, *limits, role=pool.work, drafts=pool.drafts)
 
     def pool_lane(self, pool: Pool) -> tuple[Lane, int]:
         """Return a pool's lane and how many of them the pool has. Raises InfeasibleError."""
@@ -184,6 +185,11 @@ class Lowered(Resolved):
         prefixes, InputError where decodes are to flow without a TPOT objective.
         """
         front, back = strategy.pools
+        if prefill[0].speculation.most or decode[0].speculation.most:
+            raise InfeasibleError(
+                f"{strategy}: hybrids know no speculative decoding; add -spec0, or take another "
+                "layout"
+            )
         if self._caching is not None:
             raise InfeasibleError(
                 f"{strategy}: hybrids know no prefix caches; set enable_prefix_caching to false, "
@@ -224,10 +230,13 @@ def _kept(pool: Pool) -> float:
     return 1.0 if pool.local_percent is None else pool.local_percent / 100
 
 
-def decode_breakdown(lowered: Lowered, pool: Pool, sequences: float) -> Breakdown | None:
+def decode_breakdown(
+    lowered: Lowered, pool: Pool, sequences: float, width: int = 1
+) -> Breakdown | None:
     """Return what a decode step of a pool with this many sequences waits for.
 
-    None without model and hardware (own step-time coefficients).
+    width : tokens of each that are verified, which read its context once together. None without
+    model and hardware (own step-time coefficients).
     """
     if lowered.problem.step_time is not None:
         return None
@@ -236,7 +245,7 @@ def decode_breakdown(lowered: Lowered, pool: Pool, sequences: float) -> Breakdow
     share = steps * lengths.output_weights
     inputs = lowered.mean_lengths[0]
     context = inputs + float(share @ steps) / float(share.sum()) / 2
-    work = StepWork.grid(context=context, decodes=max(sequences, 1.0))
+    work = StepWork.grid(context=context / width, decodes=max(sequences, 1.0) * width)
     return step_breakdown(
         lowered.model.architecture,
         lowered.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bestserve.errors import InputError
+from bestserve.lowering.drafter import with_drafter
 from bestserve.lowering.resolved import Resolved
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.memory import memory_plan
@@ -27,9 +28,8 @@ def kv_transfer(resolved: Resolved, prefill: Parallelism, decode: Parallelism) -
     """
     if resolved.problem.step_time is not None:
         return Transfer(latency=transfer_latency(resolved))
-    plan = memory_plan(
-        resolved.model.architecture, resolved.device, prefill, resolved.formats, resolved.engine
-    )
+    arch = with_drafter(resolved.model.architecture, resolved.problem.speculative_config)
+    plan = memory_plan(arch, resolved.device, prefill, resolved.formats, resolved.engine)
     one_node = resolved.problem.gpus <= resolved.device.gpus_per_node
     bandwidth = resolved.device.link_bandwidth if one_node else resolved.device.network_bandwidth
     if bandwidth <= 0:

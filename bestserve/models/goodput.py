@@ -19,14 +19,15 @@ from bestserve.models.attainment import (
 from bestserve.models.binding import Binding
 from bestserve.models.latencies import unstable
 from bestserve.models.latency import (
+    FULL,
     Latencies,
+    by_batch,
     decode_alone,
-    engine_of,
     evaluator,
+    lane_engine,
     prefill_alone,
     stability_rate,
 )
-from bestserve.models.queues.requests import prepare
 from bestserve.models.refused import Refused, refused, refused_by
 from bestserve.models.schedulers import decode_pool, prefill_pool
 from bestserve.models.status import LatencyStatus
@@ -109,8 +110,7 @@ def prefill_goodput(
     A joint target's TTFT threshold counts at its attainment, which the whole system cannot beat.
     `floor` as in `goodput`.
     """
-    requests = prepare(lengths)
-    engine = engine_of(lane, requests)
+    engine = lane_engine(lane, lengths)
     turned_away = refused_by({"p": lane}, lengths)
     if turned_away.too_many:
         return _refusing(turned_away, prefill_pool.capacity(engine))
@@ -140,15 +140,16 @@ def decode_goodput(
     floor: float = 0.0,
 ) -> Goodput:
     """Return the goodput of one decode lane: the TPOT objective alone; `floor` as in `goodput`."""
-    requests = prepare(lengths)
-    engine = engine_of(lane, requests)
+    engine = lane_engine(lane, lengths, FULL)
     turned_away, limit = refused_by({"d": lane}, lengths), decode_pool.capacity(engine)
     if turned_away.too_many and limit > 0:
         return _refusing(turned_away, limit)
     percentile = target.attainment if target.joint else target.tpot_percentile
     return _search(
-        lambda rate: decode_alone(engine, rate, transfer),
-        decode_pool.capacity(engine),
+        lambda rate: by_batch(
+            lane, lambda decodes: decode_alone(lane_engine(lane, lengths, decodes), rate, transfer)
+        ),
+        limit,
         Target(tpot=target.tpot, tpot_percentile=percentile),
         floor=floor,
     )

@@ -30,7 +30,7 @@ no width."""
 class OutputClasses:
     """TPOT by output length: what joint attainment and E2EL need.
 
-    steps : decode steps D [c]; weight : shares of the requests with D > 0 [c];
+    steps : tokens after the first, D [c]; weight : shares of the requests with D > 0 [c];
     mean, variance, third : central moments of TPOT [c; s, s², s³]; parts : its components;
     no_decode : share of the requests that end with their first token
     """
@@ -82,6 +82,7 @@ class Latencies:
     mean_batch : running sequences per (decode) lane
     trust : may this be used without simulating; structural : its part that holds for a goodput at
     this rate whatever limits it; situation, reading : what else a goodput needs to be judged
+    itl_mean : mean time between messages, of one step's tokens each [s]
     observed : the requests themselves, where a run and no formula is the source
     refused : share of the requests that the KV cache cannot hold; the laws are of the others [1]
     paths : shares of requests that fare differently, and how; empty: all fare alike
@@ -102,6 +103,7 @@ class Latencies:
     observed: Observed | None = None
     refused: float = 0.0
     paths: tuple[tuple[float, Latencies], ...] = ()
+    itl_mean: float = np.nan
 
     @property
     def no_decode(self) -> float:
@@ -165,7 +167,7 @@ def compose(
     situation: Situation,
 ) -> Latencies:
     """Return the percentiles of TPOT and E2EL from the moments per output class."""
-    d = requests.classes
+    d = requests.class_tokens
     mean, variance, third = decoding.mean, decoding.variance, decoding.third
     if d.size == 0:
         zero = Distribution.point(0.0)
@@ -214,7 +216,15 @@ def compose(
         status=LatencyStatus.OK,
         classes=classes,
         reading=reading,
+        itl_mean=_between_messages(requests, lane, decoding),
     )
+
+
+def _between_messages(requests: Requests, lane: Lane, decoding: LaneLatency) -> float:
+    """Return the mean time between two messages, over all gaps [s]."""
+    steps = float(requests.class_weight @ requests.classes)
+    spans = float(requests.class_weight @ (requests.class_tokens * decoding.mean))
+    return lane.stream_interval * spans / steps if steps else np.nan
 
 
 def judged(found: Latencies) -> Latencies:

@@ -12,7 +12,7 @@ from bestserve.models import hybrid
 from bestserve.models.distribution import Distribution
 from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies, OutputClasses, compose, judged, unstable
-from bestserve.models.queues.requests import Requests, prepare
+from bestserve.models.queues.requests import prepare
 from bestserve.models.refused import refused
 from bestserve.models.schedulers import (
     decode_pool,
@@ -22,11 +22,14 @@ from bestserve.models.schedulers import (
     tandem,
 )
 from bestserve.models.schedulers.engine import Engine, engine_of
+from bestserve.models.schedulers.tokens import per_token
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import (
     Collocated,
     Disaggregated,
     Hybrid,
+    Lane,
+    Lengths,
     System,
     Transfer,
 )
@@ -47,6 +50,9 @@ __all__ = [
 
 MOST_GAIN, CLOSE = 1024.0, 0.003
 """Of prefix caches: how many times the saturated rate may grow, and how exactly it is found."""
+
+FULL = 1e9
+"""Decodes of a lane that is full, however many those are."""
 
 ALONE = 1e-6
 """Share of the stability limit below which next to no request meets another one."""
@@ -77,14 +83,15 @@ def stability_rate(system: System) -> float:
         return _stable_with_hits(system)
     if isinstance(system, Hybrid):
         return hybrid.stability_rate(system)
-    requests = prepare(system.lengths)
     if isinstance(system, Collocated):
-        engine = engine_of(system.lane, requests)
+        engine = lane_engine(system.lane, system.lengths, FULL)
         return system.replicas * capacity(engine)
+    prefill = lane_engine(system.prefill, system.lengths, FULL)
+    decode = lane_engine(system.decode, system.lengths, FULL)
     return min(
-        system.prefill_replicas * prefill_pool.capacity(engine_of(system.prefill, requests)),
-        system.decode_replicas * decode_pool.capacity(engine_of(system.decode, requests)),
-        system.prefill_replicas * tandem.link_limit(system.transfer, requests),
+        system.prefill_replicas * prefill_pool.capacity(prefill),
+        system.decode_replicas * decode_pool.capacity(decode),
+        system.prefill_replicas * tandem.link_limit(system.transfer, prefill.requests),
     )
 
 
@@ -140,11 +147,31 @@ def _evaluator(system: System) -> Callable[[float], Latencies]:
         return lambda rate: _found_at(system, rate, known)
     if isinstance(system, Hybrid):
         return hybrid.evaluator(system)
-    requests = prepare(system.lengths)
     if isinstance(system, Collocated):
-        return lambda rate: _collocated(system, requests, rate)
+        return lambda rate: by_batch(
+            system.lane, lambda decodes: _collocated(system, decodes, rate)
+        )
     limit = stability_rate(system)
-    return lambda rate: _disaggregated(system, requests, rate, limit)
+    return lambda rate: by_batch(
+        system.decode, lambda decodes: _disaggregated(system, decodes, rate, limit)
+    )
+
+
+def by_batch(lane: Lane, found_at: Callable[[float], Latencies]) -> Latencies:
+    """Return the latencies at which a lane drafts what it does with as many decodes as it has.
+
+    found_at : decodes for which requests are counted in steps → latencies
+    """
+    drafting, decodes = lane.speculation, 1.0
+    found = found_at(decodes)
+    for _ in range(len(drafting.schedule)):
+        if found.status is not LatencyStatus.OK:
+            break
+        last, decodes = decodes, max(found.mean_batch, 1.0)
+        if drafting.drafts(last) == drafting.drafts(decodes):
+            break
+        found = found_at(decodes)
+    return found
 
 
 def _found_at(system: System, rate: float, limit: float) -> Latencies:
@@ -157,8 +184,13 @@ def _found_at(system: System, rate: float, limit: float) -> Latencies:
     return replace(found, stability_rate=limit)
 
 
-def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencies:
-    engine = engine_of(system.lane, requests)
+def lane_engine(lane: Lane, lengths: Lengths, decodes: float = 1.0) -> Engine:
+    """Return the engine of a lane whose steps yield what they do with so many decodes."""
+    return engine_of(lane, prepare(lengths, lane.speculation.law(decodes)))
+
+
+def _collocated(system: Collocated, decodes: float, rate: float) -> Latencies:
+    engine = lane_engine(system.lane, system.lengths, decodes)
     if engine.slots < 1:
         return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     share = rate / system.replicas
@@ -171,10 +203,10 @@ def _collocated(system: Collocated, requests: Requests, rate: float) -> Latencie
     if decoding is None:
         return unstable(rate, limit)
     return compose(
-        requests,
+        engine.requests,
         system.lane,
         decoding.ttft,
-        decoding,
+        per_token(decoding, engine.requests),
         rate=rate,
         limit=decoding.capacity * system.replicas,
         utilisation=decoding.busy,
@@ -203,25 +235,23 @@ def _situation(prompts: Engine, load: float, *, shared: bool = False) -> Situati
     )
 
 
-def _disaggregated(
-    system: Disaggregated, requests: Requests, rate: float, limit: float
-) -> Latencies:
-    prefill = engine_of(system.prefill, requests)
-    decode = engine_of(system.decode, requests)
+def _disaggregated(system: Disaggregated, decodes: float, rate: float, limit: float) -> Latencies:
+    prefill = lane_engine(system.prefill, system.lengths)
+    decode = lane_engine(system.decode, system.lengths, decodes)
     if decode.slots < 1:
         return unstable(rate, 0.0, LatencyStatus.NO_SLOT)
     k_p, k_d = system.prefill_replicas, system.decode_replicas
     effective = _effective(rate, limit)
-    moved = tandem.transfer_moments(system.transfer, requests, effective / k_p)
+    moved = tandem.transfer_moments(system.transfer, prefill.requests, effective / k_p)
     first = prefill_pool.evaluate(prefill, effective / k_p)
     rest = decode_pool.evaluate(decode, effective / k_d, moved) if np.isfinite(moved[0]) else None
     if first is None or rest is None:
         return unstable(rate, limit)
     return compose(
-        requests,
+        decode.requests,
         system.decode,
         first.ttft.shift(prefill.front_end()),
-        rest,
+        per_token(rest, decode.requests),
         rate=rate,
         limit=limit,
         utilisation=max(first.busy, rest.busy),
@@ -265,7 +295,7 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         engine.requests,
         engine.lane,
         found.ttft,
-        found,
+        per_token(found, engine.requests),
         rate=rate,
         limit=limit,
         utilisation=found.busy,

@@ -49,14 +49,18 @@ def refused(system: System) -> Refused:
 def refused_by(lanes: dict[Role, Lane], lengths: Lengths) -> Refused:
     """Return what lanes of these roles, one after the other, cannot hold of a workload."""
     longest = float(lengths.inputs.max() + lengths.outputs.max())
-    if all(lane.kv_capacity_tokens >= longest + lane.kv_block for lane in lanes.values()):
+    if all(
+        lane.kv_capacity_tokens >= longest + lane.kv_block + lane.speculation.most
+        for lane in lanes.values()
+    ):
         return Refused(0.0)
     prompt, answer, weight = _pairs(lengths)
     over = np.zeros(prompt.size, dtype=np.bool_)
     reason = ""
     for role, lane in lanes.items():
         blocks = np.floor(lane.kv_capacity_tokens / lane.kv_block)
-        need = prompt if role == "p" else prompt + answer - 1.0
+        drafts = np.where(answer > 1.0, lane.speculation.most, 0)
+        need = prompt if role == "p" else prompt + answer - 1.0 + drafts
         more = np.ceil(need / lane.kv_block) > blocks
         if role == "d":
             more &= answer > 1.0

@@ -14,6 +14,7 @@ import numpy as np
 from bestserve.arrays import Floats
 from bestserve.models.policies import Policy, find_policy
 from bestserve.models.prefixes import Caching
+from bestserve.models.speculation import NOTHING_DRAFTED, Speculation
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.token_target import TokenTarget
 from bestserve.models.token_times import Reader
@@ -55,6 +56,7 @@ class Lane:
         `stream_interval`-th [tokens]
     async_scheduling : each step is formed while the one before is under way, so that who arrives
         or ends during a step is known two steps later (vLLM's word; SGLang's overlap schedule)
+    speculation : what decodes draft; by default nothing
     """
 
     step: StepTime
@@ -68,6 +70,7 @@ class Lane:
     t_req_token: float = 0.0
     stream_interval: int = 1
     async_scheduling: bool = False
+    speculation: Speculation = NOTHING_DRAFTED
 
     @property
     def scheduling(self) -> Policy:

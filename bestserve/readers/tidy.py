@@ -92,6 +92,13 @@ def _texts(value: object) -> str | None:
     return next((problem for part in value if (problem := _text(part))), None)
 
 
+def _shares(value: object) -> str | None:
+    if not isinstance(value, tuple) or not value:
+        return "expected shares"
+    problems = (_real(0.0)(part) or (None if part <= 1 else "must be at most 1") for part in value)
+    return next((problem for problem in problems if problem), None)
+
+
 def _figures(value: object) -> str | None:
     if not isinstance(value, Mapping):
         return "expected a mapping of figures"
@@ -294,6 +301,10 @@ class TidyRow:
     num_scheduler_steps: int | None = _opt(_ONE_UP)
     async_scheduling: bool | None = _opt(_TRUTH)
     speculative_decoding: bool | None = _opt(_TRUTH)
+    draft_method: str | None = _opt(_WORD)
+    draft_tokens: int | None = _opt(_ONE_UP)
+    accept_length: float | None = _opt(_real(1.0))
+    accepted_by_position: tuple[float, ...] | None = _opt(_shares)
     engine_generation: str | None = _opt(_WORD)
     routing: str | None = _opt(_WORD)
     saturated: bool | None = _opt(_TRUTH)

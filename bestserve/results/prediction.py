@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestserve.models.trust import Trust
 from bestserve.results.document import AnswerStatus, Document, Summary
+from bestserve.results.speculation import Speculated
 from bestserve.units import milliseconds
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ class Prediction(Document):
     latencies are those of the others. `readers` is what runs show token by token where objectives
     ask for it, by name: waits of a reader who starts when the first token is due, and after it
     (stall), gaps between messages (itl) [s], fluidity index [1].
+    latencies are those of the others. `itl` is the mean time between messages to a client [s]: a
+    step's tokens come in one, so that with drafts it is more than TPOT. `speculation` says what
+    they do; None without.
     """
 
     problem: Problem
@@ -111,6 +115,8 @@ class Prediction(Document):
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     refused: float = 0.0
     readers: Mapping[str, float] = field(default_factory=dict)
+    itl: float | None = None
+    speculation: Speculated | None = None
 
     @property
     def binding(self) -> str:
@@ -144,6 +150,10 @@ class Prediction(Document):
             lines.append(f"  {said}")
         if self.bound:
             lines.append(f"  {self.bound}")
+        if self.speculation is not None:
+            lines.append(f"  {self.speculation.explain()}")
+            if self.itl is not None:
+                lines.append(f"  a message to the client every {self.itl * 1e3:.3g} ms (ITL)")
         if self.attainment is not None:
             each = ", ".join(f"{m.upper()} {v:.1%}" for m, v in self.attainment_by.items())
             alone = f" ({each})" if len(self.attainment_by) > 1 else ""

@@ -37,6 +37,7 @@ from bestserve.simulator.layout import (
     CACHED,
     CONTEXT,
     DECODING,
+    DRAFTS,
     EVENTS,
     EVICTED,
     EVICTIONS,
@@ -82,7 +83,7 @@ def blocks_coming(lane: int, pool: Pool, facts: Ints32) -> int:
     if s[SPLIT] < 0 or not takes_by_chunk(pool):
         return 0
     block = limits[BLOCK]
-    left = limits[BUDGET] - s[DECODING] if limits[RIDES] != 0 else limits[BUDGET]
+    left = limits[BUDGET] - pool.widths[s[DECODING]] if limits[RIDES] != 0 else limits[BUDGET]
     part = facts[s[SPLIT], PROMPT] + facts[s[SPLIT], GENERATED] - s[SPLIT_DONE]
     part = max(min(part, left, limits[ROOM]), 0)
     return in_blocks(s[SPLIT_DONE] + part, block) - in_blocks(s[SPLIT_DONE], block)
@@ -100,9 +101,10 @@ def take_off(lane: int, r: int, finish: int, pool: Pool, facts: Ints32) -> int:
     kept = reserved_tokens(prompt, output, facts[r, GENERATED], pool.costs[RESERVE])
     tokens = prompt + output - (finish - s[ITERATION])
     if tokens > kept:
+        context = tokens + pool.limits[DRAFTS]
         s[GROWING] -= 1
-        s[GROWING_CONTEXT] -= tokens
-        pool.phases[lane, (tokens - s[ITERATION]) % block] -= 1
+        s[GROWING_CONTEXT] -= context
+        pool.phases[lane, (context - s[ITERATION]) % block] -= 1
     else:
         s[HELD] -= in_blocks(kept, block)
     s[DECODING] -= 1
@@ -215,9 +217,10 @@ def decode_at_once(lane: int, r: int, kept: int, pool: Pool, times: Floats, fact
             event = pack(s[ITERATION] + kept - whole, r, GROW)
             s[EVENTS] = push(pool.heaps, lane, s[EVENTS], event)
     else:
+        context = whole + 1 + pool.limits[DRAFTS]
         s[GROWING] += 1
-        s[GROWING_CONTEXT] += whole + 1
-        pool.phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
+        s[GROWING_CONTEXT] += context
+        pool.phases[lane, (context - s[ITERATION]) % block] += 1
 
 
 @njit(cache=True, inline=True)
@@ -238,7 +241,7 @@ def admit(
     tokens = 0
     pairs = 0.0
     waits = False
-    left = limits[BUDGET] - s[DECODING] if rides else limits[BUDGET]
+    left = limits[BUDGET] - pool.widths[s[DECODING]] if rides else limits[BUDGET]
     if s[SPLIT] >= 0:
         r = s[SPLIT]
         whole = facts[r, PROMPT] + facts[r, GENERATED]
@@ -264,8 +267,10 @@ def admit(
         ready = facts[r, READY] != 0
         remaining = 0
         take = 0
+        width = 0
         if ready:
-            if rides and left < 1:
+            width = pool.widths[s[DECODING] + 1] - pool.widths[s[DECODING]]
+            if rides and left < width:
                 break
         else:
             if cache.on:
@@ -282,7 +287,9 @@ def admit(
             kept = reserved_tokens(facts[r, PROMPT], facts[r, OUTPUT], facts[r, GENERATED], reserve)
             need = in_blocks(kept, block)
             # A request that decodes at once needs the block of its next token too.
-            ask = in_blocks(max(kept, whole + 1), block) if ready else need
+            ask = need
+            if ready and kept <= whole:
+                ask = in_blocks(whole + 1 + limits[DRAFTS], block)
             if cache.on and not ready:
                 in_common = in_use(cache, lane, r)
             held = s[HELD] + ask - in_common
@@ -300,7 +307,7 @@ def admit(
             times[r, START] = c[NOW]
         if ready:
             if rides:
-                left -= 1
+                left -= width
             taken += 1
             decode_at_once(lane, r, kept, pool, times, facts)
             continue

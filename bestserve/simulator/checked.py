@@ -35,6 +35,14 @@ def check(system: System) -> None:
             raise InputError(f"kv_capacity_tokens = {lane.kv_capacity_tokens} must be > 0")
         if not (lane.t_req >= 0 and lane.t_req_token >= 0):
             raise InputError("t_req and t_req_token must be ≥ 0 s")
+        width = int(lane.speculation.drafts(1)) + 1
+        if width > lane.max_num_batched_tokens:
+            raise InputError(
+                f"max_num_batched_tokens = {lane.max_num_batched_tokens} must hold a decode and "
+                f"its drafts, {width} tokens"
+            )
+        if lane.speculation.most and isinstance(system, Hybrid):
+            raise InputError("hybrids know no speculative decoding: leave speculative_config out")
     caching = system.caching
     if caching is None and system.routing in routes.OF_PREFIXES:
         raise InputError(

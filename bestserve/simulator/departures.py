@@ -29,6 +29,7 @@ from bestserve.simulator.layout import (
     BLOCKS,
     CONTEXT,
     DECODING,
+    DRAFTS,
     EVENTS,
     FIRST,
     GENERATED,
@@ -41,6 +42,7 @@ from bestserve.simulator.layout import (
     LEAVING,
     LEAVING_BLOCKS,
     LEFT,
+    MADE,
     NOW,
     OUTPUT,
     PROMPT,
@@ -107,7 +109,7 @@ def fire_events(
     ended : how many requests ended since the call of `advance`; returned, with these
     """
     s, c = pool.state[lane], pool.clock[lane]
-    block, reserve = pool.limits[BLOCK], pool.costs[RESERVE]
+    block, reserve, drafts = pool.limits[BLOCK], pool.costs[RESERVE], pool.limits[DRAFTS]
     finite, grows = pool.limits[BLOCKS] < UNLIMITED, grows_by_step(pool)
     while s[EVENTS] > 0 and pool.heaps[lane, 0] >> ITERATION_SHIFT == s[ITERATION]:
         event = pool.heaps[lane, 0]
@@ -125,9 +127,10 @@ def fire_events(
             if finite:
                 kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
                 if grows and kept < prompt + output - 1:
+                    context = prompt + output + drafts
                     s[GROWING] -= 1
-                    s[GROWING_CONTEXT] -= prompt + output
-                    pool.phases[lane, (prompt + output - s[ITERATION]) % block] -= 1
+                    s[GROWING_CONTEXT] -= context
+                    pool.phases[lane, (context - s[ITERATION]) % block] -= 1
                 else:
                     s[HELD] -= in_blocks(kept, block)
             leave(lane, r, pool, facts, cache)
@@ -138,10 +141,11 @@ def fire_events(
             times[r, FIRST] = c[NOW]
         else:
             kept = reserved_tokens(prompt, output, facts[r, GENERATED], reserve)
+            context = prompt + facts[r, MADE] + drafts if drafts > 0 else kept + 1
             s[HELD] -= in_blocks(kept, block)
             s[GROWING] += 1
-            s[GROWING_CONTEXT] += kept + 1
-            pool.phases[lane, (kept + 1 - s[ITERATION]) % block] += 1
+            s[GROWING_CONTEXT] += context
+            pool.phases[lane, (context - s[ITERATION]) % block] += 1
     return ended
 
 
@@ -190,8 +194,9 @@ def join(
             if kept == whole:
                 s[HELD] -= in_blocks(kept, block)
                 s[GROWING] += 1
-                s[GROWING_CONTEXT] += whole + 1
-                pool.phases[lane, (whole + 1 - s[ITERATION]) % block] += 1
+                context = whole + 1 + pool.limits[DRAFTS]
+                s[GROWING_CONTEXT] += context
+                pool.phases[lane, (context - s[ITERATION]) % block] += 1
             elif kept < prompt + output - 1:
                 event = pack(s[ITERATION] + kept - whole, r, GROW)
                 s[EVENTS] = push(pool.heaps, lane, s[EVENTS], event)

@@ -65,6 +65,25 @@ def remove(heaps: Ints, lane: int, size: int, at: int) -> int:
 
 
 @njit(cache=True)
+def rebuild(heaps: Ints, lane: int, size: int) -> None:
+    """Put a lane's events into the order of a heap, whatever they are in (Floyd 1964)."""
+    for start in range(size // 2):
+        i = size // 2 - 1 - start
+        event = heaps[lane, i]
+        while True:
+            child = 2 * i + 1
+            if child >= size:
+                break
+            if child + 1 < size and heaps[lane, child + 1] < heaps[lane, child]:
+                child += 1
+            if heaps[lane, child] >= event:
+                break
+            heaps[lane, i] = heaps[lane, child]
+            i = child
+        heaps[lane, i] = event
+
+
+@njit(cache=True)
 def forget(heaps: Ints, lane: int, size: int, request: int) -> int:
     """Delete all events of one request; return the new size."""
     i = 0

@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 
 from bestserve.arrays import Floats, Ints32
 from bestserve.errors import InputError
+from bestserve.models.acceptance import chance_of, request_classes
 from bestserve.models.prefix_tree import PrefixTree
+from bestserve.models.speculation import Speculation
 from bestserve.models.system import Arrivals, Lengths
 
-GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES, POOLS = range(9)
+GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES, POOLS, DRAFTING = range(10)
+
+ACCEPTANCES = 64
+"""Equally likely classes of requests that differ in how many of their drafts are accepted."""
 
 
 def stream(seed: int, purpose: int) -> np.random.Generator:
@@ -41,12 +46,15 @@ class Requests:
 
     input_len, output_len, cached : int[n] [tokens]; `cached` prompt tokens skip prefill compute
     (default 0); tree : what they share, for systems with a prefix cache, instead of `cached`
+    tokens_per_step : float64[n], what each gains in a step of speculative decoding on average, as
+        recorded [tokens]; default: drawn
     """
 
     input_len: NDArray[np.integer]
     output_len: NDArray[np.integer]
     cached: NDArray[np.integer] | None = None
     tree: PrefixTree | None = None
+    tokens_per_step: Floats | None = None
 
     def __post_init__(self) -> None:
         arrays = [self.input_len, self.output_len]
@@ -66,6 +74,9 @@ class Requests:
             whole = np.asarray(values)
             if not np.all(np.isfinite(whole)) or whole.min() < low or whole.max() >= 1 << 31:
                 raise InputError(f"requests: {name} must be in {low} … 2³¹ − 1 tokens")
+        each = self.tokens_per_step
+        if each is not None and not (len(each) == len(self.input_len) and np.min(each) >= 1):
+            raise InputError("requests: tokens_per_step must be ≥ 1, one number a request")
         tree = self.tree
         if tree is None:
             return
@@ -111,6 +122,26 @@ def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
         return Requests(input_len=prompt, output_len=output)
     cached = np.clip(np.rint(lengths.cached[rows]), 0, prompt - 1).astype(np.int32)
     return Requests(input_len=prompt, output_len=output, cached=cached)
+
+
+def draw_acceptance(
+    drafting: Speculation, n: int, seed: int, tokens_per_step: Floats | None
+) -> tuple[Ints32, Floats]:
+    """Return what draws start from and the class of n requests [n, 2], and `Pool.accept`.
+
+    tokens_per_step : of each request, as recorded, at most drafts; then each is its own class
+    """
+    rng = stream(seed, DRAFTING)
+    starts = rng.integers(1 << 31, size=n)
+    if tokens_per_step is not None:
+        chance = chance_of(tokens_per_step, drafting.most)
+        accept = np.repeat(chance[:, None], drafting.most, axis=1)
+        classes = np.arange(n)
+    else:
+        accept, shares = request_classes(*drafting.law(1.0)[:3], ACCEPTANCES)
+        classes = (stratified(rng, n) * len(shares)).astype(np.int64)
+    facts = np.stack((starts, classes), axis=1).astype(np.int32)
+    return facts, np.ascontiguousarray(np.cumprod(accept, axis=1))
 
 
 def unit_gaps(burstiness: float, n: int, seed: int) -> Floats:

@@ -19,6 +19,8 @@ Semantics (the naive loop in `tests/simulator/naive.py` says the same without ju
   arrived since, and counts those who end meanwhile as running. If it has nothing to do, it is
   formed again when the one before has ended.
 * With a prefix cache, blocks that nobody runs with stay where there is room (`block_cache`).
+* With speculative decoding every step is one (`drafts`): a decode takes 1 + γ tokens of its budget
+  and KV for γ more, and gains as many as are accepted.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from bestserve.simulator.layout import (
     AHEAD,
     CONTEXT,
     DECODING,
+    DRAFTS,
     FORMED,
     HEAD,
     LEAVING,
@@ -84,7 +87,7 @@ def advance(
                 break
             if s[RIDING] != 0 and pool.seen.shape[0] > 0:
                 read_on(lane, pool, facts, 1, c[T_END] - c[NOW], 0.0)
-            end_step(s, c)
+            end_step(lane, pool, facts)
         else:
             t_next = idle_until(lane, until, before, pool, times, facts, cache)
             if t_next != BUSY_NOW:
@@ -101,7 +104,7 @@ def advance(
                 let_go(lane, pool, facts, cache)
                 c[FORMED] = c[NOW]
                 continue
-            if prompts > 0 or evicted:
+            if prompts > 0 or evicted or pool.limits[DRAFTS] > 0:
                 start_step(lane, pool, prompts, tokens, pairs, facts, cache)
                 continue
             t_next = jump(lane, until, pool, times, facts, waits, cache)

@@ -1,9 +1,9 @@
 """Where things are in the arrays that the compiled loops share.
 
 Requests are rows, so that all a loop needs of one request sits in one cache line: `times`
-float64[n, 4] and `facts` int32[n, 8]. Lanes are rows too: `clock` float64[lanes, CLOCK_WIDTH] and
-`state` int64[lanes, STATE_WIDTH]. Times are seconds, lengths and KV are tokens unless said
-otherwise.
+float64[n, 4] and `facts` int32[n, 8], or 13 columns where tokens are speculated. Lanes are rows
+too: `clock` float64[lanes, CLOCK_WIDTH] and `state` int64[lanes, STATE_WIDTH]. Times are seconds,
+lengths and KV are tokens unless said otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +26,16 @@ first). READY: 1 if the KV came from elsewhere. ADMITTED:
 admission number, for "youngest"."""
 
 FACTS_WIDTH = 8
+
+DRAW = FACTS_WIDTH
+CLASS = FACTS_WIDTH + 1
+MADE = FACTS_WIDTH + 2
+GAIN = FACTS_WIDTH + 3
+TAKEN = FACTS_WIDTH + 4
+"""Only of requests in pools that speculate. DRAW: what its draws start from. CLASS: row of
+`Pool.accept`. MADE: tokens out so far. GAIN: tokens out of the step that ended last. TAKEN: decode
+steps so far."""
+SPECULATING_WIDTH = 13
 
 # clock[lane]
 NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME, FORMED = range(9)
@@ -78,14 +88,22 @@ cache. MOVED_TOKENS: those of QUEUED_TOKENS whose KV came from elsewhere."""
 STATE_WIDTH = 28
 
 # limits[i], int64
-SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD = range(10)
+SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD, DRAFTS = range(11)
 """BLOCKS: KV capacity in blocks, UNLIMITED if it never binds. AHEAD: 1 if steps are formed while
-the one before is under way."""
+the one before is under way. DRAFTS: tokens per decode that are speculated at most, for which KV is
+kept too; 0: none."""
 UNLIMITED = 1 << 60
 
 # costs[i], float64: `StepTime.coefficients()`, then
 RESERVE = 8
 """Share of the output reserved at admission [1]."""
+DRAFT_TOKEN = 9
+"""What a drafter takes of a prompt token [s]."""
+
+# beside[decodes]
+DRAFT_TIME, DRAFT_CONTEXT, SAVED = range(3)
+"""What drafting adds to a step with so many decodes [s], also per token of their contexts [s], and
+how much sooner experts are done without prompts because verified tokens share them [s]."""
 
 SERIES_LENGTH = 1024
 """Samples kept per lane of batch size and KV; every second one is dropped when full."""
@@ -99,6 +117,9 @@ class Pool(NamedTuple):
     """The arrays of the lanes of one pool; see `layout` for what is where.
 
     seen, gaps : what readers meet, see `reading`; seen has no rows where nobody asks
+    widths, beside : tokens that so many decodes take of a step [slots + 1], and what drafting does
+    to its time [slots + 1, 3]; accept : chances that at least 1, 2, … drafts are accepted, by class
+    of requests
     """
 
     clock: Floats
@@ -114,3 +135,6 @@ class Pool(NamedTuple):
     table: Floats
     seen: Floats
     gaps: Floats
+    widths: Ints
+    beside: Floats
+    accept: Floats

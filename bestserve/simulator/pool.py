@@ -48,6 +48,7 @@ TABLE_LENGTH = 1 << 14
 """Token counts whose step cost is tabulated; longer steps compute it."""
 
 NOBODY = np.empty(0, dtype=np.int64)
+NO_CHANCES = np.zeros((1, 0))
 
 
 @njit(cache=True)
@@ -72,13 +73,27 @@ def kv_blocks(lane: Lane) -> int:
     return int(lane.kv_capacity_tokens // lane.kv_block)
 
 
-def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -> Pool:
-    """Return `lanes` idle lanes; without `stream` the first message is the first token.
+def step_widths(lane: Lane) -> Ints:
+    """Return the tokens that 0, 1, … decodes take of a step [slots + 1] [tokens].
 
-    journal : jumps and steps to note per lane
-    A step holds one token of every decode, so no more than `max_num_batched_tokens` requests run.
+    A step holds one token of every decode and its drafts, so no more run than the budget holds.
     """
     slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
+    decodes = np.arange(slots + 1)
+    widths = decodes * (lane.speculation.drafts(decodes) + 1)
+    beyond = np.flatnonzero(widths > lane.max_num_batched_tokens)
+    return widths[: beyond[0]] if beyond.size else widths
+
+
+def new_pool(
+    lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0, accept: Floats = NO_CHANCES
+) -> Pool:
+    """Return `lanes` idle lanes; without `stream` the first message is the first token.
+
+    journal : jumps and steps to note per lane; accept : as of `Pool`
+    """
+    widths = step_widths(lane)
+    slots = len(widths) - 1
     blocks = kv_blocks(lane)
     policy = lane.scheduling
     limits = np.array(
@@ -93,6 +108,7 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
             blocks,
             lane.stream_interval if stream else 1,
             lane.async_scheduling,
+            lane.speculation.most,
         ],
         dtype=np.int64,
     )
@@ -111,11 +127,29 @@ def new_pool(lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0) -
         series=np.empty((lanes, SERIES_LENGTH, 3)),
         journals=np.empty((lanes, journal, 4)),
         limits=limits,
-        costs=np.append(lane.step.coefficients(), lane.kv_reserve),
+        costs=np.append(lane.step.coefficients(), [lane.kv_reserve, lane.speculation.draft_token]),
         moe=lane.step.moe_table(),
         table=_table(lane.step, length),
         seen=np.empty((0, SEEN_WIDTH)),
         gaps=np.empty((0, BINS)),
+        widths=widths,
+        beside=_beside(lane, slots),
+        accept=accept,
+    )
+
+
+def _beside(lane: Lane, slots: int) -> Floats:
+    """Return `Pool.beside`."""
+    drafting, decodes = lane.speculation, np.arange(slots + 1)
+    return np.ascontiguousarray(
+        np.stack(
+            (
+                drafting.draft_time(decodes),
+                drafting.drafts(decodes) * drafting.draft_context,
+                drafting.saved(decodes, lane.step),
+            ),
+            axis=1,
+        )
     )
 
 

@@ -2,7 +2,7 @@
 
 The tokens that wait there, the decodes beside them and the step time: full steps for all tokens but
 the last part, after what is left of the step under way. The attention of the prompt itself counts,
-that of those before it does not, nor does a wait for a slot or for KV memory.
+that of those before it does not, nor does a wait for a slot or for KV memory, nor what drafts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def predicted_ttft(lane: int, now: float, tokens: int, pool: Pool, facts: Ints32
     Infinite where decodes leave it no room.
     """
     s, c, limits, costs = pool.state[lane], pool.clock[lane], pool.limits, pool.costs
-    beside = s[DECODING] if limits[RIDES] != 0 else 0
+    beside = pool.widths[s[DECODING]] if limits[RIDES] != 0 else 0
     room = min(limits[BUDGET] - beside, limits[ROOM])
     if room < 1:
         return math.inf

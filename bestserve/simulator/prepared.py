@@ -24,12 +24,15 @@ from bestserve.simulator.inputs import (
     ArrivalStream,
     Requests,
     arrival_stream,
+    draw_acceptance,
     sample_lengths,
     stream,
 )
 from bestserve.simulator.layout import (
     ARRIVAL,
     CACHED,
+    CLASS,
+    DRAW,
     EVICTIONS,
     FACTS_WIDTH,
     FIRST,
@@ -37,12 +40,21 @@ from bestserve.simulator.layout import (
     OUTPUT,
     PROMPT,
     READY,
+    SPECULATING_WIDTH,
     START,
+    TAKEN,
     TIMES_WIDTH,
     UNLIMITED,
     Pool,
 )
-from bestserve.simulator.pool import NOBODY, kv_blocks, new_pool, run_assigned, run_routed
+from bestserve.simulator.pool import (
+    NO_CHANCES,
+    NOBODY,
+    kv_blocks,
+    new_pool,
+    run_assigned,
+    run_routed,
+)
 from bestserve.simulator.reading import DUE, TOKENS
 from bestserve.simulator.readings import EVERYBODY, NOTHING_SEEN, new_seen, note_alone, read_by
 from bestserve.simulator.transfer import share_link
@@ -57,6 +69,7 @@ class Prepared:
     tree : what prompts share, where there is a prefix cache
     mixed : how a hybrid shares out prompts
     draws, decode_draws : uniforms for routing
+    accept : of the pool that decodes, as of `Pool`
     """
 
     system: System
@@ -70,6 +83,7 @@ class Prepared:
     decode_draws: Floats
     tree: PrefixTree | None = None
     mixed: Mixed = NOT_MIXED
+    accept: Floats
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -88,6 +102,7 @@ class Finished:
     evictions: Ints32
     replica: Ints32
     decode_replica: Ints32
+    steps: Ints32
     cache: Cache = NO_CACHE
     seen: Floats = field(default_factory=lambda: NOTHING_SEEN)
 
@@ -109,7 +124,11 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
     tree = given.tree if system.caching is not None else None
     if system.caching is not None and tree is None:
         raise InputError("a prefix cache needs to know what the given requests share: their tree")
-    facts = np.zeros((n, FACTS_WIDTH), dtype=np.int32)
+    drafting = lanes_of(system)[-1][0].speculation
+    accept = NO_CHANCES
+    facts = np.zeros((n, SPECULATING_WIDTH if drafting.most else FACTS_WIDTH), dtype=np.int32)
+    if drafting.most:
+        facts[:, [DRAW, CLASS]], accept = draw_acceptance(drafting, n, seed, given.tokens_per_step)
     facts[:, PROMPT] = given.input_len
     facts[:, OUTPUT] = given.output_len
     if given.cached is not None:
@@ -158,6 +177,7 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
         decode_draws=routing_draws(system.routing, decode_replicas, n, seed, BACK_ROUTES),
         tree=tree,
         mixed=mixed,
+        accept=accept,
     )
 
 
@@ -176,6 +196,7 @@ def _never_fits(lane: Lane, facts: Ints32) -> Bools:
     if blocks == UNLIMITED:
         return np.zeros(len(facts), dtype=np.bool_)
     need = facts[:, PROMPT].astype(np.int64) + facts[:, OUTPUT] - 1
+    need += np.where(facts[:, OUTPUT] > 1, lane.speculation.most, 0)
     too_long: Bools = -(-need // lane.kv_block) > blocks
     return too_long
 
@@ -215,11 +236,22 @@ def execute(
     times = np.full((n, TIMES_WIDTH), -1.0)
     decode_times = np.full((len(decode_facts), TIMES_WIDTH), -1.0)
     (first_lane, count), *rest = lanes_of(system)
-    front = new_pool(first_lane, count, stream=not tandem or mixed.on, journal=journal[0])
+    front = new_pool(
+        first_lane,
+        count,
+        stream=not tandem or mixed.on,
+        journal=journal[0],
+        accept=prepared.accept,
+    )
     decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
-    back = new_pool(decode_lane, decode_count, journal=journal[1])
+    back = new_pool(decode_lane, decode_count, journal=journal[1], accept=prepared.accept)
     seen = NOTHING_SEEN
     if reader is not None:
+        if decode_lane.speculation.most:
+            raise InputError(
+                "objectives on single tokens of answers that are speculated are not modelled: "
+                "leave them or speculative_config out"
+            )
         if mixed.on and stream_interval(system) > 1:
             raise InputError(
                 "objectives on tokens of hybrid pools that gather tokens into messages are not "
@@ -302,9 +334,17 @@ def execute(
         evictions=evictions,
         replica=replica,
         decode_replica=decode_replica,
+        steps=_steps(decode_facts if tandem else facts, prepared.output_len),
         cache=cache,
         seen=seen,
     )
+
+
+def _steps(facts: Ints32, output_len: Ints32) -> Ints32:
+    """Return the decode steps of each request [n]."""
+    if facts.shape[1] == SPECULATING_WIDTH:
+        return facts[:, TAKEN].copy()
+    return output_len - 1
 
 
 def _link_time(system: Apart) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -74,6 +75,7 @@ class SimulationResult(Document):
     pools : use of the collocated pool, or of prefill and decode
     concurrency : clients of a closed loop, or the cap on requests in flight; 0: neither
     front_end : time of the front end in first_token and last_token [n] [s]
+    steps : decode steps of each request [n]: output_len − 1, fewer where tokens are speculated
     stream_interval : output tokens per message; burstiness : of gamma arrivals
     cached : prompt tokens that the first admission found in a prefix cache [n], −1 if refused;
     loaded : KV tokens that each offloading tier has brought [tokens]; both empty without one
@@ -97,6 +99,7 @@ class SimulationResult(Document):
     kept: Bools
     pools: tuple[PoolUse, ...]
     front_end: Floats
+    steps: Ints32
     stream_interval: int = 1
     burstiness: float = 1.0
     concurrency: int = 0
@@ -143,6 +146,22 @@ class SimulationResult(Document):
         out = np.full(len(span), np.nan)
         np.divide(span, gaps, out=out, where=gaps > 0)
         return out
+
+    @cached_property
+    def tokens_per_step(self) -> float:
+        """Tokens that a decode gains in a step, over all steps [tokens]: 1 without drafts."""
+        steps = float(self.steps[self.kept].sum())
+        return float((self.output_len[self.kept] - 1).sum()) / steps if steps else 1.0
+
+    @cached_property
+    def itl_mean(self) -> float:
+        """Mean time between two messages to a client, over all gaps [s].
+
+        With drafts a message has all tokens of a step, so that this is more than TPOT.
+        """
+        span = float((self.last_token - self.first_token)[self.kept].sum())
+        gaps = float(self.steps[self.kept].sum()) / self.stream_interval
+        return span / gaps if gaps else math.nan
 
     @cached_property
     def stall(self) -> Floats:

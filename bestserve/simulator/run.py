@@ -165,6 +165,7 @@ def run_prepared(
         kept=kept,
         pools=_uses(finished),
         front_end=front_end(prepared)[order],
+        steps=finished.steps[order],
         stream_interval=stream_interval(prepared.system),
         burstiness=arrivals.burstiness,
         concurrency=arrivals.concurrency if arrivals.kind == "closed" else arrivals.cap,

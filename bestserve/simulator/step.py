@@ -9,6 +9,7 @@ from bestserve.host.compiled import njit
 from bestserve.models.step.step_time_jit import A_SEQ, A_STEP, PHI, A, K, token_time
 from bestserve.simulator.block_cache import Cache
 from bestserve.simulator.departures import leave_blocks, let_go
+from bestserve.simulator.drafts import verify
 from bestserve.simulator.heap import (
     ITERATION_SHIFT,
 )
@@ -24,6 +25,10 @@ from bestserve.simulator.layout import (
     BUSY,
     CONTEXT,
     DECODING,
+    DRAFT_CONTEXT,
+    DRAFT_TIME,
+    DRAFT_TOKEN,
+    DRAFTS,
     FORMED,
     GROWING,
     GROWING_CONTEXT,
@@ -44,6 +49,7 @@ from bestserve.simulator.layout import (
     RIDES,
     RIDING,
     SAMPLES,
+    SAVED,
     SEEN,
     SERIES_BATCH,
     SERIES_KV,
@@ -116,11 +122,14 @@ def write(
 
 
 @njit(cache=True, inline=True)
-def end_step(s: Ints, c: Floats) -> None:
-    """End the step under way: the context of each decode in it grows by a token."""
+def end_step(lane: int, pool: Pool, facts: Ints32) -> None:
+    """End the step under way: the context of each decode in it grows, by a token or more."""
+    s, c = pool.state[lane], pool.clock[lane]
     c[NOW] = c[T_END]
     s[STEPPING] = 0
-    if s[RIDING] != 0:
+    if s[RIDING] != 0 and pool.limits[DRAFTS] > 0:
+        verify(lane, pool, facts)
+    elif s[RIDING] != 0:
         s[ITERATION] += 1
         s[CONTEXT] += s[DECODING]
         s[GROWING_CONTEXT] += s[GROWING]
@@ -181,11 +190,17 @@ def start_step(
     kv = s[CONTEXT] + s[PROMPT_TOKENS]
     riding = pool.limits[RIDES] != 0 or prompts == 0
     batch = prompts + decoding if riding else prompts
-    in_step = tokens + decoding if riding else tokens
-    device = tokens_cost(in_step, pool.table, costs, pool.moe) + costs[A] * pairs
+    verified = pool.widths[decoding] if riding else 0
+    device = tokens_cost(tokens + verified, pool.table, costs, pool.moe) + costs[A] * pairs
+    drafting = costs[DRAFT_TOKEN] * tokens
     if riding:
         device += costs[K] * s[CONTEXT]
-    duration = costs[A_STEP] + costs[A_SEQ] * batch + (costs[PHI] if prompts > 0 else 1.0) * device
+        beside = pool.beside[decoding]
+        drafting += beside[DRAFT_TIME] + beside[DRAFT_CONTEXT] * s[CONTEXT]
+        if prompts == 0:
+            drafting -= beside[SAVED]
+    duration = costs[A_STEP] + costs[A_SEQ] * (prompts + verified)
+    duration += (costs[PHI] if prompts > 0 else 1.0) * device + drafting
     give_room(lane, s[GROWING_CONTEXT], s[ITERATION], pool, cache)
     let_go(lane, pool, facts, cache)
     c[FORMED] = c[NOW]

@@ -23,13 +23,14 @@ PERCENTILES = (50, 90, 95, 99)
 def inter_token_latencies(result: SimulationResult, interval: int = 1) -> list[list[float]]:
     """Return, per request, the gaps between its messages [s].
 
-    interval : output tokens per message. Exact for runs with `record_steps=True`; otherwise, and
-    for requests that were evicted on the way, the gaps of a request are equal. They always add up
-    to e2el − ttft.
+    interval : output tokens per message; with drafts a message has all tokens of a step. Exact for
+    runs with `record_steps=True`; otherwise, and for requests that were evicted on the way, the
+    gaps of a request are equal. They always add up to e2el − ttft.
     """
     gaps: list[list[float]] = []
     for i in range(len(result)):
-        output = int(result.output_len[i])
+        # a message a step, which is a token without drafts
+        output = int(result.steps[i]) + 1
         if result.refused[i] or output < 2 or interval >= output:
             gaps.append([])
             continue

@@ -8,12 +8,14 @@ import numpy as np
 
 from bestserve.arrays import Ints
 from bestserve.lowering import LaneResult, Lowered
+from bestserve.lowering.lanes import Limits
+from bestserve.lowering.speculation import usual_drafts
 from bestserve.models.step.device import Parallelism
 from bestserve.models.system import Lane, Role
 from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import Rejected
 from bestserve.specs.problem import LAYOUTS
-from bestserve.specs.strategy import Pool
+from bestserve.specs.strategy import Drafts, Pool
 
 TOKEN_BUDGETS: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512), "p": (16384,), "d": ()}
 """Values of max_num_batched_tokens that fleets try besides the engine's own, falling."""
@@ -41,6 +43,12 @@ class Candidate:
     max_num_batched_tokens: int | None
     lane: Lane
     lanes_per_instance: int
+    drafts: Drafts = None
+
+    @property
+    def limits(self) -> Limits:
+        """Its batch limits, and what its decodes draft."""
+        return Limits(self.max_num_seqs, self.max_num_batched_tokens, self.drafts)
 
     @property
     def share(self) -> float:
@@ -49,22 +57,17 @@ class Candidate:
 
     def pool(self, replicas: int) -> Pool:
         """Return `replicas` of these instances as a pool."""
-        limits = {
-            "max_num_seqs": self.max_num_seqs,
-            "max_num_batched_tokens": self.max_num_batched_tokens,
-        }
-        return Pool.of(self.role, replicas, self.parallelism, **limits)
+        return Pool.of(self.role, replicas, self.parallelism, **self.limits._asdict())
 
 
-def limited(
-    lowered: Lowered, candidate: Candidate, seqs: int | None, budget: int | None
-) -> Candidate | None:
+def limited(lowered: Lowered, candidate: Candidate, limits: Limits) -> Candidate | None:
     """Return the candidate with other limits; None if it cannot be built with them."""
     shape, role = candidate.parallelism, candidate.role
-    found = lowered.lane(shape, seqs, budget, role=role)
+    seqs, budget, drafts = limits
+    found = lowered.lane(shape, seqs, budget, role=role, drafts=drafts)
     if found.lane is None:
         return None
-    return Candidate(role, shape, seqs, budget, found.lane, found.lanes_per_instance)
+    return Candidate(role, shape, seqs, budget, found.lane, found.lanes_per_instance, drafts)
 
 
 def shapes(lowered: Lowered) -> list[Parallelism]:
@@ -111,6 +114,8 @@ def not_tried(lowered: Lowered) -> tuple[str, ...]:
     """Return what a ranking leaves out, one phrase each; what the problem rules out among it."""
     p = lowered.problem
     out = [f"{layout} instances (layouts)" for layout in LAYOUTS if layout not in p.layouts]
+    if p.speculative_config is not None and "hybrid" in p.layouts:
+        out.append("hybrids that draft (speculative_config)")
     if p.step_time is not None:
         return (*out, "other instances than the one whose step time was given")
     device, moe = lowered.device, lowered.model.architecture.is_moe
@@ -138,12 +143,15 @@ def candidates(lowered: Lowered, role: Role) -> tuple[list[Candidate], list[Reje
     p = lowered.problem
     kept: list[Candidate] = []
     rejected: list[Rejected] = []
+    config = p.speculative_config
+    drafts = None if config is None or role == "p" else usual_drafts(config)
     for shape in shapes(lowered):
-        result = lowered.lane(shape, role=role)
+        result = lowered.lane(shape, role=role, drafts=drafts)
         if result.lane is None:
             rejected.append(reject(role, shape, result))
             continue
-        kept.append(Candidate(role, shape, None, None, result.lane, result.lanes_per_instance))
+        lanes = result.lanes_per_instance
+        kept.append(Candidate(role, shape, None, None, result.lane, lanes, drafts))
     if not kept and not rejected:
         sizes = ", ".join(map(str, p.tensor_parallel_sizes or ()))
         asked = f"none of tensor_parallel_sizes {sizes}" if sizes else "no parallelism"

@@ -17,7 +17,8 @@ from bestserve.models.queues.held_tokens import safe_seqs
 from bestserve.models.queues.requests import prepare
 from bestserve.models.system import Role
 from bestserve.solvers.enumerate import Candidate, limited
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.speculation import MOST_DRAFTS, SpeculativeConfig
+from bestserve.specs.strategy import TABLE, Drafts, Strategy
 
 COARSE: dict[Role, tuple[int, ...]] = {"m": (2048, 1024, 512, 256), "p": (16384, 2048), "d": ()}
 """Token budgets far apart, tried in this order after the engine's own."""
@@ -41,8 +42,9 @@ then: the engine's limit gives way to the number that hardly evicts."""
 GAIN = 3e-3
 """Relative gain for which a limit is changed: what the search of a goodput resolves, twice."""
 
-Limits = tuple[int | None, int | None]
-"""max_num_seqs and max_num_batched_tokens; None: the engine's own."""
+DRAFTS: tuple[Drafts, ...] = (3, 1, 2, 5, 7, 0, TABLE)
+"""Numbers of drafts that are tried, likely ones first, so that later ones need only a look; up to
+the problem's `num_speculative_tokens`."""
 
 Evaluate = Callable[[Candidate, float], Goodput | None]
 """Goodput of a candidate if it holds at the rate given [requests/s]; None if not."""
@@ -57,26 +59,32 @@ class Tuning:
         """`first` has the engine's own limits; `least` : what is worth knowing [requests/s]."""
         self.lowered, self.evaluate, self.least = lowered, evaluate, least
         self.candidate, self.found = first
-        self.tried = {(self.candidate.max_num_seqs, self.candidate.max_num_batched_tokens)}
+        self.tried = {self.candidate.limits}
 
     def run(self) -> tuple[Candidate, Goodput]:
         """Return the instance with the best limits, and its goodput."""
         problem, role = self.lowered.problem, self.candidate.role
+        if problem.speculative_config is not None and role != "p":
+            self.choose_drafts(problem.speculative_config)
         if problem.max_num_batched_tokens is None:
             for budget in COARSE[role]:
-                self.consider(self.candidate.max_num_seqs, budget)
+                self.consider(max_num_batched_tokens=budget)
             if role != "d":
                 self.climb_budgets()
         if problem.max_num_seqs is None and role != "p" and self.found.rate > 0:
             self.limit_sequences()
         return self.candidate, self.found
 
-    def consider(self, seqs: int | None, budget: int | None, *, anyway: bool = False) -> bool:
-        """Take these limits if they are better, or anyway; return whether they were taken."""
-        if (seqs, budget) in self.tried:
+    def consider(self, *, anyway: bool = False, **changes: Drafts) -> bool:
+        """Take limits with these changes if they are better, or anyway; return whether they were.
+
+        changes : fields of `bestserve.lowering.lanes.Limits`
+        """
+        limits = self.candidate.limits._replace(**changes)  # type: ignore[arg-type]
+        if limits in self.tried:
             return False
-        self.tried.add((seqs, budget))
-        other = limited(self.lowered, self.candidate, seqs, budget)
+        self.tried.add(limits)
+        other = limited(self.lowered, self.candidate, limits)
         if other is None:
             return False
         floor = 0.0 if anyway else max(self.found.rate * (1 + GAIN), self.least)
@@ -85,6 +93,13 @@ class Tuning:
             return False
         self.candidate, self.found = other, found
         return True
+
+    def choose_drafts(self, config: SpeculativeConfig) -> None:
+        """Take the number of drafts that carries most, or the best table."""
+        most = config.num_speculative_tokens or MOST_DRAFTS
+        for drafts in DRAFTS:
+            if drafts == TABLE or (isinstance(drafts, int) and drafts <= most):
+                self.consider(drafts=drafts)
 
     def climb_budgets(self) -> None:
         """Go up and down the rungs of the token budget while that helps."""
@@ -95,7 +110,7 @@ class Tuning:
                 rung = next_rung(BUDGETS, at, step)
                 if rung is None or rung == own:
                     break
-                if not self.consider(self.candidate.max_num_seqs, rung):
+                if not self.consider(max_num_batched_tokens=rung):
                     break
 
     def limit_sequences(self) -> None:
@@ -104,16 +119,18 @@ class Tuning:
         Limits are an engine's, of one rank and one pipeline stage; a lane has those of all ranks.
         """
         lane, shape = self.candidate.lane, self.candidate.parallelism
-        budget, scale = self.candidate.max_num_batched_tokens, shape.pp / shape.dp
+        scale = shape.pp / shape.dp
         running = self.found.at.mean_batch
-        safe = safe_seqs(lane, prepare(self.lowered.lengths), EVICTIONS)
+        safe = safe_seqs(
+            lane, prepare(self.lowered.lengths, lane.speculation.law(running)), EVICTIONS
+        )
         if safe < lane.max_num_seqs and running > NEAR_FULL * safe:
-            self.consider(max(math.floor(safe * scale), 1), budget, anyway=True)
+            self.consider(max_num_seqs=max(math.floor(safe * scale), 1), anyway=True)
             return
         for room in ROOM:
             rung = next_rung(SEQS, math.ceil(room * running * scale) - 1, 1)
             if rung is not None and rung < lane.max_num_seqs * scale:
-                self.consider(rung, budget)
+                self.consider(max_num_seqs=rung)
 
 
 def beside(lowered: Lowered, strategy: Strategy) -> Iterator[Strategy]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, kv_transfer, lower
+from bestserve.lowering.lanes import Limits
 from bestserve.models.attainment import margin
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
@@ -33,7 +34,7 @@ from bestserve.results.document import AnswerStatus
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.enumerate import Candidate, candidates, limited, maximal_pairs, not_tried
 from bestserve.solvers.hybrids import Hybrids, leading_shapes
-from bestserve.solvers.limits import Limits, Tuning
+from bestserve.solvers.limits import Tuning
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Pool, Strategy
 
@@ -129,7 +130,8 @@ class _Search:
             bounds += self.disaggregated_bounds()
         bounds.sort(key=lambda b: (-b.rate, b.pools))
         rows = self.evaluate(bounds)
-        if "hybrid" in self.lowered.problem.layouts:
+        problem = self.lowered.problem
+        if "hybrid" in problem.layouts and problem.speculative_config is None:
             rows += self.hybrids(sorted(rows, key=best_first))
         return sorted(rows, key=best_first)
 
@@ -157,7 +159,7 @@ class _Search:
         kept = self.with_limits(flat)
         floor = (1 + WORTHWHILE) * self.best_share(kept)
         leading = sorted(kept, key=lambda pair: -pair[1].rate / pair[0].share)[:SUITABLE]
-        limits = {(c.max_num_seqs, c.max_num_batched_tokens): None for c, _ in leading}
+        limits = {c.limits: None for c, _ in leading}
         kept += self.with_limits(
             [c for c in found if c not in flat and self.promising(c, [*limits], floor * c.share)],
             floor,
@@ -167,7 +169,7 @@ class _Search:
 
     def promising(self, candidate: Candidate, limits: list[Limits], rate: float) -> bool:
         """Whether an instance holds at a rate [requests/s] with limits that suit others."""
-        tried = (limited(self.lowered, candidate, *limit) for limit in limits)
+        tried = (limited(self.lowered, candidate, limit) for limit in limits)
         return rate == 0 or any(c and self.contained(c, rate) for c in tried)
 
     def with_limits(

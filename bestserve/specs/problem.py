@@ -17,6 +17,7 @@ from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import KvDtype, Model, kv_dtype
 from bestserve.specs.prefixes import KvTier
 from bestserve.specs.slo import SLO
+from bestserve.specs.speculation import SpeculativeConfig, as_speculative_config
 from bestserve.specs.strategy import Layout
 from bestserve.specs.workload import Workload
 
@@ -40,6 +41,8 @@ class Problem(Spec):
     enable_chunked_prefill : None keeps the engine's policy
     enable_prefix_caching : None: as engines do by default, where the workload says what is shared
     kv_tiers : where KV blocks are offloaded, nearest first
+    speculative_config : what drafts tokens, in vLLM's words and with its acceptance, as a mapping,
+        JSON or `SpeculativeConfig`; None: nothing is speculated
     routing : how a request finds its replica; router_lag : how late a prefix-aware router learns
         what the engines hold [s]
     tensor_parallel_sizes, pipeline_parallel_sizes, layouts : what `rank` tries; by default all tp
@@ -67,6 +70,9 @@ class Problem(Spec):
     enable_chunked_prefill: bool | None = None
     enable_prefix_caching: bool | None = None
     kv_tiers: tuple[KvTier, ...] = Field(default=(), max_length=8)
+    speculative_config: Annotated[
+        SpeculativeConfig | None, BeforeValidator(as_speculative_config)
+    ] = None
     routing: Routing = "random"
     router_lag: float = Field(default=0.0, ge=0, le=1e4)
     tensor_parallel_sizes: Sizes | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,11 @@ Layout = Literal["collocated", "disaggregated", "hybrid"]
 
 ROLE_NAMES: dict[str, str] = {"m": "collocated", "p": "prefill", "d": "decode"}
 
+TABLE: Literal["table"] = "table"
+"""In place of a number of drafts: the best one for each number of decodes."""
+
+Drafts = Annotated[int, Field(ge=0, le=32)] | Literal["table"] | None
+
 _POOL = re.compile(r"(?P<heads>(?:\d+[mpd])+)(?P<options>(?:-[a-z]+\d*)*)", re.ASCII)
 _OPTIONS = {
     "tp": "tp",
@@ -24,6 +29,7 @@ _OPTIONS = {
     "ep": "ep",
     "seqs": "max_num_seqs",
     "tokens": "max_num_batched_tokens",
+    "spec": "drafts",
 }
 
 _BOTH: dict[Role, dict[str, str]] = {
@@ -49,6 +55,8 @@ LONGEST = 200
 class Pool(Spec):
     """`replicas` equal instances with one role: m collocated, p prefill, d decode.
 
+    drafts : tokens speculated per decode and step, "table" the best number for each batch size;
+        None: what the problem's `speculative_config` says, if it has one
     local : whether they do the other pool's work, too: decode instances process prompts, prefill
         instances decode; both only with `max_num_batched_tokens` of their own kind
     local_percent : of decode instances, the share of all prompts that they process (None: as the
@@ -68,6 +76,7 @@ class Pool(Spec):
     ep: int = Field(default=1, ge=1, le=1024)
     max_num_seqs: int | None = Field(default=None, ge=1, le=1_000_000)
     max_num_batched_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    drafts: Drafts = None
     local: bool = False
     local_percent: int | None = Field(default=None, ge=0, le=100)
     longest_local: int | None = Field(default=None, ge=1, le=10_000_000)
@@ -97,8 +106,8 @@ class Pool(Spec):
         return self
 
     @classmethod
-    def of(cls, role: Role, replicas: int, parallelism: Parallelism, **limits: int | None) -> Pool:
-        """Return `replicas` instances split as `parallelism`; limits : max_num_… fields."""
+    def of(cls, role: Role, replicas: int, parallelism: Parallelism, **limits: Any) -> Pool:
+        """Return `replicas` instances split as `parallelism`; limits : max_num_… and drafts."""
         p = parallelism
         return cls(role=role, replicas=replicas, tp=p.tp, pp=p.pp, dp=p.dp, ep=p.ep, **limits)
 
@@ -124,6 +133,7 @@ class Pool(Spec):
         parts += [f"-{k}{getattr(self, k)}" for k in ("pp", "dp", "ep") if getattr(self, k) > 1]
         parts += [f"-seqs{self.max_num_seqs}"] if self.max_num_seqs else []
         parts += [f"-tokens{self.max_num_batched_tokens}"] if self.max_num_batched_tokens else []
+        parts += [f"-spec{self.drafts}"] if self.drafts is not None else []
         for name, field in _BOTH[self.role].items():
             value = getattr(self, field)
             if name in FLAGS and self.local:
@@ -161,11 +171,12 @@ class Strategy(Spec):
     def parse(cls, text: str | Strategy) -> Strategy:
         """Read "2m-tp4", "3p2d-tp4" or "3p-tp2+2d-tp4". Raises InputError.
 
-        Options after the counts: -tpN -ppN -dpN -epN -seqsN (max_num_seqs) and
-        -tokensN (max_num_batched_tokens). Of hybrids, on decode pools -prefill (they process
-        prompts, too; -prefillN: N % of them), -uptoN (prompts of up to N tokens), -queueN (any
-        prompt once N requests are at the prefill instances) and -flowN (decodes leave above N % of
-        the KV cache); on prefill pools -decode (they keep answers; -decodeN: N % of theirs).
+        Options after the counts: -tpN -ppN -dpN -epN -seqsN (max_num_seqs), -tokensN
+        (max_num_batched_tokens) and -specN (drafts per decode; -spectable: the best number for each
+        batch size). Of hybrids, on decode pools -prefill (they process prompts, too; -prefillN: N %
+        of them), -uptoN (prompts of up to N tokens), -queueN (any prompt once N requests are at the
+        prefill instances) and -flowN (decodes leave above N % of the KV cache); on prefill pools
+        -decode (they keep answers; -decodeN: N % of theirs).
         """
         if isinstance(text, Strategy):
             return text
@@ -219,7 +230,7 @@ class Strategy(Spec):
 def _parse_options(text: str, options: str, roles: list[Role]) -> dict[Role, dict[str, Any]]:
     """Return the fields that options set in the pools of these roles."""
     values: dict[Role, dict[str, Any]] = {role: {} for role in roles}
-    for name, number in re.findall(r"-([a-z]+)(\d*)", options):
+    for name, number in re.findall(rf"-(spec(?={TABLE})|[a-z]+)({TABLE}|\d*)", options):
         found = {role: _OPTIONS.get(name) or _BOTH[role].get(name) for role in roles}
         fields = {role: field for role, field in found.items() if field is not None}
         if not fields or (not number and name not in FLAGS):
@@ -229,7 +240,7 @@ def _parse_options(text: str, options: str, roles: list[Role]) -> dict[Role, dic
         for role, field in fields.items():
             given: dict[str, Any] = {"local": True} if name in FLAGS else {}
             if number:
-                given[field] = int(number)
+                given[field] = number if number == TABLE else int(number)
             if given.keys() & values[role].keys():
                 raise InputError(f"strategy {text[:60]!r}: option -{name} is given twice")
             values[role] |= given

@@ -20,7 +20,9 @@ from bestserve.readers.tidy import TidyRow
 from bestserve.specs.figure import Figure
 from bestserve.specs.hardware import Hardware
 from bestserve.specs.model import Model
+from bestserve.specs.speculation import SpeculativeConfig
 from bestserve.validation.boards import NODE, hardware_of
+from bestserve.validation.drafting import drafted
 from bestserve.validation.engines import EngineChoice, choose_engine, scheduled_ahead
 from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
 from bestserve.validation.sources import Suite
@@ -81,6 +83,7 @@ Pools = tuple[tuple[Role, int, Parallelism], ...]
 class Deployment:
     """What ran: everything the step time and the memory plan need.
 
+    drafting : what was speculated, with its acceptance, if anything
     pools : (role, instances, parallelism), one collocated "m" or prefill "p" and decode "d"
     notes : the rules that decided what the row left open
     """
@@ -93,6 +96,7 @@ class Deployment:
     kv_fp8: bool | None
     pools: Pools
     gpus: int
+    drafting: SpeculativeConfig | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -108,8 +112,7 @@ class Deployment:
 
 def deployment_of(row: TidyRow, suite: Suite) -> Deployment:
     """Return what a row of a suite deployed. Raises `UnpredictableError` with the reason."""
-    if row.speculative_decoding:
-        raise UnpredictableError(Outcome.NOT_MODELLED, "speculative decoding")
+    drafting = drafted(row) if row.speculative_decoding else None
     model = _model(row)
     board = hardware_of(row)
     engine = choose_engine(row)
@@ -130,6 +133,7 @@ def deployment_of(row: TidyRow, suite: Suite) -> Deployment:
         kv_fp8=kv.value,
         pools=pools.value,
         gpus=max(used, row.num_gpus or 0),
+        drafting=drafting,
         notes=(
             *board.notes,
             *((engine.note,) if engine.note else ()),

@@ -118,6 +118,7 @@ def prepare(row: TidyRow, calibration: Calibration | None = None) -> Prepared:
         ),
         routing=routing_of(row, protocol),
         tp_across_nodes=True,
+        speculative_config=deployment.drafting,
     )
     lowered = Lowered(problem)
     if calibration is not None:

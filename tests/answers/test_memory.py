@@ -192,7 +192,7 @@ def test_multi_token_prediction_loads_the_checkpoints_own_layers() -> None:
         ({"method": "eagel"}, "'eagel' is not known; eagle"),
         ({"method": "mtp"}, "no layers for multi-token prediction"),
         ({"method": "draft_model"}, "needs a model"),
-        ({"method": "eagle", "model": 3}, "a name or the path"),
+        ({"method": "eagle", "model": 3}, "model: Input should be a valid string"),
     ],
 )
 def test_odd_drafts_are_refused(config: object, says: str) -> None:

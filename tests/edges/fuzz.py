@@ -27,12 +27,12 @@ from typing import Any
 import tomli_w
 
 import bestserve as bs
-from bestserve.answers.draft import drafting, with_draft
 from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.catalog.calibration import load_calibration
 from bestserve.cli.question import question_of
 from bestserve.errors import LONGEST_MESSAGE, BestserveError
 from bestserve.lowering import lower
+from bestserve.lowering.drafter import with_drafter
 from bestserve.measure.journal import read_journal
 from bestserve.models.step.device import Parallelism
 from bestserve.readers.logs import read_log
@@ -41,6 +41,7 @@ from bestserve.readers.servegen import read_client
 from bestserve.readers.startup_log import read_startup_log
 from bestserve.readers.traces import read_trace
 from bestserve.specs.lengths import parse_law
+from bestserve.specs.speculation import SpeculativeConfig
 from bestserve.units import parse_change, parse_duration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,7 +223,8 @@ def quantised_configs() -> Iterator[bytes]:
 
 
 def drafted(text: str) -> object:
-    return with_draft(load_model("deepseek-ai/DeepSeek-V3").architecture, drafting(text))
+    config = SpeculativeConfig.parse(text)
+    return with_drafter(load_model("deepseek-ai/DeepSeek-V3").architecture, config)
 
 
 def calibration() -> bytes:

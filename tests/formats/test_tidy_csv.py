@@ -88,7 +88,12 @@ def test_nothing_is_taken_from_notes_that_say_nothing():
         ("trtllm-serve m --max_num_tokens=16", {"max_num_batched_tokens": 16}),
         ("x --tp 8 --dp 4 --enable-dp-attention", {"tp": 8, "attention_dp": 4, "attention_tp": 2}),
         ("x --tp 2 --dp 4", {"tp": 2, "replicas": 4}),
-        ("x --speculative-algorithm EAGLE", {"speculative_decoding": True}),
+        ("x --speculative-algorithm EAGLE --speculative-num-steps 3 --speculative-eagle-topk 1",
+         {"speculative_decoding": True, "draft_method": "eagle", "draft_tokens": 3}),
+        ("x --speculative-algorithm EAGLE3 --speculative-num-steps 3 --speculative-eagle-topk 4",
+         {"speculative_decoding": True, "draft_method": "eagle3"}),
+        ("x --speculative-config '{\"method\": \"mtp\", \"num_speculative_tokens\": 1}'",
+         {"speculative_decoding": True, "draft_method": "mtp", "draft_tokens": 1}),
         ("x --disable-radix-cache 'unclosed", {"prefix_caching": False}),
         ("x --port 8000", {}),
     ],
@@ -260,8 +265,15 @@ def test_percentiles_out_of_order_are_named(tmp_path):
         ("gpu_memory_utilization 0.95", {"gpu_memory_utilization": 0.95}),
         ("routing: K8s Service - Round Robin", {"routing": "K8s Service - Round Robin"}),
         ("routing policy random (stock service)", {"routing": "random"}),
-        ("speculative eagle3 num_speculative_tokens 7", {"speculative_decoding": True}),
-        ("speculative accept length 3.26", {"speculative_decoding": True}),
+        (
+            "speculative eagle3 num_speculative_tokens 7",
+            {"speculative_decoding": True, "draft_method": "eagle3", "draft_tokens": 7},
+        ),
+        ("speculative accept length 3.26", {"speculative_decoding": True, "accept_length": 3.26}),
+        (
+            "acceptance per position 0.6/0.3",
+            {"speculative_decoding": True, "accepted_by_position": (0.6, 0.3)},
+        ),
     ],
 )
 def test_settings_in_notes(note: str, found: dict[str, object]):

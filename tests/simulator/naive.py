@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +50,8 @@ class Request:
     stored: int = 0  # prompt tokens whose blocks it holds
     ready_at_first: bool = True  # whether its prompt was processed elsewhere, evictions or not
     tokens: list[float] = field(default_factory=list)  # when each came
+    draw: int = 0  # what its draws start from
+    chances: list[float] = field(default_factory=list)  # that at least 1, 2, … drafts are accepted
 
 
 @dataclass
@@ -98,6 +102,30 @@ class Server:
     def decodes(self) -> list[Request]:
         return [r for r in self.running if r.decoding]
 
+    def width(self, decodes: int) -> int:
+        """Tokens of so many decodes and their drafts."""
+        drafts = 0
+        for start, count in self.lane.speculation.schedule:
+            if decodes >= start:
+                drafts = count
+        return decodes * (1 + drafts)
+
+    def slots(self) -> int:
+        n = 0
+        while n < self.lane.max_num_seqs and self.width(n + 1) <= self.lane.max_num_batched_tokens:
+            n += 1
+        return n
+
+    def gain(self, r: Request, drafts: int) -> int:
+        """Tokens that a decode gains in the step that ends."""
+        if drafts == 0:
+            return 1
+        u = uniform(r.draw, r.generated)
+        accepted = 0
+        while accepted < drafts and u < r.chances[accepted]:
+            accepted += 1
+        return min(1 + accepted, r.output - r.generated)
+
     def reserved(self, r: Request) -> int:
         tokens = max(r.prompt + int(self.lane.kv_reserve * (r.output - 1)), r.prompt + r.before)
         return -(-tokens // self.lane.kv_block)
@@ -106,6 +134,9 @@ class Server:
         if not r.decoding and r in self.running and self.lane.kv_reserve == 0:
             return -(-r.stored // self.lane.kv_block)
         grown = r.prompt + r.generated if r.decoding else 0
+        own = max(r.prompt + int(self.lane.kv_reserve * (r.output - 1)), r.prompt + r.before)
+        if grown > own:
+            grown += self.lane.speculation.most
         return max(self.reserved(r), -(-grown // self.lane.kv_block))
 
     def held(self, running: list[Request]) -> int:
@@ -191,7 +222,8 @@ class Server:
         rides = self.lane.scheduling.rides
         beside = self.decodes() if rides else []
         own = self.lane.scheduling.prompt_budget or self.lane.max_num_batched_tokens
-        room = min(self.lane.max_num_batched_tokens - len(beside), own)
+        n, step = self.width(len(beside)), self.lane.step
+        room = min(self.lane.max_num_batched_tokens - n, own)
         if room < 1:
             return math.inf
         parts = self.step[1] if self.step is not None else []
@@ -200,7 +232,6 @@ class Server:
         work -= sum(take for _, take in parts)
         full, rest = (work - 1) // room, (work - 1) % room + 1
         context = sum(r.prompt + r.generated for r in beside)
-        n, step = len(beside), self.lane.step
         each = step(room + n, 0.0, context, n + 1, True)
         last = step(rest + n, tokens * tokens / 2, context, n + 1, True)
         wait = self.step[0] - now if self.step is not None else 0.0
@@ -232,10 +263,10 @@ class Server:
         """Form a step of who arrived until `known`; return whether there is anything to do."""
         lane = self.lane
         evicted = False
-        slots = min(lane.max_num_seqs, lane.max_num_batched_tokens)
+        slots = self.slots()
         policy = lane.scheduling
         rides = policy.rides
-        left = lane.max_num_batched_tokens - (len(self.decodes()) if rides else 0)
+        left = lane.max_num_batched_tokens - (self.width(len(self.decodes())) if rides else 0)
         own = policy.prompt_budget or lane.max_num_batched_tokens
         for r in self.running:
             if not r.decoding:
@@ -278,14 +309,16 @@ class Server:
                 if unfinished:
                     break
                 if r.ready:
-                    if rides and left < 1:
+                    n = len(self.decodes())
+                    wider = self.width(n + 1) - self.width(n)
+                    if rides and left < wider:
                         break
                     r.decoding, r.generated = True, 1
                     if self.held([*self.running, r]) > self.capacity():
                         r.decoding, r.generated = False, 0
                         break
                     if rides:
-                        left -= 1
+                        left -= wider
                     r.processed = r.prompt
                 else:
                     self.find(r)
@@ -314,11 +347,25 @@ class Server:
         riding = self.decodes() if rides or not parts else []
         if not riding and not parts:
             return False
-        tokens = len(riding) + sum(take for _, take in parts)
+        prompt_tokens = sum(take for _, take in parts)
+        verified = self.width(len(riding))
         pairs = sum(take * r.processed + take * take / 2 for r, take in parts)
         context = sum(r.prompt + r.generated for r in riding)
         members = len(riding) + len(parts)
-        duration = lane.step(tokens, pairs, context, members, bool(parts))
+        drafting, n = lane.speculation, len(riding)
+        duration = lane.step(
+            prompt_tokens + verified, pairs, context, verified + len(parts), bool(parts)
+        )
+        drafts = verified // n - 1 if n else 0
+        duration += drafting.draft_token * prompt_tokens
+        duration += drafting.draft_step if drafts else 0.0
+        duration += drafts * (
+            drafting.draft_pass + drafting.draft_context * context + 2 * drafting.draft_token * n
+        )
+        if drafting.experts and not parts and drafts:
+            duration -= experts(verified, lane.step.moe) - experts(
+                verified, drafting.experts[drafts]
+            )
         self.step = (now + duration, parts, bool(riding))
         self.steps += 1
         self.busy += duration
@@ -332,7 +379,10 @@ class Server:
         assert self.step is not None
         now, parts, riding = self.step
         self.now, self.step = now, None
-        emitted = self.decodes() if riding else []
+        riders = self.decodes() if riding else []
+        drafts = self.width(len(riders)) // len(riders) - 1 if riders else 0
+        gains = [self.gain(r, drafts) for r in riders]
+        emitted = list(riders)
         for r, take in parts:
             r.processed += take
             if r.processed == r.prompt + r.before:
@@ -340,9 +390,9 @@ class Server:
                 emitted.append(r)
         ended = []
         interval = self.lane.stream_interval if self.streams else 1
-        for r in emitted:
-            r.generated += 1
-            r.tokens.append(now)
+        for r, gain in zip_longest(emitted, gains, fillvalue=1):
+            r.generated += gain
+            r.tokens += [now] * gain
             if r.message is None and r.generated >= min(interval, r.output):
                 r.message = now
             if r.generated == r.output:
@@ -355,6 +405,22 @@ class Server:
         if not (self.lane.async_scheduling and (self.running or self.waiting)):
             self.let_go()
         return ended
+
+
+def uniform(start: int, count: int) -> float:
+    """A 32-bit Weyl sequence, mixed (`bestserve.simulator.drafts` says whose constants)."""
+    x = (start + 0x9E3779B9 * count) % 2**32
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        x = (x ^ x >> shift) * factor % 2**32
+    return (x ^ x >> 15) / 2**32
+
+
+def experts(tokens: int, table: tuple[float, ...]) -> float:
+    """m(T) between the knots 2^(i/2), proportional beyond the last."""
+    knots = [2 ** (i / 2) for i in range(len(table))]
+    if tokens > knots[-1]:
+        return table[-1] * tokens / knots[-1]
+    return float(np.interp(tokens, knots, table))
 
 
 @dataclass
@@ -482,6 +548,8 @@ def run(
     back_draws: np.ndarray,
     sessions: Sessions | None = None,
     pools: Pools | None = None,
+    starts: np.ndarray | None = None,
+    chances: np.ndarray | None = None,
 ) -> Outcome:
     n = len(prompts)
     heads = len(scheduled)
@@ -529,15 +597,24 @@ def run(
 
     def served(i: int) -> bool:
         output = 1 if tandem else int(outputs[i])
-        need = int(prompts[i]) + int(outputs[i]) - 1
         stays = pools is not None and bool(pools.stays[i])
         output = int(outputs[i]) if stays else output
-        last = not tandem or (pools is None and outputs[i] <= 1) or fits(back_lane, need)
+        last = (
+            not tandem
+            or (pools is None and outputs[i] <= 1)
+            or fits(back_lane, int(prompts[i]), int(outputs[i]))
+        )
         before = sessions is None or sessions.follows[i] < 0 or served(sessions.follows[i])
-        return before and last and fits(front_lane, int(prompts[i]) + output - 1)
+        return before and last and fits(front_lane, int(prompts[i]), output)
 
-    def fits(lane: Lane, tokens: int) -> bool:
+    def fits(lane: Lane, prompt: int, output: int) -> bool:
+        tokens = prompt + output - 1 + (lane.speculation.most if output > 1 else 0)
         return -(-tokens // lane.kv_block) <= capacity(lane)
+
+    def drawn(i: int) -> dict[str, Any]:
+        if starts is None or chances is None:
+            return {}
+        return {"draw": int(starts[i]), "chances": list(chances[i])}
 
     out = {k: np.full(n, np.nan) for k in ("arrival", "start", "first", "last")}
     came: list[list[float]] = [[] for _ in range(n)]
@@ -624,7 +701,9 @@ def run(
                 lane = choose(system.routing, back, back_number, back_draws)
                 back_number += 1
                 decode_replica[i] = lane
-                back[lane].waiting.append(Request(i, int(prompts[i]), int(outputs[i]), 0, True, t))
+                back[lane].waiting.append(
+                    Request(i, int(prompts[i]), int(outputs[i]), 0, True, t, **drawn(i))
+                )
         landing = [(t, i) for t, i in landing if t > now]
         for t, i in sorted(loading):
             if t <= now:
@@ -668,7 +747,7 @@ def run(
                 decode_replica[i] = lane
                 back[lane].waiting.append(r)
                 continue
-            r = Request(i, int(prompts[i]), output, int(cached[i]), False, now)
+            r = Request(i, int(prompts[i]), output, int(cached[i]), False, now, **drawn(i))
             if sessions is not None:
                 r.keys, r.named = sessions.keys(i, r.prompt + output - 1, front_lane.kv_block)
             if system.routing.startswith(("session", "prefix")) and len(front) > 1:

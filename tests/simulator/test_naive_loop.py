@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bestserve.models import token_times
 from bestserve.models.policies import policies
+from bestserve.models.speculation import Speculation
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import (
     Arrivals,
@@ -27,7 +28,14 @@ from bestserve.models.system import (
 )
 from bestserve.models.token_times import Reader
 from bestserve.simulator import Requests, SimulationResult, simulate
-from bestserve.simulator.inputs import BACK_ROUTES, POOLS, ROUTES, stratified, stream
+from bestserve.simulator.inputs import (
+    BACK_ROUTES,
+    POOLS,
+    ROUTES,
+    draw_acceptance,
+    stratified,
+    stream,
+)
 
 
 def _load(name: str) -> Any:
@@ -91,13 +99,35 @@ def workloads(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 @st.composite
+def speculations(draw: st.DrawFn, step: StepTime) -> Speculation:
+    most = draw(st.sampled_from((0, 0, 0, 1, 3, 7)))
+    later = draw(st.one_of(st.just(()), st.tuples(st.tuples(st.sampled_from((2, 4)), st.just(1)))))
+    knots = range(len(step.moe))
+    return Speculation(
+        schedule=((1, most), *(later if most else ())),
+        acceptance=(draw(st.sampled_from((0.0, 0.7, 1.0))), *[0.6] * 6),
+        spread=draw(st.sampled_from((0.0, 0.05))),
+        draft_step=2.0**-9,
+        draft_pass=2.0**-10,
+        draft_token=2.0**-16,
+        draft_context=2.0**-24,
+        experts=tuple(tuple(m - 1e-4 * i for i, m in enumerate(step.moe)) for _ in range(8))
+        if knots
+        else (),
+    )
+
+
+@st.composite
 def engines(draw: st.DrawFn, step: StepTime) -> Lane:
     kv = draw(st.one_of(st.just(float("inf")), st.integers(20, 500).map(float)))
+    speculation = draw(speculations(step))
     return Lane(
         step=step,
         policy=draw(st.sampled_from(POLICIES)),
         max_num_seqs=draw(st.sampled_from((1, 2, 5, 256))),
-        max_num_batched_tokens=draw(st.sampled_from((1, 4, 16, 64, 8192))),
+        max_num_batched_tokens=draw(
+            st.sampled_from((8, 16, 64, 8192) if speculation.most else (1, 4, 16, 64, 8192))
+        ),
         kv_capacity_tokens=kv,
         kv_reserve=draw(st.sampled_from((0.0, 0.0, 0.3, 0.6, 1.0))),
         kv_block=draw(st.sampled_from((1, 2, 7, 16))),
@@ -105,6 +135,7 @@ def engines(draw: st.DrawFn, step: StepTime) -> Lane:
         t_req_token=draw(st.sampled_from((0.0, 2.0**-14))),
         stream_interval=draw(st.sampled_from((1, 1, 5))),
         async_scheduling=draw(st.booleans()),
+        speculation=speculation,
     )
 
 
@@ -176,9 +207,13 @@ def hybrid(draw: st.DrawFn) -> tuple[System, Any]:
     apart, work = draw(disaggregated())
     assert isinstance(apart, Disaggregated)
     shares = st.sampled_from((0.0, 0.3, 0.7, 1.0))
+    lanes = {
+        name: dataclasses.replace(getattr(apart, name), speculation=Speculation())
+        for name in ("prefill", "decode")
+    }
     return (
         Hybrid(
-            **{f.name: getattr(apart, f.name) for f in dataclasses.fields(apart)},
+            **{f.name: getattr(apart, f.name) for f in dataclasses.fields(apart)} | lanes,
             local_prefill_share=draw(shares),
             local_decode_share=draw(shares),
             longest_local=draw(st.sampled_from((0, 0, 5, 100))),
@@ -201,15 +236,20 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
     """Compare everything; return the number of evictions."""
     _, prompts, outputs, cached = work
     n = len(prompts)
+    decoding = system.lane if isinstance(system, Collocated) else system.decode
+    drafting, drawn = decoding.speculation, {}
     got = simulate(
         system,
         seed=seed,
         given=Requests(input_len=prompts, output_len=outputs, cached=cached),
-        reader=READERS[len(prompts) % len(READERS)],
+        reader=None if drafting.most else READERS[len(prompts) % len(READERS)],
     )
     scheduled = np.zeros(n)
     if system.arrivals.kind == "trace":
         scheduled = system.arrivals.times - system.arrivals.times[0]
+    if drafting.most:
+        facts, chances = draw_acceptance(drafting, n, seed, None)
+        drawn = {"starts": facts[:, 0], "chances": chances[facts[:, 1]]}
     want = naive.run(
         system,
         prompts,
@@ -219,6 +259,7 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
         stream(seed, ROUTES).random((n, 2)),
         stream(seed, BACK_ROUTES).random((n, 2)),
         pools=_pools(system, n, seed),
+        **drawn,
     )
     np.testing.assert_allclose(got.arrival, want.arrival, rtol=0, atol=ROUNDING)
     np.testing.assert_allclose(got.first_token, want.first, rtol=0, atol=ROUNDING)
@@ -281,6 +322,7 @@ def crowded(draw: st.DrawFn) -> tuple[System, Any]:
         kv_reserve=draw(st.sampled_from((0.0, 0.2, 0.5))),
         kv_block=draw(st.sampled_from((1, 3, 16))),
         stream_interval=draw(st.sampled_from((1, 5))),
+        speculation=draw(speculations(step)),
     )
     arrivals = Arrivals(kind="trace", times=times)
     cached = np.minimum(draw(st.integers(0, 9)), prompts - 1)

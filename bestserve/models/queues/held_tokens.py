@@ -82,7 +82,8 @@ class HeldTokens:
         m3 = kv[2] * own[0] + 3 * kv[1] * own[1] + 3 * kv[0] * own[2] + own[3]
         variance = m2 - m1**2 + (block**2 - 1) / 12
         third = float(weight @ m3) / total - 3 * m1 * m2 + 2 * m1**3
-        pad = (block - 1) / 2
+        # what is drafted needs room too, and is seldom kept
+        pad = (block - 1) / 2 + r.drafting.drafts
         taken = kv[0] + reserved
         admitted = float(weight @ taken)
         squared = float(weight @ (kv[1] + 2 * kv[0] * reserved + reserved**2))
@@ -93,7 +94,7 @@ class HeldTokens:
             admitted=admitted + pad,
             room=squared / admitted / 2,
             growth=float(weight @ (steps - reserved)),
-            steps=total,
+            steps=max(r.d1, 1e-12),
             capacity=block * math.floor(lane.kv_capacity_tokens / block)
             if math.isfinite(lane.kv_capacity_tokens)
             else math.inf,

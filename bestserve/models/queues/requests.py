@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestserve.arrays import Floats
+from bestserve.models.acceptance import PLAIN, Drafting, steps_of
 from bestserve.models.system import Lengths
 
 STEP_BINS = 512
@@ -37,19 +38,22 @@ class Requests:
     p1, p2 : E[prompt], E[prompt²]; pairs : E[attention pairs of a prompt] [token²]
     asked, found : E[prompt + cached] and E[cached] of the prompts that are processed [tokens]
     kv1, kv2 : E[prompt + cached] [tokens] and E[(prompt + cached)²] of the requests that decode
-    d1, d2 : E[D], E[D²] of the decode steps D = output − 1
+    d1, d2 : E[D], E[D²] of the decode steps: D = output − 1, fewer where tokens are speculated
     context : mean context of a running sequence, length-biased [tokens]
-    classes : decode steps of the output classes [c], ascending, none zero; class_weight [c] sums
-        to 1 over requests with D > 0; class_prompt: their mean prompt + cached [c]
+    classes : mean decode steps of the output classes [c], ascending, none zero; class_tokens : what
+        they decode, output − 1 [c] [tokens]; class_spread, class_third : variance and third central
+        moment of the steps of each [c]; class_weight [c] sums to 1 over requests with D > 0;
+        class_prompt: their mean prompt + cached [c]
     no_decode : share of requests that end with their first token
     width : decode steps per bin; survival : E[1{D ≥ j}] in bins [STEP_BINS]
     overlap : E[min(D', D)] per class, D' an independent copy [c]
     response : Fourier transforms of E[1{D ≥ j}] and E[(l + j) 1{D ≥ j}] per bin: real and
         imaginary part of the first, then of the second [4, f]
     power : spectra of their autocovariances: first, both, second (see `noise`) [3, f]
-    steps, steps_weight, steps_kv : decode steps, their shares and E[(prompt + cached)^i] of the
+    steps, steps_weight, steps_kv : tokens decoded, their shares and E[(prompt + cached)^i] of the
         requests with them, i = 1, 2, 3 [q], [q], [3, q]
     independent : whether prompt and output lengths are drawn independently
+    drafting : how many tokens a step yields
     """
 
     prompt: Floats
@@ -66,6 +70,9 @@ class Requests:
     d2: float
     context: float
     classes: Floats
+    class_tokens: Floats
+    class_spread: Floats
+    class_third: Floats
     class_weight: Floats
     class_prompt: Floats
     no_decode: float
@@ -78,6 +85,7 @@ class Requests:
     steps_weight: Floats
     steps_kv: Floats
     independent: bool
+    drafting: Drafting
 
     @property
     def fixed_prompt(self) -> bool:
@@ -85,9 +93,12 @@ class Requests:
         return bool(self.prompt.size == 1)
 
 
-@lru_cache(maxsize=8)
-def prepare(lengths: Lengths) -> Requests:
-    """Return the tables of `lengths`; about 0.3 ms, kept for the most recent workloads."""
+@lru_cache(maxsize=16)
+def prepare(lengths: Lengths, drafting: Drafting = PLAIN) -> Requests:
+    """Return the tables of `lengths`; about 0.3 ms, kept for the most recent workloads.
+
+    Where tokens are speculated, a running sequence's context grows by D/E[N] a step.
+    """
     total = np.asarray(lengths.inputs, dtype=np.float64)
     p_in = np.asarray(lengths.input_weights, dtype=np.float64)
     cached = np.asarray(lengths.cached, dtype=np.float64)
@@ -101,14 +112,18 @@ def prepare(lengths: Lengths) -> Requests:
         p_out, kv = p_in, powers
     else:
         kv = np.repeat((powers @ p_in)[:, None], decode.size, axis=1)
-    decode, p_out, kv = _whole_steps(decode, p_out, kv)
+    tokens, p_out, kv = _whole_steps(decode, p_out, kv)
     kv1, kv2 = kv[0], kv[1]
+    taken = steps_of(tokens, drafting)
+    decode = taken.mean
 
-    d1, d2 = float(p_out @ decode), float(p_out @ decode**2)
+    d1, d2 = float(p_out @ decode), float(p_out @ (decode**2 + taken.variance))
     busy = max(d1, 1e-12)
-    context = float(p_out @ (kv1 * decode + decode * (decode + 1) / 2)) / busy
-    classes, class_weight, class_prompt = _classes(decode, p_out, kv1)
-    tables = _survival_tables(decode, p_out, kv1, kv2)
+    context = float(p_out @ (kv1 * decode + tokens * (decode + 1) / 2)) / busy
+    class_tokens, class_weight, class_prompt = _classes(tokens, p_out, kv1)
+    classes, class_spread, class_third = steps_of(class_tokens, drafting)
+    growth = float(p_out @ tokens) / busy if drafting.drafts else 1.0
+    tables = _survival_tables(decode, p_out, kv1, kv2, growth)
     distinct, prompt_weight = _distinct(prompt, cached, p_in)
     return Requests(
         prompt=distinct[0],
@@ -125,9 +140,12 @@ def prepare(lengths: Lengths) -> Requests:
         d2=d2,
         context=context,
         classes=classes,
+        class_tokens=class_tokens,
+        class_spread=class_spread,
+        class_third=class_third,
         class_weight=class_weight,
         class_prompt=class_prompt,
-        no_decode=float(p_out[decode <= 0].sum()),
+        no_decode=float(p_out[tokens <= 0].sum()),
         width=tables["width"],
         survival=tables["survival"],
         overlap=np.interp(
@@ -137,10 +155,11 @@ def prepare(lengths: Lengths) -> Requests:
         ),
         response=tables["response"],
         power=tables["power"],
-        steps=decode,
+        steps=tokens,
         steps_weight=p_out,
         steps_kv=kv,
         independent=not lengths.joint,
+        drafting=drafting,
     )
 
 
@@ -219,11 +238,14 @@ def _classes(decode: Floats, weight: Floats, kv1: Floats) -> tuple[Floats, Float
     return steps, share / share.sum(), prompt / share
 
 
-def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -> dict[str, Any]:
+def _survival_tables(
+    decode: Floats, weight: Floats, kv1: Floats, kv2: Floats, growth: float
+) -> dict[str, Any]:
     """Return survival function, responses and autocovariance spectra by decode age.
 
     With s the age of the older of two steps u apart, the response of the step time to one request
     is α + k·(l + j) while it runs, so its autocovariance needs Σ_{s>u} E[(l+s−u)^a (l+s)^b 1{D≥s}].
+    growth : tokens that a context grows per step, which j, s and u are multiplied by
     """
     width = max(1.0, float(decode.max(initial=1.0)) / STEP_BINS)
     order = np.argsort(decode)
@@ -234,12 +256,12 @@ def _survival_tables(decode: Floats, weight: Floats, kv1: Floats, kv2: Floats) -
     # integral of the survival function over a bin, so that E[D] is kept exactly
     cumulative = np.stack([_integral(edge, steps, row) for row in tail])
     g0, g1, g2 = np.diff(cumulative, axis=1) / width
-    age = edge[:-1] + (width + 1) / 2
+    age = growth * (edge[:-1] + (width + 1) / 2)
 
     def beyond(values: Floats) -> Floats:
         return np.cumsum(values[::-1])[::-1] * width
 
-    u = width * np.arange(STEP_BINS)
+    u = growth * width * np.arange(STEP_BINS)
     f0, f1, f2 = g0, g1 + age * g0, g2 + 2 * age * g1 + age**2 * g0
     lag = np.stack(
         (

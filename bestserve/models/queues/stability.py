@@ -23,7 +23,6 @@ def prefill_first_limit(decode: float, prompt_time: float) -> float:
 
 
 def shared_limit(
-    budget: float,
     slots: float,
     prompt: float,
     steps: float,
@@ -32,23 +31,24 @@ def shared_limit(
 ) -> tuple[float, float]:
     """Return λ* of steps that hold decodes and prompts, and the decodes they then hold [1/s, 1].
 
-    budget : M [tokens]; slots : B; prompt : E[l] [tokens]; steps : E[D]
-    packed : room → prompt tokens that fill it; step : (prompt tokens, decodes) → time [s]
+    slots : B; prompt : E[l] [tokens]; steps : E[D]
+    packed : decodes → prompt tokens that fill a step beside them
+    step : (prompt tokens, decodes) → time [s]
     """
     # decodes in step with what is packed beside them: b = taken/E[l] · E[D], which falls with b
     low, high = 0.0, slots
     for _ in range(40):
         decodes = (low + high) / 2
-        if packed(max(budget - decodes, 1.0)) / prompt * steps > decodes:
+        if packed(decodes) / prompt * steps > decodes:
             low = decodes
         else:
             high = decodes
     if high < slots:
-        taken = packed(max(budget - decodes, 1.0))
+        taken = packed(decodes)
         return taken / (prompt * step(taken, decodes)), decodes
     # a prompt arrives every few steps: those steps are longer than the average one
     plain, per_step = step(0.0, slots), slots / steps
     share = min(1.0, per_step)
-    taken = min(per_step * prompt / share, max(packed(max(budget - slots, 1.0)), prompt))
+    taken = min(per_step * prompt / share, max(packed(slots), prompt))
     mean = (1 - share) * plain + share * step(taken, slots)
     return slots / (steps * max(mean, plain)), slots

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from bestserve.arrays import Floats
+from bestserve.models.acceptance import Drafting, tokens_per_step
 from bestserve.models.distribution import Distribution
 from bestserve.models.queues.held_tokens import HeldTokens
 from bestserve.models.queues.requests import Requests
@@ -18,6 +19,7 @@ from bestserve.models.schedulers.steps import (
     MeanRequest,
     alone_times,
     decode_steps,
+    draft_time,
     mean_steps,
     prompt_steps,
 )
@@ -62,8 +64,11 @@ class Engine:
     def of(cls, lane: Lane, requests: Requests, decodes_per_prompt: float = 1.0) -> Engine:
         """Return the engine; `slots` 0 when the KV cache cannot hold one mean request."""
         held = HeldTokens.of(lane, requests)
-        slots = slots_decoding(lane, int(min(lane.max_num_seqs, held.full_number)), requests.d1)
+        widest = lane.max_num_batched_tokens // (requests.drafting.drafts + 1)
+        most = int(min(lane.max_num_seqs, held.full_number, widest))
+        slots = slots_decoding(lane, most, requests.d1)
         r, step = requests, lane.step
+        schedule, drafting, experts = _drafting(lane, r.drafting)
         mean = MeanRequest(
             prompt=r.p1,
             cached=r.found,
@@ -71,6 +76,9 @@ class Engine:
             context=r.context,
             coef=step.coefficients(),
             moe=step.moe_table(),
+            schedule=schedule,
+            drafting=drafting,
+            experts=experts,
         )
         times = decode_steps(np.arange(1.0, slots + 1), mean)
         full = held.full(np.arange(slots + 1.0))
@@ -80,6 +88,26 @@ class Engine:
     def budget(self) -> float:
         """Tokens per step at most."""
         return float(self.lane.max_num_batched_tokens)
+
+    @property
+    def width(self) -> int:
+        """Tokens that a decode takes of a step."""
+        return self.requests.drafting.drafts + 1
+
+    @property
+    def context_time(self) -> float:
+        """Reading one token of a decode's context, by the model and by what drafts [s]."""
+        lane = self.lane
+        return lane.step.k + self.requests.drafting.drafts * lane.speculation.draft_context
+
+    def room(self, n: float) -> float:
+        """Return the prompt tokens that fit into a step beside n decodes, at least 1."""
+        return max(self.budget - self.width * n, 1.0)
+
+    def drafting(self, n: float) -> float:
+        """Return what drafting takes beside n decodes [s]."""
+        drafts = float(self.width - 1)
+        return float(draft_time(n, drafts, self.requests.context, self.mean.drafting))
 
     def decode(self, n: float) -> float:
         """Return t_d at a real number of sequences [s]."""
@@ -102,7 +130,7 @@ class Engine:
 
     def response(self, n: float, spread: float) -> Response:
         """Return what one more sequence adds to a decode step around n."""
-        k = self.lane.step.k
+        k = self.context_time
         own = self.slope(n, spread)
         return Response(alpha=max(own - k * self.requests.context, 0.0), k=k)
 
@@ -143,7 +171,8 @@ class Engine:
         r, step = self.requests, self.lane.step
         full = float(step(T=room, A=0.0, K=0.0, n=0.0, prefill=True))
         pairs = step.phi * step.a * (r.prompt * r.cached + r.prompt**2 / 2)
-        cost = step.a_seq + r.prompt * (full / room) + pairs
+        drafting = self.lane.speculation.draft_token * r.prompt
+        cost = step.a_seq + r.prompt * (full / room) + pairs + drafting
         return np.asarray(cost * (r.p1 / float(r.weight @ cost)))
 
     def evictions(self, decodes: float) -> float:
@@ -166,7 +195,7 @@ class Engine:
             return 0.0
         rides = self.lane.scheduling.rides
         beside = decodes if rides else 0.0
-        steps = max(min(evictions, 1.0), tokens / max(self.budget - beside, 1.0))
+        steps = max(min(evictions, 1.0), tokens / self.room(beside))
         step = float(self.prompt_step(np.array([tokens / steps]), beside, split)[0])
         return steps * (step - (self.decode(beside) if rides else 0.0))
 
@@ -203,6 +232,21 @@ class Engine:
 def engine_of(lane: Lane, requests: Requests, decodes_per_prompt: float = 1.0) -> Engine:
     """Return the engine of a lane for a workload; recent ones are kept."""
     return Engine.of(lane, requests, decodes_per_prompt)
+
+
+def _drafting(lane: Lane, counted: Drafting) -> tuple[Floats, Floats, Floats]:
+    """Return schedule, drafting and experts of `MeanRequest`.
+
+    counted : of the steps that requests are counted in
+    """
+    own, plain = lane.speculation, lane.step.moe_table()
+    rows, experts = [], []
+    for start, drafts in own.schedule:
+        yields = tokens_per_step(np.array(own.acceptance[:drafts]))
+        rows.append((float(start), float(drafts), counted.tokens / float(yields)))
+        experts.append(np.array(own.experts[drafts]) if own.experts else plain)
+    costs = own.draft_step, own.draft_pass, own.draft_token, own.draft_context
+    return np.array(rows), np.array(costs), np.stack(experts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

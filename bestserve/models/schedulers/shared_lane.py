@@ -59,7 +59,7 @@ class SharedLane:
 
         Of a prompt of C chunks a decode of D steps meets C D/(C + D − 1) on average, at any offset.
         """
-        engine, room = self.engine, max(self.engine.budget - n, 1.0)
+        engine, room = self.engine, self.engine.room(n)
         chunks = np.maximum(np.ceil(engine.requests.prompt / room), 1.0) if self.split else 1.0
         added = engine.prompt_times(n, self.split, room) - chunks * engine.decode(n)
         steps = max(engine.requests.d1, 1.0)
@@ -67,7 +67,7 @@ class SharedLane:
 
     def room(self, n: float) -> tuple[float, float]:
         """Return the prompt tokens that fit beside n decodes and those that fill a full step."""
-        room = max(self.engine.budget - n, 1.0)
+        room = self.engine.room(n)
         return room, room if self.split else self._beside(n)[3]
 
     def stretched(self, rate: float, sigma: float | None = None, decodes: float = 1.0) -> Floats:
@@ -105,7 +105,7 @@ class SharedLane:
 
     def rooms(self, counts: Floats) -> Floats:
         """Return the prompt tokens of a full step beside numbers of decodes [g, tokens]."""
-        room = np.maximum(self.engine.budget - counts, 1.0)
+        room = np.maximum(self.engine.budget - self.engine.width * counts, 1.0)
         return room if self.split else np.array([self.room(float(n))[1] for n in counts])
 
 
@@ -113,19 +113,19 @@ class SharedLane:
 def shared_lane(engine: Engine, split: bool) -> SharedLane:
     """Return the rate-independent tables of an engine."""
     r, budget = engine.requests, engine.budget
-    slots = max(min(float(engine.slots), budget - 1.0), 1.0)
+    slots = max(min(float(engine.slots), budget / engine.width - 1.0), 1.0)
     knots = np.unique(np.geomspace(1.0, slots, 10))
     cost, packed = [], []
     for n in knots:
-        room = max(budget - n, 1.0)
+        room = engine.room(n)
         packed.append(room if split else packed_tokens(r.prompt, r.weight, room))
         chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else 1.0
         added = engine.prompt_times(n, split, room) - chunks * engine.decode(n)
         added = np.maximum(added, LEAST_ADDED)
         cost.append([float(r.weight @ added**p) for p in (1, 2, 3)])
 
-    def packed_in(room: float) -> float:
-        return float(room if split else np.interp(budget - room, knots, packed))
+    def packed_beside(decodes: float) -> float:
+        return float(engine.room(decodes) if split else np.interp(decodes, knots, packed))
 
     def step(tokens: float, decodes: float) -> float:
         if tokens <= 0:
@@ -134,11 +134,11 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
     steps = engine.decodes_per_prompt * r.d1
-    limit, saturated_decodes = shared_limit(budget, slots, r.p1, steps, packed_in, step)
+    limit, saturated_decodes = shared_limit(slots, r.p1, steps, packed_beside, step)
     evictions = engine.decodes_per_prompt * engine.evictions(saturated_decodes)
     if evictions > 0.0:
         limit, saturated_decodes = shared_limit(
-            budget, slots, r.p1 * (1 + evictions), steps, packed_in, step
+            slots, r.p1 * (1 + evictions), steps, packed_beside, step
         )
     return SharedLane(
         engine=engine,

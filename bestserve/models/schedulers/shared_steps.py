@@ -200,7 +200,7 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     engine, r = lane.engine, lane.engine.requests
     share = engine.decodes_per_prompt
     joins = share * rate
-    d, tau, k, steps = r.classes, wait.tau, lane.engine.lane.step.k, wait.steps
+    d, tau, k, steps = r.classes, wait.tau, engine.context_time, wait.steps
     cost = lane.cost(decodes)
     scale = sigma / (rate * cost[0])
     s1, s2, s3 = cost[0] * scale, cost[1] * scale**2, cost[2] * scale**3

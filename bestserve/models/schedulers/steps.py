@@ -18,6 +18,10 @@ class MeanRequest(NamedTuple):
     prompt, cached : mean tokens of a prompt to compute and found in the cache; pairs : attention
     pairs per prompt token; context : mean context of a decode [tokens]; coef, moe : of the step
     time
+    schedule : from how many decodes on how many tokens are drafted for each, and how many steps of
+    those that requests are counted in one such step stands for, the other way round [e, 3]
+    drafting : of `Speculation`, per step, pass, token and context token [4, s]
+    experts : m(T) without prompts, by row of the schedule [e, knots]
     """
 
     prompt: float
@@ -26,6 +30,31 @@ class MeanRequest(NamedTuple):
     context: float
     coef: Floats
     moe: Floats
+    schedule: Floats
+    drafting: Floats
+    experts: Floats
+
+
+START, DRAFTS, COUNTED = range(3)
+STEP, PASS, TOKEN, CONTEXT = range(4)
+
+
+@njit(cache=True)
+def entry(n: float, schedule: Floats) -> int:
+    """Return the row of the schedule that holds with n decodes."""
+    row = 0
+    while row + 1 < schedule.shape[0] and n + 0.5 >= schedule[row + 1, START]:
+        row += 1
+    return row
+
+
+@njit(cache=True)
+def draft_time(n: float, drafts: float, context: float, drafting: Floats) -> float:
+    """Return what drafting takes beside n decodes of a mean context [s]."""
+    if drafts == 0.0 or n == 0.0:
+        return 0.0
+    each = drafting[PASS] + n * (2.0 * drafting[TOKEN] + drafting[CONTEXT] * context)
+    return drafting[STEP] + drafts * each
 
 
 @njit(cache=True)
@@ -34,15 +63,18 @@ def prompt_steps(tokens: Floats, decodes: Floats, split: bool, mean: MeanRequest
 
     Attention pairs are at most those of one prompt of that size unless prompts are `split`.
     """
-    prompt, cached, pairs, context, coef, moe = mean
+    prompt, cached, pairs, context, coef, moe, schedule, drafting, _ = mean
     times = np.empty(tokens.size)
     for i in range(tokens.size):
         x, n = tokens[i], decodes[i]
         a = x * pairs
         if not split:
             a = min(a, x * cached + x * x / 2)
-        sequences = n + max(1.0, x / prompt)
-        times[i] = step_time(x + n, a, n * context, sequences, True, coef, moe)
+        drafts = schedule[entry(n, schedule), DRAFTS]
+        verified = n * (drafts + 1.0)
+        rows = verified + max(1.0, x / prompt)
+        times[i] = step_time(x + verified, a, n * context, rows, True, coef, moe)
+        times[i] += drafting[TOKEN] * x + draft_time(n, drafts, context, drafting)
     return times
 
 
@@ -55,18 +87,21 @@ def alone_times(
     prompts, cached : tokens to compute and found in the cache [m]; room : prompt tokens of a step,
     beyond which prompts are cut if `split`
     """
-    _, _, _, context, coef, moe = mean
+    _, _, _, context, coef, moe, schedule, drafting, _ = mean
     times = np.empty(prompts.size)
-    held, n = decodes * context, decodes + 1.0
+    drafts = schedule[entry(decodes, schedule), DRAFTS]
+    held, beside = decodes * context, decodes * (drafts + 1.0)
+    n = beside + 1.0
+    drafted = draft_time(decodes, drafts, context, drafting)
     full = 0.0
     if split:
-        full = step_time(room + decodes, 0.0, held, n, True, coef, moe)
+        full = step_time(room + beside, 0.0, held, n, True, coef, moe)
     for i in range(prompts.size):
         chunks = max(math.ceil(prompts[i] / room), 1.0) if split else 1.0
         last = prompts[i] - (chunks - 1.0) * room
         pairs = prompts[i] * cached[i] + prompts[i] * prompts[i] / 2
-        rest = step_time(last + decodes, pairs, held, n, True, coef, moe)
-        times[i] = (chunks - 1.0) * full + rest
+        rest = step_time(last + beside, pairs, held, n, True, coef, moe)
+        times[i] = (chunks - 1.0) * full + rest + chunks * drafted + drafting[TOKEN] * prompts[i]
     return times
 
 
@@ -86,7 +121,7 @@ def mean_steps(
     prompts do not fit into `room`. So several prompts of a step share what the first one costs.
     plain : of steps without prompts [m, s]; room : prompt tokens of a step at most [m]
     """
-    prompt, _, _, _, _, _ = mean
+    prompt, _, _, _, _, _, _, _, _ = mean
     times = plain.copy()
     tokens, beside = np.empty(1), np.empty(1)
     for i in range(decodes.size):
@@ -106,10 +141,18 @@ def mean_steps(
 
 @njit(cache=True)
 def decode_steps(count: Floats, mean: MeanRequest) -> Floats:
-    """Return times of decode-only steps of `count` sequences at mean context [m, s]."""
-    _, _, _, context, coef, moe = mean
+    """Return times of decode-only steps of `count` sequences at mean context [m, s].
+
+    Where the schedule drafts more or fewer than requests are counted with, per step they count.
+    """
+    _, _, _, context, coef, _, schedule, drafting, experts = mean
     times = np.empty(count.size)
     for i in range(count.size):
         n = count[i]
-        times[i] = step_time(n, 0.0, n * context, n, False, coef, moe)
+        row = entry(n, schedule)
+        drafts = schedule[row, DRAFTS]
+        verified = n * (drafts + 1.0)
+        time = step_time(verified, 0.0, n * context, verified, False, coef, experts[row])
+        time += draft_time(n, drafts, context, drafting)
+        times[i] = time * schedule[row, COUNTED]
     return times

@@ -148,6 +148,9 @@ class MoeConstants:
     rate_listed: float = _constant(
         1.0, "1", "derived", "of the activation rate of a kernel that the engine lists; calibrated"
     )
+    apart: float = _constant(
+        1.0, "1", "derived", "rows that choose experts independently; fewer of tokens in a row"
+    )
     imbalance_2: float = _constant(1.1, "1", "measured", "power-law routing, 2 expert ranks")
     imbalance_4: float = _constant(1.2, "1", "measured", "power-law routing, 4 expert ranks")
     imbalance_8: float = _constant(1.4, "1", "measured", "power-law routing, 8 expert ranks")

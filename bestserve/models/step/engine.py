@@ -49,6 +49,9 @@ class EngineConstants:
     decode_host : share of a_step and a_seq that an instance which only decodes spends [1]
     prefill_host : host time that an instance which only prefills spends on top per request [s]
     prefill_phi : most that phi is on an instance which only prefills; None: as elsewhere [1]
+    draft_step : what each step with drafts takes besides drafting and verifying, for rejection
+        sampling and its bookkeeping [s]; draft_pass : least time of one pass of what drafts, which
+        its host takes to launch [s]
     handover : from the end of a prefill to the decode instance's next batch, besides the KV
         transfer [s]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
@@ -110,6 +113,8 @@ class EngineConstants:
     prefill_host: float = 0.0
     prefill_phi: float | None = None
     handover: float = 0.0
+    draft_step: float = 0.0
+    draft_pass: float = 0.0
     allreduce_ring: float = 0.0
     allreduce_hopper: float | None = None
     allreduce_whole: float = 0.0

@@ -100,13 +100,16 @@ def expert_efficiency(
     return compute, memory
 
 
-def _tiles(rows: Floats, experts: float, every: int, tile: float) -> tuple[Floats, Floats]:
+def _tiles(
+    apart: Floats, rows: Floats, experts: float, every: int, tile: float
+) -> tuple[Floats, Floats]:
     """Return (experts whose weights are read, rows with padding) of one rank.
 
+    apart : rows that choose their experts each for itself, as many as touch what all of them do
     every : `MoeKernel.tile`; tile : of kernels that pad only experts that are hit [rows]
     """
     if not every:
-        active = active_experts(rows, experts)
+        active = active_experts(apart, experts)
         return active, rows + tile * active / (1.0 + rows / (experts * tile))
     # A tile each, or half a tile lost each where every expert has many rows.
     padded = np.maximum(experts * every, rows + 0.5 * experts * every) * present(rows)
@@ -146,7 +149,7 @@ def grouped_experts(
     factor = imbalance(rows, ranks, constants) if skew is None else np.asarray(skew)
     own = np.minimum(rows, factor * rows / ranks)
     local = num_experts / ranks
-    active, padded = _tiles(own, local, used.tile, c.tile)
+    active, padded = _tiles(own * c.apart, own, local, used.tile, c.tile)
     rate = (
         used.rate * c.rate_listed
         if used.rate is not None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bestserve.readers.logs._drafts import drafts_of_note
 from bestserve.readers.logs._settings import settings_of_command
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -79,7 +80,7 @@ _NOTES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Found]], ...] = t
 )  # fmt: skip
 _COUNTS = re.compile(r"^success (\d+) failures (\d+)$")
 _TIMES_CONCURRENCY = re.compile(r"^(\d+) x concurrency prompts$")
-_COMMAND = re.compile(r"^(?:cmd|args): (.+)$")
+_COMMAND = re.compile(r"^(?:cmd|args): (.+)$|^speculative (--speculative.+)$")
 _MEDIAN_ITL = re.compile(rf"^median ITL {_NUMBER} ms$")
 _RANGE = re.compile(rf"RANDOM_RANGE_RATIO {_NUMBER}")
 
@@ -93,13 +94,14 @@ def settings_of_notes(notes: tuple[str, ...], concurrency: int | None) -> Found:
             match = pattern.search(note)
             if match:
                 out.update(take(match))
+        out.update(drafts_of_note(note))
         if match := _COUNTS.search(note):
             out["completed"], out["failed"] = int(match[1]), int(match[2])
             out["num_prompts"] = out["completed"] + out["failed"]
         if (match := _TIMES_CONCURRENCY.search(note)) and concurrency:
             out["num_prompts"] = int(match[1]) * concurrency
         if match := _COMMAND.search(note):
-            stated = settings_of_command(match[1])
+            stated = settings_of_command(match[1] or match[2])
             out.update({k: v for k, v in stated.items() if k not in out})
         if match := _MEDIAN_ITL.search(note):
             more["itl_p50_ms"] = float(match[1])

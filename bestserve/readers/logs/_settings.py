@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bestserve.readers.logs._drafts import drafts_of_flags
 from bestserve.readers.logs._record import Record
 from bestserve.readers.untrusted import Source
 
@@ -145,4 +146,4 @@ def settings_of_command(command: str) -> dict[str, Any]:
         out["replicas"] = groups
     if any(isinstance(k, str) and k.startswith("speculative") for k in flags):
         out["speculative_decoding"] = True
-    return out
+    return {**out, **drafts_of_flags(flags)}

@@ -19,6 +19,7 @@ from bestserve.readers.logs._build import (
     silent_note,
     spread,
 )
+from bestserve.readers.logs._drafts import drafts, drafts_of_flags
 from bestserve.readers.logs._hits import attached
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
@@ -123,8 +124,10 @@ def _server(record: Record, backend: str | None) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if backend == "sglang":
         out["engine"] = "SGLang"
-    if record.number("accept_length"):
+    length = record.number("accept_length")
+    if length:
         out["speculative_decoding"] = True
+    accepted = drafts(length=length)
     info = record.child("server_info")
     halves = {half: list(info.children(half)) for half in ("prefill", "decode")
               if isinstance(info.data.get(half), list)}  # fmt: skip
@@ -135,6 +138,7 @@ def _server(record: Record, backend: str | None) -> dict[str, Any]:
             for name in ("tp", "pp", "ep", "attention_dp"):
                 out[f"{half}_{name}"] = flags[half].pop(name, None)
         alike = {k: v for k, v in flags["decode"].items() if flags["prefill"].get(k) == v}
+        out |= accepted
         for name in ("replicas", "num_gpus", "attention_tp"):
             alike.pop(name, None)
         out |= {k: v for k, v in alike.items() if k not in out}
@@ -148,7 +152,7 @@ def _server(record: Record, backend: str | None) -> dict[str, Any]:
     own = _flags(server)
     if server.text("disaggregation_mode") == "null":
         own["disaggregated"] = False
-    return {**out, **own}
+    return {**out, **own, **accepted}
 
 
 def _list(value: object) -> list[object]:
@@ -165,6 +169,7 @@ def _flags(server: Record) -> dict[str, Any]:
         out["prefix_caching"] = not radix_off
     if server.text("speculative_algorithm"):
         out["speculative_decoding"] = True
+    out |= drafts_of_flags(server.data)
     groups = server.size("dp_size")
     if server.data.get("enable_dp_attention") is True and groups:
         out["attention_dp"] = groups

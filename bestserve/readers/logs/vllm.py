@@ -19,6 +19,7 @@ from bestserve.readers.logs._build import (
     silent_note,
     spread,
 )
+from bestserve.readers.logs._drafts import drafts
 from bestserve.readers.logs._hits import attached
 from bestserve.readers.logs._ramps import rising
 from bestserve.readers.logs._record import Record
@@ -122,7 +123,8 @@ def run_row(record: Record, name: str = NAME) -> TidyRow:
             "input_len_mean": mean_of(total_in, completed),
             "output_len_mean": mean_of(total_out, completed),
             "requests": requests,
-            "speculative_decoding": _speculated(record),
+            "speculative_decoding": True if any(k in record for k in _DRAFTS) else None,
+            **_drafted(record),
             **spread(requests),
             **stated_settings(record),
         },
@@ -136,9 +138,18 @@ def run_row(record: Record, name: str = NAME) -> TidyRow:
     return rising(row) if ramp else row
 
 
-def _speculated(record: Record) -> bool | None:
-    """Whether the server drafted tokens during the run; None if the client did not see."""
-    return True if any(k in record for k in _DRAFTS) else None
+def _drafted(record: Record) -> dict[str, Any]:
+    """Return what the server drafted and accepted during the run, as far as the client saw."""
+    steps, tokens = (
+        record.positive("spec_decode_num_drafts"),
+        record.number("spec_decode_draft_tokens"),
+    )
+    shares = record.data.get("spec_decode_per_position_acceptance_rates")
+    return drafts(
+        tokens=tokens / steps if steps and tokens is not None else None,
+        length=record.number("spec_decode_acceptance_length"),
+        by_position=shares if isinstance(shares, list) else None,
+    )
 
 
 def _ramp_note(record: Record) -> str:
