@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from agreement_report import Row, goodput_off, latency_off
 
-from bestserve.models.trust import SHARP, Sight, Situation, terms
+from bestserve.models.trust import ODDS, SHARP, Limits, Sight, Situation, terms
 
 FOLDS = 8
 RIDGE = 0.5
@@ -34,8 +34,6 @@ LEAST_GAIN = 0.0005
 NEVER = {"one", "apart"}
 """Terms whose weight may have any sign: those of the others is that of a doubt."""
 
-Objective = Literal["ttft", "tpot"]
-
 
 @dataclass(frozen=True)
 class Observation:
@@ -43,7 +41,7 @@ class Observation:
 
     question: int
     kind: str
-    objective: Objective
+    objective: Limits
     terms: dict[str, float]
     off: bool
 
@@ -52,7 +50,7 @@ def observations(row: Row) -> list[Observation]:
     """Return what a row has to say."""
     found = []
     here, there = (row.get(key) for key in ("situation", "at goodput"))
-    number = row["number"]
+    number = zlib.crc32(row["text"].encode())
     if here and here["firm"]:
         for objective in ("ttft", "tpot"):
             for tail, names in ((False, ("mean", "p90")), (True, ("p99",))):
@@ -61,7 +59,8 @@ def observations(row: Row) -> list[Observation]:
                     sight = Sight(discrepancy=here["readings"][tail])
                     kind = "P99" if tail else "mean and P90"
                     t = terms(_situation(here), sight)
-                    found.append(Observation(number, kind, objective, t, latency_off(row, keys)))
+                    of: Limits = "ttft" if objective == "ttft" else "tpot at a rate"
+                    found.append(Observation(number, kind, of, t, latency_off(row, keys)))
     if there and there["firm"] and row["goodput"] > 0 and row.get("simulated", 0.0) > 0:
         width = float(np.log(row["high"] / row["low"]))
         sight = Sight(width=max(width, SHARP / 2), discrepancy=there["readings"][0])
@@ -132,8 +131,10 @@ def main(paths: Sequence[str]) -> int:
     alone = [row | row["alone"] for row in rows if "alone" in row]
     found = [o for row in alone if "errors" in row for o in observations(row)]
     print(f"{len(rows)} rows, {len(found)} observations")
-    for objective in ("ttft", "tpot"):
+    for objective in ODDS:
         mine = [o for o in found if o.objective == objective]
+        if not mine:
+            continue
         weights, odds = chosen(mine)
         print(f"{objective}: {weights}")
         for kind in ("mean and P90", "P99", "goodput"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
 from bestserve.models.token_target import Seen
 from bestserve.models.tpot_law import TpotLaw
-from bestserve.models.trust import TRUSTED, Sight, Situation, Trust, doubt
+from bestserve.models.trust import TRUSTED, Limits, Sight, Situation, Trust, doubt
 
 ONE_MESSAGE = 1e-6
 """Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has
@@ -235,7 +234,7 @@ def judged(found: Latencies) -> Latencies:
     if found.situation is None:
         return found
     law, s = found.reading, found.situation
-    names: tuple[Literal["ttft", "tpot"], ...] = ("ttft",) if law is None else ("ttft", "tpot")
+    names: tuple[Limits, ...] = ("ttft",) if law is None else ("ttft", "tpot at a rate")
     body, tail = (
         [doubt(name, s, Sight(discrepancy=law.discrepancy(p) if law else 0.0)) for name in names]
         for p in (0.9, 0.99)

@@ -232,6 +232,8 @@ def _situation(prompts: Engine, load: float, *, shared: bool = False) -> Situati
         experts=bool(prompts.lane.step.moe),
         load=load,
         spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
+        steps=r.d1,
+        chunks=prompt / prompts.budget,
     )
 
 

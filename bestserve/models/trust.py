@@ -14,13 +14,19 @@ from typing import Literal
 
 DOUBTED = 0.12
 """Chance of an error above 5 % from which an answer is doubted. Of what was off in the fit, 97 % of
-the goodputs lie above or where no law is known to hold, and 94 % of the latencies at a rate; of the
-good ones 46 and 45 %."""
+the goodputs lie above or where no law is known to hold, of the good ones 46 %. Of TPOT at a rate,
+where a law is: 95 % of what was off and 23 % of the good ones, in questions left out."""
+
+Limits = Literal["ttft", "tpot", "tpot at a rate"]
+"""What an answer rests on: of a goodput what limits it, else a latency at a rate."""
+
+SHORT = 24.0
+"""Decode steps of an answer that counts as short: single stalls decide its TPOT."""
 
 SHARP = 0.04
 """Width of a goodput that follows its threshold one to one: 2 % to either side (`Sight`)."""
 
-ODDS: dict[Literal["ttft", "tpot"], dict[str, float]] = {
+ODDS: dict[Limits, dict[str, float]] = {
     "ttft": {
         "one": -4.99,
         "wide": 0.91,
@@ -33,6 +39,13 @@ ODDS: dict[Literal["ttft", "tpot"], dict[str, float]] = {
         "apart": 1.85,
         "experts": 1.43,
         "spread": 0.52,
+    },
+    "tpot at a rate": {
+        "one": -3.69,
+        "readings": 0.3,
+        "spread": 1.2,
+        "short": 0.78,
+        "chunks": 0.59,
     },
 }
 """Log odds that an answer is off, per unit of each term, by what limits it."""
@@ -80,13 +93,16 @@ class Situation:
     """What makes the formulas of one system at one rate more or less exact.
 
     decodes_apart : whether decodes and prompts have lanes of their own; experts : whether the model
-    is a mixture of them; load : share of the stability limit; spread : squared CV of prompts
+    is a mixture of them; load : share of the stability limit; spread : squared CV of prompts;
+    steps : mean decode steps of an answer; chunks : token budgets in a mean prompt
     """
 
     decodes_apart: bool
     experts: bool = False
     load: float = 0.0
     spread: float = 0.0
+    steps: float = math.inf
+    chunks: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +130,8 @@ def terms(situation: Situation, sight: Sight) -> dict[str, float]:
         "experts": float(s.experts) * shared,
         "spread": math.log1p(s.spread),
         "readings": math.log1p(min(sight.discrepancy, 1.0) / 0.005),
+        "short": math.log1p(SHORT / max(s.steps, 1.0)),
+        "chunks": math.log1p(s.chunks),
     }
 
 
@@ -123,12 +141,12 @@ CAUSES = {
     "experts": "prompts share steps with a mixture of experts",
     "spread": "few long prompts decide",
     "readings": "single stalls and smooth laws of TPOT differ",
+    "short": "answers are short",
+    "chunks": "prompts take many steps",
 }
 
 
-def chance_off(
-    objective: Literal["ttft", "tpot"], situation: Situation, sight: Sight
-) -> tuple[float, str]:
+def chance_off(objective: Limits, situation: Situation, sight: Sight) -> tuple[float, str]:
     """Return the chance that an answer is off by more than 5 %, and what contributes most to it."""
     odds, found = ODDS[objective], terms(situation, sight)
     shares = {name: weight * found[name] for name, weight in odds.items()}
@@ -136,7 +154,7 @@ def chance_off(
     return 1.0 / (1.0 + math.exp(-sum(shares.values()))), CAUSES[cause]
 
 
-def doubt(objective: Literal["ttft", "tpot"], situation: Situation, sight: Sight) -> str | None:
+def doubt(objective: Limits, situation: Situation, sight: Sight) -> str | None:
     """Return why an answer is doubted, or None where it is off too rarely for that."""
     chance, cause = chance_off(objective, situation, sight)
     if chance <= DOUBTED:

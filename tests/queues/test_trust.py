@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import ModuleType
-from typing import Literal
 
 import pytest
 
@@ -19,6 +18,7 @@ from bestserve.models.trust import (
     DOUBTED,
     ODDS,
     SHARP,
+    Limits,
     Sight,
     Situation,
     chance_off,
@@ -26,13 +26,11 @@ from bestserve.models.trust import (
     terms,
 )
 
-Objective = Literal["ttft", "tpot"]
-
 PLAIN = Situation(decodes_apart=False, load=0.4, spread=0.2)
 
 
-@pytest.mark.parametrize("objective", ["ttft", "tpot"])
-def test_plain_settings_are_trusted(objective: Objective) -> None:
+@pytest.mark.parametrize("objective", list(ODDS))
+def test_plain_settings_are_trusted(objective: Limits) -> None:
     chance, _ = chance_off(objective, PLAIN, Sight())
     assert 0 < chance < DOUBTED
     assert doubt(objective, PLAIN, Sight()) is None
@@ -44,9 +42,11 @@ def test_plain_settings_are_trusted(objective: Objective) -> None:
     ("tpot", replace(PLAIN, spread=4.0), Sight(), "spread"),
     ("tpot", replace(PLAIN, experts=True), Sight(), "experts"),
     ("ttft", replace(PLAIN, load=0.97), Sight(), "load"),
+    ("tpot at a rate", replace(PLAIN, steps=4.0), Sight(), "short"),
+    ("tpot at a rate", replace(PLAIN, chunks=6.0), Sight(), "chunks"),
 ])  # fmt: skip
 def test_chance_grows_with_what_makes_formulas_worse(
-    objective: Objective, situation: Situation, sight: Sight, cause: str
+    objective: Limits, situation: Situation, sight: Sight, cause: str
 ) -> None:
     chance, found = chance_off(objective, situation, sight)
     assert chance > chance_off(objective, PLAIN, Sight())[0]
@@ -63,7 +63,7 @@ def test_a_doubt_names_the_largest_contribution() -> None:
 
 
 def test_every_term_has_a_weight_and_a_cause() -> None:
-    assert set(terms(PLAIN, Sight())) == set(ODDS["ttft"]) | set(ODDS["tpot"])
+    assert set(terms(PLAIN, Sight())) == {name for odds in ODDS.values() for name in odds}
     assert set(CAUSES) | {"one", "apart"} == set(terms(PLAIN, Sight()))
 
 
