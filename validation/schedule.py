@@ -20,16 +20,21 @@ import numpy as np
 import bestserve as bs
 from bestserve.arrays import Ints
 from bestserve.fleet.schedule.answer import Case, case_of, plan
+from bestserve.fleet.schedule.failures import at_least, up_share
 from bestserve.fleet.schedule.forecasts import forecasts
 from bestserve.fleet.schedule.playing import Manner, by_window, draw, play
 from bestserve.fleet.schedule.policies import compared, compared_splits, lateness
 from bestserve.fleet.schedule.programme import cheapest
 from bestserve.fleet.schedule.ratio import rule
+from bestserve.fleet.schedule.stints import Broken
 from bestserve.results.schedule import clock
 
 ROOT = Path(__file__).parents[1]
 DAY = ROOT / "docs" / "how-to" / "day.csv"
 TRACES = ROOT.parent / "shared" / "traces"
+BETWEEN, REPAIR = 100.0, 7200.0
+"""GPU-hours between failures and repair time [s]: far worse than real, so that a day shows it."""
+
 ROOMY = 0.3
 """Headroom of a second plan [1]."""
 
@@ -250,6 +255,45 @@ def stopping(study: Study) -> str:
     return f"| {study.name}, {study.strategy} | {' | '.join(cells)} |"
 
 
+def failing() -> list[str]:
+    """Return a table: the stated day with instances that fail, with spares and without."""
+    rows = [
+        "| plan | GPU-hours | as many up as needed | within all objectives, three draws |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for availability in (None, 0.99, 0.9999):
+        options = bs.ScheduleOptions(
+            peak_rate=10,
+            headroom=0.05,
+            gpu_hours_between_failures=BETWEEN,
+            repair_time=REPAIR,
+            availability=availability or 0.5,
+        )
+        case = case_of(problem(CHAT, 64), DAY, "1m-tp1", options)
+        if availability is None:
+            case = replace(case, terms=replace(case.terms, reliability=None))
+        counts, load = plan(case).counts, case.streams[0].load
+        deployment, arrived = case.offers[0].deployment, draw(load, 1)
+        up = up_share(1, BETWEEN, REPAIR)
+        enough = [
+            at_least(int(k), int(n), up)
+            for k, n in zip(case.terms.working[0], counts[0], strict=True)
+        ]
+        withins = []
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            down = Broken.drawn(int(counts.max()), (BETWEEN * 3600, REPAIR), (0.0, 86_400.0), rng)
+            found = play(deployment, load, counts, arrived, Manner(broken=(down,)))
+            played = by_window(arrived, case.terms.windows, found, deployment.target)
+            withins.append(float(played.together @ played.requests / played.requests.sum()))
+        hours = float(counts[0] @ case.terms.durations / 3600)
+        told = "no spares" if availability is None else f"spares for {availability:.2%}"
+        shares = ", ".join(f"{share:.1%}" for share in withins)
+        mean = float(np.average(enough, weights=case.terms.durations))
+        rows.append(f"| {told} | {hours:,.0f} | {mean:.2%} | {shares} |")
+    return rows
+
+
 def late_or_slow(study: Study) -> list[str]:
     """Return what being late costs beside what slower starts cost."""
     case = case_of(study.problem, study.load, study.strategy, study.options)
@@ -306,6 +350,13 @@ def main(target: Path) -> None:
             "| load | stays: within | longest | GPU-h | moves: within | longest | GPU-h |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *(stopping(study) for study in found),
+        ]
+        parts += ["", "## Instances that fail", ""]
+        parts += [
+            f"The stated day, 1m-tp1: a GPU fails every {BETWEEN:.0f} hours of use and is back "
+            f"after {REPAIR / 3600:.0f} h; who is on it is lost.",
+            "",
+            *failing(),
         ]
         parts += ["", "## Roles that change on GPUs that are there", ""]
         parts += [

@@ -202,6 +202,15 @@ def test_mistakes_are_one_line(tmp_path, cases, capsys):
         bs.ScheduleOptions(objective="cheap")
 
 
+def test_a_controller_is_told_instead_of_a_reader(tmp_path, cases, capsys):
+    load = ["--load", str(short(tmp_path, "start,request_rate\n00:00,4\n12:00,30\n"))]
+    words = [*cases.FLAGS, *load, "--strategy", "1m-tp1", "--no-simulate", "--controller"]
+    assert run(capsys, *words, "keda").out.startswith("apiVersion: keda.sh/v1alpha1\n")
+    told = run(capsys, *words, "dynamo")
+    assert told.out.startswith("mode: agg\n")
+    assert "no schedule" in told.err
+
+
 def test_csv_has_the_replicas_of_each_window(tmp_path, cases, capsys):
     words = [*cases.FLAGS, "--load", str(short(tmp_path)), "--strategy", "1p1d-tp1"]
     rows = list(csv.DictReader(io.StringIO(run(capsys, *words, "--format", "csv").out)))
