@@ -34,7 +34,7 @@ def goodput(system: System, target: Target) -> float:
 
     Where it takes runs they have the usual length, whatever their error.
     """
-    known = analytic.goodput(known_part(system), target).rate
+    known = analytic.goodput(known_part(system), target.for_formulas).rate
     if not (uncovered(system) or target.without_formula):
         return known
     from bestserve.answers.crossing import highest

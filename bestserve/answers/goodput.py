@@ -67,8 +67,8 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     if method == "analytic":
         refuse_uncovered(system)
         refuse_untold(court.target)
-    claim = goodput(known_part(system), court.target)
-    hopeless = claim.rate <= 0 and claim.trust.high
+    claim = goodput(known_part(system), court.target.for_formulas)
+    hopeless = claim.rate <= 0 and claim.trust.high and not court.target.tiers
     if method == "analytic" or hopeless:
         return Verdict(found=claim)
     enough = coverage(system, court.given, court.target.strictest)

@@ -13,7 +13,7 @@ from bestserve.answers.referee import PREDICTED
 from bestserve.answers.simulated import Simulated
 from bestserve.answers.witness import LEAST_GROWTH, MOST_REQUESTS, MOST_TIMES
 from bestserve.models.system import System
-from bestserve.models.token_times import Reader
+from bestserve.models.token_times import Reader, Readers
 from bestserve.models.trust import Trust
 from bestserve.simulator import Requests, SimulationResult
 
@@ -29,7 +29,7 @@ def telling_run(
     rate: float,
     given: Requests | None,
     running: float = 0.0,
-    reader: Reader | None = None,
+    reader: Reader | Readers | None = None,
     most: float = math.inf,
 ) -> SimulationResult:
     """Return a run at a rate [req/s] that tells TTFT and TPOT to `ROUGH`, or the longest allowed.

@@ -21,7 +21,7 @@ from bestserve.models.latency import Latencies, latency
 from bestserve.models.refused import REFUSABLE
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import System, Target
-from bestserve.models.token_times import Reader
+from bestserve.models.token_times import Reader, Readers
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.results.document import AnswerStatus, Summary
 from bestserve.results.prediction import Prediction
@@ -69,7 +69,7 @@ class Service:
         return None if slo is None else slo.target()
 
     @property
-    def reader(self) -> Reader | None:
+    def reader(self) -> Reader | Readers | None:
         """Whose deadlines runs watch."""
         return None if self.target is None else self.target.reader
 

@@ -21,7 +21,7 @@ from bestserve.models.latency import stability_rate
 from bestserve.models.refused import REFUSABLE, refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Collocated, System, Target
-from bestserve.models.token_times import Reader
+from bestserve.models.token_times import Reader, Readers
 from bestserve.simulator import Requests, SimulationResult
 from bestserve.simulator.prepared import Prepared, prepare
 from bestserve.simulator.run import run_prepared, usual_trim
@@ -79,7 +79,7 @@ class Simulated:
     seed: int = 0
     given: Requests | None = None
     drawn: Requests | None = None
-    reader: Reader | None = None
+    reader: Reader | Readers | None = None
     saturated: float = math.nan
 
     @cached_property
@@ -185,12 +185,10 @@ def _room(result: SimulationResult, target: Target) -> tuple[float, Binding]:
     Refused requests meet nothing; an answer of one token meets any TPOT. Joint targets, and
     objectives that no percentile stands for: attainment less what is asked for.
     """
-    if target.joint:
-        return result.attainment(target) - target.attainment, Binding.JOINT
     counted = slice(*result.window)
     best: tuple[float, Binding] = (math.inf, Binding.STABILITY)
-    met = result.meeting(target) if any(map(target.counted, target.asked)) else {}
-    for name in target.asked:
+    met = result.meeting(target) if any(map(target.counted, target.requirements)) else {}
+    for name in target.requirements:
         if target.counted(name):
             best = min(best, (met[name] - target.required(name), Binding.of(name)))
             continue

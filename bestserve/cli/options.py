@@ -122,7 +122,8 @@ class ProblemOptions:
     num_prompts
         prompts of a closed-loop run; default 10 per client
     goodput
-        objectives in ms, as vLLM: ttft:500 tpot:50 e2el:30s, also ttft:500@p99
+        objectives in ms, as vLLM: ttft:500 tpot:50 e2el:30s, also ttft:500@p99; on tokens
+        deadline:1000+50, stall:200, pace:50, fluidity:0.9, itl:100@p99; of one class chat.tpot:50
     percentile
         share of requests that must meet each objective [%]
     joint

@@ -142,7 +142,8 @@ def stage_system(stage: Stage) -> System:
 
 def reader_of(loads: tuple[ClassLoad, ...], labels: Ints, role: int) -> Reader | None:
     """Return the readers of each class's requests, if there are objectives on tokens."""
-    return readers([stage_target(role, load.target).reader for load in loads], labels)
+    asked = [stage_target(role, load.target).tokens for load in loads]
+    return readers([None if tokens is None else tokens.reader for tokens in asked], labels)
 
 
 def class_checks(

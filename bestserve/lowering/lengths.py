@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bestserve.models.system import Lengths
@@ -26,7 +28,13 @@ def lower_lengths(workload: Workload) -> Lengths:
             _product(c.input_len, c.output_len, c.share, JOINT_ATOMS) for c in workload.classes
         ]
         inputs, outputs, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return _lengths(inputs, weights, outputs, weights, hit, joint=True)
+        mixed = _lengths(inputs, weights, outputs, weights, hit, joint=True)
+        sizes = [len(part[0]) for part in parts]
+        return replace(
+            mixed,
+            kinds=np.repeat(np.arange(len(parts)), sizes),
+            kind_names=tuple(c.name for c in workload.classes),
+        )
     assert workload.input_len is not None
     assert workload.output_len is not None
     return _lengths(*workload.input_len.atoms(), *workload.output_len.atoms(), hit, joint=False)

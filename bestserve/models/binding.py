@@ -25,8 +25,11 @@ class Binding(StrEnum):
 
     @classmethod
     def of(cls, key: str) -> Binding:
-        """Return the member of a latency's name, or "joint", "stability", "infeasible"."""
-        return cls[key.upper()]
+        """Return the member of a latency's name, or "joint", "stability", "infeasible".
+
+        Of an objective of one class, "chat.ttft", the member of its own name.
+        """
+        return cls[key.rpartition(".")[2].upper()]
 
     @property
     def key(self) -> str:

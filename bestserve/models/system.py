@@ -6,18 +6,18 @@ user with measured coefficients can make it by hand.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from bestserve.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.models.policies import Policy, find_policy
 from bestserve.models.prefixes import Caching
 from bestserve.models.speculation import NOTHING_DRAFTED, Speculation
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.token_target import TokenTarget
-from bestserve.models.token_times import Reader
+from bestserve.models.token_times import Reader, Readers
 
 Role = Literal["m", "p", "d"]
 """Of an instance: mixed (collocated), prefill or decode."""
@@ -85,7 +85,8 @@ class Lengths:
     inputs, input_weights : float64[m]; outputs, output_weights : float64[q]; weights sum to 1.
     With `joint`, `inputs` and `outputs` have equal length and row i is one request.
     Lengths are ≥ 1 token; cached prompt tokens (`cached`, float64[m], 0 if empty) skip prefill
-    compute but still occupy KV and count as decode context.
+    compute but still occupy KV and count as decode context. `kinds` (int[m], empty if there is one)
+    says which of `kind_names` a row is of.
     """
 
     inputs: Floats
@@ -94,6 +95,8 @@ class Lengths:
     output_weights: Floats
     joint: bool = False
     cached: Floats = field(default_factory=lambda: np.zeros(0))
+    kinds: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    kind_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +226,28 @@ System = Collocated | Disaggregated | Hybrid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Objectives of one kind of requests, named as in `Lengths.kind_names`."""
+
+    name: str
+    target: Target
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of its objectives, after that of the kind: "chat.ttft", or "chat.joint"."""
+        names = ("joint",) if self.target.joint else self.target.asked
+        return tuple(f"{self.name}.{name}" for name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Latency objectives as the models see them; `None`: not asked for.
 
     ttft, tpot, e2el : thresholds [s]; percentile: share of requests that must meet each one
     (marginal), or all of them together when `joint` (then `percentile` is the attainment).
     Answers of one token meet any TPOT. With `e2el_per_token`, the E2EL threshold grows by so much
-    per output token after the first [s]; tokens : objectives on the times of single tokens.
+    per output token after the first [s]; tokens : objectives on the times of single tokens; tiers :
+    further ones of single kinds of requests, which all must hold, too.
     """
 
     ttft: float | None = None
@@ -242,30 +260,72 @@ class Target:
     attainment: float = 0.9
     e2el_per_token: float = 0.0
     tokens: TokenTarget | None = None
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Names of the objectives: latencies that have a threshold, and those on tokens."""
+        """Names of the objectives: latencies that have a threshold, those on tokens, of tiers."""
         latencies = tuple(m for m in ("ttft", "tpot", "e2el") if getattr(self, m) is not None)
-        return latencies if self.tokens is None else (*latencies, *self.tokens.asked)
+        tokens = () if self.tokens is None else self.tokens.asked
+        return (*latencies, *tokens, *(name for tier in self.tiers for name in tier.asked))
 
     @property
-    def reader(self) -> Reader | None:
+    def requirements(self) -> tuple[str, ...]:
+        """Names of what a share of requests must meet: objectives, or "joint" all of them."""
+        if not self.joint:
+            return self.asked
+        return ("joint", *(name for tier in self.tiers for name in tier.asked))
+
+    @property
+    def reader(self) -> Reader | Readers | None:
         """Whose deadlines runs must watch, if any."""
-        return None if self.tokens is None else self.tokens.reader
+        own = None if self.tokens is None else self.tokens.reader
+        each = tuple(
+            (tier.name, tier.target.tokens.reader if tier.target.tokens else own)
+            for tier in self.tiers
+        )
+        some = any(reader is not None for _, reader in each)
+        return Readers(others=own, each=each) if some and self.tiers else own
+
+    @property
+    def common(self) -> Target:
+        """The objectives of all requests alike."""
+        return replace(self, tiers=())
+
+    @property
+    def for_formulas(self) -> Target:
+        """A target whose goodput is near: formulas tell no kinds apart, so the strictest of each.
+
+        Requests that it does not hold may miss it; `common` is what all of them must meet.
+        """
+        strict = replace(self, tiers=())
+        for tier in self.tiers:
+            other = tier.target
+            for name in ("ttft", "tpot", "e2el"):
+                mine, theirs = getattr(strict, name), getattr(other, name)
+                if theirs is not None and (mine is None or theirs < mine):
+                    share = {name: theirs, f"{name}_percentile": other.required(name)}
+                    strict = replace(strict, **share)
+        return strict
 
     @property
     def without_formula(self) -> tuple[str, ...]:
         """Objectives that no formula tells: runs do."""
-        return () if self.tokens is None else self.tokens.without_formula
+        tokens = () if self.tokens is None else self.tokens.without_formula
+        return (*tokens, *(f"objectives of {tier.name}" for tier in self.tiers))
 
     def counted(self, name: str) -> bool:
         """Whether an objective is met by a share of requests that no percentile stands for."""
+        if name == "joint":
+            return True
         return name not in ("ttft", "tpot", "e2el") or (name == "e2el" and self.e2el_per_token > 0)
 
     def required(self, name: str) -> float:
         """Return the share of requests that must meet a latency's threshold, or "joint" all [1]."""
-        if self.joint:
+        kind, dot, own = name.rpartition(".")
+        if dot:
+            return next(tier.target.required(own) for tier in self.tiers if tier.name == kind)
+        if self.joint or name == "joint":
             return self.attainment
         if self.tokens is not None and name in self.tokens.asked:
             return self.tokens.required(name)

@@ -35,6 +35,22 @@ class Reader:
     limit: float | Floats = math.inf
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """Whose deadlines count, by kind of request.
+
+    others : of kinds that are not named; each : name of a kind and its reader, None: nobody reads
+    """
+
+    others: Reader | None
+    each: tuple[tuple[str, Reader | None], ...]
+
+    def of(self, kinds: Ints, names: Sequence[str]) -> Reader | None:
+        """Return the readers of requests as one; kinds : place in `names` of every request [n]."""
+        known = dict(self.each)
+        return readers([known.get(name, self.others) for name in names], kinds)
+
+
 def readers(each: Sequence[Reader | None], kinds: Ints) -> Reader | None:
     """Return the readers of requests of several kinds as one; None if nobody reads.
 

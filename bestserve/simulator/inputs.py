@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bestserve.arrays import Floats, Ints32
+from bestserve.arrays import Floats, Ints, Ints32
 from bestserve.errors import InputError
 from bestserve.models.acceptance import chance_of, request_classes
 from bestserve.models.prefix_tree import PrefixTree
@@ -48,6 +48,7 @@ class Requests:
     (default 0); tree : what they share, for systems with a prefix cache, instead of `cached`
     tokens_per_step : float64[n], what each gains in a step of speculative decoding on average, as
         recorded [tokens]; default: drawn
+    kinds : place in `kind_names` of each [n]; None: all of one kind
     """
 
     input_len: NDArray[np.integer]
@@ -55,6 +56,8 @@ class Requests:
     cached: NDArray[np.integer] | None = None
     tree: PrefixTree | None = None
     tokens_per_step: Floats | None = None
+    kinds: Ints | None = None
+    kind_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         arrays = [self.input_len, self.output_len]
@@ -118,10 +121,16 @@ def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
     rng = stream(seed, ROUNDING)
     prompt = _whole(lengths.inputs[rows], rng)
     output = _whole(lengths.outputs[columns], rng)
-    if lengths.cached.size == 0:
-        return Requests(input_len=prompt, output_len=output)
-    cached = np.clip(np.rint(lengths.cached[rows]), 0, prompt - 1).astype(np.int32)
-    return Requests(input_len=prompt, output_len=output, cached=cached)
+    cached = None
+    if lengths.cached.size:
+        cached = np.clip(np.rint(lengths.cached[rows]), 0, prompt - 1).astype(np.int32)
+    return Requests(
+        input_len=prompt,
+        output_len=output,
+        cached=cached,
+        kinds=lengths.kinds[rows] if lengths.kinds.size else None,
+        kind_names=lengths.kind_names,
+    )
 
 
 def draw_acceptance(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bestserve.arrays import Bools, Floats, Ints32
+from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.errors import InputError
 from bestserve.models.prefix_tree import PrefixTree, draw
 from bestserve.models.system import Apart, Collocated, Hybrid, Lane, System
@@ -67,7 +67,7 @@ class Prepared:
     facts, decode_facts : the requests as the first pool and the decode pool see them
     refused : requests that can never fit a lane's KV cache, and those that follow them
     tree : what prompts share, where there is a prefix cache
-    mixed : how a hybrid shares out prompts
+    mixed : how a hybrid shares out prompts; kinds, kind_names : as of `Requests`
     draws, decode_draws : uniforms for routing
     accept : of the pool that decodes, as of `Pool`
     """
@@ -84,6 +84,8 @@ class Prepared:
     tree: PrefixTree | None = None
     mixed: Mixed = NOT_MIXED
     accept: Floats
+    kinds: Ints | None = None
+    kind_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -178,6 +180,8 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
         tree=tree,
         mixed=mixed,
         accept=accept,
+        kinds=given.kinds,
+        kind_names=given.kind_names,
     )
 
 

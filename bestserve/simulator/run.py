@@ -10,7 +10,7 @@ import numpy as np
 from bestserve.arrays import Floats, Ints
 from bestserve.errors import InputError
 from bestserve.models.system import System
-from bestserve.models.token_times import Reader
+from bestserve.models.token_times import Reader, Readers
 from bestserve.simulator.block_cache import HIT
 from bestserve.simulator.inputs import Requests
 from bestserve.simulator.layout import (
@@ -63,7 +63,7 @@ def simulate(
     cooldown: float | None = None,
     given: Requests | None = None,
     record_steps: bool = False,
-    reader: Reader | None = None,
+    reader: Reader | Readers | None = None,
 ) -> SimulationResult:
     """Simulate a serving system step by step and return what happened to every request.
 
@@ -117,9 +117,13 @@ def run_prepared(
     trim: tuple[float, float],
     *,
     record_steps: bool = False,
-    reader: Reader | None = None,
+    reader: Reader | Readers | None = None,
 ) -> SimulationResult:
     """Run prepared inputs at one rate [req/s]; `trim` as warm-up and cool-down of `simulate`."""
+    if isinstance(reader, Readers):
+        if prepared.kinds is None:
+            raise InputError("objectives of single classes need requests that say theirs")
+        reader = reader.of(prepared.kinds, prepared.kind_names)
     counted = EVERYBODY
     if prepared.tree is None:
         counted = slice(int(trim[0] * len(prepared)), len(prepared) - int(trim[1] * len(prepared)))
@@ -170,6 +174,8 @@ def run_prepared(
         burstiness=arrivals.burstiness,
         concurrency=arrivals.concurrency if arrivals.kind == "closed" else arrivals.cap,
         step_ends=ends,
+        kinds=None if prepared.kinds is None else prepared.kinds[order],
+        kind_names=prepared.kind_names,
         readings=None if reader is None else _readings(prepared, finished, reader, order),
         **_cached(prepared, finished, order),
     )

@@ -87,7 +87,7 @@ def rank_strategies(problem: Problem | Lowered, *, progress: Progress | None = N
     lowered = problem if isinstance(problem, Lowered) else lower(checked_problem(problem))
     slo = lowered.problem.slo
     assert slo is not None
-    search = _Search(lowered, slo.target(), progress or (lambda _: None))
+    search = _Search(lowered, slo.target().common, progress or (lambda _: None))
     rows = search.run()
     return Ranking(
         problem=lowered.problem,

@@ -87,6 +87,8 @@ class FleetClass(Spec):
     def _one_amount(self) -> FleetClass:
         if (self.rate is None) == (self.share is None):
             raise ValueError(f"class {self.name!r}: give rate or share, exactly one")
+        if self.slo.tiers:
+            raise ValueError(f"class {self.name!r}: its objectives are its own; state no classes")
         if self.slo.joint:
             raise ValueError(
                 f"class {self.name!r}: a fleet needs marginal objectives, because prefill and "

@@ -103,6 +103,17 @@ class Problem(Spec):
         return value
 
     @model_validator(mode="after")
+    def _known_tiers(self) -> Problem:
+        known = [c.name for c in self.workload.classes]
+        for name in self.slo.tiers if self.slo is not None else ():
+            if name not in known:
+                classes = f"its classes are {', '.join(known)}" if known else "it has no classes"
+                raise ValueError(
+                    f"objectives name the class {shown(name)} of the workload; {classes}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _complete(self) -> Problem:
         if self.step_time is not None:
             if self.model is not None or self.hardware is not None:

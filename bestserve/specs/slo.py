@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from bestserve.errors import InputError
-from bestserve.models.system import Target
+from bestserve.models.system import Target, Tier
 from bestserve.models.token_target import TOKEN_OBJECTIVES, TokenTarget
 from bestserve.specs.base import Spec
-from bestserve.units import PositiveSeconds, parse_duration
+from bestserve.units import Name, PositiveSeconds, parse_duration
 
 LEAST = 1e-3
 """Objectives below it without a unit are taken for seconds written by mistake [s]."""
@@ -31,11 +31,14 @@ METRICS = ("ttft", "tpot", "e2el")
 
 OBJECTIVES = (*METRICS, *TOKEN_OBJECTIVES)
 HELPERS = ("slack", "pace")
+SHARES = ("percentile", "joint", "attainment")
 TIMES = (*METRICS, "deadline", "deadline_first", "e2el_per_token", "slack", "stall", "itl", "pace")
 TWO_PARTS = {"e2el": ("e2el", "e2el_per_token"), "deadline": ("deadline_first", "deadline")}
 """Objectives that may be written as a sum: a time, and so much more per token."""
 
-_ITEM = re.compile(r"([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE)
+_ITEM = re.compile(
+    r"(?:([\w-]+)\.)?([a-z0-9]+)\s*[:=]\s*([^@\s]+)(?:@p?([0-9]+(?:\.[0-9]*)?))?", re.IGNORECASE
+)
 _SUM = re.compile(r"(?<![eE])\+")
 
 
@@ -57,6 +60,9 @@ class SLO(Spec):
         are joint, of a request over its own: all of them unless stated
     pace : time that a reader takes per token, for `stall` and `fluidity` [s]; default: `deadline`,
         or else `tpot`
+
+    tiers : further objectives of single classes of the workload, by their name; they take
+        percentile, joint and attainment from here unless they state their own
 
     >>> SLO("ttft:1000 tpot:50", percentile=90).ttft
     1.0
@@ -87,6 +93,14 @@ class SLO(Spec):
     stall_percentile: float | None = Field(default=None, gt=0, lt=100)
     fluidity_percentile: float | None = Field(default=None, gt=0, lt=100)
     itl_percentile: float | None = Field(default=None, gt=0, lt=100)
+    tiers: dict[Name, SLO] = Field(default_factory=dict, max_length=1000)
+
+    @field_validator("tiers", mode="before")
+    @classmethod
+    def _tier_text(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: SLO(one) if isinstance(one, str) else one for name, one in value.items()}
 
     def __init__(self, text: str | None = None, /, **values: Any) -> None:
         super().__init__(**{**(parse_slo(text) if text is not None else {}), **values})
@@ -102,7 +116,7 @@ class SLO(Spec):
 
     @model_validator(mode="after")
     def _something(self) -> SLO:
-        if all(getattr(self, name) is None for name in OBJECTIVES):
+        if all(getattr(self, name) is None for name in OBJECTIVES) and not self.tiers:
             raise ValueError("no objective given; write for example ttft:500 tpot:50 (ms)")
         if self.e2el_per_token is not None and self.e2el is None:
             raise ValueError("e2el_per_token goes with e2el; write e2el:1000+50")
@@ -152,7 +166,16 @@ class SLO(Spec):
             attainment=self.attainment,
             e2el_per_token=self.e2el_per_token or 0.0,
             tokens=self.token_target(),
+            tiers=tuple(
+                Tier(name=name, target=self._inherited(tier).target())
+                for name, tier in self.tiers.items()
+            ),
         )
+
+    def _inherited(self, tier: SLO) -> SLO:
+        """Return a class's objectives with the shares of all where it states none."""
+        own = {name: getattr(self, name) for name in SHARES if name not in tier.model_fields_set}
+        return tier.model_copy(update=own)
 
     def token_target(self) -> TokenTarget | None:
         """Return the objectives on single tokens, if there are any."""
@@ -176,13 +199,13 @@ class SLO(Spec):
     def __str__(self) -> str:
         wanted = [m for m in METRICS if getattr(self, m) is not None]
         tokens = [m for m in TOKEN_OBJECTIVES if getattr(self, m) is not None]
-        if self.joint:
+        said = [f"P{self.percentile_of(m):.6g} {self._limit(m)}" for m in wanted]
+        said += [f"{self.percentile_of(m):.6g} % of {self._whose(m)}" for m in tokens]
+        if self.joint and said:
             inner = ", ".join([*map(self._limit, wanted), *map(self._of_tokens, tokens)])
-            return f"{self.attainment:.4g} of requests with {inner}"
-        return ", ".join(
-            [f"P{self.percentile_of(m):.6g} {self._limit(m)}" for m in wanted]
-            + [f"{self.percentile_of(m):.6g} % of {self._whose(m)}" for m in tokens]
-        )
+            said = [f"{self.attainment:.4g} of requests with {inner}"]
+        said += [f"{name}: {self._inherited(tier)}" for name, tier in self.tiers.items()]
+        return ", ".join(said)
 
     def _limit(self, metric: str) -> str:
         """Return a latency and its threshold in words."""
@@ -227,31 +250,37 @@ def checked_table(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def parse_slo(text: str) -> dict[str, float]:
+def parse_slo(text: str) -> dict[str, Any]:
     """Read "ttft:500 tpot:50" (ms), with units ("ttft:0.5s") and percentiles ("ttft:500@p99").
 
-    E2EL and token deadlines may grow with the length: "e2el:1000+50", "deadline:1000+50".
+    E2EL and token deadlines may grow with the length: "e2el:1000+50", "deadline:1000+50". Those of
+    one class follow its name: "chat.tpot:50".
     """
     if len(text) > LONGEST:
         raise InputError(f"objectives of more than {LONGEST} characters; write ttft:500 tpot:50")
-    values: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    tiers: dict[str, dict[str, Any]] = {}
     for part in re.sub(r"\s*([:=])\s*", r"\1", text.replace(",", " ")).split():
         match = _ITEM.fullmatch(part)
-        metric = match.group(1).lower() if match else ""
+        metric = match.group(2).lower() if match else ""
         if match is None or metric not in (*OBJECTIVES, *HELPERS):
             raise InputError(
                 f"objective {part[:60]!r} is not understood; write ttft:500 tpot:50 e2el:30s "
                 "(ms unless a unit is given), or on tokens deadline:1000+50, stall:200, pace:50, "
                 "fluidity:0.9, itl:100@p99"
             )
+        tier = match.group(1)
+        values = found if tier is None else tiers.setdefault(tier, {})
         if metric in values:
             raise InputError(f"objective {metric} is given twice in {text[:80]!r}")
-        values |= _read(metric, match.group(2), part[:60])
-        if match.group(3):
+        values |= _read(metric, match.group(3), part[:60])
+        if match.group(4):
             if metric in HELPERS:
                 raise InputError(f"{metric} is no objective, so it has no percentile")
-            values[f"{metric}_percentile"] = float(match.group(3))
-    return values
+            values[f"{metric}_percentile"] = float(match.group(4))
+    if tiers:
+        found["tiers"] = {name: SLO(**values) for name, values in tiers.items()}
+    return found
 
 
 def _read(metric: str, text: str, part: str) -> dict[str, float]:

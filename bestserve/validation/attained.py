@@ -73,7 +73,7 @@ def attained_of(prepared: Prepared, target: Target) -> Attained:
     Raises `UnpredictableError`.
     """
     row = prepared.row
-    runs = replayed(prepared, target.reader)
+    runs = replayed(prepared, None if target.tokens is None else target.tokens.reader)
     measured, told = measured_shares(row.requests, row.failed or 0, target)
     return Attained(
         predicted=replayed_shares(runs, prepared.protocol.longest_counted, target),

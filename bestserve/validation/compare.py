@@ -86,6 +86,8 @@ def validate(
     if not rows:
         raise DataError(f"no log could be read: {'; '.join(warnings)[:400]}")
     objectives = SLO(slo) if isinstance(slo, str) else slo
+    if objectives is not None and objectives.tiers:
+        raise InputError("a log does not say of which class a request is: state no classes")
     compared = compare_rows(rows, record, with_intervals=with_intervals, jobs=jobs,
                             progress=progress, slo=objectives)  # fmt: skip
     notes = dict.fromkeys(n for r in compared for n in r.notes if n.startswith(DOUBT))
