@@ -24,6 +24,8 @@ from bestserve.specs.problem import LAYOUTS, Problem
 from bestserve.web.panels import Arguments, Question, Say, wrapped
 
 HOURS = 24
+PEAK = 0.8
+"""Of the goodput, at which a day's load peaks unless it is stated [1]."""
 MOST_RUNS = 40
 """Runs of a log that are shown one by one."""
 OF_THE_MODEL = (
@@ -145,7 +147,8 @@ def day(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[s
     with tempfile.TemporaryDirectory() as folder:
         load = Path(str(arguments.get("file") or Path(folder) / "load.csv"))
         if not arguments.get("file"):
-            peak, low = number(arguments, "peak", 10.0), number(arguments, "low", 30.0)
+            peak, low = number(arguments, "peak", 0.0), number(arguments, "low", 30.0)
+            peak = peak or PEAK * api.rank(problem, verify=False, progress=say).best.goodput
             load.write_text(day_of(peak, low / 100), encoding="utf-8")
         found = schedule(
             problem, load, strategy=text(arguments, "strategy") or None, options=options,

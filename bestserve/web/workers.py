@@ -146,7 +146,7 @@ class Crew:
         self.waiting += 1
         try:
             if self.idle.empty():
-                yield {"progress": f"waiting: {self.waiting - 1} questions before this one"}
+                yield {"progress": f"waiting, {self.waiting} in line"}
             worker = await self.idle.get()
         finally:
             self.waiting -= 1
