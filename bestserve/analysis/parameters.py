@@ -21,6 +21,7 @@ from bestserve.analysis.shared_figures import (
     shared_changed,
     tiers,
 )
+from bestserve.catalog.acceptance import acceptance_of
 from bestserve.catalog.engines import SPLIT
 from bestserve.catalog.engines import UNITS as ENGINE_UNITS
 from bestserve.errors import InputError, UnknownNameError
@@ -91,6 +92,7 @@ def parameters(lowered: Lowered) -> tuple[Parameter, ...]:
         *tiers(lowered.problem),
         *_engine(lowered),
         *_slo(lowered.problem.slo),
+        *_speculation(lowered.problem),
     ]
     return tuple(p for p in found if p.value > 0)
 
@@ -340,6 +342,28 @@ def _set_slo(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, 
     return {"slo": SLO(**values)}
 
 
+def _speculation(problem: Problem) -> list[Parameter]:
+    config = problem.speculative_config
+    if config is None:
+        return []
+    return [Parameter("speculation.acceptance", acceptance_of(config).chances[0], "1", high=0.99)]
+
+
+def _set_speculation(lowered: Lowered, changes: Mapping[str, float | str]) -> dict[str, Any]:
+    """Scale the chances of all drafts as that of the first one is changed."""
+    config = lowered.problem.speculative_config
+    if config is None:
+        raise InputError("this problem speculates nothing: give speculative_config")
+    chances = acceptance_of(config).chances
+    for name, to in changes.items():
+        known_figure("speculation", name, ("acceptance",))
+        value = parse_change("speculation.acceptance", to, "1", chances[0])
+        if not 0 < value < 1:
+            raise InputError(f"speculation.acceptance = {value:g} must be between 0 and 1")
+        chances = tuple(min(c * value / chances[0], 0.99) for c in chances)
+    return {"speculative_config": config.model_copy(update={"acceptance": chances})}
+
+
 def _step_time(lowered: Lowered) -> list[Parameter]:
     step = lowered.problem.step_time
     if step is None:
@@ -380,4 +404,5 @@ _GROUPS = {
     "engine": _set_engine,
     "slo": _set_slo,
     "step_time": _set_step_time,
+    "speculation": _set_speculation,
 }

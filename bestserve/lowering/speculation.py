@@ -126,12 +126,12 @@ def draft_costs(
     experts = 0.0
     if own_step.moe:
         experts = (many - one) / 63.0
-    taken = max(own_step.a_step + float(one), engine.draft_pass)
+    taken = float(max(own_step.a_step + one, engine.draft_pass))
     return Speculation(
         draft_step=engine.draft_step,
         draft_pass=taken if config.draft_time is None else config.draft_time,
-        draft_token=own_step.c + own_step.e + float(experts),
-        draft_context=own_step.k,
+        draft_token=float(own_step.c + own_step.e + experts),
+        draft_context=float(own_step.k),
     )
 
 

@@ -14,6 +14,7 @@ ENGINES = ("vllm", "vllm-0.28", "sglang", "tensorrt-llm")
 
 DENSE = "meta-llama/Llama-3.1-70B"
 EXPERTS = "deepseek-ai/DeepSeek-V3"
+EAGLE3 = {"method": "eagle3", "model": "someone/llama-3.1-70b-eagle3"}
 LAYOUTS = {
     DENSE: ("1m-tp8", "4m-tp4-tokens2048", "1m-tp8-pp2", "3p1d-tp4-seqs64", "1p-tp4+1d-tp8-pp2"),
     EXPERTS: ("2m-tp8-ep8", "1m-tp1-dp16-ep16", "1p-tp8+1d-tp1-dp16-ep16", "1p1d-tp8-dp2-ep16"),
@@ -57,6 +58,18 @@ def deployments() -> tuple[Deployment, ...]:
             {"hardware": "l4", "kv_cache_dtype": "fp8"},
             {"workload": prefixes, "precision": "fp8"},
             {"routing": "least_outstanding"},
+        )
+    ]
+    found += [
+        deployment(engine, strategy, model=model, speculative_config=config)
+        for engine, tables in (("vllm", True), ("sglang", False), ("tensorrt-llm", True))
+        for model, strategy, config in (
+            (DENSE, "2m-tp4-spec3", EAGLE3),
+            (DENSE, "3p-tp4+1d-tp4-spec2", EAGLE3),
+            *([(DENSE, "1m-tp8-spectable", EAGLE3)] if tables else []),
+            (DENSE, "2m-tp4-spec4", {"method": "ngram", "prompt_lookup_max": 4}),
+            (DENSE, "2m-tp4", {"method": "draft_model", "model": "meta-llama/Llama-3.2-1B"}),
+            (EXPERTS, "1m-tp8-ep8-spec1", {"method": "mtp"}),
         )
     ]
     found.append(deployment("vllm-eager", "1m-tp8"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import bestserve as bs
+from bestserve.analysis.parameters import changed
 from bestserve.catalog.acceptance import acceptance_of, default_acceptance
 from bestserve.errors import InputError
 from bestserve.lowering import lower
@@ -134,3 +135,35 @@ def test_multi_token_prediction_needs_layers() -> None:
         lower(problem(speculative_config={"method": "mtp"})).pool_lane(
             Strategy.parse("1m-tp1").pools[0]
         )
+
+
+def test_acceptance_can_be_changed_like_any_figure() -> None:
+    less = changed(problem(), {"speculation.acceptance": "x0.5"})
+    assert acceptance_of(less.speculative_config).chances == pytest.approx((0.35,))
+    assert bs.predict(less, "1m-tp1", 2.0, method="analytic").tpot.mean > (
+        1.2 * bs.predict(problem(), "1m-tp1", 2.0, method="analytic").tpot.mean
+    )
+    with pytest.raises(InputError, match="speculates nothing"):
+        changed(problem(speculative_config=None), {"speculation.acceptance": 0.5})
+
+
+def test_the_waterfall_adds_up_and_names_what_drafts_do() -> None:
+    found = bs.explain(problem(gpus=1), "1m-tp1-spec3").waterfall("tpot")
+    parts = {part.name: part.seconds for part in found.parts}
+    assert sum(parts.values()) == pytest.approx(found.value)
+    assert parts["verifying drafts"] > 0 < parts["drafting"]
+    saved = next(seconds for name, seconds in parts.items() if name.endswith("tokens a step"))
+    assert saved < 0
+
+
+def test_rankings_choose_the_drafts() -> None:
+    asked = problem(
+        tensor_parallel_sizes=(1,), layouts=("collocated",), pipeline_parallel_sizes=(1,)
+    )
+    table = bs.rank(asked, verify=False).table
+    assert all("-spec" in row.strategy for row in table)
+    hopeless = problem(
+        tensor_parallel_sizes=(1,), layouts=("collocated",), pipeline_parallel_sizes=(1,),
+        speculative_config=EAGLE3 | {"acceptance": 0.02},
+    )  # fmt: skip
+    assert "-spec0" in bs.rank(hopeless, verify=False).best.strategy
