@@ -32,7 +32,7 @@ from bestserve.models.schedulers import decode_pool, prefill_pool, shared_steps,
 from bestserve.models.schedulers.engine import Engine, LaneLatency, engine_of
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Hybrid, Lane, Lengths
-from bestserve.models.trust import Situation, Trust
+from bestserve.models.trust import Trust
 
 ALONE = 1e-6
 """Share of the stability limit below which next to no request meets another one."""
@@ -236,8 +236,6 @@ def _latencies(system: Hybrid, shares: _Shares, rate: float, limit: float) -> La
     def path(engine: Engine, lane: Lane, ttft: Distribution, decoding: LaneLatency) -> Latencies:
         prompts = shares.back if shares.local == 1.0 else shares.front
         assert prompts is not None
-        r = prompts.requests
-        mean = float(r.weight @ r.prompt)
         return compose(
             engine.requests,
             lane,
@@ -247,11 +245,8 @@ def _latencies(system: Hybrid, shares: _Shares, rate: float, limit: float) -> La
             limit=limit,
             utilisation=busy,
             structural=Trust.of(*reasons),
-            situation=Situation(
-                decodes_apart=shares.local == 0.0 and shares.kept == 0.0,
-                experts=bool(prompts.lane.step.moe),
-                load=rate / limit,
-                spread=float(r.weight @ r.prompt**2) / mean**2 - 1.0,
+            situation=prompts.situation(
+                rate / limit, shared=shares.local > 0.0 or shares.kept > 0.0
             ),
         )
 

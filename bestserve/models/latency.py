@@ -33,7 +33,7 @@ from bestserve.models.system import (
     System,
     Transfer,
 )
-from bestserve.models.trust import Situation, Trust
+from bestserve.models.trust import Trust
 
 __all__ = [
     "Latencies",
@@ -211,30 +211,13 @@ def _collocated(system: Collocated, decodes: float, rate: float) -> Latencies:
         limit=decoding.capacity * system.replicas,
         utilisation=decoding.busy,
         structural=Trust.of(*decoding.reasons),
-        situation=_situation(engine, rate / limit, shared=True),
+        situation=engine.situation(rate / limit, shared=True),
     )
 
 
 def _effective(rate: float, limit: float) -> float:
     """Return the rate, or what is as good as none of a stability limit where it is less [1/s]."""
     return max(rate, ALONE * limit) if np.isfinite(limit) else rate
-
-
-def _situation(prompts: Engine, load: float, *, shared: bool = False) -> Situation:
-    """Return what trust depends on.
-
-    prompts : the engine that takes them; shared : whether decodes are on its lanes
-    """
-    r = prompts.requests
-    prompt = float(r.weight @ r.prompt)
-    return Situation(
-        decodes_apart=not shared,
-        experts=bool(prompts.lane.step.moe),
-        load=load,
-        spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
-        steps=r.d1,
-        chunks=prompt / prompts.budget,
-    )
 
 
 def _disaggregated(system: Disaggregated, decodes: float, rate: float, limit: float) -> Latencies:
@@ -258,7 +241,7 @@ def _disaggregated(system: Disaggregated, decodes: float, rate: float, limit: fl
         limit=limit,
         utilisation=max(first.busy, rest.busy),
         structural=Trust.of(*rest.reasons, *first.reasons),
-        situation=_situation(prefill, rate / limit),
+        situation=prefill.situation(rate / limit),
     )
 
 
@@ -279,7 +262,7 @@ def prefill_alone(engine: Engine, rate: float) -> Latencies:
         mean_batch=0.0,
         trust=structural,
         structural=structural,
-        situation=_situation(engine, rate / limit),
+        situation=engine.situation(rate / limit),
         status=LatencyStatus.OK,
     )
 
@@ -302,5 +285,5 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         limit=limit,
         utilisation=found.busy,
         structural=Trust.of(*found.reasons),
-        situation=_situation(engine, rate / limit),
+        situation=engine.situation(rate / limit),
     )

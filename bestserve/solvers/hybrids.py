@@ -119,6 +119,10 @@ class Hybrids:
             why = "hybrids know no prefix caches, which this workload has"
             self.rejected.append(Rejected("hybrid", AnswerStatus.INFEASIBLE_SHAPE, why))
             return []
+        if problem.speculative_config is not None:
+            why = "hybrids know no speculative decoding, which this problem has"
+            self.rejected.append(Rejected("hybrid", AnswerStatus.INFEASIBLE_SHAPE, why))
+            return []
         heard = sorted(self.screened(best), key=lambda found: -found[0])
         rows: list[tuple[Strategy, Goodput]] = []
         for _, split in heard[:SEARCHED]:

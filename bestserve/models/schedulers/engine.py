@@ -24,6 +24,7 @@ from bestserve.models.schedulers.steps import (
     prompt_steps,
 )
 from bestserve.models.system import Lane
+from bestserve.models.trust import Situation
 
 FEW_LONGEST = 0.1
 """Share of E[tokens²] in prompts beyond the chain's grid: mean waits are off by as much."""
@@ -221,6 +222,22 @@ class Engine:
         if cut_off <= FEW_LONGEST:
             return ()
         return ("the rare longest prompts, of very many token budgets, decide the wait",)
+
+    def situation(self, load: float, *, shared: bool = False) -> Situation:
+        """Return what trust in an answer depends on, of the engine that takes its prompts.
+
+        load : share of the stability limit; shared : whether decodes are on its lanes
+        """
+        r = self.requests
+        prompt = float(r.weight @ r.prompt)
+        return Situation(
+            decodes_apart=not shared,
+            experts=bool(self.lane.step.moe),
+            load=load,
+            spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
+            steps=r.d1,
+            chunks=prompt / self.budget,
+        )
 
     def front_end(self) -> float:
         """Return the mean front-end time added to TTFT [s]."""
