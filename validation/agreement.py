@@ -177,11 +177,13 @@ def _statistic(law: Distribution, p: float | None) -> float:
 def _by_default(question: Question, truth: Row) -> Row:
     """Return what a user is told who names no method; seconds are of processor time."""
     problem, strategy = question.problem, question.strategy
+    told: Row = {}
     started = time.process_time()
     try:
-        best = bs.goodput(problem, strategy)
-        told: Row = {"goodput": best.goodput, "goodput trust": best.trust.high}
-        told |= {"goodput reasons": best.trust.reasons, "by": best.method}
+        if "goodputs" in truth:
+            best = bs.goodput(problem, strategy)
+            told = {"goodput": best.goodput, "goodput trust": best.trust.high}
+            told |= {"goodput reasons": best.trust.reasons, "by": best.method}
     except InfeasibleError as error:
         told = {"goodput": 0.0, "goodput trust": True}
         told |= {"goodput reasons": [str(error)[:200]], "by": "infeasible"}
@@ -222,11 +224,12 @@ def situation(found: Latencies, percentiles: Iterable[float]) -> Row:
 
 
 def truths(
-    seed: int, count: int, kept: Path, *, formulas: bool = False, searched: bool = True
+    seed: int, count: int, kept: Path, *, formulas: bool = False, searched: int | None = None
 ) -> Iterator[tuple[Question, Row]]:
     """Simulate questions, those already in the file `kept` from there.
 
-    formulas : only those whose arrivals and routing formulas know; searched : as of `simulated`
+    formulas : only those whose arrivals and routing formulas know; searched : so many of the first
+    numbers have goodputs (see `simulated`), None: all
     """
     done: dict[int, Row] = {}
     if kept.exists():
@@ -235,9 +238,12 @@ def truths(
         question = ask(seed, number)
         if formulas and not covered(lower(question.problem).system(question.strategy)):
             continue
+        whole = searched is None or number < searched
+        known = done.get(number, {})
+        complete = "goodputs" in known or "refused" in known or not whole
         # a catalogue that has changed draws other questions
-        if number not in done or done[number]["text"] != str(question):
-            done[number] = simulated(question, searched=searched)
+        if known.get("text") != str(question) or not complete:
+            done[number] = simulated(question, searched=whole)
             with kept.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
         yield question, done[number]
@@ -252,20 +258,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path, help="where the rows are written")
     parser.add_argument("--simulate-only", action="store_true", help="only fill the truths")
     parser.add_argument("--formulas-only", action="store_true", help="as the fit of trust needs")
-    parser.add_argument("--latencies-only", action="store_true", help="no goodputs: much faster")
+    parser.add_argument("--searched", type=int, help="how many have goodputs, the slow part")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("agreement.md"))
     args = parser.parse_args(argv)
     started = time.process_time()
     kept = args.truths or Path(tempfile.gettempdir()) / f"bestserve-truths-{args.seed}.jsonl"
-    searched = not args.latencies_only
-    known = truths(args.seed, args.count, kept, formulas=args.formulas_only, searched=searched)
+    known = truths(args.seed, args.count, kept, formulas=args.formulas_only, searched=args.searched)
     if args.simulate_only:
         return sum(1 for _ in known) and 0
     rows = [judged(question, truth, default=not args.formulas_only) for question, truth in known]
     if args.rows:
         args.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if args.latencies_only:
-        return 0
     text = report(rows, args.seed)
     print(text)
     print(f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr)

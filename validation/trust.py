@@ -1,7 +1,7 @@
 """Fit the odds of `bestserve/models/trust.py` to rows of `agreement.py`.
 
     python validation/agreement.py --seed 40507 --count 110 --formulas-only --rows rows.jsonl
-    python validation/agreement.py --seed 613 --count 300 --formulas-only --latencies-only \
+    python validation/agreement.py --seed 613 --count 275 --formulas-only --searched 0 \
         --rows more.jsonl
     python validation/trust.py rows.jsonl more.jsonl
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from bestserve.answers.errors import calibration, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage
-from bestserve.answers.saturation import sustained
+from bestserve.answers.saturation import fills, sustained
 from bestserve.answers.witness import Court, Evidence
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
@@ -82,7 +82,7 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
         # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
         limit = sustained(system, court.given)
         if limit < found.rate:
-            told, method = told.capped(limit), "simulated"
+            told, method = told.capped(limit, sure=fills(system)), "simulated"
             found = replace(
                 found, rate=limit, low=told.low, high=told.high, binding=Binding.STABILITY
             )

@@ -30,8 +30,7 @@ def sustained(system: System, given: Requests | None) -> float:
     decide.
     """
     formula = stability_rate(system)
-    fills = any(_may_fill(lane, system.lengths) for lane in _lanes(system))
-    if isinstance(system, Hybrid) or not fills:
+    if isinstance(system, Hybrid) or not fills(system):
         return formula
     low = saturation(system, given)
     if low <= 0 or abs(formula - low) <= AGREEMENT * low:
@@ -45,6 +44,11 @@ def sustained(system: System, given: Requests | None) -> float:
         else:
             low = middle
     return math.sqrt(low * high)
+
+
+def fills(system: System) -> bool:
+    """Whether requests of mean length in all slots fill the KV cache of some lane."""
+    return any(_may_fill(lane, system.lengths) for lane in _lanes(system))
 
 
 def _may_fill(lane: Lane, lengths: Lengths) -> bool:

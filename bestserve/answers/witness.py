@@ -96,10 +96,14 @@ class Evidence:
         """Half-width of the interval [ln], 1 at most: nothing is known of what is further."""
         return min(math.log(self.high / self.low) / 2, 1.0) if self.rate > 0 else 0.0
 
-    def capped(self, limit: float) -> Evidence:
-        """Return what is left where the queue grows from a lower rate on [req/s]."""
+    def capped(self, limit: float, *, sure: bool = True) -> Evidence:
+        """Return what is left where the queue grows from a lower rate on [req/s].
+
+        sure : whether runs say so; else what they showed beyond a formula's limit stays possible
+        """
         spread = math.exp(max(self.half, LIMIT_ERROR))
-        return replace(self, rate=limit, low=limit / spread, high=limit * spread)
+        high = limit * spread if sure else max(limit * spread, self.rate)
+        return replace(self, rate=limit, low=limit / spread, high=high)
 
     def confirms(self, shown: float) -> bool:
         """Return whether a goodput [req/s] is within `CONFIRMED` of the true one."""

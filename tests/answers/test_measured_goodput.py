@@ -155,3 +155,20 @@ def test_a_goodput_beyond_rates_that_miss_the_target_does_not_count(near):
     assert 0.6 < found.rate / runs.limit < 0.8
     for share in (0.3, 0.6, 0.95):
         assert margin(runs(share * found.rate), target)[0] > 0
+
+
+def test_runs_that_carry_more_than_a_formula_sustains_leave_it_unconfirmed():
+    """Prefill first, answers of one length: runs fall in step, and share steps of prompts."""
+    problem = bs.Problem(
+        model="Qwen/Qwen3-4B",
+        hardware="b300-sxm",
+        gpus=8,
+        engine="sglang",
+        max_num_batched_tokens=2048,
+        workload=bs.Workload(input_len="geometric:3.9", output_len=19, burstiness=0.5),
+        slo="ttft:882@p95 tpot:13.9@p95",
+    )
+    found = bs.goodput(problem, "8m-tp1-seqs96")
+    assert found.high > 1.2 * found.goodput
+    assert not found.confirmed
+    assert not found.trust.high
