@@ -110,6 +110,17 @@ def behind_cache(workload: str) -> bool:
     return re.search(r"shared_prefix|multi-turn", workload) is not None
 
 
+def alike(rows: list[Prepared]) -> list[object]:
+    """Return of each row whose level it shares: closed loops that of their group and suite.
+
+    An open loop shares it with none: what its rows differ by is how long their queues are.
+    """
+    return [
+        (group_of(r), suite_of_row(r)) if labels(r)["regime"] == "closed" else r.row.id
+        for r in rows
+    ]
+
+
 def teaches(prepared: Prepared) -> bool:
     """Return whether a row says what its engine's steps held: closed and open loops do, unless
     a prefix cache held an unknown part of the prompts."""
@@ -136,8 +147,7 @@ def fit_fold(chosen: list[Prepared], moe: bool) -> dict[str, float]:
         # what the forms miss within a deployment is as large as what deployments differ by
         values, _ = fit_factors(telling, factors, BETWEEN)
     else:
-        groups = [(group_of(r), suite_of_row(r)) for r in telling]
-        values, _ = fit_factors(telling, factors, shared=Shared(groups, BETWEEN))
+        values, _ = fit_factors(telling, factors, shared=Shared(alike(telling), BETWEEN))
     return {f.name: float(v) for f, v in zip(factors, values, strict=True)}
 
 

@@ -96,7 +96,7 @@ V1, LEAN = (0, 8), (0, 14)
 """vLLM versions with a new engine core: V1 became the default; host work left the step's path
 (release notes of 0.14.0: asynchronous scheduling on by default)."""
 
-_DATES = ((V1, "2025-03"), (LEAN, "2026-01"))
+_DATES = ((V1, "2025-03"), (LEAN, "2026-02"))
 """When those versions were current: for rows that state a date and no version."""
 
 MIDDLE = "07"
