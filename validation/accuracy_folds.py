@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from bestserve.catalog import load_engine
 from bestserve.validation.compare import labels
 from bestserve.validation.comparison import RowComparison
 from bestserve.validation.errors import summarise
-from bestserve.validation.map_fit import Shared, fit_factors, log_errors, targets
+from bestserve.validation.map_fit import fit_factors, log_errors, targets
 from bestserve.validation.outcome import Outcome, UnpredictableError
 from bestserve.validation.replay import Prepared, measured_figures, predict_row
 
@@ -34,9 +33,8 @@ CHUNK = 40
 
 FITTED = ("a_step", "a_seq", "t_req", "gamma", "phi")
 BETWEEN = {"ttft": 0.4, "tpot": 0.2}
-"""Standard deviation over groups of what ln(predicted/measured) of all their rows has in common
-[1]: their hosts, clients and kernels differ, so that the level of many rows of one group says
-little about another. How they differ within a group says more (`map_fit.NOISE`)."""
+"""Scatter of ln(predicted/measured) between groups that share constants [1]: their hosts, clients
+and kernels differ, so that many rows of one group say little about another."""
 
 OUTLIER = 1.1
 """Training rows whose TTFT or TPOT is off by more than e^1.1 = 3 under the priors are left out of
@@ -105,27 +103,9 @@ def training_rows(rows: list[Prepared]) -> list[Prepared]:
     return out[:: max(1, len(out) // FIT_ROWS)]
 
 
-def behind_cache(workload: str) -> bool:
-    """Return whether prompts shared parts that a prefix cache held, of which rows say little."""
-    return re.search(r"shared_prefix|multi-turn", workload) is not None
-
-
-def alike(rows: list[Prepared]) -> list[object]:
-    """Return of each row whose level it shares: closed loops that of their group and suite.
-
-    An open loop shares it with none: what its rows differ by is how long their queues are.
-    """
-    return [
-        (group_of(r), suite_of_row(r)) if labels(r)["regime"] == "closed" else r.row.id
-        for r in rows
-    ]
-
-
 def teaches(prepared: Prepared) -> bool:
-    """Return whether a row says what its engine's steps held: closed and open loops do, unless
-    a prefix cache held an unknown part of the prompts."""
-    names = labels(prepared)
-    return names["regime"] in ("closed", "open") and not behind_cache(names["workload"])
+    """Return whether a row says what load the engine's steps had: closed and open loops do."""
+    return labels(prepared)["regime"] in ("closed", "open")
 
 
 def informative(prepared: Prepared) -> bool:
@@ -143,11 +123,7 @@ def fit_fold(chosen: list[Prepared], moe: bool) -> dict[str, float]:
     if not telling:
         return {}
     factors = [f for f in FACTORS if f.name in FITTED and (moe or not f.moe)]
-    if moe:
-        # what the forms miss within a deployment is as large as what deployments differ by
-        values, _ = fit_factors(telling, factors, BETWEEN)
-    else:
-        values, _ = fit_factors(telling, factors, shared=Shared(alike(telling), BETWEEN))
+    values, _ = fit_factors(telling, factors, BETWEEN)
     return {f.name: float(v) for f, v in zip(factors, values, strict=True)}
 
 

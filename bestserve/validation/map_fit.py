@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,74 +70,30 @@ def log_errors(prepared: Prepared, factors: Mapping[str, float]) -> dict[str, fl
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What runs of one group have in common that no constant explains: hosts, clients, versions.
-
-    group : of each run; deviation : standard deviation over groups of their common error [1]
-    """
-
-    group: Sequence[Hashable]
-    deviation: Mapping[str, float]
-
-
-def whitened(errors: Floats, noise: float, group: Sequence[Hashable], deviation: float) -> Floats:
-    """Return errors in standard deviations, where groups share a part of their error [n].
-
-    errors : with covariance noise²·I + deviation²·11ᵀ within a group, NaN where there is none
-
-    The common part of m runs weighs as little as one run's would, what differs between them fully:
-
-    >>> whitened(np.array([0.2, 0.2, 0.2, 0.2]), 0.05, "aaaa", 0.2).round(3)
-    array([0.496, 0.496, 0.496, 0.496])
-    >>> whitened(np.array([0.1, -0.1]), 0.05, "aa", 0.2).round(3)
-    array([ 2., -2.])
-    """
-    out = errors / noise
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for i, label in enumerate(group):
-        if np.isfinite(errors[i]):
-            members[label].append(i)
-    for own in members.values():
-        kept = noise / np.sqrt(noise**2 + len(own) * deviation**2)
-        out[own] -= (1.0 - kept) * out[own].mean()
-    return np.asarray(np.where(np.isfinite(errors), out, 0.0))
-
-
 def _residuals(
-    prepared: Sequence[Prepared],
-    factors: Mapping[str, float],
-    noise: Mapping[str, float],
-    shared: Shared | None,
+    prepared: Sequence[Prepared], factors: Mapping[str, float], noise: Mapping[str, float]
 ) -> Floats:
     """Return residuals in standard deviations, large ones tempered (soft L1) [2n]."""
-    errors = {metric: np.full(len(prepared), np.nan) for metric in noise}
+    out = np.zeros(2 * len(prepared))
     for i, run in enumerate(prepared):
         try:
-            found = log_errors(run, factors)
+            errors = log_errors(run, factors)
         except UnpredictableError:  # these factors make it impossible: no information
             continue
-        for metric, error in found.items():
-            errors[metric][i] = error
-    columns = []
-    for metric, found_errors in errors.items():
-        group: Sequence[Hashable] = range(len(prepared)) if shared is None else shared.group
-        deviation = 0.0 if shared is None else shared.deviation[metric]
-        r = whitened(found_errors, noise[metric], group, deviation)
-        columns.append(np.sign(r) * np.sqrt(2.0 * (np.sqrt(1.0 + r * r) - 1.0)))
-    return np.concatenate(columns)
+        for j, metric in enumerate(("ttft", "tpot")):
+            r = errors.get(metric, 0.0) / noise[metric]
+            out[2 * i + j] = np.sign(r) * np.sqrt(2.0 * (np.sqrt(1.0 + r * r) - 1.0))
+    return out
 
 
 def fit_factors(
     prepared: Sequence[Prepared],
     factors: Sequence[Factor],
     noise: Mapping[str, float] = NOISE,
-    shared: Shared | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the factors' maximum a posteriori values and deviations of their logarithm.
 
     noise : standard deviation of ln(predicted/measured) of TTFT and TPOT at the true constants
-    shared : what groups of runs have in common; None: each run stands for itself
 
     The deviations are those of the linearised posterior: (JᵀJ + prior)⁻¹.
     """
@@ -147,32 +102,28 @@ def fit_factors(
 
     def residuals(x: Floats) -> Floats:
         named = dict(zip((f.name for f in factors), np.exp(x), strict=True))
-        return np.concatenate([_residuals(prepared, named, noise, shared), x / prior])
+        return np.concatenate([_residuals(prepared, named, noise), x / prior])
 
     x = np.zeros(len(factors))
     here = residuals(x)
     steps = HALF * prior
-    jacobian, taken_here = _jacobian(residuals, x, here, steps), True
+    jacobian = _jacobian(residuals, x, here, steps)
     damping = 0.01
     for _ in range(ITERATIONS):
         normal = jacobian.T @ jacobian
         step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -jacobian.T @ here)
         ahead = np.clip(x + np.clip(step, -LONGEST, LONGEST), low, high)
-        there, move = residuals(ahead), ahead - x
-        if there @ there < here @ here:
-            # Broyden's update in place of predicting every run anew for each factor
-            jacobian = jacobian + np.outer(there - here - jacobian @ move, move) / (move @ move)
-            x, here, damping, taken_here = ahead, there, damping / 3.0, False
-            if float(np.abs(move).max()) < SMALL:
-                break
-        elif not taken_here:
-            jacobian, taken_here = _jacobian(residuals, x, here, steps), True
-        else:
+        there = residuals(ahead)
+        if there @ there >= here @ here:
             damping *= 10.0
             if damping > 1e3:
                 break
-    if not taken_here:
+            continue
+        moved = float(np.abs(ahead - x).max())
+        x, here, damping = ahead, there, damping / 3.0
         jacobian = _jacobian(residuals, x, here, steps)
+        if moved < SMALL:
+            break
     deviations = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
     return np.exp(x), deviations
 

@@ -55,17 +55,3 @@ def test_no_row_is_in_the_fit_of_its_own_suite(folds: ModuleType, make: Make) ->
         own = {folds.suite_of_row(r) for r in fold.test}
         assert own.isdisjoint(folds.suite_of_row(r) for r in fold.chosen)
         assert fold.training_rows == 6
-
-
-def test_runs_behind_a_prefix_cache_teach_nothing(folds: ModuleType, make: Make) -> None:
-    assert folds.teaches(prepare(make()))
-    told = make(dataset_or_lengths="multi-turn conversations")
-    assert not folds.teaches(prepare(told))
-
-
-def test_closed_loops_share_a_level_and_open_loops_none(folds: ModuleType, make: Make) -> None:
-    closed = [prepare(make(id=f"c{n}", concurrency=n + 1)) for n in range(2)]
-    opened = [prepare(make(id=f"o{n}", concurrency=None, request_rate=1.0 + n)) for n in range(2)]
-    labels = folds.alike([*closed, *opened])
-    assert labels[0] == labels[1]
-    assert labels[2:] == ["o0", "o1"]

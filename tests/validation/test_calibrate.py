@@ -23,7 +23,7 @@ from bestserve.readers.tidy import TidyRow
 from bestserve.specs.calibration import Calibration, Constant, Provenance, units
 from bestserve.validation.calibrate import calibrate_rows
 from bestserve.validation.compare import compare_row
-from bestserve.validation.map_fit import Shared, fit_factors
+from bestserve.validation.map_fit import fit_factors
 from bestserve.validation.replay import predict, prepare, system_of
 
 Make = Callable[..., TidyRow]
@@ -89,20 +89,6 @@ def test_priors_hold_without_information(make: Make) -> None:
     values, deviations = fit_factors(prepared, [factor])
     assert values[0] == pytest.approx(1.0)
     assert deviations[0] == pytest.approx(factor.prior, rel=0.02)
-
-
-def test_what_a_group_has_in_common_is_hardly_taken_for_a_constant(make: Make) -> None:
-    prepared = []
-    for clients in (1, 8, 64):
-        run = prepare(make(concurrency=clients, num_prompts=4 * clients))
-        tpot = predict(system_of(run), run.protocol)[0]["tpot_mean_ms"]
-        prepared.append(prepare(replace(run.row, ttft_mean_ms=None, tpot_mean_ms=1.3 * tpot)))
-    factors = [BY_NAME["a_step"], BY_NAME["a_seq"]]
-    alone, _ = fit_factors(prepared, factors)
-    shared = Shared(["one host"] * len(prepared), {"ttft": 0.4, "tpot": 0.2})
-    together, _ = fit_factors(prepared, factors, shared=shared)
-    assert alone.max() > 1.5
-    assert np.abs(np.log(together)).max() < 0.7 * np.abs(np.log(alone)).max()
 
 
 def test_nothing_to_fit_is_an_error_that_says_what_would_help(make: Make) -> None:
