@@ -48,7 +48,8 @@ MEMORY_NOTE = (
 CHOSEN = """
 Fitted on other suites (groups), then applied: a_step, a_seq, t_req, and for mixtures of experts γ
 and φ; to the median TTFT where a row states it, because first requests wait for kernels to
-compile. Where a preset has no other suite to learn from, its rows run on the priors. Not held out, because chosen while looking at all rows:
+compile. Where a preset has no other suite to learn from, its rows run on the priors. Not held out,
+because chosen while looking at all rows:
 
 - what the suites do: InferenceMAX 10 prompts per client, lengths 80 to 100 %, fp8 KV cache, a
   stream interval of 20 in TensorRT-LLM's Llama-70B runs; the gap-analysis set fixed lengths and a
