@@ -29,6 +29,7 @@ from bestserve.models.binding import Binding
 from bestserve.models.lane_arrivals import refuse_uncovered
 from bestserve.models.latencies import Latencies
 from bestserve.models.system import System
+from bestserve.models.token_times import Reader, Readers
 from bestserve.solvers.ranking import checked_problem
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -128,10 +129,11 @@ def _simulated(
     def silent(_: str) -> None:
         """The replications say enough."""
 
+    reader = operating.target.reader
     for seed in range(REPLICATIONS):
         say(f"replication {seed + 1} of {REPLICATIONS}")
         runs.append(
-            _rows(operating, wanted, rate, simulated_observer(seed), SIMULATED_STEP, silent)
+            _rows(operating, wanted, rate, simulated_observer(seed, reader), SIMULATED_STEP, silent)
         )
     slopes = np.array([s for _, s in runs])
     steep = float(slopes.mean())
@@ -152,13 +154,16 @@ def _simulated(
     return tuple(rows), steep
 
 
-def simulated_observer(seed: int) -> Observer:
-    """Return simulations that draw the same requests whatever the figures."""
+def simulated_observer(seed: int, reader: Reader | Readers | None = None) -> Observer:
+    """Return simulations that draw the same requests whatever the figures.
+
+    reader : whose deadlines are watched
+    """
     from bestserve.answers.referee import as_latencies
     from bestserve.answers.simulated import Simulated
 
     def latencies(system: System, rate: float) -> Latencies:
-        run = Simulated(system=system, share=ROUGH, seed=seed).run(rate)
+        run = Simulated(system=system, share=ROUGH, seed=seed, reader=reader).run(rate)
         return as_latencies(run, rate, math.nan)
 
     def limit(system: System) -> float:

@@ -48,7 +48,10 @@ def met(
         joint &= within
     if target.tokens is not None:
         if seen is None:
-            raise InputError("objectives on tokens: simulate with the target's reader")
+            raise InputError(
+                "nothing here watches single tokens; goodput, rank, predict, simulate, allocate "
+                "and validate do, in Python simulate(..., reader=target.reader)"
+            )
         for token, within in seen.meeting(target.tokens).items():
             out[token] = seen.gaps_within() if token == "itl" and not target.joint else within
             joint &= within
