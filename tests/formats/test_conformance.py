@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bestserve.readers import logs as formats
@@ -72,8 +73,12 @@ def test_request_arrays_are_aligned_and_seconds(path):
         if row.requests is not None:
             log = row.requests
             assert isinstance(log, RequestLog)
-            arrays = [a for name in RequestLog.__slots__ if (a := getattr(log, name)) is not None]
-            assert {len(a) for a in arrays} == {len(log)}
+            names = [name for name in RequestLog.__slots__ if getattr(log, name) is not None]
+            aligned = {len(getattr(log, name)) for name in names if name != "gaps"}
+            assert aligned == {len(log)}
+            if log.gaps is not None:
+                assert log.messages is not None
+                assert len(log.gaps) == np.maximum(log.messages - 1, 0).sum()
             assert row.completed is None or len(log) <= row.completed
             if log.start is not None:
                 assert log.start.min() == 0

@@ -37,7 +37,7 @@ def totals(up: float, availability: float, most: int) -> Ints:
     """Return how many instances keep k of them up as often as required, k = 0 to `most`.
 
     >>> totals(0.99, 0.999, 4)
-    array([0, 2, 3, 5, 6])
+    array([0, 2, 3, 4, 5])
     """
     found = [0]
     for k in range(1, most + 1):
