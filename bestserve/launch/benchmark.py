@@ -83,7 +83,8 @@ def bench_command(
 
 def _goodput(lowered: Lowered) -> list[str]:
     slo = lowered.problem.slo
-    stated = [(m, getattr(slo, m)) for m in METRICS if slo is not None and getattr(slo, m)]
+    counted = [m for m in METRICS if not (m == "e2el" and slo is not None and slo.e2el_per_token)]
+    stated = [(m, getattr(slo, m)) for m in counted if slo is not None and getattr(slo, m)]
     return ["--goodput", *(f"{m}:{value * 1e3:g}" for m, value in stated)] if stated else []
 
 

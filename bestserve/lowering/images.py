@@ -31,8 +31,9 @@ def vision_of(resolved: Resolved) -> Vision:
     vision = resolved.model.architecture.vision
     if vision is None:
         raise InputError(
-            f"how {resolved.model.name} cuts images into tokens is not known here (or it takes "
-            "none); count them into input_len instead of images_per_request"
+            f"how {resolved.model.name} cuts images into tokens is not known here (bundled records "
+            "hold the text part only: give the path of its config.json; or it takes none); else "
+            "count them into input_len instead of images_per_request"
         )
     return vision
 

@@ -97,7 +97,15 @@ class Lowered(Resolved):
         return self._step_times[key]
 
     def pool_result(self, pool: Pool) -> LaneResult:
-        """Return one lane of a pool, or why it cannot be built."""
+        """Return one lane of a pool, or why it cannot be built.
+
+        Raises InputError where the pool is to draft and nothing says by what.
+        """
+        if pool.drafts not in (None, 0) and self.problem.speculative_config is None:
+            raise InputError(
+                f"{pool.options.lstrip('-')}: -spec{pool.drafts} drafts tokens by "
+                "speculative_config, and none is given"
+            )
         limits = pool.max_num_seqs, pool.max_num_batched_tokens
         return self.lane(pool.parallelism, *limits, role=pool.work, drafts=pool.drafts)
 

@@ -131,6 +131,8 @@ class SLO(Spec):
             raise ValueError(
                 "pace and deadline are both the time that a reader takes per token: give one"
             )
+        if self.pace and not (self.stall or self.fluidity or self.deadline):
+            raise ValueError("pace goes with stall or fluidity; write stall:200 pace:50")
         if (self.stall or self.fluidity) and self.reading_pace is None:
             raise ValueError(
                 "stall and fluidity depend on how fast is read; give pace:50 (ms per token), a "

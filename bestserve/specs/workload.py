@@ -83,6 +83,18 @@ class Workload(Spec):
         return self
 
     @model_validator(mode="after")
+    def _pictured(self) -> Workload:
+        if not self.images_per_request:
+            if self.image_size != type(self).model_fields["image_size"].default:
+                raise ValueError("image_size needs images_per_request")
+        elif self.shares or self.trace is not None:
+            raise ValueError(
+                "images beside prefixes, a conversation or a trace are not modelled: count their "
+                "tokens into input_len instead of images_per_request"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_source(self) -> Workload:
         given = [
             self.input_len is not None or self.output_len is not None,

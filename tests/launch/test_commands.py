@@ -18,7 +18,9 @@ from bestserve.launch.benchmark import BLOCK, bench_command, needs_trace, write_
 from bestserve.launch.deployment import engine_family
 from bestserve.launch.formats import written
 from bestserve.launch.process import host_argument
+from bestserve.lowering import lower
 from bestserve.readers.traces import read_trace
+from bestserve.specs.strategy import Strategy
 
 ENGINES = ["vllm", "sglang", "tensorrt-llm"]
 SEQS = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"} | {
@@ -373,3 +375,17 @@ def test_shell_words_come_back_as_they_were(printed):
     deployment = printed.deployment("vllm", "1p1d-tp4")
     lines = [line for line in written(deployment, "commands").splitlines() if line[0] != "#"]
     assert shlex.split(lines[0])[3:] == list(started(deployment)[0][1].words)
+
+
+def test_an_e2el_that_grows_with_the_length_is_not_told_to_the_client_as_a_fixed_one():
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="h100-sxm",
+        gpus=1,
+        workload=bs.Workload(input_len=1000, output_len=200),
+        slo="ttft:1000 e2el:1000+50",
+    )
+    lowered = lower(problem)
+    words = bench_command(lowered, Strategy.parse("1m-tp1"), "http://h:1", lowered.model.name, 1.0)
+    assert not any(word.startswith("e2el:") for word in words)
+    assert "ttft:1000" in words

@@ -90,3 +90,8 @@ def test_end_to_end_may_grow_with_the_length():
 def test_gaps_are_all_of_a_request_unless_a_share_is_stated():
     assert SLO("itl:100", joint=True).target().tokens.own_gaps == 1.0
     assert SLO("itl:100@p99", joint=True).target().tokens.own_gaps == 0.99
+
+
+def test_a_pace_that_nothing_reads_is_refused():
+    with pytest.raises(InputError, match="stall or fluidity"):
+        SLO("ttft:500 pace:50")

@@ -167,3 +167,10 @@ def test_rankings_choose_the_drafts() -> None:
         speculative_config=EAGLE3 | {"acceptance": 0.02},
     )  # fmt: skip
     assert "-spec0" in bs.rank(hopeless, verify=False).best.strategy
+
+
+@pytest.mark.parametrize("strategy", ["2m-tp1-spec3", "1p1d-tp1-spec3", "2m-tp1-spectable"])
+def test_drafts_that_nothing_drafts_are_refused(strategy: str) -> None:
+    with pytest.raises(InputError, match="speculative_config"):
+        lower(problem(speculative_config=None)).system(strategy)
+    lower(problem(speculative_config=None)).system("2m-tp1-spec0")

@@ -24,6 +24,10 @@ def test_typo_gets_the_nearest_field():
         {"input_len": 5, "output_len": 5, "prefix_cache_hit": 1.0},
         {"input_len": 5, "output_len": 5, "num_prompts": 10},
         {"input_len": 5, "output_len": 5, "max_concurrency": 0},
+        {"input_len": 5, "output_len": 5, "image_size": "512x512"},
+        {"input_len": 5, "output_len": 5, "images_per_request": 1, "random_prefix_len": 100},
+        {"input_len": 5, "output_len": 5, "images_per_request": 1, "conversation": {"turns": 3}},
+        {"trace": "x.csv", "images_per_request": 1},
     ],
 )
 def test_what_makes_no_workload_is_refused(values):
