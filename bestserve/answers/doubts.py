@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bestserve.catalog import list_hardware
 from bestserve.lowering import Lowered, lower
+from bestserve.lowering.speculation import speculates
 from bestserve.models.trust import Trust
 from bestserve.results.ranking import RankedStrategy
 from bestserve.specs.problem import Problem
@@ -20,7 +21,7 @@ def trust_in(problem: Problem, strategy: str, trust: Trust) -> Trust:
     """
     parsed = Strategy.parse(strategy)
     foreign = calibration_doubts(problem, {pool.tp for pool in parsed.pools})
-    foreign += image_doubts(problem)
+    foreign += image_doubts(problem) + acceptance_doubts(problem, parsed)
     return _doubted(trust, foreign, splitting_doubts(problem) if parsed.disaggregated else ())
 
 
@@ -36,7 +37,14 @@ def trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[Ranked
     foreign = {tps: calibration_doubts(problem, tps) + images for tps in set(sizes)}
     splitting = splitting_doubts(problem)
     return tuple(
-        replace(r, trust=_doubted(r.trust, foreign[tps], splitting if s.disaggregated else ()))
+        replace(
+            r,
+            trust=_doubted(
+                r.trust,
+                foreign[tps] + acceptance_doubts(problem, s),
+                splitting if s.disaggregated else (),
+            ),
+        )
         for r, s, tps in zip(table, parsed, sizes, strict=True)
     )
 
@@ -68,6 +76,16 @@ def image_doubts(problem: Problem) -> tuple[str, ...]:
     if not problem.workload.images_per_request:
         return ()
     return ("images: their tower's time follows from its shapes, no measured run confirms it",)
+
+
+def acceptance_doubts(problem: Problem, strategy: Strategy) -> tuple[str, ...]:
+    """Return that a strategy's drafts are accepted as assumed, in a sentence, where nobody says."""
+    config = problem.speculative_config
+    if config is None or config.acceptance is not None:
+        return ()
+    if not any(speculates(config, pool.drafts) for pool in strategy.pools if pool.role != "p"):
+        return ()
+    return ("acceptance of drafts is assumed: state it with --acceptance",)
 
 
 def splitting_doubts(problem: Problem) -> tuple[str, ...]:
