@@ -1,4 +1,4 @@
-"""Drafts whose acceptance nobody states carry low trust and say why; stated ones and none do not."""
+"""Drafts whose acceptance nobody states carry low trust and say why."""
 
 from __future__ import annotations
 
