@@ -139,7 +139,8 @@ def settled(tables: Evaluated, plan: Plan, known: Collection[int]) -> dict[int, 
     shares = {}
     for p in set(plan.pool.tolist()) - set(known):
         stage = tables.stage(p, alone)
-        if stage.role != COLLOCATED or len(stage.loads) > 1 or stage.routing != "random":
+        alike = stage.role == COLLOCATED and stage.hybrid is None
+        if not alike or len(stage.loads) > 1 or stage.routing != "random":
             continue
         load, claimed = stage.loads[0], float(pools.goodput[p, alone])
         system = Collocated(lane=stage.lane, replicas=stage.lanes, lengths=load.lengths)
