@@ -256,7 +256,7 @@ def execute(
                 "objectives on single tokens of answers that are speculated are not modelled: "
                 "leave them or speculative_config out"
             )
-        if mixed.on and stream_interval(system) > 1:
+        if mixed.on and max(first_lane.stream_interval, decode_lane.stream_interval) > 1:
             raise InputError(
                 "objectives on tokens of hybrid pools that gather tokens into messages are not "
                 "modelled: set stream_interval to 1"

