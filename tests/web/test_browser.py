@@ -189,7 +189,11 @@ def test_reduced_motion_moves_nothing(browser, served, question) -> None:
 
 def test_nothing_jumps_when_a_question_is_asked_again(tab) -> None:
     places = "[...document.querySelectorAll('#now .panel')].map(p => p.offsetTop)"
-    before = tab.run(places)
+    tab.answered()
+    before, last = tab.run(places), None
+    while before != last:  # pictures of the last stage are still being laid out
+        time.sleep(0.5)
+        before, last = tab.run(places), before
     tab.type("#f-goodput", "ttft:505 tpot:30")
     tab.run("document.querySelector('#f-goodput').blur()")
     tab.until("document.querySelectorAll('#answer[data-stale]').length === 1")
