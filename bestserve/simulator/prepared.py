@@ -411,8 +411,10 @@ def _hand_over(
     seen = back.seen
     if len(seen):
         back = back._replace(seen=seen[ids])
+    # No prompt is computed here whose time could be predicted.
+    routing = "least_outstanding" if system.routing == "least_ttft" else system.routing
     decode_replica[ids] = _open(
-        back, system.routing, prepared.decode_draws, queue_times, queue_facts, none
+        back, routing, prepared.decode_draws, queue_times, queue_facts, none
     )
     decode_times[ids] = queue_times
     decode_facts[ids] = queue_facts

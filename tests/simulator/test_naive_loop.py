@@ -62,8 +62,6 @@ ROUTINGS = (
     "least_kv",
     "least_ttft",
 )
-APART = tuple(name for name in ROUTINGS if name != "least_ttft")
-"""Under least_ttft the two differ in split pools where steps end together: see README."""
 
 READERS = (
     Reader(pace=2.0**-5, first=2.0**-2, limit=2.0**-5),
@@ -198,7 +196,7 @@ def disaggregated(draw: st.DrawFn) -> tuple[System, Any]:
                 overlap=draw(st.sampled_from((0.0, 0.5))),
             ),
             arrivals=_arrivals(draw, work[0], exact),
-            routing=draw(st.sampled_from(APART)),
+            routing=draw(st.sampled_from(ROUTINGS)),
         ),
         work,
     )
