@@ -203,12 +203,13 @@ def uncertainty(
 
 
 def _default(lowered: Lowered) -> tuple[Factor, ...]:
-    if lowered.problem.step_time is not None:
+    found = varied(lowered, "disaggregated" in lowered.problem.layouts)
+    if not found:
         raise InputError(
             "a problem with its own step_time says nothing about its uncertainty; give factors "
             "that scale step_time.w, step_time.a_step, … (bestserve.answers.factors.Factor)"
         )
-    return varied(lowered, "disaggregated" in lowered.problem.layouts)
+    return found
 
 
 def moved(lowered: Lowered, factors: Sequence[Factor], scales: Sequence[float]) -> Lowered:

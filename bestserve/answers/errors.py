@@ -1,4 +1,4 @@
-"""How far a goodput may be off, by cause: sampling, model, calibration.
+"""How far a goodput may be off, by cause: sampling, model, calibration, unknown acceptance.
 
 All are relative half-widths of 90 % intervals, of independent causes: their squares add up.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from bestserve.answers.factors import BY_NAME, apply_factors, spreads_of, varied
+from bestserve.answers.factors import ACCEPTANCE, BY_NAME, apply_factors, spreads_of, varied
 from bestserve.answers.intervals import Z90
 from bestserve.lowering import Lowered
 from bestserve.models.attainment import margin
@@ -59,10 +59,18 @@ class Calibration:
     """How far constants move a goodput: the half-width of its 90 % interval [ln], and the largest.
 
     measure : what would tell the constant that moves it most
+    acceptance : half-width that acceptance of drafts causes, where it is assumed; None where stated
     """
 
     error: float = 0.0
     measure: str = ""
+    acceptance: float | None = None
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The parts of an interval that these are, by name [ln]."""
+        drafts = {} if self.acceptance is None else {"acceptance": self.acceptance}
+        return {"calibration": self.error, **drafts}
 
     @property
     def trust(self) -> Trust:
@@ -75,15 +83,17 @@ class Calibration:
         )
 
 
-def moved(lowered: Lowered, strategy: Strategy, rate: float) -> dict[str, Latencies]:
+def moved(
+    lowered: Lowered, strategy: Strategy, rate: float, only: str | None = None
+) -> dict[str, Latencies]:
     """Return latencies at a rate [req/s] with each constant one standard deviation slower.
 
-    By name of the factor; "" as they are, `LOWER` at a rate 3 % lower. Empty for own step
-    times, whose uncertainty is not known.
+    By name of the factor, or `only` that one; "" as they are, `LOWER` at a rate 3 % lower. Empty
+    where nothing is known to be uncertain, as of own step times.
     """
-    if lowered.problem.step_time is not None:
+    names = [f.name for f in varied(lowered, strategy.disaggregated) if only in (None, f.name)]
+    if not names:
         return {}
-    names = [f.name for f in varied(lowered, strategy.disaggregated)]
     return {
         **{name: _slower(lowered, strategy, name)(rate) for name in ("", *names)},
         LOWER: _slower(lowered, strategy)(rate * math.exp(-BESIDE)),
@@ -125,5 +135,10 @@ def calibration(
             left = margin(again, target)[0] - room
             change = capacity + left / per_rate if math.isfinite(left) else capacity
         changes[name] = max(min(change, STEEPEST), -STEEPEST)
-    largest = max(changes, key=lambda name: abs(changes[name]))
-    return Calibration(Z90 * math.hypot(*changes.values()), BY_NAME[largest].needs)
+    drafts = changes.pop(ACCEPTANCE.name, None)
+    largest = max(changes, key=lambda name: abs(changes[name]), default=None)
+    return Calibration(
+        error=Z90 * math.hypot(*changes.values()),
+        measure="" if largest is None else BY_NAME[largest].needs,
+        acceptance=None if drafts is None else Z90 * abs(drafts),
+    )

@@ -12,15 +12,21 @@ between
 after a fit
     The standard errors of a calibration record, where it states them and they are smaller than
     `between` (`spreads`); the same commands take them with `--calibration`.
+
+Acceptance of drafts is no constant of an engine and no record fits it: where nobody states it, its odds
+are one more factor, as wide as the bounds of what is assumed of the method (`ACCEPTANCE`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from bestserve.catalog.acceptance import acceptance_of
 from bestserve.lowering import Lowered
 from bestserve.models.step.constants import OperatorConstants
 from bestserve.models.step.device import Parallelism
@@ -29,6 +35,7 @@ from bestserve.models.system import Lane, Role
 
 if TYPE_CHECKING:
     from bestserve.specs.calibration import Calibration
+    from bestserve.specs.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +181,17 @@ FACTORS: tuple[Factor, ...] = (
 )
 """In the order of the parameter vector."""
 
-BY_NAME: dict[str, Factor] = {f.name: f for f in FACTORS}
+ACCEPTANCE = Factor(
+    name="acceptance",
+    constants=("speculation.acceptance",),
+    prior=0.4,
+    between=0.4,
+    needs="how many drafts of your own requests are accepted by position, and state it with "
+    "--acceptance",
+)
+"""Odds of a draft being accepted, where that is assumed; as wide as the method's bounds."""
+
+BY_NAME: dict[str, Factor] = {f.name: f for f in (*FACTORS, ACCEPTANCE)}
 
 
 def factors_for(moe: bool) -> tuple[Factor, ...]:
@@ -183,10 +200,23 @@ def factors_for(moe: bool) -> tuple[Factor, ...]:
 
 
 def varied(lowered: Lowered, split: bool) -> tuple[Factor, ...]:
-    """Return the factors that matter for a problem; split : prefill and decode are apart."""
+    """Return the factors that matter for a problem; split : prefill and decode are apart.
+
+    Of a problem with its own step time only what that leaves open.
+    """
+    drafts = (ACCEPTANCE,) if acceptance_assumed(lowered.problem) else ()
+    if lowered.problem.step_time is not None:
+        return drafts
     apart = split and lowered.engine.prefill_host > 0
     moe = lowered.model.architecture.is_moe
-    return tuple(f for f in FACTORS if (moe or not f.moe) and (apart or not f.split))
+    own = tuple(f for f in FACTORS if (moe or not f.moe) and (apart or not f.split))
+    return own + drafts
+
+
+def acceptance_assumed(problem: Problem) -> bool:
+    """Return whether a problem drafts tokens and nobody says how many are accepted."""
+    config = problem.speculative_config
+    return config is not None and config.acceptance is None
 
 
 def spreads(
@@ -210,16 +240,31 @@ def spreads(
 
 def spreads_of(lowered: Lowered) -> dict[str, float]:
     """Return `spreads` under a problem's own calibration record, if it has one."""
+    drafts = _of_acceptance(lowered.problem)
     path = lowered.problem.calibration
     if path is None:
-        return spreads(None)
+        return spreads(None) | drafts
     from bestserve.catalog.calibration import load_calibration
 
     names = {name for factor in FACTORS for name in factor.constants}
     sizes = (Parallelism(tp=2**n) for n in range(11))
     split = next((p for p in sizes if lowered.lane(p).lane is not None), None)
     met = None if split is None else met_constants(lowered, ((split, "m"),), names)
-    return spreads(load_calibration(path), met)
+    return spreads(load_calibration(path), met) | drafts
+
+
+def _of_acceptance(problem: Problem) -> dict[str, float]:
+    """Return the standard deviation of the log odds of a draft, by name; nothing if stated [1].
+
+    Nine of ten deployments are taken to lie between the bounds.
+    """
+    if not acceptance_assumed(problem):
+        return {}
+    assert problem.speculative_config is not None
+    known = acceptance_of(problem.speculative_config)
+    assert known.low is not None and known.high is not None
+    wide = math.log(known.high / (1 - known.high)) - math.log(known.low / (1 - known.low))
+    return {ACCEPTANCE.name: wide / 2 / NormalDist().inv_cdf(0.95)}
 
 
 PROBE = 1.01
@@ -267,9 +312,23 @@ def scaled_values(
 
 def apply_factors(lowered: Lowered, factors: Mapping[str, float]) -> Lowered:
     """Return the lowered problem with its constants scaled."""
+    drafts = factors.get(ACCEPTANCE.name)
+    if drafts is not None:
+        lowered = _accepting(lowered, drafts)
+        factors = {name: f for name, f in factors.items() if name != ACCEPTANCE.name}
     if not factors:
         return lowered
     return with_constants(lowered, scaled_values(factors, lowered.constants, lowered.engine))
+
+
+def _accepting(lowered: Lowered, factor: float) -> Lowered:
+    """Return the lowered problem with the odds of each draft multiplied, and that stated."""
+    config = lowered.problem.speculative_config
+    assert config is not None
+    chances = tuple(a * factor / (1 + a * (factor - 1)) for a in acceptance_of(config).chances)
+    moved = config.model_copy(update={"acceptance": chances})
+    problem = lowered.problem.model_copy(update={"speculative_config": moved})
+    return dataclasses.replace(lowered, problem=problem)
 
 
 def with_constants(lowered: Lowered, values: Mapping[str, float]) -> Lowered:

@@ -106,4 +106,4 @@ def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> Ra
     at = moved(lowered, strategy, row.goodput)
     constants = calibration(lowered, strategy, at, court.target)
     row = replace(row, trust=row.trust & constants.trust)
-    return with_errors(row, {**own_errors(row), "calibration": constants.error})
+    return with_errors(row, {**own_errors(row), **constants.parts})

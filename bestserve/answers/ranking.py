@@ -9,6 +9,7 @@ from dataclasses import replace
 from bestserve.answers.doubts import trusted
 from bestserve.answers.economics import priced
 from bestserve.answers.errors import Calibration, calibration, moved, own_errors, with_errors
+from bestserve.answers.factors import ACCEPTANCE, acceptance_assumed
 from bestserve.answers.hearing import RACED, Hearing, claimed
 from bestserve.answers.predict import Service
 from bestserve.answers.prediction_intervals import prediction_intervals
@@ -16,10 +17,11 @@ from bestserve.answers.shares import shared_out
 from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import refuse_uncovered, refuse_untold, uncovered
 from bestserve.models.latencies import Latencies
+from bestserve.models.system import Target
 from bestserve.results.ranking import RankedStrategy, Ranking, Rejected
 from bestserve.solvers.ranking import checked_problem, rank_strategies
 from bestserve.specs.problem import Problem
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.strategy import Drafts, Strategy
 
 Progress = Callable[[str], None]
 
@@ -51,7 +53,10 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         found,
         table=tuple(
             shared_out(lowered, priced(lowered, row))
-            for row in trusted(problem, _with_intervals(found.table, constants))
+            for row in trusted(
+                problem,
+                _with_intervals(found.table, constants, _acceptance(lowered, found.table, target)),
+            )
         ),
         intervals=_intervals_at_best(lowered, found.best, seen),
         defaults=_with_own_limits(lowered, found, verify),
@@ -59,20 +64,43 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
 
 
 def _with_intervals(
-    table: tuple[RankedStrategy, ...], constants: Calibration
+    table: tuple[RankedStrategy, ...], constants: Calibration, accepted: tuple[float | None, ...]
 ) -> tuple[RankedStrategy, ...]:
     """Return the rows with their intervals, and ties with the first one marked.
 
     constants : how they move the first row; they move all strategies alike
+    accepted : how unknown acceptance moves each row [ln]; what moves both ties nothing
     """
     first = own_errors(table[0])
     out = []
-    for row in table:
+    for row, drafts in zip(table, accepted, strict=True):
         own = own_errors(row)
-        open_to = math.hypot(*first.values(), *own.values())
+        apart = (accepted[0] or 0.0) - (drafts or 0.0)
+        open_to = math.hypot(*first.values(), *own.values(), apart)
         tied = row is not table[0] and math.log(table[0].goodput / row.goodput) <= open_to
-        row = with_errors(row, {**own, "calibration": constants.error})
+        row = with_errors(row, {**own, **replace(constants, acceptance=drafts).parts})
         out.append(replace(row, tied=tied, trust=row.trust & constants.trust))
+    return tuple(out)
+
+
+def _acceptance(
+    lowered: Lowered, table: tuple[RankedStrategy, ...], target: Target
+) -> tuple[float | None, ...]:
+    """Return how far acceptance that nobody states moves each row [ln]; None where it is stated.
+
+    Rows that draft alike in one layout move alike: the best of them is looked at.
+    """
+    if not acceptance_assumed(lowered.problem):
+        return (None,) * len(table)
+    told: dict[tuple[str, Drafts], float | None] = {}
+    out = []
+    for row in table:
+        parsed = Strategy.parse(row.strategy)
+        alike = (parsed.layout, parsed.pools[-1].drafts)
+        if alike not in told:
+            at = moved(lowered, parsed, row.goodput, ACCEPTANCE.name)
+            told[alike] = calibration(lowered, parsed, at, target).acceptance
+        out.append(told[alike])
     return tuple(out)
 
 

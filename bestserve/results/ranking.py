@@ -25,8 +25,8 @@ class RankedStrategy(Document):
     """One strategy with its goodput and where it stands at that rate.
 
     goodput, low, high : [requests/s], with the interval in which 90 % of deployments would lie;
-        errors : its parts by cause, "sampling", "model" and "calibration", as relative half-widths
-        [1]; their squares add up
+        errors : its parts by cause, "sampling", "model", "calibration" and, where nobody states it,
+        "acceptance" of drafts, as relative half-widths [1]; their squares add up
     tied : whether sampling and model leave open which of it and the first row carries more
     goodput_per_dollar : requests per dollar, if the hardware record has a price
     ttft, tpot : at the percentile of the objective, at the goodput [s]
