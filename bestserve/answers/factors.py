@@ -262,7 +262,8 @@ def _of_acceptance(problem: Problem) -> dict[str, float]:
         return {}
     assert problem.speculative_config is not None
     known = acceptance_of(problem.speculative_config)
-    assert known.low is not None and known.high is not None
+    assert known.low is not None
+    assert known.high is not None
     wide = math.log(known.high / (1 - known.high)) - math.log(known.low / (1 - known.low))
     return {ACCEPTANCE.name: wide / 2 / NormalDist().inv_cdf(0.95)}
 
