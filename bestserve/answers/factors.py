@@ -13,8 +13,8 @@ after a fit
     The standard errors of a calibration record, where it states them and they are smaller than
     `between` (`spreads`); the same commands take them with `--calibration`.
 
-Acceptance of drafts is no constant of an engine and no record fits it: where nobody states it, its odds
-are one more factor, as wide as the bounds of what is assumed of the method (`ACCEPTANCE`).
+Acceptance of drafts is no constant of an engine and no record fits it: where nobody states it, its
+odds are one more factor, as wide as the bounds of what is assumed of the method (`ACCEPTANCE`).
 """
 
 from __future__ import annotations
