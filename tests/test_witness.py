@@ -9,7 +9,7 @@ import pytest
 import bestserve as bs
 from bestserve.answers import precision
 from bestserve.answers.intervals import Z90
-from bestserve.answers.witness import CONFIRMED, Z95
+from bestserve.answers.witness import CONFIRMED, Z95, Evidence
 from bestserve.errors import InputError
 from bestserve.models.trust import Trust
 from bestserve.results.ranking import RankedStrategy
@@ -164,3 +164,12 @@ def test_a_method_that_is_none_is_refused_everywhere():
     ):
         with pytest.raises(InputError, match="'exact' is none of auto, analytic, simulated"):
             ask()
+
+
+def test_a_goodput_that_a_growing_queue_caps_is_the_one_that_is_named():
+    evidence = Evidence(rate=5.0, low=4.9, high=5.1, said="simulation, which is shown, 5")
+    capped = evidence.capped(4.2)
+    assert told(capped.trust(Trust(True))) == (
+        "the objectives hold up to 5 req/s, but the queue grows from 4.2 req/s on, which is shown"
+    )
+    assert "which is shown, 5" in told(evidence.trust(Trust(True)))

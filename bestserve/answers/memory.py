@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from bestserve.answers.caching import working_set
 from bestserve.catalog.engines import ALIASES, list_engines, preset_for
 from bestserve.errors import InputError, UnknownNameError
 from bestserve.lowering import Lowered, lower
-from bestserve.lowering.drafter import with_drafter
+from bestserve.lowering.drafter import refuse_undrafted, with_drafter
 from bestserve.lowering.shapes import shape_problem
+from bestserve.lowering.speculation import speculates
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.engine import EngineConstants
@@ -24,7 +25,7 @@ from bestserve.results.document import AnswerStatus
 from bestserve.results.memory import Memory, Printed, Wanted
 from bestserve.specs.problem import Problem
 from bestserve.specs.speculation import SpeculativeConfig
-from bestserve.specs.strategy import Strategy
+from bestserve.specs.strategy import Pool, Strategy
 
 MOST_RATE = 1e6
 """Highest rate at which a working set is counted [requests/s]."""
@@ -61,7 +62,7 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
     """Return the memory of one instance of a strategy. Raises InputError, DataError."""
     if problem.step_time is not None:
         raise InputError("memory needs model and hardware, not step-time coefficients")
-    pool = Strategy.parse(strategy).pools[0]
+    pool, *others = Strategy.parse(strategy).pools
     lowered = lower(_versioned(problem, settings.engine_version))
     engine = _engine(lowered, settings, pool.max_num_seqs, pool.max_num_batched_tokens)
     reason = shape_problem(
@@ -78,6 +79,9 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
     speculation = problem.speculative_config
     if settings.speculative_config:
         speculation = SpeculativeConfig.parse(settings.speculative_config)
+    refuse_undrafted(pool, speculation)
+    if not speculates(speculation, pool.drafts):
+        speculation = None
     held = _Held(lowered, with_drafter(lowered.model.architecture, speculation))
     mean = sum(lowered.mean_lengths)
 
@@ -127,7 +131,7 @@ def memory(problem: Problem, strategy: str | Strategy, settings: MemorySettings)
         compared=_compared(log, before),
         calibrated_reserve=calibrated,
         working_set=_working_set(lowered, strategy, settings, status),
-        notes=_notes(lowered.model.notes, speculation),
+        notes=(*_notes(lowered.model.notes, speculation), *_elsewhere(pool, others)),
         problem=problem,
     )
 
@@ -151,6 +155,26 @@ def _notes(own: tuple[str, ...], speculation: SpeculativeConfig | None) -> tuple
     if speculation.method != "mtp":
         counted = own
     return (*counted, f"memory for drafting by {speculation.method} is counted")
+
+
+def _elsewhere(pool: Pool, others: Sequence[Pool]) -> tuple[str, ...]:
+    """Say whose memory this is, and what to ask for that of the other pool's instances."""
+    alone, *rest = (
+        Pool.of(
+            "m",
+            1,
+            p.parallelism,
+            max_num_seqs=p.max_num_seqs,
+            max_num_batched_tokens=p.max_num_batched_tokens,
+            drafts=p.drafts,
+        )
+        for p in (pool, *others)
+    )
+    return tuple(
+        f"this is a prefill instance; of a decode instance: bestserve memory 1m{other.options}"
+        for other in rest
+        if other != alone
+    )
 
 
 def _versioned(problem: Problem, version: str) -> Problem:

@@ -82,7 +82,8 @@ class Evidence:
 
     rate : the goodput that they show [req/s], 0 if none; low, high : its 95 % interval
     found : what to answer instead of the claim, if it does not stand; None: it stands
-    refused : share of the requests that no cache can hold
+    refused : share of the requests that no cache can hold; said : why another rate is shown than
+    the claim, or than runs found
     """
 
     rate: float
@@ -90,6 +91,7 @@ class Evidence:
     high: float
     found: Goodput | None = None
     refused: float = 0.0
+    said: str = ""
 
     @property
     def half(self) -> float:
@@ -103,7 +105,11 @@ class Evidence:
         """
         spread = math.exp(max(self.half, LIMIT_ERROR))
         high = limit * spread if sure else max(limit * spread, self.rate)
-        return replace(self, rate=limit, low=limit / spread, high=high)
+        said = (
+            f"the objectives hold up to {self.rate:.4g} req/s, but the queue grows from "
+            f"{limit:.4g} req/s on, which is shown"
+        )
+        return replace(self, rate=limit, low=limit / spread, high=high, said=said)
 
     def confirms(self, shown: float) -> bool:
         """Return whether a goodput [req/s] is within `CONFIRMED` of the true one."""
@@ -127,7 +133,7 @@ class Evidence:
         if self.refused > REFUSABLE:
             refused = f"{self.refused:.2%} of the requests need more KV cache than a replica has"
             kept = kept & Trust.of(f"{refused} and are refused")
-        return kept
+        return kept & Trust(True, (self.said,) if self.said else ())
 
 
 class Court:
@@ -286,26 +292,21 @@ class Court:
         told = Evidence(rate=rate, low=rate / spread, high=rate * spread, refused=runs.refused)
         if claim and self._stands(ends, claim) and (told.confirms(claim) or told.half > PRECISE):
             return told
-        return replace(told, found=self._instead(told, ends, claim, gap))
+        said = ""
+        if claim and abs(math.log(told.rate / claim)) > math.log1p(AGREEMENT):
+            said = f"the formula says {claim:.4g} req/s and simulation, which is shown, {rate:.4g}"
+        return replace(told, found=self._instead(told, ends, gap), said=said)
 
-    def _instead(
-        self, told: Evidence, ends: Crossing, claim: float | None, gap: str | None
-    ) -> Goodput:
+    def _instead(self, told: Evidence, ends: Crossing, gap: str | None) -> Goodput:
         """Return the simulated goodput that takes the place of a claim; saturation is left open."""
         assert ends.below.result is not None
-        said: tuple[str, ...] = ()
-        if claim and abs(math.log(told.rate / claim)) > math.log1p(AGREEMENT):
-            said = (
-                f"the formula says {claim:.4g} req/s and simulation, which is shown, "
-                f"{told.rate:.4g}",
-            )
         return Goodput(
             rate=told.rate,
             low=told.low,
             high=told.high,
             binding=ends.binding,
             at=as_latencies(ends.below.result, told.rate, math.nan),
-            trust=Trust(True, said) & Trust.of(gap),
+            trust=Trust.of(gap),
             status=LatencyStatus.OK,
         )
 

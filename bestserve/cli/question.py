@@ -136,13 +136,15 @@ def checked(name: str, hint: Any, value: Any) -> Any:
     """Return an argument as its command's flag would read it. Raises DataError."""
     from pydantic import TypeAdapter, ValidationError
 
+    from bestserve.specs.complaints import in_plain_words
+
     try:
         read = TypeAdapter(hint).validate_python(value)
         for note in getattr(hint, "__metadata__", ()):
             for holds in note.validator if note in (Count, Requests) and read is not None else ():
                 holds(int, read)
     except ValidationError as error:
-        raise DataError(f"{name} = {shown(value, 40)}: {error.errors()[0]['msg']}") from None
+        raise DataError(f"{name} = {shown(value, 40)}: {in_plain_words(error.errors()[0])}") from None
     except ValueError as error:
         raise DataError(f"{name} = {shown(value, 40)}: {error}") from None
     return read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-GROUP = re.compile(r"^(?:Problem|Workload|SLO): (?=\w)")
+GROUP = re.compile(r"^(?:Problem|Workload|SLO|SpeculativeConfig): (?=\w)")
 """Whose field it is, which a reader of flags need not know."""
 
 FIELD = re.compile(r"(?<![\w.'\"/-])[a-z]+(?:_[a-z0-9]+)+(?![\w.'\"/(])")

@@ -17,9 +17,19 @@ from bestserve.models.step.architecture import Architecture, Ffn, LayerGroup
 from bestserve.models.step.parameters import group_parameters, parameter_counts
 from bestserve.readers.paths import looks_like_path
 from bestserve.specs.speculation import SpeculativeConfig
+from bestserve.specs.strategy import Pool
 
 DRAFT_VOCABULARY = 32_000
 """Of EAGLE-3 heads whose config states none: that of the published heads."""
+
+
+def refuse_undrafted(pool: Pool, config: SpeculativeConfig | None) -> None:
+    """Raise InputError where a pool is to draft and nothing says by what."""
+    if pool.drafts not in (None, 0) and config is None:
+        raise InputError(
+            f"{pool.options.lstrip('-')}: -spec{pool.drafts} drafts tokens by speculative_config, "
+            "and none is given"
+        )
 
 
 def with_drafter(arch: Architecture, config: SpeculativeConfig | None) -> Architecture:

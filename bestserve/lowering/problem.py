@@ -13,6 +13,7 @@ import numpy as np
 
 from bestserve.errors import DataError, InfeasibleError, InputError, shown
 from bestserve.lowering.images import with_tower
+from bestserve.lowering.drafter import refuse_undrafted
 from bestserve.lowering.lanes import LaneResult, Limits, build_lane
 from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved
@@ -101,11 +102,7 @@ class Lowered(Resolved):
 
         Raises InputError where the pool is to draft and nothing says by what.
         """
-        if pool.drafts not in (None, 0) and self.problem.speculative_config is None:
-            raise InputError(
-                f"{pool.options.lstrip('-')}: -spec{pool.drafts} drafts tokens by "
-                "speculative_config, and none is given"
-            )
+        refuse_undrafted(pool, self.problem.speculative_config)
         limits = pool.max_num_seqs, pool.max_num_batched_tokens
         return self.lane(pool.parallelism, *limits, role=pool.work, drafts=pool.drafts)
 

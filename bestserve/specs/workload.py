@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bestserve.specs.base import Spec
 from bestserve.specs.lengths import LengthLaw
@@ -13,6 +14,7 @@ from bestserve.units import Name, Share
 
 TraceColumn = Literal["arrival", "input_len", "output_len", "hash_ids"]
 TraceUnit = Literal["s", "ms", "us", "ns", "date"]
+PIXELS = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
 
 
 class RequestClass(Spec):
@@ -53,7 +55,7 @@ class Workload(Spec):
     burstiness: float = Field(default=1.0, ge=0.001, le=1000)
     prefix_cache_hit: Share = 0.0
     images_per_request: int = Field(default=0, ge=0, le=1000)
-    image_size: str = Field(default="1024x1024", pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")
+    image_size: str = "1024x1024"
     prefixes: PrefixGroups | None = None
     conversation: Conversation | None = None
     classes: tuple[RequestClass, ...] = Field(default=(), max_length=1000)
@@ -81,6 +83,13 @@ class Workload(Spec):
         if self.conversation is not None and self.prefixes and self.prefixes.questions:
             raise ValueError("questions are asked again and again; a conversation's are its own")
         return self
+
+    @field_validator("image_size")
+    @classmethod
+    def _sized(cls, size: str) -> str:
+        if not PIXELS.fullmatch(size):
+            raise ValueError("must be width x height in pixels, e.g. 1024x768")
+        return size
 
     @model_validator(mode="after")
     def _pictured(self) -> Workload:

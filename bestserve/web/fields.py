@@ -18,6 +18,7 @@ from bestserve.cli.options import ProblemOptions
 from bestserve.errors import InputError, shown
 from bestserve.models.step.device import Precision
 from bestserve.models.system import Routing
+from bestserve.specs.complaints import in_plain_words
 from bestserve.specs.model import KvDtype
 from bestserve.specs.problem import LAYOUTS
 
@@ -190,7 +191,7 @@ class Field:
         try:
             return _adapter(self.attribute).validate_python(words)
         except ValidationError as error:
-            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            said = in_plain_words(error.errors()[0])
             raise InputError(f"{shown(text, 40)}: {said[:1].lower()}{said[1:]}") from None
 
 

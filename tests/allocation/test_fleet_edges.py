@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_refused_before_the_work(
     [
         ("rate = 8", "rte = 8", "classes.0: 'rte' is no field of FleetClass; nearest: rate"),
         ("count = 4", "cout = 4", "gpus.0: 'cout' is no field of GpuGroup; nearest: count"),
-        ('slo = "ttft:500 tpot:40"', "", "models.0: classes.0: slo: Field required"),
+        ('slo = "ttft:500 tpot:40"', "", "models.0: classes.0: slo: is needed"),
         ("min_cost", "min_costs", "nearest: min_cost"),
         ('[[gpus]]\nhardware = "l40s"', '[[gpu]]\nhardware = "l40s"', "nearest: gpus"),
         ("[[models.classes]]", "[[classes]]", "'classes' is no field of Fleet"),

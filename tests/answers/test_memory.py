@@ -192,7 +192,7 @@ def test_multi_token_prediction_loads_the_checkpoints_own_layers() -> None:
         ({"method": "eagel"}, "'eagel' is not known; eagle"),
         ({"method": "mtp"}, "no layers for multi-token prediction"),
         ({"method": "draft_model"}, "needs a model"),
-        ({"method": "eagle", "model": 3}, "model: Input should be a valid string"),
+        ({"method": "eagle", "model": 3}, "model: must be text"),
     ],
 )
 def test_odd_drafts_are_refused(config: object, says: str) -> None:
@@ -216,3 +216,23 @@ def test_windows_hold_one_steps_tokens_while_serving_not_one_for_each_request() 
     reporting = plan("openai/gpt-oss-120b", routing="prefix_aware")
     assert reporting.kv_serving_tokens == pytest.approx(reporting.kv_capacity_tokens)
     assert reporting.kv_serving_tokens < 0.6 * windowed.kv_serving_tokens
+
+
+def test_drafts_need_a_drafter_and_none_are_kept_where_none_are_drawn() -> None:
+    with pytest.raises(InputError, match="-spec3 drafts tokens by speculative_config"):
+        bs.memory(problem(), "1m-tp1-spec3")
+    asked = {"speculative_config": {"method": "eagle"}}
+    drafted, not_drafted = (
+        bs.memory(problem(), f"1m-tp1-spec{n}", **asked)  # type: ignore[arg-type]
+        for n in (3, 0)
+    )
+    assert not_drafted.weights_bytes == bs.memory(problem(), "1m-tp1").weights_bytes
+    assert drafted.weights_bytes > not_drafted.weights_bytes
+
+
+def test_of_split_pools_it_says_whose_memory_it_is() -> None:
+    asked = problem(gpus=4)
+    assert "of a decode instance: bestserve memory 1m-tp2" in (
+        bs.memory(asked, "2p-tp1+1d-tp2").explain()
+    )
+    assert not any("decode instance" in note for note in bs.memory(asked, "2p2d-tp1").notes)

@@ -22,6 +22,19 @@ QUESTION = (
         ("predict 1m --request-rate 1 --percentile 101", "--percentile: "),
         ("predict 1m --request-rate -1", "--request-rate = -1.0 must be"),
         ("predict 1m", "request_rate is needed (--request-rate): "),
+        (
+            "predict 1m-spec1 --request-rate 1 --speculative-config {\"method\":\"ngram\"} "
+            "--acceptance 1.7",
+            "--acceptance: must be at most 1 (given: 1.7)",
+        ),
+        (
+            "predict 1m --request-rate 1 --speculative-config {",
+            "--speculative-config: must be a JSON object",
+        ),
+        (
+            "predict 1m --request-rate 1 --images-per-request 1 --image-size 512",
+            "--image-size: must be width x height in pixels, e.g. 1024x768 (given: '512')",
+        ),
         ("memory 1m --max-model-len 0", "--max-model-len = 0 must be"),
         ("predict 9m --request-rate 1", "9m-tp1 needs 9 GPUs, the problem has 2; raise --gpus"),
     ],
@@ -32,7 +45,7 @@ def test_flags_that_were_given(asked: str, begins: str, capsys: pytest.CaptureFi
 
 
 def test_what_a_file_sets_keeps_its_name() -> None:
-    said = "Problem: max_num_seqs: Input should be greater than or equal to 1 (given: 0)"
+    said = "Problem: max_num_seqs: must be at least 1 (given: 0)"
     assert in_flags(said, ["rank", "--problem", "chat.toml"]) == said
     assert (
         in_flags("cannot read 'max_num_seqs'", ["--max-num-seqs"]) == "cannot read 'max_num_seqs'"

@@ -212,7 +212,7 @@ def test_a_self_test_says_so_and_is_refused_everywhere(tmp_path: Path) -> None:
         ('[provenance]\ndevice="x"\ndate="2026"\n[constants."gemm.memory"]\nvalue=inf\nunit="1"\n'
          'kind="measured"\nsource="s"\n', "finite"),
         ('[provenance]\ndevice="x"\ndate="2026"\n[constants."gemm.memory"]\nvalue=-1.0\nunit="1"\n'
-         'kind="measured"\nsource="s"\n', "greater than or equal to 0"),
+         'kind="measured"\nsource="s"\n', "must be at least 0"),
         ("constants = 3\n", "constants"),
     ],
 )  # fmt: skip

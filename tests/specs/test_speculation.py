@@ -45,12 +45,12 @@ def test_it_is_read_from_text_mapping_and_nothing() -> None:
         ({"method": "eagel"}, "'eagel' is not known; eagle"),
         ({"method": "draft_model"}, "needs a model"),
         ({"method": "ngram", "num_spec_tokens": 3}, "no field"),
-        ({"method": "ngram", "num_speculative_tokens": 0}, "greater than or equal to 1"),
+        ({"method": "ngram", "num_speculative_tokens": 0}, "must be at least 1"),
         (
             {"method": "ngram", "num_speculative_tokens_per_batch_size": [[2, 9, 3]]},
             "ascending from 1",
         ),
-        ({"method": "ngram", "acceptance": 1.5}, "less than or equal to 1"),
+        ({"method": "ngram", "acceptance": 1.5}, "must be at most 1"),
         ("[", "JSON object"),
     ],
 )

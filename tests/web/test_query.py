@@ -134,8 +134,8 @@ def test_every_flag_is_a_field_with_what_help_says() -> None:
 @pytest.mark.parametrize(("flag", "text", "words"), [
     ("hardware", "h100-sxn", "nearest: h100-sxm"),
     ("model", "llama-9-8b", "unknown model"),
-    ("gpus", "2.5", "integer"),
-    ("gpus", "0", "greater than or equal to 1"),
+    ("gpus", "2.5", "whole number"),
+    ("gpus", "0", "must be at least 1"),
     ("input-len", "lognormal:1500", "lognormal:1500,0.8"),
     ("goodput", "ttft", "ttft:500 tpot:50"),
     ("precision", "fp7", "take bf16"),
