@@ -144,7 +144,8 @@ def checked(name: str, hint: Any, value: Any) -> Any:
             for holds in note.validator if note in (Count, Requests) and read is not None else ():
                 holds(int, read)
     except ValidationError as error:
-        raise DataError(f"{name} = {shown(value, 40)}: {in_plain_words(error.errors()[0])}") from None
+        said = in_plain_words(error.errors()[0])
+        raise DataError(f"{name} = {shown(value, 40)}: {said}") from None
     except ValueError as error:
         raise DataError(f"{name} = {shown(value, 40)}: {error}") from None
     return read

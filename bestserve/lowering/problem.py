@@ -12,8 +12,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from bestserve.errors import DataError, InfeasibleError, InputError, shown
-from bestserve.lowering.images import with_tower
 from bestserve.lowering.drafter import refuse_undrafted
+from bestserve.lowering.images import with_tower
 from bestserve.lowering.lanes import LaneResult, Limits, build_lane
 from bestserve.lowering.prefixes import caching
 from bestserve.lowering.resolved import Resolved

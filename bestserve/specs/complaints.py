@@ -50,7 +50,7 @@ _NESTED = re.compile(r"^[A-Z][A-Za-z]+: ")
 
 def describe(error: ValidationError, spec: type[BaseModel]) -> str:
     """Put a validator's first complaints into one line, with the nearest names for typos."""
-    items = list(map(dict, error.errors()[:MOST_ITEMS]))
+    items: list[Mapping[str, Any]] = [*error.errors()[:MOST_ITEMS]]
     typos = {
         near
         for item in items
