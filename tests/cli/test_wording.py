@@ -23,7 +23,7 @@ QUESTION = (
         ("predict 1m --request-rate -1", "--request-rate = -1.0 must be"),
         ("predict 1m", "request_rate is needed (--request-rate): "),
         (
-            "predict 1m-spec1 --request-rate 1 --speculative-config {\"method\":\"ngram\"} "
+            'predict 1m-spec1 --request-rate 1 --speculative-config {"method":"ngram"} '
             "--acceptance 1.7",
             "--acceptance: must be at most 1 (given: 1.7)",
         ),
