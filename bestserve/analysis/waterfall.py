@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bestserve.analysis.operating import Operating, operate, rooms
+from bestserve.answers.draft_choice import draft_choice
 from bestserve.answers.predict import recorded_requests
 from bestserve.answers.referee import TRACED
 from bestserve.answers.saturation import sustained
@@ -27,6 +28,7 @@ from bestserve.models.step.step_work import StepWork
 from bestserve.models.system import Collocated, Lane
 from bestserve.models.trust import Trust
 from bestserve.results.document import Document
+from bestserve.results.speculation import DraftChoice
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
@@ -93,6 +95,7 @@ class Explanation(Document):
 
     slots : running sequences per (decode) lane, lanes : of them; capacity, goodput [req/s]
     batch : mean running sequences per lane at the goodput; room : by objective, ln [1]
+    drafting : why it drafts as many tokens as it does, None where nothing is speculated
     """
 
     problem: Problem
@@ -108,6 +111,7 @@ class Explanation(Document):
     room: dict[str, float]
     waterfalls: tuple[Waterfall, ...]
     trust: Trust
+    drafting: DraftChoice | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """Return the parts of all waterfalls."""
@@ -140,6 +144,7 @@ class Explanation(Document):
             against = "" if w.threshold is None else f" of {w.threshold * 1e3:.0f} allowed"
             name = f"P{w.percentile:g} {w.metric.upper()}"
             lines.append(f"{name} there: {w.value * 1e3:.0f} ms{against} = {parts}.")
+        lines += [] if self.drafting is None else [self.drafting.explain()]
         lines.append(self.verdict())
         return lines
 
@@ -186,6 +191,7 @@ def explanation(problem: Problem | Lowered, strategy: str | Strategy) -> Explana
         room=room,
         waterfalls=(_ttft(at, collocated), _tpot(at, last)),
         trust=at.found.trust,
+        drafting=draft_choice(at.lowered, at.strategy),
     )
 
 

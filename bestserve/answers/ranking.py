@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from bestserve.answers.doubts import trusted
+from bestserve.answers.draft_choice import draft_choice
 from bestserve.answers.economics import priced
 from bestserve.answers.errors import Calibration, calibration, moved, own_errors, with_errors
 from bestserve.answers.factors import ACCEPTANCE, acceptance_assumed
@@ -60,6 +61,7 @@ def ranking(problem: Problem, *, verify: bool = True, progress: Progress | None 
         ),
         intervals=_intervals_at_best(lowered, found.best, seen),
         defaults=_with_own_limits(lowered, found, verify),
+        drafting=draft_choice(lowered, first),
     )
 
 

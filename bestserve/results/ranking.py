@@ -13,6 +13,7 @@ from bestserve.results.document import AnswerStatus, Document, plain
 from bestserve.results.drawn import Drawn
 from bestserve.results.economics import Economics
 from bestserve.results.prediction import expected, telling
+from bestserve.results.speculation import DraftChoice
 from bestserve.specs.strategy import Strategy
 from bestserve.units import milliseconds
 
@@ -100,7 +101,8 @@ class Ranking(Drawn):
 
     `intervals` says where 90 % of measured runs of the best strategy at its goodput would lie, as
     in `Prediction`; `not_tried` names what was left out; `defaults` is the best strategy with the
-    engine's own batch limits, None if they are its own.
+    engine's own batch limits, None if they are its own; `drafting` why the best one drafts as many
+    tokens as it does, None where the problem speculates nothing.
     """
 
     problem: Problem
@@ -111,6 +113,7 @@ class Ranking(Drawn):
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     not_tried: tuple[str, ...] = ()
     defaults: RankedStrategy | None = None
+    drafting: DraftChoice | None = None
 
     def content(self) -> dict[str, Any]:
         """Return problem, strategies (best first) and the rejected ones as plain data."""
@@ -123,6 +126,7 @@ class Ranking(Drawn):
             "intervals": plain(dict(self.intervals)),
             "not_tried": list(self.not_tried),
             "defaults": plain(self.defaults),
+            **({} if self.drafting is None else {"drafting": plain(self.drafting)}),
         }
 
     @property
@@ -215,6 +219,8 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
         more = best.goodput / ranking.defaults.goodput - 1
         plain = f"{ranking.defaults.strategy} carries {ranking.defaults.goodput:.3g} req/s"
         lines.append(f"  Its batch limits bring {more:.0%} over the engine's own: {plain}.")
+    if ranking.drafting is not None:
+        lines.append(f"  {ranking.drafting.explain()}")
     lines += _front(ranking)
     ties = [s.strategy for s in ranking.table[1:] if s.tied]
     if ties:
