@@ -1,4 +1,4 @@
-"""Why a strategy drafts as many tokens as it does: what others would carry, and from where it costs.
+"""Why a strategy drafts as many tokens as it does: what others would carry, and what costs.
 
 Formulas on both sides, so that their common errors cancel.
 """
@@ -82,9 +82,7 @@ def _rivals(own: Drafts, most: int) -> tuple[int, ...]:
     return tuple(d for d in (0, *below, *above) if d != own)
 
 
-def _costs_from(
-    lowered: Lowered, drafting: Strategy
-) -> tuple[float, float, tuple[float, float]]:
+def _costs_from(lowered: Lowered, drafting: Strategy) -> tuple[float, float, tuple[float, float]]:
     """Return from which rate on requests take longer with drafts than without [req/s].
 
     With the decodes of a lane there, and the saturated rates with and without [req/s]. Infinite

@@ -78,8 +78,7 @@ class DraftChoice:
         """Return the reason in two sentences."""
         told = self.told
         others = ", ".join(
-            f"{drafts or 'none'}: {_more(share)}"
-            for drafts, share in self.carried.items()
+            f"{drafts or 'none'}: {_more(share)}" for drafts, share in self.carried.items()
         )
         if self.drafts == 0:
             head = f"It drafts nothing; the same carries, with {others}"
