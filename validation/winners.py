@@ -18,11 +18,13 @@ from kept import Row, days, study
 from questions import ask
 
 import bestserve as bs
-from bestserve.answers.crossing import highest
+from bestserve.answers.crossing import highest, lowest
+from bestserve.answers.saturation import grows
 from bestserve.answers.simulated import Simulated
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.system import Target
+from bestserve.models.latency import stability_rate
+from bestserve.models.system import Collocated, Target
 from bestserve.solvers.limits import beside
 
 REPORT_SEED, QUESTIONS = 60451, 200
@@ -34,6 +36,9 @@ SEEDS, TIMES = (101, 102), 5
 RIVAL_SEED, RIVAL_TIMES = 103, 3
 NEAR, RIVALS = 0.12, 8
 """Rows of the table this far behind the winner are simulated, so many at most."""
+
+STEP = 1.02
+"""Between rates at which a queue is watched."""
 
 MOST_GPUS = 64
 
@@ -58,9 +63,32 @@ class Truth:
 
     def goodput(self, strategy: bs.Strategy, seeds: tuple[int, ...], times: int) -> float:
         """Return the mean goodput over seeds [req/s]; 0 where some seed has none."""
-        ends = [highest(self.runs(strategy, s, times), self.target, self.near) for s in seeds]
-        found = [0.0 if e is None else e.rate for e in ends]
+        found = [self.crossing(strategy, seed, times) for seed in seeds]
         return float(np.mean(found)) if min(found) > 0 else 0.0
+
+    def crossing(self, strategy: bs.Strategy, seed: int, times: int) -> float:
+        """Return the lowest rate at which runs begin to miss the target [req/s]; 0: at any.
+
+        Where that is more than formulas sustain, much longer runs of single lanes say whether their
+        queue grows there, and if so, from which rate on.
+        """
+        runs = self.runs(strategy, seed, times)
+        ends = highest(runs, self.target, self.near)
+        if ends is None:
+            return 0.0
+        short = self.runs(strategy, seed, 1)
+        rate, system = lowest(runs, short, self.target, ends)[0].rate, runs.system
+        low, high = stability_rate(system), rate
+        alone = system.routing == "random" and system.arrivals.kind == "gamma"
+        if not (isinstance(system, Collocated) and alone and high > low):
+            return rate
+        if not grows(system, high, seed):
+            return rate
+        while grows(system, low, seed):
+            low /= STEP
+        while low * STEP < high and not grows(system, low * STEP, seed):
+            low *= STEP
+        return low * math.sqrt(STEP)
 
     def best(self, winner: bs.Strategy, rivals: list[bs.Strategy]) -> tuple[float, float, str]:
         """Return the winner's goodput, the most of all, and whose that is, on the same requests."""

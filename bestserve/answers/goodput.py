@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from bestserve.answers.errors import calibration, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage
-from bestserve.answers.saturation import fills, sustained
-from bestserve.answers.witness import Court, Evidence
+from bestserve.answers.saturation import AGREEMENT, borne_out, fills, sustained
+from bestserve.answers.witness import LIMIT_ERROR, Court, Evidence
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
@@ -82,13 +83,23 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
         # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
         limit = sustained(system, court.given)
         if limit < found.rate:
-            told, method = told.capped(limit, sure=fills(system)), "simulated"
+            told, method = _capped(system, told, limit), "simulated"
             found = replace(
                 found, rate=limit, low=told.low, high=told.high, binding=Binding.STABILITY
             )
         found = replace(found, at=replace(found.at, stability_rate=limit))
     trust = told.trust(claim.trust) & enough
     return Verdict(found=replace(found, trust=trust), method=method, told=told)
+
+
+def _capped(system: System, told: Evidence, limit: float) -> Evidence:
+    """Return what is left of runs that found more than a service sustains, `limit` [req/s]."""
+    if fills(system):
+        return told.capped(limit, max(told.half, LIMIT_ERROR))
+    left = told.capped(limit, None)
+    if left.confirms(limit) or not borne_out(system, limit):
+        return left
+    return told.capped(limit, math.log1p(AGREEMENT))
 
 
 def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> RankedStrategy:

@@ -98,18 +98,19 @@ class Evidence:
         """Half-width of the interval [ln], 1 at most: nothing is known of what is further."""
         return min(math.log(self.high / self.low) / 2, 1.0) if self.rate > 0 else 0.0
 
-    def capped(self, limit: float, *, sure: bool = True) -> Evidence:
+    def capped(self, limit: float, half: float | None) -> Evidence:
         """Return what is left where the queue grows from a lower rate on [req/s].
 
-        sure : whether runs say so; else what they showed beyond a formula's limit stays possible
+        half : half-width of its 95 % interval as runs show it [ln]; None: only a formula says so,
+        and what runs showed beyond it stays possible
         """
-        spread = math.exp(max(self.half, LIMIT_ERROR))
-        high = limit * spread if sure else max(limit * spread, self.rate)
+        around = math.exp(max(self.half, LIMIT_ERROR) if half is None else half)
+        high = max(limit * around, self.rate) if half is None else limit * around
         said = (
             f"the objectives hold up to {self.rate:.4g} req/s, but the queue grows from "
             f"{limit:.4g} req/s on, which is shown"
         )
-        return replace(self, rate=limit, low=limit / spread, high=high, said=said)
+        return replace(self, rate=limit, low=limit / around, high=high, said=said)
 
     def confirms(self, shown: float) -> bool:
         """Return whether a goodput [req/s] is within `CONFIRMED` of the true one."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.answers.saturation import borne_out, grows
 from bestserve.answers.simulated import Simulated
 from bestserve.answers.witness import (
     CONFIRMED,
@@ -157,9 +158,9 @@ def test_a_goodput_beyond_rates_that_miss_the_target_does_not_count(near):
         assert margin(runs(share * found.rate), target)[0] > 0
 
 
-def test_runs_that_carry_more_than_a_formula_sustains_leave_it_unconfirmed():
+def in_step() -> bs.Problem:
     """Prefill first, answers of one length: runs fall in step, and share steps of prompts."""
-    problem = bs.Problem(
+    return bs.Problem(
         model="Qwen/Qwen3-4B",
         hardware="b300-sxm",
         gpus=8,
@@ -168,7 +169,40 @@ def test_runs_that_carry_more_than_a_formula_sustains_leave_it_unconfirmed():
         workload=bs.Workload(input_len="geometric:3.9", output_len=19, burstiness=0.5),
         slo="ttft:882@p95 tpot:13.9@p95",
     )
+
+
+def test_a_jam_that_keeps_itself_going_confirms_the_formulas_saturated_rate():
+    """Runs of the usual length carry a quarter more than lanes do once they have jammed."""
+    problem = in_step()
+    system = lower(problem).system("8m-tp1-seqs96")
+    limit = stability_rate(system)
+    told = Court(problem.slo.target()).settles(system, 1.2 * limit)
+    assert told.rate > 1.2 * limit
+    assert [grows(system, share * limit, seed=7) for share in (0.97, 1.04, 1.2)] == [
+        False,
+        True,
+        True,
+    ]
+    found = bs.goodput(problem, "8m-tp1-seqs96")
+    assert found.goodput == pytest.approx(limit)
+    assert found.high < 1.25 * found.goodput
+    assert found.confirmed
+    assert found.trust.high
+
+
+def test_a_saturated_rate_that_no_long_run_bears_out_stays_unconfirmed(monkeypatch):
+    problem = in_step()
+    monkeypatch.setattr("bestserve.answers.goodput.borne_out", lambda *_: False)
     found = bs.goodput(problem, "8m-tp1-seqs96")
     assert found.high > 1.2 * found.goodput
     assert not found.confirmed
     assert not found.trust.high
+
+
+def test_runs_of_lanes_bear_out_the_right_saturated_rate_only():
+    system = lower(in_step()).system("8m-tp1-seqs96")
+    limit = stability_rate(system)
+    assert borne_out(system, limit)
+    assert not borne_out(system, 0.9 * limit)
+    assert not borne_out(system, 1.1 * limit)
+    assert not borne_out(replace(system, routing="round_robin"), limit)
