@@ -168,7 +168,7 @@ def test_a_method_that_is_none_is_refused_everywhere():
 
 def test_a_goodput_that_a_growing_queue_caps_is_the_one_that_is_named():
     evidence = Evidence(rate=5.0, low=4.9, high=5.1, said="simulation, which is shown, 5")
-    capped = evidence.capped(4.2)
+    capped = evidence.capped(4.2, 0.012)
     assert told(capped.trust(Trust(True))) == (
         "the objectives hold up to 5 req/s, but the queue grows from 4.2 req/s on, which is shown"
     )
