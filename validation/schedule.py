@@ -154,7 +154,7 @@ def lines(study: Study) -> tuple[list[Line], float, int]:
             continue
         found = play(deployment, load, counts, arrived, Manner(late=late))
         played = by_window(arrived, terms.windows, found, deployment.target)
-        least = np.minimum(played.ttft, played.tpot)
+        least = np.minimum(played.met["ttft"], played.met["tpot"])
         worst = int(np.argmin(least))
         error = 2 * np.sqrt(0.09 / np.maximum(played.requests, 1))
         hours = float((terms.pools.gpus @ counts) @ terms.durations / 3600)
@@ -162,7 +162,7 @@ def lines(study: Study) -> tuple[list[Line], float, int]:
             Line(
                 name,
                 hours,
-                float(played.together @ played.requests / played.requests.sum()),
+                float(played.met["joint"] @ played.requests / played.requests.sum()),
                 float(least[worst]),
                 clock(load.windows[worst].start),
                 f"{int(np.sum(least >= 0.9 - error))} of {terms.windows}",
@@ -199,8 +199,8 @@ def fixed(gpus: int) -> list[str]:
     for name, counts, wait, share in entries:
         found = play(deployment, load, counts, arrived, Manner(late=wait))
         played = by_window(arrived, terms.windows, found, deployment.target)
-        within = float(played.together @ played.requests / played.requests.sum())
-        rows.append(f"| {name} | {share:.2%} | {within:.2%} | {played.together.min():.1%} |")
+        within = float(played.met["joint"] @ played.requests / played.requests.sum())
+        rows.append(f"| {name} | {share:.2%} | {within:.2%} | {played.met['joint'].min():.1%} |")
     return rows
 
 
@@ -249,7 +249,7 @@ def stopping(study: Study) -> str:
     for moves in (False, True):
         found = play(deployment, load, counts, arrived, Manner(moves=moves))
         played = by_window(arrived, case.terms.windows, found, deployment.target)
-        within = float(played.together @ played.requests / played.requests.sum())
+        within = float(played.met["joint"] @ played.requests / played.requests.sum())
         longest = float(found.draining.max(initial=0.0))
         cells += [f"{within:.2%}", f"{longest:.0f}", f"{found.gpu_seconds / 3600:.2f}"]
     return f"| {study.name}, {study.strategy} | {' | '.join(cells)} |"
@@ -285,7 +285,7 @@ def failing() -> list[str]:
             down = Broken.drawn(int(counts.max()), (BETWEEN * 3600, REPAIR), (0.0, 86_400.0), rng)
             found = play(deployment, load, counts, arrived, Manner(broken=(down,)))
             played = by_window(arrived, case.terms.windows, found, deployment.target)
-            withins.append(float(played.together @ played.requests / played.requests.sum()))
+            withins.append(float(played.met["joint"] @ played.requests / played.requests.sum()))
         hours = float(counts[0] @ case.terms.durations / 3600)
         told = "no spares" if availability is None else f"spares for {availability:.2%}"
         shares = ", ".join(f"{share:.1%}" for share in withins)

@@ -47,6 +47,8 @@ def schedule(
     repair_time: str = "30min",
     availability: float = 0.999,
     kv: Literal["stays", "moves"] = "stays",
+    pools: Literal["apart", "shared"] = "apart",
+    gaps: Literal["recorded", "poisson"] = "recorded",
     simulate: bool = True,
     controller: Literal["keda", "kubernetes", "dynamo", "llm-d"] | None = None,
     time_zone: str = "UTC",
@@ -95,6 +97,10 @@ def schedule(
         share of time in which as many instances are up as the load needs
     kv
         of running requests when their instance stops: it stays until they end there, or moves
+    pools
+        of a fleet's classes with different objectives for one model: apart, or one that is shared
+    gaps
+        between the arrivals of a trace, inside a window: as recorded, or poisson at the same rate
     simulate
         play the schedule in the simulator
     controller
@@ -118,6 +124,8 @@ def schedule(
         repair_time=parse_duration(repair_time),
         availability=availability,
         kv=kv,
+        pools=pools,
+        gaps=gaps,
         simulated=simulate,
     )
     shown = Shown(controller, time_zone, plot, format)

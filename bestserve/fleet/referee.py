@@ -234,10 +234,10 @@ def measured_goodput(
     if limit <= floor or (floor <= 0 and margin(LEAST * limit) < 0):
         return 0.0
     guess = near if floor < near < limit else max(0.7 * limit, (floor + limit) / 2)
-    return _closed_in(margin, max(floor, LEAST * limit), limit, guess) / scale
+    return closed_in(margin, max(floor, LEAST * limit), limit, guess) / scale
 
 
-def _closed_in(margin: Callable[[float], float], low: float, high: float, guess: float) -> float:
+def closed_in(margin: Callable[[float], float], low: float, high: float, guess: float) -> float:
     """Return the rate at which `margin` turns negative, known to be ≥ 0 at `low` [req/s].
 
     Secants where both ends have been looked at, kept inside the bracket; an end that stays twice

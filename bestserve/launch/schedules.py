@@ -54,8 +54,15 @@ def controlled(found: Schedule, controller: str, time_zone: str) -> tuple[str, l
     if controller == "llm-d":
         return as_yaml([_variant(found, pool) for pool in found.pools]), [
             "llm-d's autoscaler is told bounds and costs; it has no schedule and decides by "
-            "saturation; for the schedule take --controller keda"
+            "saturation; for the schedule take --controller keda",
+            "releases of its VariantAutoscaling differ: this is the one with minReplicas and "
+            "maxReplicas",
         ]
+    if any(pool.role == "h" for pool in found.pools):
+        raise InputError(
+            "a hybrid's instance is two workloads, which no controller here starts together; take "
+            "the rows of --format csv"
+        )
     week = _period(found) > DAY
     remarks = ["the first day is a Monday"] if week else []
     if found.fleet is not None:

@@ -13,8 +13,34 @@ from bestserve.errors import InputError
 from bestserve.launch.schedules import check_controller, controlled
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema validates the manifests")
+referencing = pytest.importorskip("referencing")
 SCHEMAS = Path(__file__).parent / "schemas"
+CORE = "kubernetes.json#/$defs/io.k8s.api."
+KINDS = {
+    "CronJob": CORE + "batch.v1.CronJob",
+    "ServiceAccount": CORE + "core.v1.ServiceAccount",
+    "Role": CORE + "rbac.v1.Role",
+    "RoleBinding": CORE + "rbac.v1.RoleBinding",
+    "ScaledObject": "scaledobject.json",
+    "VariantAutoscaling": "variantautoscaling.json",
+    None: "dynamoplanner.json",
+}
 HOUR = 60
+
+
+def complaints(document):
+    """What the published schema of a document's kind has against it."""
+
+    def stored(uri):
+        content = json.loads((SCHEMAS / uri).read_text())
+        return referencing.Resource.from_contents(
+            content, default_specification=referencing.jsonschema.DRAFT202012
+        )
+
+    registry = referencing.Registry(retrieve=stored)
+    schema = {"$ref": KINDS[document.get("kind")]}
+    found = jsonschema.Draft202012Validator(schema, registry=registry).iter_errors(document)
+    return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:200]}" for e in found]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +59,20 @@ def found():
     rows[-1:] = [{"start": f"{h}:00", "request_rate": "4"} for h in (18, 21)]
     options = bs.ScheduleOptions(simulated=False, start_time=300)
     return bs.schedule(problem, rows, strategy="1p1d-tp1", options=options)
+
+
+@pytest.mark.parametrize("controller", ["keda", "kubernetes", "dynamo", "llm-d"])
+def test_controllers_are_told_in_their_published_schema(found, controller):
+    documents = list(yaml.safe_load_all(controlled(found, controller, "Europe/Paris")[0]))
+    assert documents
+    for document in documents:
+        assert complaints(document) == []
+        spec = document.get("spec", document)
+        if controller != "kubernetes":
+            assert complaints({**document, "replicas": 2})
+            assert complaints({**document, **({"spec": {}} if "spec" in document else {"mode": 1})})
+        elif document["kind"] == "CronJob":
+            assert complaints({**document, "spec": {**spec, "schedules": "* * * * *"}})
 
 
 def minute(cron):

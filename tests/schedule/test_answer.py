@@ -106,13 +106,6 @@ def test_a_window_beyond_capacity_does_not_hold_in_simulation(tmp_path):
         bs.schedule(problem(gpus=4), load, strategy="1m-tp1", options=options)
 
 
-def test_a_hybrid_is_refused_with_a_sentence(tmp_path):
-    with pytest.raises(InputError, match="hybrid"):
-        bs.schedule(
-            problem(), short(tmp_path), strategy="2p-tp1-tokens2048+2d-tp1-tokens256-prefill"
-        )
-
-
 def test_spares_are_counted_and_said(tmp_path):
     options = bs.ScheduleOptions(
         gpu_hours_between_failures=50, repair_time=1800, availability=0.999, simulated=False

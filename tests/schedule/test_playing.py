@@ -94,7 +94,7 @@ def test_what_starts_late_leaves_the_others_alone_meanwhile():
     one = deployment(bs.Workload(input_len=1000, output_len=100))
     early = play(one, load, counts, arrived, Manner())
     late = play(one, load, counts, arrived, Manner(late=40.0))
-    met = [by_window(arrived, 2, x, one.target).ttft[1] for x in (early, late)]
+    met = [by_window(arrived, 2, x, one.target).met["ttft"][1] for x in (early, late)]
     assert met[0] > 0.95 > met[1] + 0.3
 
 

@@ -234,8 +234,7 @@ def _strategies(case: Case, counts: Ints) -> str:
     """Return one instance of each pool; of a fleet, of the offers that are used, and for whom."""
     told = []
     for i, offer in enumerate(case.offers):
-        pools = [f"1{p.pool.role}{p.pool.options}" for p in offer.deployment.pools]
-        name = str(Strategy.parse("+".join(pools)))
+        name = offer.deployment.label
         if not isinstance(case.asked, Fleet):
             return name
         if counts[case.terms.pools.option == i].any():
@@ -259,8 +258,8 @@ def _pools(case: Case, counts: Ints) -> tuple[ScheduledPool, ...]:
         found.append(
             ScheduledPool(
                 name=case.names[i],
-                role=instances.pool.role,
-                strategy=f"1{instances.pool.role}{instances.pool.options}",
+                role=instances.role,
+                strategy=instances.label,
                 gpu=offer.gpu,
                 gpus=instances.gpus,
                 stream=case.streams[offer.stream].name,
@@ -345,7 +344,9 @@ def _availability(terms: Terms, counts: Ints) -> float | None:
 
 
 def _target(case: Case) -> dict[str, float]:
-    target = case.offers[0].deployment.target
-    if target.joint:
-        return {"all": target.attainment}
-    return {name: target.required(name) for name in target.asked}
+    found: dict[str, float] = {}
+    for offer in case.offers:
+        target = offer.deployment.target
+        names = {name: "all" if name == "joint" else name for name in target.requirements}
+        found |= {told: target.required(name) for name, told in names.items()}
+    return found

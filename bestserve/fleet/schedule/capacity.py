@@ -9,43 +9,22 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.fleet.schedule.instances import NO_TRANSFER, Instances
 from bestserve.fleet.schedule.load import Load
+from bestserve.fleet.schedule.runs import Run
 from bestserve.lowering.problem import Lowered
 from bestserve.lowering.transfer import kv_transfer
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
-from bestserve.models.system import Arrivals, Collocated, Lane, Lengths, Target, Transfer
-from bestserve.specs.strategy import Pool, Strategy
-
-NAMES = {"m": "collocated", "p": "prefill", "d": "decode"}
-
-
-@dataclass(frozen=True, slots=True)
-class Instances:
-    """One pool of a schedule: what an instance is.
-
-    gpus : of an instance; lanes : of an instance; lane : each of them
-    """
-
-    pool: Pool
-    lane: Lane
-    lanes: int
-
-    @property
-    def name(self) -> str:
-        """The role in words."""
-        return NAMES[self.pool.role]
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of one instance."""
-        return self.pool.parallelism.gpus
+from bestserve.models.system import Arrivals, Hybrid, Lengths, Target, Transfer
+from bestserve.specs.strategy import Strategy
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The pools whose sizes are planned: one collocated, or prefill and decode.
+    """The pools whose sizes are planned: one collocated, one of hybrids, or prefill and decode.
 
-    Counts in `strategy` are ignored; its parallelism and batch limits make the instances.
+    Counts in `strategy` are ignored; its parallelism and batch limits make the instances. Only of a
+    hybrid the counts are what an instance is: it comes and goes as a whole.
     """
 
     lowered: Lowered
@@ -57,52 +36,100 @@ class Deployment:
             raise InputError(
                 "schedule plans Poisson arrivals inside a window: leave burstiness at 1"
             )
-        if self.strategy.hybrid:
-            raise InputError(
-                f"{self.strategy}: the pools of a hybrid carry its load together, which a schedule "
-                "does not plan yet; give collocated instances or plain prefill and decode"
-            )
         if self.lowered.problem.routing != "random":
             raise InputError("a schedule is planned for random routing: leave out --routing")
+        back = self.strategy.pools[-1]
+        if self.strategy.hybrid and (back.prefill_queue or back.flow_percent is not None):
+            raise InputError(
+                f"{self.strategy}: hybrids whose queues or decodes decide where requests go are "
+                "known to simulate, not to schedules; leave out -queue and -flow"
+            )
 
     @cached_property
     def pools(self) -> tuple[Instances, ...]:
         """The pools, prefill before decode. Raises InfeasibleError for one that cannot be built."""
+        if self.strategy.hybrid:
+            return (self._hybrid(),)
         found = []
         for pool in self.strategy.pools:
             result = self.lowered.pool_result(pool)
             if result.lane is None:
                 raise InfeasibleError(f"{pool.role}{pool.options}: {result.reason}")
-            found.append(Instances(pool, result.lane, result.lanes_per_instance))
+            found.append(
+                Instances(
+                    role=pool.role,
+                    label=f"1{pool.role}{pool.options}",
+                    gpus=pool.parallelism.gpus,
+                    parallelism=pool.parallelism,
+                    lane=result.lane,
+                    lanes=result.lanes_per_instance,
+                )
+            )
         return tuple(found)
+
+    def _hybrid(self) -> Instances:
+        unit = self.lowered.system(self.strategy)
+        assert isinstance(unit, Hybrid)
+        return Instances(
+            role="h",
+            label=str(self.strategy),
+            gpus=self.strategy.gpus,
+            parallelism=self.strategy.pools[-1].parallelism,
+            lane=unit.decode,
+            lanes=1,
+            unit=unit,
+        )
+
+    @property
+    def label(self) -> str:
+        """One instance of each pool, as strategies are written."""
+        return str(Strategy.parse("+".join(pool.label for pool in self.pools)))
 
     @cached_property
     def transfer(self) -> Transfer:
         """The KV transfer between the pools of a split strategy."""
-        return kv_transfer(self.lowered, *(i.pool.parallelism for i in self.pools))
+        if len(self.pools) < 2:
+            return NO_TRANSFER
+        return kv_transfer(self.lowered, *(i.parallelism for i in self.pools))
 
     def moving(self, instances: Instances) -> Transfer:
-        """The KV transfer of a running request from one instance of a pool to another."""
-        parallelism = instances.pool.parallelism
-        return kv_transfer(self.lowered, parallelism, parallelism)
+        """The KV transfer of a running request from one instance of a pool to another.
+
+        Raises InputError for hybrids, whose requests are on lanes of either kind.
+        """
+        if instances.unit is not None:
+            raise InputError("the KV of a hybrid's requests is not moved: leave kv at stays")
+        return kv_transfer(self.lowered, instances.parallelism, instances.parallelism)
 
     def per_instance(self, load: Load) -> Floats:
-        """Return the rate that an instance of each pool carries [pool, kind; req/s]."""
+        """Return the rate that an instance of each pool carries [pool, kind; req/s].
+
+        By formula; where classes have objectives of their own, by runs.
+        """
         used = sorted(set(load.kinds))
         rates = np.full((len(self.pools), len(load.lengths)), np.nan)
         for kind in used:
             for i, instances in enumerate(self.pools):
-                found = self._goodput(instances, load.lengths[kind])
-                if not found.rate > 0:
-                    why = found.detail or found.status.value
-                    raise InfeasibleError(f"{instances.name} instances: {why}")
-                rates[i, kind] = found.rate * instances.lanes
+                rates[i, kind] = self._rate(instances, load.lengths[kind]) * instances.lanes
         return rates
 
+    def _rate(self, instances: Instances, lengths: Lengths) -> float:
+        """Return what a lane carries [req/s]. Raises InfeasibleError where that is nothing."""
+        if self.target.tiers:
+            rate = Run(instances, self.target, self.transfer).goodput(lengths)
+            if rate > 0:
+                return rate
+            raise InfeasibleError(
+                f"{instances.name} instances: a request alone misses the objectives of its class"
+            )
+        found = self._goodput(instances, lengths)
+        if not found.rate > 0:
+            raise InfeasibleError(f"{instances.name} instances: {found.detail or found.status}")
+        return found.rate
+
     def _goodput(self, instances: Instances, lengths: Lengths) -> Goodput:
-        if instances.pool.role == "p":
+        if instances.role == "p":
             return prefill_goodput(instances.lane, lengths, self.target)
-        if instances.pool.role == "d":
+        if instances.role == "d":
             return decode_goodput(instances.lane, lengths, self.target, self.transfer)
-        alone = Collocated(lane=instances.lane, replicas=1, lengths=lengths, arrivals=Arrivals())
-        return goodput(alone, self.target)
+        return goodput(instances.system(1, lengths, Arrivals()), self.target)

@@ -14,14 +14,16 @@ from bestserve.fleet.schedule.load import Load
 from bestserve.fleet.schedule.options import ScheduleOptions
 from bestserve.fleet.schedule.reading import Rows, Table, load_of, mixed_load, read_table
 from bestserve.fleet.schedule.recordings import windows_of, windows_of_clients
+from bestserve.models.attainment import OBJECTIVES
 from bestserve.specs.fleet import Fleet, FleetClass, FleetModel
 from bestserve.specs.problem import Problem
+from bestserve.specs.slo import SLO
 from bestserve.specs.workload import RequestClass, Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Requests that share instances: of one model, with one set of objectives.
+    """Requests that share instances: of one model.
 
     name : "" for the only one; load : what is planned; history : with what came before it
     model, classes : of a fleet, None and () for a problem
@@ -33,6 +35,26 @@ class Stream:
     model: FleetModel | None = None
     classes: tuple[FleetClass, ...] = ()
 
+    @property
+    def slo(self) -> SLO:
+        """The objectives of a fleet's classes: in common, or each class's own."""
+        first, *others = (c.slo for c in self.classes)
+        if all(str(slo) == str(first) for slo in others):
+            return first
+        return SLO(tiers={c.name: c.slo for c in self.classes})
+
+    @property
+    def strictest(self) -> SLO:
+        """The strictest of the classes' thresholds, by which a layout for all of them is ranked."""
+        found = self.classes[0].slo
+        for c in self.classes[1:]:
+            for name in OBJECTIVES:
+                mine, theirs = getattr(found, name), getattr(c.slo, name)
+                if theirs is not None and (mine is None or theirs < mine):
+                    share = {f"{name}_percentile": c.slo.percentile_of(name)}
+                    found = found.model_copy(update={name: theirs, **share})
+        return found
+
 
 def streams_of(
     asked: Problem | Fleet, load: Path | Rows | None, options: ScheduleOptions
@@ -43,7 +65,7 @@ def streams_of(
             raise InputError(
                 "a load is missing; give a CSV of windows (--load) with a rate for each class"
             )
-        found = _of_fleet(asked, read_table(load))
+        found = _of_fleet(asked, read_table(load), options)
     else:
         whole = _of_problem(asked, load, options)
         found = (Stream("", whole, whole),)
@@ -77,8 +99,11 @@ def _of_problem(problem: Problem, load: Path | Rows | None, options: ScheduleOpt
     return windows_of(recorded(problem.workload), options.window)
 
 
-def _of_fleet(fleet: Fleet, table: Table) -> tuple[Stream, ...]:
-    """Return the streams of a fleet: classes of one model that have their objectives in common."""
+def _of_fleet(fleet: Fleet, table: Table, options: ScheduleOptions) -> tuple[Stream, ...]:
+    """Return the streams of a fleet: classes of one model that share their instances.
+
+    Those that have their objectives in common, or all of them, as the options ask.
+    """
     named = [(_column(fleet, m, c), m, c) for m in fleet.models for c in m.classes]
     known = [name for name, _, _ in named]
     unknown = [c for c in table.columns if c != "start" and c not in known]
@@ -93,7 +118,8 @@ def _of_fleet(fleet: Fleet, table: Table) -> tuple[Stream, ...]:
     for model in fleet.models:
         groups: dict[tuple[str, float], list[FleetClass]] = {}
         for c in model.classes:
-            groups.setdefault((str(c.slo), c.prefix_cache_hit), []).append(c)
+            objectives = "" if options.pools == "shared" else str(c.slo)
+            groups.setdefault((objectives, c.prefix_cache_hit), []).append(c)
         for members in groups.values():
             rates = {
                 c.name: _rates(table, next(n for n, m, x in named if m is model and x is c), c)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,13 +28,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Requests in order of arrival [n]: time [s], window, lengths and cached tokens [tokens]."""
+    """Requests in order of arrival [n]: time [s], window, lengths and cached tokens [tokens].
+
+    kind : place of the class in `Load.kind_names` [n], empty where nobody asks
+    """
 
     times: Floats
     window: Ints
     input_len: Ints
     output_len: Ints
     cached: Ints
+    kind: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __getitem__(self, rows: Ints) -> Arrived:
         return Arrived(
@@ -43,6 +47,7 @@ class Arrived:
             self.input_len[rows],
             self.output_len[rows],
             self.cached[rows],
+            self.kind[rows] if self.kind.size else self.kind,
         )
 
 
@@ -56,6 +61,11 @@ class Load:
     windows: tuple[Window, ...]
     lengths: tuple[Lengths, ...]
     recorded: Arrived | None = None
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """Names of the classes that occur, where lengths are told apart by class."""
+        return tuple(dict.fromkeys(name for law in self.lengths for name in law.kind_names))
 
     @property
     def rates(self) -> Floats:

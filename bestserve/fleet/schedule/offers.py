@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from bestserve.answers.economics import gpu_price
 from bestserve.answers.ranking import ranking
 from bestserve.arrays import Floats
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.fleet.schedule.bursts import carried_by_instances
 from bestserve.fleet.schedule.capacity import Deployment
 from bestserve.fleet.schedule.demand import Stream
 from bestserve.fleet.schedule.failures import up_share
@@ -61,16 +63,32 @@ def offers_of_problem(problem: Problem, strategy: str | Strategy | None) -> tupl
     """Return the only offer of a problem: the strategy stated, or the best of its ranking."""
     if strategy is None:
         plain = tuple(layout for layout in problem.layouts if layout != "hybrid")
-        strategy = ranking(problem.replaced(layouts=plain or problem.layouts)).best.strategy
+        strategy = _least_unit(
+            Strategy.parse(
+                ranking(problem.replaced(layouts=plain or problem.layouts)).best.strategy
+            )
+        )
     gpu = problem.hardware if isinstance(problem.hardware, str) else "gpu"
     return (Offer(0, 0, gpu, _deployment(problem, Strategy.parse(strategy))),)
+
+
+def _least_unit(strategy: Strategy) -> Strategy:
+    """Return a strategy with as few instances as keep their ratio: what a hybrid comes and goes in.
+
+    >>> str(_least_unit(Strategy.parse("4p-tp1+6d-tp1-prefill")))
+    '2p-tp1+3d-tp1-prefill'
+    """
+    common = math.gcd(*(pool.replicas for pool in strategy.pools))
+    pools = (p.model_copy(update={"replicas": p.replicas // common}) for p in strategy.pools)
+    return strategy.model_copy(update={"pools": tuple(pools)})
 
 
 def _deployment(problem: Problem, strategy: Strategy) -> Deployment:
     if problem.slo is None:
         raise InputError("objectives are missing; give for example goodput ttft:1000 tpot:50")
     target = problem.slo.target()
-    if target.tokens is not None or target.e2el_per_token:
+    each = (target, *(tier.target for tier in target.tiers))
+    if any(t.tokens is not None or t.e2el_per_token for t in each):
         raise InputError(
             "schedules know TTFT, TPOT and E2EL objectives; those on tokens, or on E2EL by length, "
             "are known to rank, goodput, predict, simulate, allocate and validate"
@@ -95,16 +113,16 @@ def offers_of_fleet(
             problem = _ranked_problem(fleet, group, stream)
             ranked = rank_strategies(lower(problem))
             best = {
-                strategy.disaggregated: r.strategy
+                (strategy.disaggregated, strategy.hybrid): strategy
                 for r in reversed(ranked.table)
-                for strategy in [Strategy.parse(r.strategy)]
-                if not strategy.hybrid
+                for strategy in [_least_unit(Strategy.parse(r.strategy))]
             }
             if not best:
                 reasons.append(f"{group.label}: {ranked.why_nothing()}")
+            held = problem.replaced(slo=stream.slo)
             found += [
-                Offer(number, t, group.label, _deployment(problem, Strategy.parse(s)))
-                for _, s in sorted(best.items())
+                Offer(number, t, group.label, _deployment(held, strategy))
+                for _, strategy in sorted(best.items(), key=lambda item: item[0])
             ]
         if not any(o.stream == number for o in found):
             raise InfeasibleError(f"{stream.name}: {'; '.join(reasons)}")
@@ -125,7 +143,7 @@ def _ranked_problem(fleet: Fleet, group: GpuGroup, stream: Stream) -> Problem:
     """Return the question which layout is best for a stream's mean mix on a GPU type."""
     assert stream.model is not None
     problem = fleet.problem(group, stream.model, stream.classes)
-    return problem.replaced(gpus=min(max(group.count, 1), MOST_RANKED))
+    return problem.replaced(slo=stream.strictest, gpus=min(max(group.count, 1), MOST_RANKED))
 
 
 def terms_of(
@@ -139,7 +157,7 @@ def terms_of(
         row
         for offer in offers
         for load in [streams[offer.stream].load]
-        for row in offer.deployment.per_instance(load)[:, load.kinds]
+        for row in carried_by_instances(offer.deployment, load, options.gaps)
     ]
     sizes = [len(o.deployment.pools) for o in offers]
     pools = Pools(

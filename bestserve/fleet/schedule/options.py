@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bestserve.errors import InputError
 
 Objective = Literal["gpu-hours", "money", "load"]
 Kv = Literal["stays", "moves"]
+Sharing = Literal["apart", "shared"]
+Gaps = Literal["recorded", "poisson"]
+WORDS: dict[str, tuple[str, ...]] = {
+    "objective": get_args(Objective),
+    "kv": get_args(Kv),
+    "pools": get_args(Sharing),
+    "gaps": get_args(Gaps),
+}
+"""What options in words may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,8 @@ class ScheduleOptions:
     gpu_hours_between_failures : of one GPU, which takes its instance down [h]; repair_time : until
         that serves again [s]; availability : share of time in which enough are up [1]
     kv : of running requests when their instance stops: "stays" until they end there, or "moves"
+    pools : of classes of one model with different objectives: "apart", or "shared" by all of them
+    gaps : arrivals inside a window of a trace: as "recorded", or "poisson" at the same rate
     simulated : whether the plan is played in the simulator
     """
 
@@ -43,15 +54,16 @@ class ScheduleOptions:
     repair_time: float = 1800.0
     availability: float = 0.999
     kv: Kv = "stays"
+    pools: Sharing = "apart"
+    gaps: Gaps = "recorded"
     simulated: bool = True
 
     def __post_init__(self) -> None:
-        if self.objective not in ("gpu-hours", "money", "load"):
-            raise InputError(
-                f"objective = {self.objective!r:.40} is none of gpu-hours, money and load"
-            )
-        if self.kv not in ("stays", "moves"):
-            raise InputError(f"kv = {self.kv!r:.40} is none of stays and moves")
+        for name, words in WORDS.items():
+            value = getattr(self, name)
+            if value not in words:
+                known = f"{', '.join(words[:-1])} and {words[-1]}"
+                raise InputError(f"{name} = {value!r:.40} is none of {known}")
         for name in (
             "headroom",
             "start_time",

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 
 from bestserve.arrays import Bools, Floats, Ints
-from bestserve.fleet.referee import INSTANT
-from bestserve.fleet.schedule.capacity import Deployment, Instances
+from bestserve.fleet.schedule.capacity import Deployment
+from bestserve.fleet.schedule.instances import Instances
 from bestserve.fleet.schedule.load import Arrived, Load
+from bestserve.fleet.schedule.runs import ANY
 from bestserve.fleet.schedule.stints import Broken, Roster, Stint, stints
-from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lengths, Target, Transfer
+from bestserve.models.met import LATENCIES, met
+from bestserve.models.system import Arrivals, Target, Transfer
 from bestserve.simulator import Requests, simulate
 from bestserve.simulator.inputs import sample_lengths
-
-ONE = np.ones(1)
-ANY = Lengths(inputs=ONE, input_weights=ONE, outputs=ONE, output_weights=ONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +51,15 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What the requests of each window met [window].
+    """What the requests of each window met.
 
-    requests : how many; ttft, tpot, e2el : share that met the objective; together : all of them
+    requests : how many [window]; met : share that met each objective, and "joint" all of them, by
+    name [window]; counted : of how many requests, by name [window]
     """
 
     requests: Ints
-    ttft: Floats
-    tpot: Floats
-    e2el: Floats
-    together: Floats
+    met: dict[str, Floats]
+    counted: dict[str, Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,8 @@ def draw(load: Load, seed: int) -> Arrived:
         return load.recorded
     rng = np.random.default_rng([seed, 0])
     nothing = np.zeros(0, dtype=np.int64)
-    parts: list[tuple[Any, ...]] = [(np.zeros(0), nothing, nothing, nothing, nothing)]
+    parts: list[tuple[Any, ...]] = [(np.zeros(0), *[nothing] * 5)]
+    names = load.kind_names
     for i, window in enumerate(load.windows):
         count = int(rng.poisson(window.rate * window.duration))
         if count == 0:
@@ -87,7 +86,12 @@ def draw(load: Load, seed: int) -> Arrived:
         times = window.start + np.sort(rng.random(count)) * window.duration
         drawn = sample_lengths(load.lengths[window.kind], count, seed * 10_007 + i)
         cached = np.zeros(count, dtype=np.int64) if drawn.cached is None else drawn.cached
-        parts.append((times, np.full(count, i), drawn.input_len, drawn.output_len, cached))
+        kind = nothing
+        if names:
+            assert drawn.kinds is not None
+            kind = np.array([names.index(name) for name in drawn.kind_names])[drawn.kinds]
+        row = times, np.full(count, i), drawn.input_len, drawn.output_len, cached, kind
+        parts.append(row)
     return Arrived(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -155,7 +159,7 @@ class _Pool:
     ) -> None:
         self.deployment, self.instances, self.roster = deployment, instances, roster
         # prompts are done in a moment: there is nothing worth moving
-        self.moves = moves and instances.pool.role != "p"
+        self.moves = moves and instances.role != "p"
         self.rng = rng
         self.draining: Floats = np.zeros(0)
 
@@ -251,23 +255,9 @@ class _Pool:
 
     def _run(self, mine: Arrived) -> Ends:
         """Simulate one lane with the requests it gets."""
-        arrivals = Arrivals(kind="trace", times=mine.times)
-        if self.instances.pool.role == "d":
-            system: Collocated | Disaggregated = Disaggregated(
-                prefill=INSTANT,
-                prefill_replicas=1,
-                decode=self.instances.lane,
-                decode_replicas=1,
-                lengths=ANY,
-                transfer=Transfer(),
-                arrivals=arrivals,
-            )
-            cached = None
-        else:
-            system = Collocated(
-                lane=self.instances.lane, replicas=1, lengths=ANY, arrivals=arrivals
-            )
-            cached = mine.cached
+        system = self.instances.system(1, ANY, Arrivals(kind="trace", times=mine.times))
+        # what comes to a decode pool has its prompt behind it
+        cached = None if self.instances.role == "d" else mine.cached
         given = Requests(input_len=mine.input_len, output_len=mine.output_len, cached=cached)
         result = simulate(system, given=given)
         zero = mine.times[0] - result.arrival[0]
@@ -296,23 +286,42 @@ def _rest(cut: Arrived, ends: Ends, rows: Ints, stint: Stint, transfer: Transfer
     )
 
 
-def by_window(arrived: Arrived, windows: int, latencies: Latencies, target: Target) -> Played:
-    """Return which share of each window's requests met the objectives."""
-    n = arrived.times.size
-    counts = np.bincount(arrived.window, minlength=windows)
-    together = np.ones(n, dtype=bool)
-    shares: list[Floats] = []
-    for name in ("ttft", "tpot", "e2el"):
-        limit = getattr(target, name)
-        values = getattr(latencies, name)
-        met = np.ones(n, dtype=bool) if limit is None else values <= limit
-        together &= met
-        shares.append(_share(met, arrived.window, counts))
-    ttft, tpot, e2el = shares
-    return Played(counts, ttft, tpot, e2el, _share(together, arrived.window, counts))
+def by_window(
+    arrived: Arrived,
+    windows: int,
+    latencies: Latencies,
+    target: Target,
+    names: tuple[str, ...] = (),
+) -> Played:
+    """Return which share of each window's requests met the objectives; names : of their classes."""
+    shares, counted = {}, {}
+    for name, (rows, good) in _met(arrived, latencies, target, names).items():
+        of = np.bincount(arrived.window[rows], minlength=windows)
+        shares[name], counted[name] = _share(good, arrived.window[rows], of), of
+    return Played(np.bincount(arrived.window, minlength=windows), shares, counted)
 
 
-def _share(met: Bools, window: Ints, counts: Ints) -> Floats:
-    good = np.bincount(window, weights=met.astype(float), minlength=counts.size)
-    share: Floats = np.divide(good, counts, out=np.ones(counts.size), where=counts > 0)
+def _met(
+    arrived: Arrived, latencies: Latencies, target: Target, names: tuple[str, ...]
+) -> dict[str, tuple[Ints, Bools]]:
+    """Return whose requests each objective is about [k], and which of them met it [k]."""
+    values = {name: getattr(latencies, name) for name in LATENCIES}
+    found = met(values, arrived.output_len - 1, None, target)
+    everyone = np.arange(arrived.times.size)
+    joint = np.asarray(found.pop("joint"), dtype=bool)
+    told = {name: (everyone, np.asarray(good, dtype=bool)) for name, good in found.items()}
+    for tier in target.tiers:
+        kind = names.index(tier.name) if tier.name in names else -1
+        mine = np.flatnonzero(arrived.kind == kind)
+        of_mine = {name: each[mine] for name, each in values.items()}
+        own = met(of_mine, arrived.output_len[mine] - 1, None, tier.target)
+        joint[mine] &= np.asarray(own["joint"], dtype=bool)
+        for name in tier.asked:
+            told[name] = mine, np.asarray(own[name.rpartition(".")[2]], dtype=bool)
+    return {**told, "joint": (everyone, joint)}
+
+
+def _share(good: Bools, window: Ints, counts: Ints) -> Floats:
+    found = np.bincount(window, weights=good.astype(float), minlength=counts.size)
+    share: Floats = np.divide(found, counts, out=np.ones(counts.size), where=counts > 0)
     return share

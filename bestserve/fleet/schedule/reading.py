@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +197,9 @@ def _mixture(classes: Sequence[RequestClass], mix: tuple[int, ...], hit: float) 
     if len(kept) == 1:
         only = kept[0]
         alone = Workload(input_len=only.input_len, output_len=only.output_len, prefix_cache_hit=hit)
-        return lower_lengths(alone)
+        found = lower_lengths(alone)
+        of_one = np.zeros(found.inputs.size, dtype=np.int64)
+        return replace(found, kinds=of_one, kind_names=(only.name,))
     return lower_lengths(Workload(classes=tuple(kept), prefix_cache_hit=hit))
 
 

@@ -36,26 +36,30 @@ class Refereed:
     def of(self, stream: int, window: int) -> tuple[dict[str, float], float, bool]:
         """Return the shares that met the objectives, their error, and whether that is enough."""
         played, target = self.played[stream], self.targets[stream]
-        met = {name: float(getattr(played, name)[window]) for name in target.asked}
-        required = {name: target.required(name) for name in target.asked}
-        if target.joint:
-            met, required = {"all": float(played.together[window])}, {"all": target.attainment}
-        n = max(int(played.requests[window]), 1)
-        share = max(required.values())
-        error = float(np.sqrt(share * (1 - share) / n))
-        return met, error, all(met[name] >= required[name] - 2 * error for name in met)
+        found, errors, enough = {}, [0.0], True
+        for name in target.requirements:
+            share, required = float(played.met[name][window]), target.required(name)
+            n = max(int(played.counted[name][window]), 1)
+            errors.append(float(np.sqrt(required * (1 - required) / n)))
+            found[_told(name)] = share
+            enough &= share >= required - 2 * errors[-1]
+        return found, max(errors), enough
 
     @property
     def all_day(self) -> dict[str, float]:
         """The shares that met each objective over all windows, of the stream with the least [1]."""
         found: dict[str, float] = {}
         for played, target in zip(self.played, self.targets, strict=True):
-            names = {n: n for n in target.asked} if not target.joint else {"all": "together"}
-            total = max(int(played.requests.sum()), 1)
-            for name, field in names.items():
-                share = float(getattr(played, field) @ played.requests) / total
-                found[name] = min(found.get(name, 1.0), share)
+            for name in target.requirements:
+                counted = played.counted[name]
+                share = float(played.met[name] @ counted) / max(int(counted.sum()), 1)
+                found[_told(name)] = min(found.get(_told(name), 1.0), share)
         return found
+
+
+def _told(name: str) -> str:
+    """Return what answers call a requirement."""
+    return "all" if name == "joint" else name
 
 
 def refereed(
@@ -91,7 +95,7 @@ def refereed(
             seconds += found.gpu_seconds
         target = offers[mine[0]].deployment.target
         whole = _joined(arrived.times.size, parts)
-        played.append(by_window(arrived, terms.windows, whole, target))
+        played.append(by_window(arrived, terms.windows, whole, target, stream.load.kind_names))
         targets.append(target)
         total += arrived.times.size
     longest = float(np.max(np.concatenate(drains), initial=0.0))
