@@ -80,16 +80,17 @@ def studies(folder: Path) -> list[Study]:
     ]
     azure = TRACES / "azure_llm_2023" / "AzureLLMInferenceTrace_conv.csv"
     if azure.is_file():
-        found.append(
+        found += [
             Study(
-                "Azure 2023, conversation",
+                f"Azure 2023, conversation, planned as {gaps}",
                 "the hour itself, replayed request by request; windows of five minutes",
                 problem(bs.Workload(trace=str(azure)), 64, "a10g", 2000),
                 None,
                 "1m-tp1",
-                bs.ScheduleOptions(window=300, headroom=0.1, start_time=60),
+                bs.ScheduleOptions(window=300, headroom=headroom, start_time=60, gaps=gaps),
             )
-        )
+            for headroom, gaps in ((0.0, "recorded"), (0.1, "poisson"))
+        ]
     servegen = TRACES / "servegen"
     if (servegen / "language_m-small_chunk-5-trace.csv").is_file():
         for part, source in (("trace.csv", "chunk-5"), ("dataset.json", "chunk-2")):
@@ -112,8 +113,10 @@ def studies(folder: Path) -> list[Study]:
     return found
 
 
-def others(case: Case, counts: Ints) -> list[tuple[str, Ints, float]]:
+def others(study: Study, case: Case, counts: Ints) -> list[tuple[str, Ints, float]]:
     """Return name, counts and lateness [s] of the plan and of other policies."""
+    over = replace(study.options, headroom=0.0, slo_over="day")
+    daily = plan(case_of(study.problem, study.load, study.strategy, over)).counts
     terms, load = case.terms, case.streams[0].load
     deployment = case.offers[0].deployment
     ratio = rule(deployment, load.lengths, load.kinds) if len(deployment.pools) == 2 else None
@@ -124,6 +127,7 @@ def others(case: Case, counts: Ints) -> list[tuple[str, Ints, float]]:
     return [
         ("plan", counts, 0.0),
         (f"plan with {ROOMY:.0%} headroom", roomy, 0.0),
+        ("plan, objectives over the day, no headroom", daily, 0.0),
         *((p.name, p.counts, p.wait) for p in policies),
     ]
 
@@ -149,7 +153,7 @@ def lines(study: Study) -> tuple[list[Line], float, int]:
     load, deployment, terms = case.streams[0].load, case.offers[0].deployment, case.terms
     arrived = draw(load, 1)
     rows = []
-    for name, counts, late in others(case, planned.counts):
+    for name, counts, late in others(study, case, planned.counts):
         if name.startswith("bound"):
             continue
         found = play(deployment, load, counts, arrived, Manner(late=late))

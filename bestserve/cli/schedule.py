@@ -49,6 +49,7 @@ def schedule(
     kv: Literal["stays", "moves"] = "stays",
     pools: Literal["apart", "shared"] = "apart",
     gaps: Literal["recorded", "poisson"] = "recorded",
+    slo_over: Literal["window", "day"] = "window",
     simulate: bool = True,
     controller: Literal["keda", "kubernetes", "dynamo", "llm-d"] | None = None,
     time_zone: str = "UTC",
@@ -101,6 +102,8 @@ def schedule(
         of a fleet's classes with different objectives for one model: apart, or one that is shared
     gaps
         between the arrivals of a trace, inside a window: as recorded, or poisson at the same rate
+    slo_over
+        what the objectives are about: the requests of each window, or all of the day's
     simulate
         play the schedule in the simulator
     controller
@@ -126,6 +129,7 @@ def schedule(
         kv=kv,
         pools=pools,
         gaps=gaps,
+        slo_over=slo_over,
         simulated=simulate,
     )
     shown = Shown(controller, time_zone, plot, format)

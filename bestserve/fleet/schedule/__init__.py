@@ -5,6 +5,7 @@ demand     who asks: streams of requests that share instances; offers: what may 
 instances  what an instance of a pool is; runs: runs of a pool by itself
 capacity   what one instance of each pool carries within the objectives, by kind of request
 bursts     the same of a trace's own arrivals, window by window
+attained   which share of a window's requests so many instances serve in time: an SLO over the day
 terms      what a schedule must do, as numbers; failures: spares; accounts: what counts come to
 programme  the cheapest schedule, or most load on given GPUs (mixed-integer, with its bound)
 splits     the best split of N GPUs into prefill and decode (dynamic programming)

@@ -136,7 +136,9 @@ def _without_backlog(terms: Terms, capacity: Floats) -> float:
 def broken(terms: Terms, counts: Ints) -> str:
     """Return which of the terms counts break, "" if none."""
     able = carried_rate(terms, up_instances(terms, counts))
-    if np.any(able < terms.wanted * (1 - 1e-6)):
+    if terms.daily is not None and not terms.daily.kept(counts):
+        return "the day's requests do not meet the objectives"
+    if terms.daily is None and np.any(able < terms.wanted * (1 - 1e-6)):
         return "a window does not carry its rate"
     starts, stops = started(counts), stopped(counts)
     if terms.most_changes is not None and (starts + stops).sum(axis=0).max() > terms.most_changes:

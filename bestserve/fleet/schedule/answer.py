@@ -154,6 +154,7 @@ def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> 
         availability=_availability(terms, planned.counts),
         requests=0 if played is None else played.requests,
         met={} if played is None else played.all_day,
+        held=None if played is None else played.held,
         draining=None if played is None else Draining(
             kv=options.kv, longest=played.longest_drain, gpu_hours=played.drain_hours
         ),

@@ -49,14 +49,14 @@ def carried_by_instances(deployment: Deployment, load: Load, gaps: str) -> Float
             continue
         run = Run(instances, deployment.target, deployment.transfer)
         for w, window in enumerate(load.windows):
-            mine, lead = _of_window(load, w)
+            mine, lead = of_window(load, w)
             if mine.times.size > lead:
                 found = _carried(run, mine, window.start, window.rate, rates[i, w])
                 rates[i, w] = rates[i, w] if found is None else found
     return rates
 
 
-def _of_window(load: Load, window: int) -> tuple[Arrived, int]:
+def of_window(load: Load, window: int) -> tuple[Arrived, int]:
     """Return a window's requests behind those just before it, and how many these are."""
     recorded = load.recorded
     assert recorded is not None
@@ -83,12 +83,13 @@ def _carried(run: Run, arrived: Arrived, start: float, rate: float, guess: float
     low, high = 1.0, fastest
     while high - low > CLOSE:
         middle = (low + high) / 2
-        held = played_margin(run, _faster(arrived, middle), start / middle, n) >= 0
+        held = played_margin(run, faster(arrived, middle), start / middle, n) >= 0
         low, high = (middle, high) if held else (low, middle)
     return low * rate / n
 
 
-def _faster(arrived: Arrived, speed: float) -> Arrived:
+def faster(arrived: Arrived, speed: float) -> Arrived:
+    """Return requests that come at `speed` times their rate."""
     return replace(arrived, times=arrived.times / speed)
 
 

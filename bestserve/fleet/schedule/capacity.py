@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,8 @@ from bestserve.fleet.schedule.runs import Run
 from bestserve.lowering.problem import Lowered
 from bestserve.lowering.transfer import kv_transfer
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
+from bestserve.models.latencies import Latencies
+from bestserve.models.latency import by_batch, decode_alone, evaluator, lane_engine, prefill_alone
 from bestserve.models.system import Arrivals, Hybrid, Lengths, Target, Transfer
 from bestserve.specs.strategy import Strategy
 
@@ -112,6 +115,21 @@ class Deployment:
             for i, instances in enumerate(self.pools):
                 rates[i, kind] = self._rate(instances, load.lengths[kind]) * instances.lanes
         return rates
+
+    def latencies(self, instances: Instances, lengths: Lengths) -> Callable[[float], Latencies]:
+        """Return what a lane does to its requests, by their rate [req/s]."""
+        lane = instances.lane
+        if instances.role == "p":
+            engine = lane_engine(lane, lengths)
+            return lambda rate: prefill_alone(engine, rate)
+        if instances.role == "d":
+            return lambda rate: by_batch(
+                lane,
+                lambda decodes: decode_alone(
+                    lane_engine(lane, lengths, decodes), rate, self.transfer
+                ),
+            )
+        return evaluator(instances.system(1, lengths, Arrivals()))
 
     def _rate(self, instances: Instances, lengths: Lengths) -> float:
         """Return what a lane carries [req/s]. Raises InfeasibleError where that is nothing."""

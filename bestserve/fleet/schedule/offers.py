@@ -12,6 +12,7 @@ from bestserve.answers.economics import gpu_price
 from bestserve.answers.ranking import ranking
 from bestserve.arrays import Floats
 from bestserve.errors import InfeasibleError, InputError
+from bestserve.fleet.schedule.attained import daily_terms
 from bestserve.fleet.schedule.bursts import carried_by_instances
 from bestserve.fleet.schedule.capacity import Deployment
 from bestserve.fleet.schedule.demand import Stream
@@ -153,6 +154,11 @@ def terms_of(
     options: ScheduleOptions,
 ) -> Terms:
     """Return a schedule's terms. Raises InfeasibleError for what no instance can serve."""
+    if options.slo_over == "day" and len(offers) > len(streams):
+        raise InputError(
+            "an SLO over the day is planned where a stream has one layout on one GPU type: name "
+            "one in the fleet's file"
+        )
     capacity = [
         row
         for offer in offers
@@ -166,6 +172,7 @@ def terms_of(
         stream=np.array([o.stream for o in offers], dtype=np.int64),
         gpu_type=np.repeat([o.gpu_type for o in offers], sizes),
     )
+    daily = daily_terms(streams, [o.deployment for o in offers], np.array(capacity), options)
     counts = [g.count for g in asked.gpus] if isinstance(asked, Fleet) else [asked.gpus]
     headroom = max(options.headroom, asked.headroom if isinstance(asked, Fleet) else 0.0)
     return Terms(
@@ -179,6 +186,7 @@ def terms_of(
         most_changes=options.max_changes,
         prices=_prices(asked, offers, options) if options.objective == "money" else None,
         reliability=_reliability(pools, options),
+        daily=daily,
     )
 
 

@@ -11,11 +11,13 @@ Objective = Literal["gpu-hours", "money", "load"]
 Kv = Literal["stays", "moves"]
 Sharing = Literal["apart", "shared"]
 Gaps = Literal["recorded", "poisson"]
+Over = Literal["window", "day"]
 WORDS: dict[str, tuple[str, ...]] = {
     "objective": get_args(Objective),
     "kv": get_args(Kv),
     "pools": get_args(Sharing),
     "gaps": get_args(Gaps),
+    "slo_over": get_args(Over),
 }
 """What options in words may be."""
 
@@ -37,6 +39,8 @@ class ScheduleOptions:
     kv : of running requests when their instance stops: "stays" until they end there, or "moves"
     pools : of classes of one model with different objectives: "apart", or "shared" by all of them
     gaps : arrivals inside a window of a trace: as "recorded", or "poisson" at the same rate
+    slo_over : what objectives are about: each "window", or the "day", in which windows may fall
+        short of them
     simulated : whether the plan is played in the simulator
     """
 
@@ -56,6 +60,7 @@ class ScheduleOptions:
     kv: Kv = "stays"
     pools: Sharing = "apart"
     gaps: Gaps = "recorded"
+    slo_over: Over = "window"
     simulated: bool = True
 
     def __post_init__(self) -> None:
@@ -80,5 +85,14 @@ class ScheduleOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e12:
                 raise InputError(f"{name} = {value} must be > 0")
+        if self.slo_over == "day" and self.objective == "load":
+            raise InputError(
+                "slo_over = 'day' finds the cheapest instances for a day's requests; the objective "
+                "load fills GPUs that are there, window by window"
+            )
+        if self.slo_over == "day" and self.gpu_hours_between_failures is not None:
+            raise InputError(
+                "spares are planned for objectives of each window: slo_over = 'window'"
+            )
         if not 0 < self.availability < 1:
             raise InputError(f"availability = {self.availability} must lie between 0 and 1")

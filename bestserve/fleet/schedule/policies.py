@@ -43,7 +43,7 @@ def judged(name: str, terms: Terms, counts: Ints, wait: float = 0.0) -> Policy:
 
 def sized(terms: Terms, rates: Floats) -> Ints:
     """Return the cheapest instances that carry rates, each window by itself [pool, window]."""
-    free = replace(terms, rates=rates, times=Times(0.0, 0.0, 0.0), most_changes=None)
+    free = replace(_freely(terms), rates=rates, daily=None)
     if not terms.pools.single:
         return cheapest(replace(free, most_gpus=None)).counts
     counts = free.needed
@@ -52,6 +52,11 @@ def sized(terms: Terms, rates: Floats) -> Ints:
         if over.any():  # it would take more than there is: it takes what the peak needs
             counts[:, over] = terms.needed.max(axis=1, keepdims=True)
     return counts
+
+
+def _freely(terms: Terms) -> Terms:
+    """Return the terms if changes cost nothing and are not limited."""
+    return replace(terms, times=Times(0.0, 0.0, 0.0), most_changes=None)
 
 
 def thresholds(terms: Terms) -> Ints:
@@ -83,9 +88,10 @@ def compared(
     expected : forecasts of the load; rule : rates that DOPD's rule counts on [pool, window; req/s]
     """
     start = terms.times.start
+    ideal = sized(terms, terms.rates) if terms.daily is None else cheapest(_freely(terms)).counts
     found = [
         judged("static: never changes", terms, cheapest(terms, constant=True).counts),
-        judged("bound: changes are free", terms, sized(terms, terms.rates)),
+        judged("bound: changes are free", terms, ideal),
     ]
     if terms.pools.single:
         found.append(judged(f"thresholds at {TARGET:.0%}", terms, thresholds(terms), start))

@@ -4,7 +4,8 @@ n instances a pool and window, u of them started and v stopped with it; m of the
 as required; option o carries x. The day repeats itself.
 
     minimise  the bill     subject to   n − n₋₁ = u − v,   x_o ≤ capacity·m of each of its pools
-                                        Σ x_o ≥ (1 + headroom)·rate of each stream
+                                        Σ x_o ≥ (1 + headroom)·rate of each stream,
+                                        or Σ requests·share(n) ≥ share asked for, over the day
     maximise  Σ W·y        subject to   Σ x_o = y ≤ rate,  m − u·start/W instead of m
 
 and in both: Σ of u within the least stay ≤ n, Σ (u + v) ≤ changes allowed, GPUs of a type at once,
@@ -24,7 +25,7 @@ from bestserve.arrays import Floats, Ints
 from bestserve.errors import InfeasibleError
 from bestserve.fleet.schedule.accounts import bill, broken, free_of_reserves, overlaps
 from bestserve.fleet.schedule.failures import totals
-from bestserve.fleet.schedule.terms import Terms
+from bestserve.fleet.schedule.terms import Daily, Terms
 from bestserve.host.stdout import nothing_printed
 
 GAP = 1e-3
@@ -86,7 +87,9 @@ def cheapest(terms: Terms, *, constant: bool = False) -> Planned:
     _check_windows(terms)
     v, rules = _variables(terms, spares=not terms.pools.single)
     rules += _gpus_at_once(terms, v)
-    if terms.pools.single:
+    if terms.daily is not None:
+        rules += _over_the_day(terms.daily, v)
+    elif terms.pools.single:
         rules.append(v.n >= terms.needed)
     else:
         rules += _divided(terms, v)
@@ -198,6 +201,34 @@ def _divided(terms: Terms, v: _Variables) -> list[Any]:
     return [*rules, _by_stream(terms) @ v.carried >= terms.wanted]
 
 
+def _over_the_day(daily: Daily, v: _Variables) -> list[Any]:
+    """Return that the day's requests meet the objectives: each step to more instances a binary."""
+    import cvxpy as cp
+
+    pools, windows, choices = daily.choices.shape
+    steps = [cp.Variable((windows, max(choices - 1, 1)), boolean=True) for _ in range(pools)]
+    rules: list[Any] = []
+    for pool, taken in enumerate(steps):
+        more = np.diff(daily.choices[pool], axis=1)
+        taken = taken[:, : choices - 1]
+        rules.append(
+            v.n[pool] >= daily.choices[pool, :, 0] + cp.sum(cp.multiply(more, taken), axis=1)
+        )
+        rules += [taken[:, k] >= taken[:, k + 1] for k in range(choices - 2)]
+    for floor in daily.floors:
+        met = sum(
+            cp.sum(
+                cp.multiply(
+                    floor.weights[:, None] * np.diff(shares, axis=1), steps[pool][:, : choices - 1]
+                )
+            )
+            + float(floor.weights @ shares[:, 0])
+            for pool, shares in floor.parts
+        )
+        rules.append(met >= floor.least)
+    return rules
+
+
 def _options_within(terms: Terms, carried: Any, able: Any) -> list[Any]:
     import cvxpy as cp
 
@@ -277,7 +308,7 @@ def _whole(variable: Any) -> Ints:
 
 def _check_windows(terms: Terms) -> None:
     """Raise InfeasibleError for a window that needs more GPUs than there are by itself."""
-    if terms.most_gpus is None or not terms.pools.single:
+    if terms.most_gpus is None or not terms.pools.single or terms.daily is not None:
         return
     together = terms.pools.by_type(terms.needed)
     over = together - terms.most_gpus[:, None]

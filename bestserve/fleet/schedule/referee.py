@@ -46,13 +46,30 @@ class Refereed:
         return found, max(errors), enough
 
     @property
+    def held(self) -> bool:
+        """Whether all requests together met each objective often enough, up to twice the error."""
+        return all(
+            self._over_all(played, name) >= required - 2 * np.sqrt(required * (1 - required) / n)
+            for played, target in zip(self.played, self.targets, strict=True)
+            for name in target.requirements
+            for required in [target.required(name)]
+            for n in [max(int(played.counted[name].sum()), 1)]
+        )
+
+    @staticmethod
+    def _over_all(played: Played, name: str) -> float:
+        counted = played.counted[name]
+        if not counted.any():
+            return 1.0
+        return float(played.met[name] @ counted) / int(counted.sum())
+
+    @property
     def all_day(self) -> dict[str, float]:
         """The shares that met each objective over all windows, of the stream with the least [1]."""
         found: dict[str, float] = {}
         for played, target in zip(self.played, self.targets, strict=True):
             for name in target.requirements:
-                counted = played.counted[name]
-                share = float(played.met[name] @ counted) / max(int(counted.sum()), 1)
+                share = self._over_all(played, name)
                 found[_told(name)] = min(found.get(_told(name), 1.0), share)
         return found
 

@@ -75,6 +75,14 @@ class Run:
             return 0.0
         return closed_in(margin, LEAST * limit, limit, 0.7 * limit)
 
+    def shares(self, lengths: Lengths, rates: Floats) -> list[dict[str, float]]:
+        """Return which share of a lane's Poisson arrivals meets what, at each rate [req/s]."""
+        target = answered_by(self.instances.role, self.target, lengths.kind_names)
+        given = self.requests(sample_lengths(lengths, REQUESTS, SEED))
+        system = self.instances.system(1, lengths, Arrivals(), self.transfer)
+        prepared = prepare(system, len(given), SEED, given)
+        return [run_prepared(prepared, float(rate), TRIM).meeting(target) for rate in rates]
+
     def met(
         self, given: Requests, times: Floats, lanes: int, *, seed: int, after: float
     ) -> dict[str, Bools]:

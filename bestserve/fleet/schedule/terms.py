@@ -85,6 +85,44 @@ class Reliability:
     availability: float
 
 
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Requests of the day that must meet an objective.
+
+    parts : pools whose shares add up to that of the requests, and the share of each window's
+    requests that meets it with each choice of instances [window, choice; 1]
+    weights : requests [window]; least : what the weighted sum of all parts must be
+    """
+
+    parts: tuple[tuple[int, Floats], ...]
+    weights: Floats
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Daily:
+    """Objectives over the day instead of each window.
+
+    choices : numbers of instances, rising, of which shares are known [pool, window, choice]; more
+    instances than the largest meet what it meets, fewer than the least are none
+    """
+
+    choices: Ints
+    floors: tuple[Floor, ...]
+
+    def kept(self, counts: Ints) -> bool:
+        """Whether counts [pool, window] meet all objectives."""
+        choice = np.sum(self.choices <= counts[:, :, None], axis=2) - 1
+        if np.any(choice < 0):
+            return False
+        windows = np.arange(counts.shape[1])
+        return all(
+            sum(floor.weights @ shares[windows, choice[pool]] for pool, shares in floor.parts)
+            >= floor.least * (1 - 1e-6)
+            for floor in self.floors
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What a schedule must do and what it costs. The day repeats itself.
@@ -93,6 +131,7 @@ class Terms:
     durations [window; s]; headroom : share of the rate to spare [1]
     most_gpus : at once, by type; most_changes : starts and stops at the beginning of a window
     prices : None: GPU-hours are counted; reliability : None: instances do not fail
+    daily : None: every window carries its rate
     """
 
     capacity: Floats
@@ -105,6 +144,7 @@ class Terms:
     most_changes: int | None = None
     prices: Prices | None = None
     reliability: Reliability | None = None
+    daily: Daily | None = None
 
     @property
     def windows(self) -> int:
