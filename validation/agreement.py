@@ -31,7 +31,7 @@ from questions import Question, ask
 import bestserve as bs
 from bestserve.answers.crossing import highest
 from bestserve.answers.referee import mean_batch
-from bestserve.answers.simulated import Simulated
+from bestserve.answers.simulated import GROWTH, Simulated, growth
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import lower
 from bestserve.models.attainment import deciders
@@ -66,8 +66,9 @@ LEAST = 1e-9
 def simulated(question: Question, *, searched: bool = True) -> Row:
     """Return what long runs say of a question: latencies at its load, and its goodput twice.
 
-    Halves are of 95 % intervals. No formula has a part in it but as a first guess of the goodput,
-    which is left out unless it is to be `searched`: that takes most of the time.
+    Halves are of 95 % intervals. Where the queue grows at the load, there are no latencies to agree
+    on: the run's length decides them. No formula has a part in it but as a first guess of the
+    goodput, which is left out unless it is to be `searched`: that takes most of the time.
     """
     system = lower(question.problem).system(question.strategy)
     target = question.problem.slo.target()  # type: ignore[union-attr]
@@ -77,6 +78,8 @@ def simulated(question: Question, *, searched: bool = True) -> Row:
         return row | {"refused": True}
     rate = question.load * usual.limit
     run = longer(usual, rate).run(rate)
+    if growth(run) > GROWTH:
+        return row | {"grows": True}
     seen, halves = {}, {}
     for metric in LATENCIES:
         summary = run.summary(metric)
@@ -240,7 +243,7 @@ def truths(
             continue
         whole = searched is None or number < searched
         known = done.get(number, {})
-        complete = "goodputs" in known or "refused" in known or not whole
+        complete = any(key in known for key in ("goodputs", "refused", "grows")) or not whole
         # a catalogue that has changed draws other questions
         if known.get("text") != str(question) or not complete:
             done[number] = simulated(question, searched=whole)

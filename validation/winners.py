@@ -19,12 +19,11 @@ from questions import ask
 
 import bestserve as bs
 from bestserve.answers.crossing import highest, lowest
-from bestserve.answers.saturation import grows
+from bestserve.answers.saturation import fills
 from bestserve.answers.simulated import Simulated
 from bestserve.errors import BestserveError
 from bestserve.lowering import Lowered, lower
-from bestserve.models.latency import stability_rate
-from bestserve.models.system import Collocated, Target
+from bestserve.models.system import Target
 from bestserve.solvers.limits import beside
 
 REPORT_SEED, QUESTIONS = 60451, 200
@@ -36,9 +35,6 @@ SEEDS, TIMES = (101, 102), 5
 RIVAL_SEED, RIVAL_TIMES = 103, 3
 NEAR, RIVALS = 0.12, 8
 """Rows of the table this far behind the winner are simulated, so many at most."""
-
-STEP = 1.02
-"""Between rates at which a queue is watched."""
 
 MOST_GPUS = 64
 
@@ -69,26 +65,16 @@ class Truth:
     def crossing(self, strategy: bs.Strategy, seed: int, times: int) -> float:
         """Return the lowest rate at which runs begin to miss the target [req/s]; 0: at any.
 
-        Where that is more than formulas sustain, much longer runs of single lanes say whether their
-        queue grows there, and if so, from which rate on.
+        No more than a run that starts full carries, unless its cache evicts, which costs it more:
+        what is missed only because a queue grows shows late.
         """
         runs = self.runs(strategy, seed, times)
         ends = highest(runs, self.target, self.near)
         if ends is None:
             return 0.0
         short = self.runs(strategy, seed, 1)
-        rate, system = lowest(runs, short, self.target, ends)[0].rate, runs.system
-        low, high = stability_rate(system), rate
-        alone = system.routing == "random" and system.arrivals.kind == "gamma"
-        if not (isinstance(system, Collocated) and alone and high > low):
-            return rate
-        if not grows(system, high, seed):
-            return rate
-        while grows(system, low, seed):
-            low /= STEP
-        while low * STEP < high and not grows(system, low * STEP, seed):
-            low *= STEP
-        return low * math.sqrt(STEP)
+        rate = lowest(runs, short, self.target, ends)[0].rate
+        return rate if fills(runs.system) else min(rate, runs.limit)
 
     def best(self, winner: bs.Strategy, rivals: list[bs.Strategy]) -> tuple[float, float, str]:
         """Return the winner's goodput, the most of all, and whose that is, on the same requests."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bestserve.answers.errors import calibration, moved, own_errors, with_errors
 from bestserve.answers.predict import checked_method, recorded_requests
 from bestserve.answers.referee import TRACED, coverage
-from bestserve.answers.saturation import AGREEMENT, borne_out, fills, sustained
+from bestserve.answers.saturation import AGREEMENT, apart, fills, sustained
 from bestserve.answers.witness import LIMIT_ERROR, Court, Evidence
 from bestserve.errors import InfeasibleError
 from bestserve.lowering import Lowered
@@ -22,6 +22,7 @@ from bestserve.models.lane_arrivals import (
 )
 from bestserve.models.system import System
 from bestserve.results.ranking import RankedStrategy
+from bestserve.simulator import Requests
 from bestserve.solvers.ranking import ranked, unmet
 from bestserve.specs.strategy import Strategy
 
@@ -83,7 +84,7 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
         # Behind a cache that evicts, a longer run may find less than the runs at the goodput.
         limit = sustained(system, court.given)
         if limit < found.rate:
-            told, method = _capped(system, told, limit), "simulated"
+            told, method = _capped(system, told, limit, court.given), "simulated"
             found = replace(
                 found, rate=limit, low=told.low, high=told.high, binding=Binding.STABILITY
             )
@@ -92,14 +93,17 @@ def verdict(system: System, court: Court, method: str = "auto") -> Verdict:
     return Verdict(found=replace(found, trust=trust), method=method, told=told)
 
 
-def _capped(system: System, told: Evidence, limit: float) -> Evidence:
-    """Return what is left of runs that found more than a service sustains, `limit` [req/s]."""
+def _capped(system: System, told: Evidence, limit: float, given: Requests | None) -> Evidence:
+    """Return what is left of runs that found more than a service sustains, `limit` [req/s].
+
+    Runs of the usual length may end before it shows. Where prompts go first and answers have one
+    length, those that begin together end together and leave their slots to others that do: a lane
+    whose requests fell in step may carry half as much again, until the first jam, which stays.
+    """
     if fills(system):
         return told.capped(limit, max(told.half, LIMIT_ERROR))
-    left = told.capped(limit, None)
-    if left.confirms(limit) or not borne_out(system, limit):
-        return left
-    return told.capped(limit, math.log1p(AGREEMENT))
+    off = apart(system, limit, given)
+    return told.capped(limit, max(off, LIMIT_ERROR) if off <= math.log1p(AGREEMENT) else None)
 
 
 def goodput_of(lowered: Lowered, strategy: Strategy, method: str = "auto") -> RankedStrategy:

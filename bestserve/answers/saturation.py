@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from bestserve.answers.referee import saturation
-from bestserve.answers.shrunk import thinned
 from bestserve.answers.simulated import GROWTH, Simulated, growth
 from bestserve.models.latency import stability_rate
 from bestserve.models.system import Collocated, Hybrid, Lane, Lengths, System
@@ -21,15 +19,6 @@ objective, the same run says of the queue."""
 
 RESOLUTION = 0.005
 """Relative width at which the search for a growing queue ends."""
-
-PATIENT, PILED = 10, 0.003
-"""Length of a run of one lane, and the share of its requests that pile up, from which its queue is
-taken to grow: where a jam keeps itself going, 0.006 and more 3 % beyond the saturated rate, 0.001
-and less below it (`grows`)."""
-
-BELOW = (AGREEMENT, 0.05)
-"""How far below a saturated rate runs look for a growing queue: at single rates, those that a lane
-out of step just carries, no jam grows."""
 
 
 def sustained(system: System, given: Requests | None) -> float:
@@ -57,31 +46,13 @@ def sustained(system: System, given: Requests | None) -> float:
     return math.sqrt(low * high)
 
 
-def borne_out(system: System, limit: float) -> bool:
-    """Whether runs show that the queue grows beyond a saturated rate [req/s], and not below it.
+def apart(system: System, limit: float, given: Requests | None) -> float:
+    """Return how far the saturated rate of a run is from one that formulas say [ln].
 
-    Of lanes by themselves, each of which sees a random share of the arrivals; others are not asked.
+    Infinite for hybrids, whose pools a run that starts full shows one after the other.
     """
-    known = system.routing == "random" and system.arrivals.kind == "gamma"
-    if not isinstance(system, Collocated) or not known:
-        return False
-    if not grows(system, limit * (1 + AGREEMENT)):
-        return False
-    return not any(grows(system, limit / (1 + apart)) for apart in BELOW)
-
-
-def grows(system: Collocated, rate: float, seed: int = 0) -> bool:
-    """Whether a long run of one of the lanes ends with a longer queue, at a rate [req/s] of all.
-
-    Runs of the usual length may end before that shows. Where prompts go first and answers have one
-    length, those that begin together end together and leave their slots to others that do: a lane
-    whose requests fell in step may carry half as much again as one whose requests did not. It falls
-    out of step at the first jam, and the jam stays.
-    """
-    arrivals = thinned(system.arrivals, system.replicas)
-    lane = replace(system, replicas=1, arrivals=arrivals)
-    runs = Simulated(system=lane, share=SHARE, times=PATIENT, seed=seed)
-    return growth(runs.run(rate / system.replicas)) > PILED
+    shown = 0.0 if isinstance(system, Hybrid) else saturation(system, given)
+    return abs(math.log(limit / shown)) if shown > 0 else math.inf
 
 
 def fills(system: System) -> bool:

@@ -54,7 +54,7 @@ def shrunk(system: System) -> tuple[System, float]:
     if system.routing == "round_robin":
         arrivals = replace(arrivals, burstiness=arrivals.burstiness * factor)
     elif system.routing == "random":
-        arrivals = thinned(arrivals, factor)
+        arrivals = _thinned(arrivals, factor)
     return replace(smaller, arrivals=arrivals), factor
 
 
@@ -72,6 +72,6 @@ def _in_proportion(x: int, y: int, keep: int) -> tuple[int, int]:
     return x, y
 
 
-def thinned(arrivals: Arrivals, factor: float) -> Arrivals:
-    """Return a share of 1/`factor` of gamma arrivals, picked at random."""
+def _thinned(arrivals: Arrivals, factor: float) -> Arrivals:
+    """Return a share of 1/`factor` of the arrivals, picked at random."""
     return replace(arrivals, burstiness=1 / (1 + (arrivals.scv - 1) / factor))

@@ -24,6 +24,7 @@ from bestserve.models.speculation import Speculation
 from bestserve.models.system import Arrivals, Lengths
 
 GAPS, INPUTS, OUTPUTS, ROUNDING, ROUTES, BACK_ROUTES, PHASES, PREFIXES, POOLS, DRAFTING = range(10)
+STARTING = 10
 
 ACCEPTANCES = 64
 """Equally likely classes of requests that differ in how many of their drafts are accepted."""

@@ -8,17 +8,15 @@ import math
 import numpy as np
 
 from bestserve.models.system import Arrivals, Collocated, Lengths, System
-from bestserve.simulator.inputs import Requests
-from bestserve.simulator.prepared import execute, prepare, request_times
+from bestserve.simulator.checked import lanes_of
+from bestserve.simulator.inputs import STARTING, Requests, stream
+from bestserve.simulator.prepared import execute, prepare, request_times, sample_requests
 
 FROM, TO = 0.15, 0.85
 """Completions between these shares count: the batch has filled and has not begun to drain."""
 
 WAVES = 20
-"""Requests per slot at least, so that filling and draining are short beside the rest. Slots that
-all start afresh hold younger answers than slots found in service, whose ages are as E[D³]/E[D²], of
-lognormal answers (1 + cv²)² E[D]: at a CV of 2 runs of 20 a slot carry 20 % too much, of 50 8 %, of
-125 3 %."""
+"""Requests per slot at least, so that filling and draining are short beside the rest."""
 
 MOST_REQUESTS = 400_000
 
@@ -28,20 +26,26 @@ def saturation_rate(
 ) -> float:
     """Return the highest sustainable completion rate of the system [req/s].
 
-    All requests arrive at once; the rate is the slope of completions over time (least squares)
-    between 15 % and 85 % of them: requests of equal length complete in waves, and the slope does
-    not depend on where a wave is cut. At least 20 requests per slot are simulated, more where
-    answers differ by more than their mean. 0 if no request fits the KV cache.
+    All requests arrive at once, those that fill the slots partly answered (`found_in_service`); the
+    rate is the slope of completions over time (least squares) between 15 % and 85 % of them:
+    requests of equal length complete in waves, and the slope does not depend on where a wave is
+    cut. At least 20 requests per slot are simulated, more where answers differ by more than their
+    mean. 0 if no request fits the KV cache.
     """
+    decoding = lanes_of(system)[-1]
+    running = decoding[0].max_num_seqs * decoding[1]
     if isinstance(system, Collocated):
-        slots = system.lane.max_num_seqs * system.replicas
+        slots = running
     else:
         slots = max(
             system.prefill.max_num_seqs * system.prefill_replicas,
             system.decode.max_num_seqs * system.decode_replicas,
         )
-    waves = round(WAVES * max((1.0 + _scv(system.lengths)) / 2, 1.0) ** 2)
+    waves = round(WAVES * max((1.0 + _scv(system.lengths)) / 2, 1.0))
     n = len(given) if given is not None else min(max(requests, waves * slots), MOST_REQUESTS)
+    if given is None:
+        given = sample_requests(system, n, seed)
+        given = found_in_service(given, min(running, int(FROM * n)), seed)
     burst = dataclasses.replace(system, arrivals=Arrivals(kind="trace", times=np.zeros(n)))
     prepared = prepare(burst, n, seed, given)
     last = request_times(prepared, execute(prepared, math.nan))[3]
@@ -55,6 +59,32 @@ def saturation_rate(
     count = np.arange(len(middle)) - (len(middle) - 1) / 2
     late = middle - middle.mean()
     return float(count @ late / (late @ late))
+
+
+def found_in_service(requests: Requests, running: int, seed: int) -> Requests:
+    """Return requests of which the first `running` are as those found in service at any time.
+
+    Long answers are found more often, at an even part of theirs, whose KV they hold. Slots that all
+    start afresh keep in step where answers have one length, and so share steps of prompts that they
+    do not share later on; where lengths differ, they hold younger contexts for long.
+    """
+    if requests.tree is not None:
+        return requests
+    rng = stream(seed, STARTING)
+    answers = np.asarray(requests.output_len)
+    share = answers / answers.sum(dtype=np.float64)
+    chosen = np.arange(len(requests))
+    chosen[:running] = rng.choice(len(requests), running, p=share)
+    age = np.zeros(len(requests), dtype=np.int64)
+    age[:running] = rng.random(running) * answers[chosen[:running]]
+    known = 0 if requests.cached is None else np.asarray(requests.cached)[chosen]
+    return dataclasses.replace(
+        requests,
+        input_len=np.asarray(requests.input_len)[chosen] + age,
+        output_len=answers[chosen] - age,
+        cached=known + age,
+        kinds=None if requests.kinds is None else requests.kinds[chosen],
+    )
 
 
 def _scv(lengths: Lengths) -> float:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import bestserve as bs
-from bestserve.answers.saturation import borne_out, grows
-from bestserve.answers.simulated import Simulated
+from bestserve.answers.goodput import _capped
+from bestserve.answers.referee import saturation
+from bestserve.answers.simulated import Simulated, growth
 from bestserve.answers.witness import (
     CONFIRMED,
     MISSED,
@@ -171,38 +172,30 @@ def in_step() -> bs.Problem:
     )
 
 
-def test_a_jam_that_keeps_itself_going_confirms_the_formulas_saturated_rate():
-    """Runs of the usual length carry a quarter more than lanes do once they have jammed."""
+def test_a_run_that_starts_in_service_confirms_the_formulas_saturated_rate():
+    """Long runs jam beyond it; one that starts with all at once carries half as much again."""
     problem = in_step()
     system = lower(problem).system("8m-tp1-seqs96")
     limit = stability_rate(system)
-    told = Court(problem.slo.target()).settles(system, 1.2 * limit)
-    assert told.rate > 1.2 * limit
-    assert [grows(system, share * limit, seed=7) for share in (0.97, 1.04, 1.2)] == [
-        False,
-        True,
-        True,
-    ]
+    assert saturation(system, None) == pytest.approx(limit, rel=0.01)
+    lane = replace(system, replicas=1)
+    long = Simulated(system=lane, share=0.9, times=10, seed=7)
+    grown = [growth(long.run(share * limit / 8)) for share in (0.97, 1.03)]
+    assert grown[0] < 0.002 < grown[1]
     found = bs.goodput(problem, "8m-tp1-seqs96")
-    assert found.goodput == pytest.approx(limit)
+    assert found.goodput == pytest.approx(limit, rel=0.01)
     assert found.high < 1.25 * found.goodput
     assert found.confirmed
     assert found.trust.high
 
 
-def test_a_saturated_rate_that_no_long_run_bears_out_stays_unconfirmed(monkeypatch):
-    problem = in_step()
-    monkeypatch.setattr("bestserve.answers.goodput.borne_out", lambda *_: False)
-    found = bs.goodput(problem, "8m-tp1-seqs96")
-    assert found.high > 1.2 * found.goodput
-    assert not found.confirmed
-    assert not found.trust.high
-
-
-def test_runs_of_lanes_bear_out_the_right_saturated_rate_only():
+@pytest.mark.parametrize(("shown", "sure"), [(1.0, True), (1.02, True), (1.1, False)])
+def test_a_cap_is_sure_where_a_run_bears_it_out(monkeypatch, shown, sure):
     system = lower(in_step()).system("8m-tp1-seqs96")
     limit = stability_rate(system)
-    assert borne_out(system, limit)
-    assert not borne_out(system, 0.9 * limit)
-    assert not borne_out(system, 1.1 * limit)
-    assert not borne_out(replace(system, routing="round_robin"), limit)
+    monkeypatch.setattr("bestserve.answers.saturation.saturation", lambda *_: shown * limit)
+    told = Evidence(rate=1.3 * limit, low=1.1 * limit, high=1.5 * limit)
+    left = _capped(system, told, limit, None)
+    assert left.rate == limit
+    assert left.confirms(limit) == sure
+    assert (left.high > 1.2 * limit) == (not sure)

@@ -295,6 +295,16 @@ def test_saturation_of_uneven_answers_is_that_of_slots_found_in_service(lane: La
     assert np.mean(limits) == pytest.approx(stability_rate(uneven), rel=0.045)
 
 
+def test_saturation_of_equal_answers_is_that_of_lanes_out_of_step(lane: Lane) -> None:
+    """All at once they would share their prompts' steps for ever."""
+    first = dataclasses.replace(lane, policy="prefill_priority", max_num_seqs=96)
+    equal = lower_lengths(bs.Workload(input_len=4, output_len=19))
+    whole = Collocated(lane=first, replicas=1, lengths=equal)
+    assert saturation_rate(whole) == pytest.approx(stability_rate(whole), rel=0.02)
+    at_once = simulate(whole, 1e9, requests=20_000)
+    assert at_once.throughput > 1.2 * stability_rate(whole)
+
+
 def test_answers_of_one_token_meet_any_tpot(system: Collocated) -> None:
     given = Requests(input_len=np.full(2000, 200), output_len=np.tile([1, 1, 1, 1, 50], 400))
     result = simulate(system, 5.0, given=given)
