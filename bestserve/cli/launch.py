@@ -38,7 +38,7 @@ def launch(
         write the benchmark's requests into this file (JSONL, Mooncake's format)
     """
     from bestserve.answers.predict import checked_rate
-    from bestserve.launch.benchmark import TRACE, bench_command, needs_trace, write_trace
+    from bestserve.launch.benchmark import TRACE, bench_command, needs_trace, uncounted, write_trace
     from bestserve.launch.deployment import Deployment
     from bestserve.launch.formats import written
     from bestserve.lowering import lower
@@ -79,4 +79,6 @@ def launch(
         print(written(deployment, format, bench), end="")
         if trace is None and needs_trace(lowered):
             talk(f"the benchmark replays {TRACE}: write it with --trace {TRACE}")
+        if said := uncounted(problem.slo):
+            talk(said)
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestserve.cli.flags import Format
 from bestserve.results.document import Document, plain
-from bestserve.results.headings import fewer, heading
+from bestserve.results.headings import derived, fewer, heading
 from bestserve.results.headings import shown as as_shown
 from bestserve.results.rows import cell, csv_text, html_table, printed
 
@@ -24,7 +24,9 @@ Record = dict[str, Any]
 WIDEST = 240
 """Characters up to which a table outside a terminal breaks no cell."""
 LONG_NAME = 44
-"""Characters up to which a name in a table is never broken."""
+"""Characters up to which a name in a table is never broken,"""
+BROKEN = 24
+"""and those from which a strategy of two pools takes two lines where a terminal is narrow."""
 
 
 def emit(
@@ -104,15 +106,19 @@ def print_table(records: list[Record], title: str = "") -> None:
     bounded = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     console = Console(width=None if bounded else 160, highlight=False)
     names = list(records[0]) if records else []
-    table = _table(records, names, title, console.width)
+    shown, narrowed = records, False
+    table = _table(shown, names, title, console.width)
     unlimited = console.options.update(width=10_000)
     while (
         bounded
         and len(names) > 1
         and console.measure(table, options=unlimited).minimum > console.width
     ):
-        names = fewer(names)
-        table = _table(records, names, title, console.width)
+        if derived(names) or narrowed:
+            names = fewer(names)
+        else:
+            shown, narrowed = [_narrow(row) for row in records], True
+        table = _table(shown, names, title, console.width)
     if not bounded:
         wanted = console.measure(table, options=unlimited)
         console.width = max(console.width, wanted.minimum, min(wanted.maximum, WIDEST))
@@ -120,6 +126,15 @@ def print_table(records: list[Record], title: str = "") -> None:
     if records and len(names) < len(records[0]):
         left_out = ", ".join(heading(n) for n in records[0] if n not in names)
         print(f"(no room for {left_out}; widen the terminal, or take --format csv)")
+
+
+def _narrow(row: Record) -> Record:
+    """Return a row with the pools of a long strategy on lines of their own, "TTFT" as binding."""
+    name, binding = (str(row.get(field) or "") for field in ("strategy", "binding"))
+    narrow = {"binding": binding.removesuffix(" objective")}
+    if len(name) > BROKEN:
+        narrow["strategy"] = name.replace("+", "+\n")
+    return {**row, **{field: text for field, text in narrow.items() if field in row}}
 
 
 def _table(records: list[Record], names: list[str], title: str, width: int) -> Table:
@@ -131,7 +146,7 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
         numeric = all(isinstance(r[name], int | float | None) for r in records)
         head = heading(name)
         head = head.replace(" ", "\n") if numeric and width < 120 else head
-        cells = [cell(r[name]) for r in records]
+        cells = [line for r in records for line in cell(r[name]).split("\n")]
         # Numbers, and what the reader types next, stay whole; other columns give way.
         named = (column == 0 or name == "strategy") and max(map(len, cells)) <= LONG_NAME
         whole = numeric or named

@@ -16,7 +16,9 @@ from bestserve.host.writing import write_text
 from bestserve.launch.process import model_argument
 from bestserve.lowering import Lowered
 from bestserve.lowering.images import image_tokens
+from bestserve.models.token_target import TOKEN_OBJECTIVES
 from bestserve.specs.lengths import Fixed, Uniform
+from bestserve.specs.slo import SLO
 from bestserve.specs.strategy import Strategy
 from bestserve.specs.workload import Workload
 
@@ -86,6 +88,19 @@ def _goodput(lowered: Lowered) -> list[str]:
     counted = [m for m in METRICS if not (m == "e2el" and slo is not None and slo.e2el_per_token)]
     stated = [(m, getattr(slo, m)) for m in counted if slo is not None and getattr(slo, m)]
     return ["--goodput", *(f"{m}:{value * 1e3:g}" for m, value in stated)] if stated else []
+
+
+def uncounted(slo: SLO | None) -> str:
+    """Return what to say of objectives that the client has no word for, or nothing."""
+    if slo is None:
+        return ""
+    single = [name for name in TOKEN_OBJECTIVES if getattr(slo, name) is not None]
+    others = ["e2el that grows with the answer"] if slo.e2el_per_token else []
+    others += ["objectives of single classes"] if slo.tiers else []
+    said = f"the benchmark counts no {', '.join([*single, *others])}"
+    if single:
+        return f"{said}; bestserve validate --goodput reads {', '.join(single)} off its log"
+    return said if others else ""
 
 
 def _random_words(lowered: Lowered) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 HEADINGS = {
@@ -21,12 +22,14 @@ HEADINGS = {
     "usd_per_million_output": "$/M output",
     "joules_per_token": "J/token",
     "budget": "budget [$/h]",
+    "worth": "worth [req/s]",
+    "former_best": "former best [req/s]",
 }
 """Columns whose unit is not in their name."""
 
 SHARES = frozenset(
     {"utilisation", "attainment", "headroom", "load", "gap", "probability", "first", "total"}
-    | {"first_low", "first_high", "prefix_cache_hit"}
+    | {"gain", "first_low", "first_high", "prefix_cache_hit"}
     | {"ttft_met", "tpot_met", "e2el_met", "all_met", "carried", "worst_window"}
 )
 """Columns that are shares, which people read in per cent."""
@@ -47,6 +50,10 @@ DERIVED = (
     "ttft_ms",
 )
 """Columns that go first where a terminal is narrow, in this order."""
+
+
+KEPT = ("strategy", "binding", "trust", "confirmed")
+"""Columns that go last of all."""
 
 
 def heading(name: str) -> str:
@@ -76,9 +83,13 @@ def shown(name: str, value: Any) -> Any:
     return value
 
 
-def fewer(names: list[str]) -> list[str]:
+def derived(names: Sequence[str]) -> bool:
+    """Whether some of the columns follow from others, and may go where a terminal is narrow."""
+    return any(name in DERIVED for name in names)
+
+
+def fewer(names: Sequence[str]) -> list[str]:
     """Return the columns without the one that matters least."""
-    for name in DERIVED:
-        if name in names:
-            return [n for n in names if n != name]
-    return names[:-1]
+    least = [n for n in DERIVED if n in names] or [n for n in names[:0:-1] if n not in KEPT]
+    gone = least[0] if least else names[-1]
+    return [n for n in names if n != gone]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from bestserve.specs.problem import Problem
 
 
+WORTH_SAYING = 0.005
+"""Relative gain by batch limits below which they bring nothing [1]."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankedStrategy(Document):
     """One strategy with its goodput and where it stands at that rate.
@@ -218,7 +222,8 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     if ranking.defaults is not None and ranking.defaults.goodput > 0:
         more = best.goodput / ranking.defaults.goodput - 1
         plain = f"{ranking.defaults.strategy} carries {ranking.defaults.goodput:.3g} req/s"
-        lines.append(f"  Its batch limits bring {more:.0%} over the engine's own: {plain}.")
+        brought = f"bring {more:.0%}" if more > WORTH_SAYING else "bring nothing"
+        lines.append(f"  Its batch limits {brought} over the engine's own: {plain}.")
     if ranking.drafting is not None:
         lines.append(f"  {ranking.drafting.explain()}")
     lines += _front(ranking)

@@ -187,3 +187,57 @@ def test_an_interruption_is_one_word(capsys, monkeypatch):
     monkeypatch.setattr(cite, "cite", interrupted)
     assert run(["cite"]) == 130
     assert capsys.readouterr().err == "bestserve: interrupted\n"
+
+
+HYBRID = "2p-tp1-tokens2048+2d-tp1-tokens1024-prefill29-upto2000"
+
+
+def shown_at(monkeypatch, capsys, columns: int, names: list[str]) -> list[str]:
+    from bestserve.cli.output import emit_records
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {
+        "rank": 1, "strategy": HYBRID, "gpus": 4, "goodput": 127.8, "goodput_per_gpu": 31.95,
+        "ttft_ms": 998.0, "utilisation": 0.97, "binding": "TTFT objective", "trust": "low",
+        "method": "analytic", "confirmed": True, "tied": False,
+    }  # fmt: skip
+    emit_records([row], "table", columns=names)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_long_name_pushes_no_verdict_off_a_narrow_terminal(monkeypatch, capsys):
+    names = ["rank", "strategy", "gpus", "goodput", "goodput_per_gpu", "ttft_ms", "utilisation"]
+    verdicts = ["binding", "trust", "confirmed"]
+    lines = shown_at(monkeypatch, capsys, 80, [*names, *verdicts[:2], "method", "confirmed", "tied"])
+    table = "\n".join(lines[:-1])
+    for verdict in verdicts:
+        assert verdict in table
+    first, second = HYBRID.split("+")
+    assert f"{first}+ " in table
+    assert second in table
+    assert "no room for" in lines[-1]
+    assert not any(verdict in lines[-1] for verdict in verdicts)
+    assert all(len(line) <= 80 for line in lines[:-1])
+    wide = shown_at(monkeypatch, capsys, 200, [*names, *verdicts])
+    assert HYBRID in "\n".join(wide)
+
+
+def test_columns_of_a_verdict_go_last():
+    from bestserve.results.headings import fewer
+
+    names = ["strategy", "request_rate", "ttft_ms", "e2el_p90_ms", "trust"]
+    gone = []
+    while len(names) > 1:
+        names, before = fewer(names), names
+        gone += [n for n in before if n not in names]
+    assert gone == ["ttft_ms", "e2el_p90_ms", "request_rate", "trust"]
+
+
+def test_shares_are_in_per_cent(capsys):
+    from bestserve.cli.output import emit_records
+
+    emit_records([{"scenario": "x", "gain": -0.083, "former_best": 115.1}], "md")
+    shown = capsys.readouterr().out
+    assert "gain [%]" in shown
+    assert "-8.3 " in shown
+    assert "former best [req/s]" in shown

@@ -14,7 +14,7 @@ import yaml
 
 import bestserve as bs
 from bestserve.errors import InputError
-from bestserve.launch.benchmark import BLOCK, bench_command, needs_trace, write_trace
+from bestserve.launch.benchmark import BLOCK, bench_command, needs_trace, uncounted, write_trace
 from bestserve.launch.deployment import engine_family
 from bestserve.launch.formats import written
 from bestserve.launch.process import host_argument
@@ -389,3 +389,12 @@ def test_an_e2el_that_grows_with_the_length_is_not_told_to_the_client_as_a_fixed
     words = bench_command(lowered, Strategy.parse("1m-tp1"), "http://h:1", lowered.model.name, 1.0)
     assert not any(word.startswith("e2el:") for word in words)
     assert "ttft:1000" in words
+
+
+def test_objectives_that_the_client_cannot_count_are_said():
+    assert uncounted(None) == uncounted(bs.SLO("ttft:1000 tpot:50")) == ""
+    said = uncounted(bs.SLO("ttft:1000 tpot:50 stall:200 itl:100 e2el:1000+50"))
+    assert said.startswith("the benchmark counts no stall, itl, e2el that grows with the answer")
+    assert "validate --goodput reads stall, itl off its log" in said
+    alone = uncounted(bs.SLO("ttft:1000 chat.tpot:50"))
+    assert alone == "the benchmark counts no objectives of single classes"
