@@ -36,6 +36,8 @@ Progress = Callable[[str], None]
 SAMPLES = 48
 CANDIDATES = 3
 BOOTSTRAP = 200
+ROUNDING = 1e-9
+"""Share of the goodput up to which a gain is rounding [1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +344,8 @@ def _worths(expansions: Sequence[Expansion], factors: int, seed: int) -> list[fl
         known = np.stack([e.given(i, z) for e in expansions])
         unbiased = known - known.mean(axis=1, keepdims=True)
         unbiased += np.array([[e.mean] for e in expansions])
-        found.append(max(float(unbiased.max(axis=0).mean()) - means, 0.0))
+        gained = float(unbiased.max(axis=0).mean()) - means
+        found.append(gained if gained > ROUNDING * means else 0.0)
     return found
 
 

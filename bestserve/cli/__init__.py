@@ -134,7 +134,9 @@ WITHOUT_PROBLEM = ("allocate", "validate", "calibrate", "measure", "catalog", "r
 
 def misused(error: CycloptsError) -> str:
     """Return what is wrong with a command line, and what to write instead."""
-    from cyclopts import MissingArgumentError, UnusedCliTokensError
+    from cyclopts import MissingArgumentError, UnusedCliTokensError, ValidationError
+
+    from bestserve.cli.flags import NO_VALUE
 
     command = " ".join(error.command_chain or ())
     see = f"see bestserve {command} --help"
@@ -143,6 +145,8 @@ def misused(error: CycloptsError) -> str:
         if first.lower().endswith(PROBLEM_FILES) and command not in WITHOUT_PROBLEM:
             see = f"a file with the problem goes with --problem {first}"
         return f"{command} does not know what to do with {first[:60]!r}; {see}"
+    if isinstance(error, ValidationError) and error.exception_message == NO_VALUE:
+        return f"{error.argument.name if error.argument else ''} {NO_VALUE}; {see}"
     missing = isinstance(error, MissingArgumentError) and error.keyword is None
     if missing and error.argument is not None and not error.argument.tokens:
         name = error.argument.name.lstrip("-")

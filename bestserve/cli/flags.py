@@ -25,6 +25,15 @@ def whole(type_: Any, tokens: Sequence[Token]) -> Any:
     return values[0] if type_ is int else values
 
 
+NO_VALUE = "requires one or more values"
+
+
+def some(type_: Any, values: Sequence[Any] | None) -> None:
+    """Refuse a flag whose values are missing: it would have no effect."""
+    if values is not None and not values:
+        raise ValueError(NO_VALUE)
+
+
 Method = Literal["auto", "analytic", "simulated"]
 """How an answer is found."""
 
@@ -32,9 +41,9 @@ StrategyName = Annotated[str, Parameter(help="2m-tp4, 3p2d-tp4, 3p-tp2+2d-tp4")]
 FORMS = "table, json, csv, md or html"
 Format = Annotated[Literal["table", "json", "csv", "md", "html"], Parameter(help=FORMS)]
 
-Many = Parameter(consume_multiple=True, negative="")
+Many = Parameter(consume_multiple=True, negative="", validator=some)
 Repeated = Parameter(negative="")
 Whole = Parameter(converter=whole)
-Wholes = Parameter(consume_multiple=True, negative="", converter=whole)
+Wholes = Parameter(consume_multiple=True, negative="", converter=whole, validator=some)
 Count = Parameter(converter=whole, validator=Number(gte=1, lte=MOST))
 Requests = Parameter(converter=whole, validator=Number(gte=1, lte=MOST_REQUESTS))

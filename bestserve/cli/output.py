@@ -105,22 +105,18 @@ def print_table(records: list[Record], title: str = "") -> None:
     # Outside a terminal the width is ours to choose, unless it is stated: nothing may be cut.
     bounded = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     console = Console(width=None if bounded else 160, highlight=False)
-    names = list(records[0]) if records else []
-    shown, narrowed = records, False
-    table = _table(shown, names, title, console.width)
+    names, narrow = list(records[0]) if records else [], False
     unlimited = console.options.update(width=10_000)
-    while (
-        bounded
-        and len(names) > 1
-        and console.measure(table, options=unlimited).minimum > console.width
-    ):
-        if derived(names) or narrowed:
+    while True:
+        table = _table(records, names, title, console.width, narrow)
+        wanted = console.measure(table, options=unlimited)
+        if not bounded or len(names) < 2 or wanted.minimum <= console.width:
+            break
+        if derived(names) or narrow:
             names = fewer(names)
         else:
-            shown, narrowed = [_narrow(row) for row in records], True
-        table = _table(shown, names, title, console.width)
+            narrow = True
     if not bounded:
-        wanted = console.measure(table, options=unlimited)
         console.width = max(console.width, wanted.minimum, min(wanted.maximum, WIDEST))
     console.print(table)
     if records and len(names) < len(records[0]):
@@ -137,10 +133,14 @@ def _narrow(row: Record) -> Record:
     return {**row, **{field: text for field, text in narrow.items() if field in row}}
 
 
-def _table(records: list[Record], names: list[str], title: str, width: int) -> Table:
+def _table(
+    records: list[Record], names: list[str], title: str, width: int, narrow: bool
+) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    if narrow:
+        records = [_narrow(row) for row in records]
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, name in enumerate(names):
         numeric = all(isinstance(r[name], int | float | None) for r in records)
@@ -148,7 +148,8 @@ def _table(records: list[Record], names: list[str], title: str, width: int) -> T
         head = head.replace(" ", "\n") if numeric and width < 120 else head
         cells = [line for r in records for line in cell(r[name]).split("\n")]
         # Numbers, and what the reader types next, stay whole; other columns give way.
-        named = (column == 0 or name == "strategy") and max(map(len, cells)) <= LONG_NAME
+        named = (column == 0 and not narrow) or name == "strategy"
+        named = named and max(map(len, cells)) <= LONG_NAME
         whole = numeric or named
         table.add_column(
             escape(head),

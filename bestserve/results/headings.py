@@ -22,6 +22,8 @@ HEADINGS = {
     "usd_per_million_output": "$/M output",
     "joules_per_token": "J/token",
     "budget": "budget [$/h]",
+    "wanted_rate": "wanted rate [req/s]",
+    "goodput_without_hits": "without hits [req/s]",
     "worth": "worth [req/s]",
     "former_best": "former best [req/s]",
 }
@@ -29,6 +31,7 @@ HEADINGS = {
 
 SHARES = frozenset(
     {"utilisation", "attainment", "headroom", "load", "gap", "probability", "first", "total"}
+    | {"hit_share", "hit_share_needed", "hit_share_found"}
     | {"gain", "first_low", "first_high", "prefix_cache_hit"}
     | {"ttft_met", "tpot_met", "e2el_met", "all_met", "carried", "worst_window"}
 )
@@ -52,7 +55,7 @@ DERIVED = (
 """Columns that go first where a terminal is narrow, in this order."""
 
 
-KEPT = ("strategy", "binding", "trust", "confirmed")
+KEPT = ("strategy", "goodput", "binding", "trust", "confirmed")
 """Columns that go last of all."""
 
 

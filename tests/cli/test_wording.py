@@ -35,6 +35,7 @@ QUESTION = (
             "predict 1m --request-rate 1 --images-per-request 1 --image-size 512",
             "--image-size: must be width x height in pixels, e.g. 1024x768 (given: '512')",
         ),
+        ("rank --compare-routing", "--compare-routing requires one or more values; see best"),
         ("memory 1m --max-model-len 0", "--max-model-len = 0 must be"),
         ("predict 9m --request-rate 1", "9m-tp1 needs 9 GPUs, the problem has 2; raise --gpus"),
     ],
