@@ -133,9 +133,7 @@ def _narrow(row: Record) -> Record:
     return {**row, **{field: text for field, text in narrow.items() if field in row}}
 
 
-def _table(
-    records: list[Record], names: list[str], title: str, width: int, narrow: bool
-) -> Table:
+def _table(records: list[Record], names: list[str], title: str, width: int, narrow: bool) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
