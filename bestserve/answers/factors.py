@@ -347,5 +347,4 @@ def with_constants(lowered: Lowered, values: Mapping[str, float]) -> Lowered:
         },
     )
     engine = dataclasses.replace(lowered.engine, **engine_changes)  # type: ignore[arg-type]
-    problem = lowered.problem.model_copy(update={"engine": engine})
-    return dataclasses.replace(lowered, problem=problem, constants=operators)
+    return lowered.with_constants(engine, operators)

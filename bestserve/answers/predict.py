@@ -318,7 +318,7 @@ def _decode_bound(lowered: Lowered, strategy: Strategy, batch: float) -> str:
     """Return what a decode step waits for, largest share first."""
     pool = strategy.pools[-1]
     drafting = lowered.pool_lane(pool)[0].speculation
-    width = int(drafting.drafts(max(batch, 1.0))) + 1
+    width = drafting.drafts_beside(max(batch, 1.0)) + 1
     breakdown = decode_breakdown(lowered, pool, batch, width)
     if breakdown is None:
         return ""

@@ -128,7 +128,7 @@ def _roomy(found: LaneResult) -> LaneResult:
     """Return a lane, or why there is none: a step must hold a decode with its drafts."""
     lane = found.lane
     assert lane is not None
-    width = int(lane.speculation.drafts(1)) + 1
+    width = lane.speculation.drafts_beside(1) + 1
     if width <= lane.max_num_batched_tokens:
         return found
     reason = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.lowering.images import image_tokens, with_images
@@ -22,6 +23,9 @@ from bestserve.specs.problem import Problem
 PROMPTS_PER_CLIENT = 10
 """Prompts a closed-loop client sends when num_prompts is not given (InferenceMAX's protocol)."""
 
+READ = ("model", "hardware", "sharing", "hashed", "lengths", "mean_lengths", "arrivals")
+"""What is found without the engine and without constants."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -32,6 +36,14 @@ class Resolved:
 
     problem: Problem
     constants: OperatorConstants = field(default=DEFAULT)
+
+    def with_constants(self, engine: EngineConstants, constants: OperatorConstants) -> Self:
+        """Return the same problem with other constants: the workload stays as it was read."""
+        problem = self.problem.model_copy(update={"engine": engine})
+        other = dataclasses.replace(self, problem=problem, constants=constants)
+        _ = self.mean_lengths
+        other.__dict__.update({name: self.__dict__[name] for name in READ if name in self.__dict__})
+        return other
 
     @cached_property
     def model(self) -> Model:

@@ -82,7 +82,7 @@ def full_step(lane: Lane, requests: Requests, decodes: float | None = None) -> f
     engine = engine_of(lane, requests)
     share = requests.d1 / (requests.p1 + requests.d1) if decodes is None else decodes
     n = share * engine.budget
-    return float(engine.prompt_step(np.array([max(engine.budget - n, 1.0)]), n, True)[0])
+    return engine.prompt_step(max(engine.budget - n, 1.0), n, True)
 
 
 def fluid_bound(system: Hybrid) -> float:

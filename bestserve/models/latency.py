@@ -168,7 +168,7 @@ def by_batch(lane: Lane, found_at: Callable[[float], Latencies]) -> Latencies:
         if found.status is not LatencyStatus.OK:
             break
         last, decodes = decodes, max(found.mean_batch, 1.0)
-        if drafting.drafts(last) == drafting.drafts(decodes):
+        if drafting.drafts_beside(last) == drafting.drafts_beside(decodes):
             break
         found = found_at(decodes)
     return found

@@ -19,6 +19,9 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(32)
 _RULE = table(__name__, "_RULE", np.stack(((_NODES + 1) / 2, _WEIGHTS / 2), axis=1))
 """Gauss-Legendre nodes and weights on [0, 1]."""
 
+NOTHING = -60.0
+"""Logarithm of a density over that of the mode from which nothing is left beyond it."""
+
 LARGE_SHAPE = 60.0
 """Shape beyond which the gamma law is integrated: its series would take more terms than nodes."""
 
@@ -99,6 +102,8 @@ def _gamma_tail(shape: float, x: float) -> float:
     mode = shape - 1.0
     width = math.sqrt(mode)
     above = x > mode
+    if mode * math.log1p((x - mode) / mode) - (x - mode) < NOTHING:
+        return 0.0 if above else 1.0
     if above:
         end = max(mode + 11.5 * width, x + 6.0 * width)
     else:

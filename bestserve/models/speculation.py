@@ -73,13 +73,24 @@ class Speculation:
         each = np.array([drafts for _, drafts in self.schedule], dtype=np.int64)
         return each[np.maximum(np.searchsorted(starts, count, side="right") - 1, 0)]
 
+    def drafts_beside(self, decodes: float) -> int:
+        """Return `drafts` with one number of decodes [tokens].
+
+        >>> Speculation(schedule=((1, 3), (65, 1)), acceptance=(0.7, 0.7, 0.7)).drafts_beside(65)
+        1
+        """
+        count = round(decodes)
+        return next(
+            (n for start, n in reversed(self.schedule) if start <= count), self.schedule[0][1]
+        )
+
     def fixed(self, drafts: int) -> Speculation:
         """Return the same with one number of drafts whatever the number of decodes."""
         return replace(self, schedule=((1, drafts),))
 
     def law(self, decodes: float) -> Drafting:
         """Return what decides how many tokens steps yield, with so many decodes."""
-        drafts = int(self.drafts(decodes))
+        drafts = self.drafts_beside(decodes)
         at = self.spread_at or len(self.acceptance)
         return Drafting(self.acceptance, self.spread, at, drafts) if drafts else PLAIN
 

@@ -35,7 +35,7 @@ def check(system: System) -> None:
             raise InputError(f"kv_capacity_tokens = {lane.kv_capacity_tokens} must be > 0")
         if not (lane.t_req >= 0 and lane.t_req_token >= 0):
             raise InputError("t_req and t_req_token must be ≥ 0 s")
-        width = int(lane.speculation.drafts(1)) + 1
+        width = lane.speculation.drafts_beside(1) + 1
         if width > lane.max_num_batched_tokens:
             raise InputError(
                 f"max_num_batched_tokens = {lane.max_num_batched_tokens} must hold a decode and "

@@ -37,10 +37,11 @@ class Summary:
 
 
 def statistics(values: Floats) -> Floats:
-    """Return mean, P50, P90, P95, P99 [5]; `nan` for no values."""
-    if len(values) == 0:
-        return np.full(5, np.nan)
-    return np.concatenate([[values.mean()], np.percentile(values, (50, 90, 95, 99))])
+    """Return mean, P50, P90, P95, P99 along the last axis […, 5]; `nan` for no values."""
+    if values.shape[-1] == 0:
+        return np.full((*values.shape[:-1], 5), np.nan)
+    percentiles = np.percentile(values, (50, 90, 95, 99), axis=-1)
+    return np.concatenate((values.mean(axis=-1)[None], percentiles)).T
 
 
 def student_t(freedom: int, confidence: float = 0.95) -> float:
@@ -66,7 +67,15 @@ def summarise(values: Floats) -> Summary:
     point = statistics(kept)
     half = np.full(5, np.nan)
     if len(kept) >= 2 * BATCHES:
-        per_batch = np.array([statistics(part) for part in np.array_split(kept, BATCHES)])
+        # the first ones have one request more, as in `np.array_split`
+        size, longer = divmod(len(kept), BATCHES)
+        first = longer * (size + 1)
+        per_batch = np.concatenate(
+            (
+                statistics(kept[:first].reshape(longer, size + 1)),
+                statistics(kept[first:].reshape(BATCHES - longer, size)),
+            )
+        )
         half = student_t(BATCHES - 1) * per_batch.std(axis=0, ddof=1) / np.sqrt(BATCHES)
     return _summary(len(kept), point, half)
 

@@ -27,7 +27,7 @@ from bestserve.lowering.lanes import Limits
 from bestserve.models.attainment import margin
 from bestserve.models.goodput import Goodput, decode_goodput, goodput, prefill_goodput
 from bestserve.models.lane_arrivals import known_part
-from bestserve.models.latency import latency
+from bestserve.models.latency import evaluator
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Role, System, Target
 from bestserve.results.document import AnswerStatus
@@ -302,7 +302,7 @@ class _Search:
         pools = [(self.instances[i][1], self.lanes((i, n))[1]) for i, n in bound.pools]
         found, count = min(pools, key=lambda pool: pool[0].rate * pool[1])
         if strategy.disaggregated:
-            at = latency(self.system(bound), bound.rate)
+            at = evaluator(self.system(bound))(bound.rate)
             # KV transfer, which the decode pool alone does not see, may break the TPOT objective.
             if margin(at, self.target)[0] < -ROUNDING:
                 return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bestserve.host.native.stamp import HERE, PACKAGE, stamp
 
-FLAGS = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off"]
+FLAGS = ["-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off"]
 """Floating-point results are those of Python's: nothing is contracted or reordered."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +23,7 @@ from bestserve.models.schedulers.steps import (
     decode_steps,
     draft_time,
     mean_steps,
+    prompt_step,
     prompt_steps,
 )
 from bestserve.models.system import Lane
@@ -135,15 +138,23 @@ class Engine:
         own = self.slope(n, spread)
         return Response(alpha=max(own - k * self.requests.context, 0.0), k=k)
 
-    def prompt_step(self, tokens: Floats, decodes: float | Floats, split: bool) -> Floats:
-        """Return the time of a step that takes `tokens` prompt tokens beside `decodes` [m, s].
+    def prompt_step(self, tokens: float, decodes: float, split: bool) -> float:
+        """Return the time of a step that takes `tokens` prompt tokens beside `decodes` [s].
 
         Attention pairs per prompt token are those of a mean prompt; a step of few whole prompts
         has at most the pairs of one prompt of that size.
         """
-        beside = np.full(tokens.size, float(decodes)) if np.ndim(decodes) == 0 else decodes
-        beside = np.asarray(beside, dtype=np.float64)
-        return np.asarray(prompt_steps(tokens, beside, split, self.mean))
+        return float(prompt_step(float(tokens), float(decodes), split, self.mean))
+
+    def prompt_steps(
+        self, decodes: float, split: bool, when_full: float = 0.0, full: float = math.inf
+    ) -> Callable[[Floats], Floats]:
+        """Return the times of steps by their prompt tokens, [m] to [m, s], as `prompt_step`.
+
+        when_full : decodes beside prompts in steps of `full` tokens and more
+        """
+        mean = self.mean
+        return lambda tokens: prompt_steps(tokens, decodes, when_full, full, split, mean)
 
     def mean_steps(self, rate: float, decodes: Floats, room: Floats, split: bool) -> Floats:
         """Return mean times of steps that always hold `decodes` beside Poisson prompts [m, s].
@@ -197,7 +208,7 @@ class Engine:
         rides = self.lane.scheduling.rides
         beside = decodes if rides else 0.0
         steps = max(min(evictions, 1.0), tokens / self.room(beside))
-        step = float(self.prompt_step(np.array([tokens / steps]), beside, split)[0])
+        step = self.prompt_step(tokens / steps, beside, split)
         return steps * (step - (self.decode(beside) if rides else 0.0))
 
     def kv_reasons(self, running: Floats, load: float) -> tuple[str, ...]:
@@ -257,10 +268,11 @@ def _drafting(lane: Lane, counted: Drafting) -> tuple[Floats, Floats, Floats]:
     counted : of the steps that requests are counted in
     """
     own, plain = lane.speculation, lane.step.moe_table()
+    expected = counted.tokens if counted.drafts else 1.0
     rows, experts = [], []
     for start, drafts in own.schedule:
-        yields = tokens_per_step(np.array(own.acceptance[:drafts]))
-        rows.append((float(start), float(drafts), counted.tokens / float(yields)))
+        yields = float(tokens_per_step(np.array(own.acceptance[:drafts]))) if drafts else 1.0
+        rows.append((float(start), float(drafts), expected / yields))
         experts.append(np.array(own.experts[drafts]) if own.experts else plain)
     costs = own.draft_step, own.draft_pass, own.draft_token, own.draft_context
     return np.array(rows), np.array(costs), np.stack(experts)

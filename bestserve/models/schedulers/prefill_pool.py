@@ -61,7 +61,7 @@ def tables(engine: Engine) -> PrefillTables:
     server = BulkServer(
         budget=budget,
         packed=packed,
-        step=lambda x: engine.prompt_step(x, 0.0, split),
+        step=engine.prompt_steps(0.0, split),
         vacation=0.0,
         service=service,
         idle=1.0,

@@ -106,13 +106,13 @@ def capacity(engine: Engine) -> float:
 def _capacity(engine: Engine, packed: float, service: Floats) -> float:
     r = engine.requests
     if r.d1 <= 0:
-        return packed / (r.p1 * float(engine.prompt_step(np.array([packed]), 0.0, False)[0]))
+        return packed / (r.p1 * engine.prompt_step(packed, 0.0, False))
     if engine.slots < 1:
         return 0.0
     decode = decode_limit(engine.slots, r.d1, float(engine.decode_times[-1]))
     group = min(engine.slots / r.d1, packed / r.p1)
     if group > 1.5:
-        per = float(engine.prompt_step(np.array([group * r.p1]), 0.0, False)[0]) / group
+        per = engine.prompt_step(group * r.p1, 0.0, False) / group
     else:
         per = float(r.weight @ service)
     return prefill_first_limit(decode, per + engine.recomputing(engine.slots, False))
@@ -167,7 +167,7 @@ def server_of(engine: Engine, state: Occupancy) -> BulkServer:
     return BulkServer(
         budget=engine.budget,
         packed=lane.packed,
-        step=lambda x: engine.prompt_step(x, 0.0, False),
+        step=engine.prompt_steps(0.0, False),
         vacation=_pause(engine, state),
         service=lane.service,
         idle=state.idle,
@@ -267,7 +267,7 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
     slot_wait = mean_wait(state, r, batch_mates, limit - rate)
     busy = 1.0 - state.idle * (1 - sigma)
     ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
-    prompts = float(engine.prompt_step(np.array([wait.batch_tokens]), 0.0, False)[0])
+    prompts = engine.prompt_step(wait.batch_tokens, 0.0, False)
     step = 1.0 / ((1.0 - sigma) / pause + sigma / prompts)
     ttft = behind_next_step(engine.lane, ttft, busy, step)
     waits = slot_reason(state, slot_wait, wait.ttft.mean)

@@ -98,7 +98,7 @@ class SharedLane:
         Full ones or, where prompts are whole, those of one prompt beyond the budget.
         """
         budget, fill = self.room(n)
-        full = float(self.engine.prompt_step(np.array([fill]), n, self.split)[0])
+        full = self.engine.prompt_step(fill, n, self.split)
         if self.split or self.engine.requests.prompt.max() <= budget:
             return full
         return max(full, float(self.engine.prompt_times(n, False, budget).max()))
@@ -130,7 +130,7 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
     def step(tokens: float, decodes: float) -> float:
         if tokens <= 0:
             return engine.decode(decodes)
-        return float(engine.prompt_step(np.array([tokens]), decodes, split)[0])
+        return engine.prompt_step(tokens, decodes, split)
 
     table, logs = np.column_stack((cost, packed)).T, np.log(knots)
     steps = engine.decodes_per_prompt * r.d1

@@ -118,22 +118,17 @@ def server_beside(lane: SharedLane, rate: float, decodes: float, idle: float) ->
     """
     engine, r = lane.engine, lane.engine.requests
     room = lane.room(decodes)[1]
-    time = float(engine.prompt_step(np.array([room]), decodes, lane.split)[0])
+    time = engine.prompt_step(room, decodes, lane.split)
     load = rate * r.p1 / room * time
     steps = load * r.p2 / (r.p1 * room * (1 - load) ** 2)
     decodes_when_full = decodes + max(lane.saturated_decodes - decodes, 0.0) * -np.expm1(
         -steps / max(r.d1, 1.0)
     )
     budget, packed = lane.room(decodes_when_full)
-
-    def step(x: Floats) -> Floats:
-        beside = np.where(x >= packed * (1 - 1e-9), decodes_when_full, decodes)
-        return engine.prompt_step(x, beside, lane.split)
-
     return BulkServer(
         budget=budget,
         packed=packed,
-        step=step,
+        step=engine.prompt_steps(decodes, lane.split, decodes_when_full, packed * (1 - 1e-9)),
         vacation=engine.decode(decodes),
         service=lane.service,
         idle=idle,

@@ -58,23 +58,34 @@ def draft_time(n: float, drafts: float, context: float, drafting: Floats) -> flo
 
 
 @njit(cache=True)
-def prompt_steps(tokens: Floats, decodes: Floats, split: bool, mean: MeanRequest) -> Floats:
-    """Return times of steps with `tokens` prompt tokens beside `decodes` [m, s].
+def prompt_step(x: float, n: float, split: bool, mean: MeanRequest) -> float:
+    """Return the time of a step with x prompt tokens beside n decodes [s].
 
     Attention pairs are at most those of one prompt of that size unless prompts are `split`.
     """
     prompt, cached, pairs, context, coef, moe, schedule, drafting, _ = mean
+    a = x * pairs
+    if not split:
+        a = min(a, x * cached + x * x / 2)
+    drafts = schedule[entry(n, schedule), DRAFTS]
+    verified = n * (drafts + 1.0)
+    rows = verified + max(1.0, x / prompt)
+    time = step_time(x + verified, a, n * context, rows, True, coef, moe)
+    return time + (drafting[TOKEN] * x + draft_time(n, drafts, context, drafting))
+
+
+@njit(cache=True)
+def prompt_steps(
+    tokens: Floats, decodes: float, when_full: float, full: float, split: bool, mean: MeanRequest
+) -> Floats:
+    """Return times of steps with `tokens` prompt tokens beside `decodes` [m, s].
+
+    when_full : decodes beside prompts in steps of `full` tokens and more
+    """
     times = np.empty(tokens.size)
     for i in range(tokens.size):
-        x, n = tokens[i], decodes[i]
-        a = x * pairs
-        if not split:
-            a = min(a, x * cached + x * x / 2)
-        drafts = schedule[entry(n, schedule), DRAFTS]
-        verified = n * (drafts + 1.0)
-        rows = verified + max(1.0, x / prompt)
-        times[i] = step_time(x + verified, a, n * context, rows, True, coef, moe)
-        times[i] += drafting[TOKEN] * x + draft_time(n, drafts, context, drafting)
+        beside = when_full if tokens[i] >= full else decodes
+        times[i] = prompt_step(tokens[i], beside, split, mean)
     return times
 
 
@@ -123,15 +134,12 @@ def mean_steps(
     """
     prompt, _, _, _, _, _, _, _, _ = mean
     times = plain.copy()
-    tokens, beside = np.empty(1), np.empty(1)
     for i in range(decodes.size):
-        beside[0] = decodes[i]
         for _ in range(60):
             arrived = rate * times[i]
             taken = min(arrived * prompt, room[i])
             share = max(-math.expm1(-arrived), taken / room[i])
-            tokens[0] = taken / share
-            full = prompt_steps(tokens, beside, split, mean)[0]
+            full = prompt_step(taken / share, decodes[i], split, mean)
             found = plain[i] + share * max(full - plain[i], 0.0)
             last, times[i] = times[i], found
             if found - last <= 1e-4 * found:

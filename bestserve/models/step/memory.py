@@ -139,7 +139,9 @@ def memory_plan(
     def held(length: float, constants_of: EngineConstants = engine) -> float:
         return request_bytes(stage, length, formats.kv_bytes, parallel.tp, constants_of, constants)
 
-    behind = replace(engine, max_num_batched_tokens=1)  # windows alone, no step ahead of them
+    behind = engine
+    if any(group.attention.window for group in arch.groups):
+        behind = replace(engine, max_num_batched_tokens=1)  # windows alone, no step ahead of them
     ahead = held(LONG) - held(LONG, behind)
     per_token = held(context_len) / context_len
     sequences_fixed = held(0.0)

@@ -61,7 +61,7 @@ class LaterSteps(NamedTuple):
     single: Floats
 
 
-@njit(cache=True)
+@njit(cache=True, inline=True)
 def _spread(slope: Floats, density: float, start: float, width: float) -> None:
     """Add a step of `density` over [start, start + width], as second difference; in cells."""
     last = slope.size - 2.0
@@ -76,7 +76,7 @@ def _spread(slope: Floats, density: float, start: float, width: float) -> None:
     slope[j + 1] -= part
 
 
-@njit(cache=True)
+@njit(cache=True, inline=True)
 def _ramp(slope: Floats, per_h: float, mass: float, start: float, width: float) -> None:
     """Spread `mass` evenly over [start, start + width] [s], but over a cell at least."""
     start *= per_h
@@ -145,7 +145,7 @@ def fitting(
     return by_size, inside, total, moment
 
 
-@njit(cache=True)
+@njit(cache=True, inline=True)
 def _last_step(cells: float, full: float, last: Floats) -> float:
     """Return the time of a step with that many cells: last = f at 0.1, 1, 2, …, k, full."""
     x = min(cells, full)
@@ -160,7 +160,7 @@ def _last_step(cells: float, full: float, last: Floats) -> float:
     return float(last[j] + (last[j + 1] - last[j]) * (x - left) / max(right - left, 1e-12))
 
 
-@njit(cache=True)
+@njit(cache=True, inline=True)
 def finish(final: Floats, cells: float, mass: float) -> None:
     """Note the state, at least 1, in which a request's last step starts."""
     x = min(max(cells, 1.0), final.size - 1.0)
