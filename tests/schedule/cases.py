@@ -101,6 +101,15 @@ def allowed(asked: Terms, counts: np.ndarray) -> np.ndarray:
         of_type = asked.pools.gpu_type == t
         beside = np.maximum(counts, before)[:, of_type]  # what starts runs beside what stops later
         good &= np.einsum("npw,p->nw", beside, asked.pools.gpus[of_type]).max(axis=1) <= most
+    for budget in asked.budgets:
+        beside = np.maximum(counts, before)
+        each = (asked.pools.gpus * budget.per_gpu[asked.pools.gpu_type])[None, :, None]
+        good &= (beside * each).sum(axis=1).max(axis=1) <= budget.most + 1e-9
+    if asked.least is not None:
+        least = np.asarray(asked.least)[None, :, None]
+        good &= ((counts == 0) | (counts >= least)).all(axis=(1, 2))
+    if asked.most_pools is not None:
+        good &= counts.any(axis=2).sum(axis=1) <= asked.most_pools
     if asked.times.stay > 0:
         rows, which = np.unique(counts.reshape(-1, counts.shape[2]), axis=0, return_inverse=True)
         kept = np.array([_stays(asked, row) for row in rows])

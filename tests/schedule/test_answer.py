@@ -142,7 +142,7 @@ def test_a_fleet_mixes_types_and_streams(tmp_path, capsys):
     ("line", "says"),
     [
         ("spares = 1", "fleet's spares: leave it out; for spares state --gpu-hours"),
-        ("max_cost = 9.0", "fleet's max_cost"),
+        ("start_price = 2.0", "fleet's start_price"),
         ('routing = "round_robin"', "fleet's routing"),
     ],
 )
@@ -151,6 +151,38 @@ def test_what_a_fleet_asks_for_and_is_not_planned_is_refused(tmp_path, capsys, l
     load = short(tmp_path, "start,chat,code\n0,3,1\n300,30,3\n")
     words = ["--fleet", str(tmp_path / "fleet.toml"), "--load", str(load)]
     assert says in run(capsys, *words, code=2).err
+
+
+def test_a_fleets_budgets_and_least_instances_hold_at_every_hour(tmp_path, capsys):
+    load = short(tmp_path, "start,chat,code\n0,3,1\n300,30,3\n600,10,6\n")
+    words = ["--load", str(load), "--objective", "money", "--no-simulate", "--format", "json"]
+
+    def answer(line, instances="layouts"):
+        text = f"{line}\n{FLEET}".replace("layouts", instances)
+        (tmp_path / "fleet.toml").write_text(text)
+        return json.loads(run(capsys, "--fleet", str(tmp_path / "fleet.toml"), *words).out)
+
+    prices = {"h100-sxm": 4.0, "l40s": 1.0}
+
+    def rates(found):
+        gpus = {p["name"]: (p["gpus"], p["gpu"]) for p in found["pools"]}
+        return [
+            sum(n * gpus[p][0] * prices[gpus[p][1]] for p, n in w["instances"].items())
+            for w in found["windows"]
+        ]
+
+    free = answer("")
+    capped = answer(f"max_cost = {max(rates(free))}")
+    assert max(rates(capped)) <= max(rates(free))
+    assert capped["cost"] >= free["cost"] * (1 - 1e-3)
+    few = answer("max_configurations = 2")
+    assert len(few["pools"]) == 2 < len(free["pools"])
+    assert few["cost"] >= free["cost"]
+    many = answer("", "min_replicas = 2\nlayouts")
+    assert all(n != 1 for w in many["windows"] for n in w["instances"].values())
+    (tmp_path / "fleet.toml").write_text(f"max_cost = 2.0\n{FLEET}")
+    told = run(capsys, "--fleet", str(tmp_path / "fleet.toml"), *words, code=3).err
+    assert "a larger max_cost" in told
 
 
 def test_command_prints_a_table_and_json_and_repeats_it(tmp_path, cases, capsys):

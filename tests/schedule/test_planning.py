@@ -18,7 +18,7 @@ from bestserve.fleet.schedule.splits import (
     static_split,
     switching,
 )
-from bestserve.fleet.schedule.terms import Pools, Prices, Reliability, Times
+from bestserve.fleet.schedule.terms import Budget, Pools, Prices, Reliability, Times
 
 RESERVES = Prices(np.array([4.0]), np.array([2.5]))
 TWO_TYPES = Prices(np.array([4.0, 1.5]), np.array([2.5, 1.0]))
@@ -45,6 +45,8 @@ ONE_OFFER = {
     "changes": {"most_changes": 1},
     "gpus": {"most_gpus": np.array([26])},
     "headroom": {"headroom": 0.2},
+    "budget": {"budgets": (Budget("max_cost", np.array([1.5]), 40.0),)},
+    "least": {"least": np.array([2, 3])},
     "spares": {"reliability": reliable(2)},
     "all": {
         "prices": RESERVES,
@@ -76,6 +78,9 @@ TWO_OFFERS = {
     "stay": {"times": Times(30.0, 60.0, 700.0)},
     "changes": {"most_changes": 1},
     "gpus of a type": {"most_gpus": np.array([2, 5])},
+    "budget": {"budgets": (Budget("max_power", np.array([2.0, 1.0]), 7.0),)},
+    "least": {"least": np.array([2, 2, 1])},
+    "configurations": {"most_pools": 2},
     "spares": {"reliability": reliable(3, 0.9, 0.9)},
 }
 

@@ -147,10 +147,12 @@ def broken(terms: Terms, counts: Ints) -> str:
         np.any(starts[:, terms.recent(w)].sum(axis=1) > counts[:, w]) for w in range(terms.windows)
     ):
         return "an instance stops before its least stay"
-    if terms.most_gpus is not None:
-        used, starting = terms.pools.by_type(counts), terms.pools.by_type(starts)
-        # what starts needs its GPUs before what stops gives its own back
-        peak = np.maximum(used, np.roll(used, 1, axis=1) + starting)
-        if np.any(peak > terms.most_gpus[:, None]):
-            return "more GPUs than there are"
+    if terms.least is not None and np.any((counts > 0) & (counts < terms.least[:, None])):
+        return "fewer instances than a pool must have"
+    if terms.most_pools is not None and counts.any(axis=1).sum() > terms.most_pools:
+        return "more pools than allowed"
+    used, starting = terms.pools.by_type(counts), terms.pools.by_type(starts)
+    # what starts needs its GPUs before what stops gives its own back
+    if terms.beyond(np.maximum(used, np.roll(used, 1, axis=1) + starting)).any():
+        return "more GPUs than there are"
     return ""

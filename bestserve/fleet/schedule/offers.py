@@ -10,7 +10,7 @@ import numpy as np
 
 from bestserve.answers.economics import gpu_price
 from bestserve.answers.ranking import ranking
-from bestserve.arrays import Floats
+from bestserve.arrays import Floats, Ints
 from bestserve.errors import InfeasibleError, InputError
 from bestserve.fleet.schedule.attained import daily_terms
 from bestserve.fleet.schedule.bursts import carried_by_instances
@@ -18,7 +18,7 @@ from bestserve.fleet.schedule.capacity import Deployment
 from bestserve.fleet.schedule.demand import Stream
 from bestserve.fleet.schedule.failures import up_share
 from bestserve.fleet.schedule.options import ScheduleOptions
-from bestserve.fleet.schedule.terms import Pools, Prices, Reliability, Terms, Times
+from bestserve.fleet.schedule.terms import Budget, Pools, Prices, Reliability, Terms, Times
 from bestserve.lowering import lower
 from bestserve.solvers.ranking import rank_strategies
 from bestserve.specs.fleet import Fleet, GpuGroup
@@ -30,10 +30,6 @@ MOST_RANKED = 16
 
 UNPLANNED = (
     "routing",
-    "max_gpus",
-    "max_cost",
-    "max_power",
-    "max_configurations",
     "links",
     "spares",
     "deployed",
@@ -134,7 +130,6 @@ def _check_fleet(fleet: Fleet) -> None:
     """Raise InputError for what a fleet's file asks for and a schedule does not plan."""
     fields = type(fleet).model_fields
     asked = [name for name in UNPLANNED if getattr(fleet, name) != fields[name].default]
-    asked += ["min_replicas" for model in fleet.models if model.min_replicas > 1]
     if asked:
         hint = "; for spares state --gpu-hours-between-failures" if "spares" in asked else ""
         raise InputError(f"a schedule does not plan a fleet's {asked[0]}: leave it out{hint}")
@@ -187,7 +182,49 @@ def terms_of(
         prices=_prices(asked, offers, options) if options.objective == "money" else None,
         reliability=_reliability(pools, options),
         daily=daily,
+        budgets=_budgets(asked, offers) if isinstance(asked, Fleet) else (),
+        least=_least(streams, offers),
+        most_pools=asked.max_configurations if isinstance(asked, Fleet) else None,
     )
+
+
+def _budgets(fleet: Fleet, offers: tuple[Offer, ...]) -> tuple[Budget, ...]:
+    """Return the fleet's budgets. Raises InputError where a GPU type has no such figure."""
+    ones = np.ones(len(fleet.gpus))
+    limits = (
+        ("max_gpus", fleet.max_gpus, ones, ""),
+        ("max_cost", fleet.max_cost, gpu_prices(fleet, offers), "price_per_hour"),
+        ("max_power", fleet.max_power, _watts(fleet, offers), "power"),
+    )
+    found = []
+    for name, most, per_gpu, field in limits:
+        if most is None:
+            continue
+        used = per_gpu[: max(o.gpu_type for o in offers) + 1]
+        if np.isnan(used).any():
+            raise InputError(f"{name} needs the {field} of every GPU type: give it in [[gpus]]")
+        found.append(Budget(name, used, float(most)))
+    return tuple(found)
+
+
+def _watts(fleet: Fleet, offers: tuple[Offer, ...]) -> Floats:
+    """Return the power of a GPU by type [W], NaN where none is known."""
+    found = np.full(len(fleet.gpus), np.nan)
+    for offer in offers:
+        record, stated = offer.deployment.lowered.hardware.power, fleet.gpus[offer.gpu_type].power
+        found[offer.gpu_type] = stated or (np.nan if record is None else record.value)
+    return found
+
+
+def _least(streams: tuple[Stream, ...], offers: tuple[Offer, ...]) -> Ints | None:
+    """Return the least instances of each pool, None where the fleet's file asks for one."""
+    models = [streams[offer.stream].model for offer in offers]
+    least = [
+        1 if model is None else model.min_replicas
+        for model, offer in zip(models, offers, strict=True)
+        for _ in offer.deployment.pools
+    ]
+    return np.array(least, dtype=np.int64) if max(least) > 1 else None
 
 
 def gpu_prices(asked: Problem | Fleet, offers: tuple[Offer, ...]) -> Floats:

@@ -45,12 +45,11 @@ def sized(terms: Terms, rates: Floats) -> Ints:
     """Return the cheapest instances that carry rates, each window by itself [pool, window]."""
     free = replace(_freely(terms), rates=rates, daily=None)
     if not terms.pools.single:
-        return cheapest(replace(free, most_gpus=None)).counts
+        return cheapest(replace(free, most_gpus=None, budgets=())).counts
     counts = free.needed
-    if terms.most_gpus is not None:
-        over = np.any(terms.pools.by_type(counts) > terms.most_gpus[:, None], axis=0)
-        if over.any():  # it would take more than there is: it takes what the peak needs
-            counts[:, over] = terms.needed.max(axis=1, keepdims=True)
+    over = terms.beyond(terms.pools.by_type(counts))
+    if over.any():  # it would take more than there is: it takes what the peak needs
+        counts[:, over] = terms.needed.max(axis=1, keepdims=True)
     return counts
 
 

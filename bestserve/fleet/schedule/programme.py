@@ -121,7 +121,7 @@ def most_carried(terms: Terms) -> Planned:
     rules += [
         _by_stream(terms) @ v.carried >= served,
         served <= terms.rates,
-        _by_type(terms) @ v.n <= np.repeat(terms.most_gpus[:, None], terms.windows, axis=1),
+        *_within_limits(terms, v.n),
     ]
     amount = cp.sum(served @ terms.durations)
     bound = _solved(cp.Problem(cp.Maximize(amount), rules))
@@ -157,6 +157,7 @@ def _variables(terms: Terms, *, spares: bool) -> tuple[_Variables, list[Any]]:
     if terms.reliability is not None and spares:
         v, more = _spares(terms, v)
         rules += more
+    rules += _pools_used(terms, v)
     if terms.times.stay > 0:
         rules.append(started @ _recent(terms) <= n)
     if terms.most_changes is not None:
@@ -248,11 +249,42 @@ def _by_type(terms: Terms) -> Floats:
 
 
 def _gpus_at_once(terms: Terms, v: _Variables) -> list[Any]:
-    if terms.most_gpus is None:
-        return []
+    """Return that there are the GPUs that serve, and those that start beside them."""
+    return [*_within_limits(terms, v.n), *_within_limits(terms, v.before + v.started)]
+
+
+def _within_limits(terms: Terms, counts: Any) -> list[Any]:
     table = _by_type(terms)
-    most = np.repeat(terms.most_gpus[:, None].astype(float), terms.windows, axis=1)
-    return [table @ v.n <= most, table @ (v.before + v.started) <= most]
+    rules = [budget.per_gpu @ table @ counts <= budget.most for budget in terms.budgets]
+    if terms.most_gpus is not None:
+        most = np.repeat(terms.most_gpus[:, None].astype(float), terms.windows, axis=1)
+        rules.append(table @ counts <= most)
+    return rules
+
+
+def _pools_used(terms: Terms, v: _Variables) -> list[Any]:
+    """Return that pools which are used have their least instances, and are not too many."""
+    import cvxpy as cp
+
+    if terms.least is None and terms.most_pools is None:
+        return []
+    pools, windows = terms.capacity.shape
+    streams = terms.pools.stream[terms.pools.option]
+    # twice what the fullest window needs, unless there are fewer GPUs: more is never cheaper
+    most = 2 * np.ceil((terms.wanted[streams] / terms.capacity).max(axis=1)) + 1
+    if terms.most_gpus is not None:
+        most = np.maximum(terms.most_gpus[terms.pools.gpu_type] // terms.pools.gpus, 0)
+    most = np.maximum(most, 1 if terms.least is None else terms.least)[:, None]
+    serves = cp.Variable((pools, windows), boolean=True)
+    rules = [v.n <= cp.multiply(np.repeat(most, windows, axis=1), serves)]
+    if terms.least is not None:
+        least = np.repeat(terms.least[:, None], windows, axis=1)
+        rules.append(v.n >= cp.multiply(least, serves))
+    if terms.most_pools is not None:
+        used = cp.Variable(pools, boolean=True)
+        rules += [serves[:, w] <= used for w in range(windows)]
+        rules.append(cp.sum(used) <= terms.most_pools)
+    return rules
 
 
 def _bill(terms: Terms, v: _Variables) -> tuple[Any, list[Any]]:
@@ -324,6 +356,8 @@ def _nothing(terms: Terms, fault: str) -> str:
     """Return why there is no schedule, as far as it is known."""
     bound = [
         (terms.most_gpus is not None, "more GPUs (what starts runs beside what still serves)"),
+        *((True, f"a larger {budget.name}") for budget in terms.budgets),
+        (terms.most_pools is not None, "more configurations"),
         (terms.times.stay > 0, "a shorter least stay"),
         (terms.most_changes is not None, "more changes a window"),
         (terms.reliability is not None, "a lower availability"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bestserve.arrays import Floats, Ints
+from bestserve.arrays import Bools, Floats, Ints
 from bestserve.fleet.schedule.failures import totals
 
 LEAST = 1e-3
@@ -86,6 +86,15 @@ class Reliability:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What GPUs in use at once may take together: per_gpu, by type; most."""
+
+    name: str
+    per_gpu: Floats
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
 class Floor:
     """Requests of the day that must meet an objective.
 
@@ -132,6 +141,8 @@ class Terms:
     most_gpus : at once, by type; most_changes : starts and stops at the beginning of a window
     prices : None: GPU-hours are counted; reliability : None: instances do not fail
     daily : None: every window carries its rate
+    budgets : of GPUs in use at once; least : instances of a pool [pool], of one that is used
+    most_pools : pools that are used, over the day
     """
 
     capacity: Floats
@@ -145,6 +156,9 @@ class Terms:
     prices: Prices | None = None
     reliability: Reliability | None = None
     daily: Daily | None = None
+    budgets: tuple[Budget, ...] = ()
+    least: Ints | None = None
+    most_pools: int | None = None
 
     @property
     def windows(self) -> int:
@@ -168,7 +182,17 @@ class Terms:
     def working(self) -> Ints:
         """Instances that each window needs, where streams have one option each [pool, window]."""
         wanted = self.wanted[self.pools.stream[self.pools.option]] / self.capacity
-        return np.maximum(np.ceil(wanted - 1e-9), 1).astype(np.int64)
+        least = 1 if self.least is None else self.least[:, None]
+        return np.maximum(np.ceil(wanted - 1e-9), least).astype(np.int64)
+
+    def beyond(self, used: Floats) -> Bools:
+        """Return in which windows GPUs in use [type, window] are more than there may be."""
+        over = np.zeros(used.shape[1], dtype=bool)
+        if self.most_gpus is not None:
+            over |= np.any(used > self.most_gpus[:, None], axis=0)
+        for budget in self.budgets:
+            over |= budget.per_gpu @ used > budget.most * (1 + 1e-9)
+        return over
 
     @property
     def needed(self) -> Ints:
