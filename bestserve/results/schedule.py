@@ -232,17 +232,19 @@ class Schedule(Drawn):
     def _row(self, w: ScheduledWindow) -> dict[str, Any]:
         row: dict[str, Any] = {"start": w.clock(), "request_rate": w.request_rate}
         row |= {f"{pool}_instances": n for pool, n in w.instances.items()}
-        row |= {"gpus": w.gpus, "capacity": w.capacity, "utilisation": w.fullest.utilisation}
-        row |= {"starts": w.starts, "stops": w.stops}
+        row |= {"gpus": w.gpus, "utilisation": w.fullest.utilisation}
+        row |= {f"{name}_met": share for name, share in w.worst.met.items()}
+        # what a narrow terminal has no room for comes last
+        row |= {"holds": w.holds, "starts": w.starts, "stops": w.stops}
         if self.availability is not None:
             row["spares"] = w.spares
         if w.cost is not None:
             row["usd"] = w.cost
+        row["capacity"] = w.capacity
         if len(self.windows[0].streams) > 1:
             row |= {f"{s.name}_rate": s.request_rate for s in w.streams}
             row["worst"] = w.worst.name
-        row |= {f"{name}_met": share for name, share in w.worst.met.items()}
-        return row | {"holds": w.holds}
+        return row
 
     def stretches(self) -> list[dict[str, Any]]:
         """Return a row for each time between changes: its highest rate and its worst window."""

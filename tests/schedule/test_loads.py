@@ -48,11 +48,31 @@ def mean(lengths):
         ("start,request_rate,input_len,output_len\n0,1,5,\n60,1,5,5\n", "both input_len"),
         ("start,request_rate,input_len,output_len\n0,1,-5,5\n60,1,5,5\n", "lengths"),
         ("", "lacks start"),
+        ("start;request_rate\n0;1\n60;1\n", "separate columns by commas"),
+        ("start,request_rate,request_rate\n0,1,2\n60,1,2\n", "'request_rate' appears twice"),
+        ("start,request_rate\n22:00,1\n23:00,2\n00:00,1\n", "go on counting .24:00."),
+        ("start,request_rate\n10:75,1\n12:00,2\n", "'10:75' is no time"),
+        ("start,request_rate\n2026-02-30,1\n2026-03-01,2\n", "'2026-02-30' is no time"),
+        ("start,request_rat,input_len\n0,1,1\n60,1,1\n", "columns are 'start', 'request_rate'"),
     ],
 )
 def test_a_load_that_cannot_be_read_says_where(tmp_path, text, says):
     with pytest.raises(DataError, match=says):
         read(tmp_path, text)
+
+
+def test_dates_are_times_and_clock_changes_take_the_hour_that_they_take(tmp_path):
+    plain = "start,request_rate\r\n2026-03-29 08:00,1\r\n2026-03-29T09:30,2\r\n"
+    load = read(tmp_path, plain)
+    assert list(load.starts) == [8 * 3600.0, 9.5 * 3600.0]
+    spring = "start,request_rate\n2026-03-29T01:00+01:00,1\n2026-03-29T03:00+02:00,2\n"
+    load = read(tmp_path, spring)
+    assert list(load.starts) == [3600.0, 7200.0]
+    assert list(load.durations) == [3600.0, 3600.0]
+    autumn = "start,request_rate\n2026-10-25T02:00+02:00,1\n2026-10-25T02:00+01:00,2\n"
+    assert list(read(tmp_path, autumn).durations) == [3600.0, 3600.0]
+    with pytest.raises(DataError, match="offset where clocks change"):
+        read(tmp_path, autumn.replace("+02:00", "").replace("+01:00", ""))
 
 
 def test_windows_have_lengths_of_their_own_or_the_problems(tmp_path):

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +56,18 @@ class Table:
 def read_table(source: Path | Rows) -> Table:
     """Read a CSV of windows, or the rows of one. Raises DataError naming line and column.
 
-    The last window is as long as the one before.
+    The last window is as long as the one before. Times count from the midnight before the first
+    window, where dates with an offset say so at that of the first.
     """
     name, columns, rows = _cells(source)
+    twice = [column for column in columns if columns.count(column) > 1]
+    if twice:
+        raise DataError(f"{name}: column {twice[0]!r:.60} appears twice")
     if "start" not in columns:
-        raise DataError(f"{name}: lacks start; columns are start and rates, such as request_rate")
+        split = "; separate columns by commas" if ";" in "".join(columns) else ""
+        raise DataError(
+            f"{name}: lacks start; columns are start and rates, such as request_rate{split}"
+        )
     starts: list[float] = []
     for number, row in enumerate(rows, 2):
         where = f"{name}, line {number}"
@@ -67,11 +75,15 @@ def read_table(source: Path | Rows) -> Table:
             raise DataError(f"{where}: more than {MOST_WINDOWS:,} windows; take longer ones")
         starts.append(_clock(row["start"], where))
         if len(starts) > 1 and starts[-1] <= starts[-2]:
-            raise DataError(f"{where}: windows must be in order of their start")
+            raise DataError(
+                f"{where}: windows must be in order of their start; past midnight go on counting "
+                "(24:00), or write dates, with their offset where clocks change"
+            )
     if len(starts) < 2:
         raise DataError(f"{name}: at least two windows are needed")
     durations = np.diff([*starts, 2 * starts[-1] - starts[-2]])
-    midnight = DAY * (starts[0] // DAY)
+    ahead = _offset(rows[0]["start"])
+    midnight = DAY * ((starts[0] + ahead) // DAY) - ahead
     return Table(name, columns, rows, np.array(starts) - midnight, durations)
 
 
@@ -95,17 +107,34 @@ def _cells(source: Path | Rows) -> tuple[str, tuple[str, ...], tuple[dict[str, s
 
 
 def _clock(text: str, where: str) -> float:
+    """Return a beginning [s]: seconds, HH:MM, or a date, whose offset keeps clock changes apart."""
     parts = text.split(":")
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
         numbers = [math.nan]
-    if not all(math.isfinite(n) and n >= 0 for n in numbers) or len(numbers) > 3:
-        raise DataError(f"{where}: start = {text!r:.40} is no time; write seconds or HH:MM")
-    if len(numbers) == 1:
+    if len(numbers) == 1 and math.isfinite(numbers[0]) and numbers[0] >= 0:
         return numbers[0]
-    hours, minutes, *seconds = numbers
-    return 3600 * hours + 60 * minutes + sum(seconds)
+    if 2 <= len(numbers) <= 3 and numbers[0] >= 0 and all(0 <= n < 60 for n in numbers[1:]):
+        hours, minutes, *seconds = numbers
+        return 3600 * hours + 60 * minutes + sum(seconds)
+    try:
+        date = datetime.fromisoformat(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise DataError(
+            f"{where}: start = {text!r:.40} is no time; write seconds, HH:MM, or a date such as "
+            "2026-03-29T09:00+01:00"
+        ) from None
+
+
+def _offset(text: str) -> float:
+    """Return how far ahead of UTC a date is [s]; 0 for other times."""
+    try:
+        ahead = datetime.fromisoformat(text).utcoffset() if "-" in text else None
+    except ValueError:
+        ahead = None
+    return 0.0 if ahead is None else ahead.total_seconds()
 
 
 def _rate(text: str, column: str, where: str) -> float:
@@ -151,7 +180,9 @@ def _check_columns(table: Table, *, required: Sequence[str], allowed: Sequence[s
         what = f"lacks {' and '.join(missing)}"
     else:
         return
-    raise DataError(f"{table.name}: {what}; columns are {', '.join(allowed)}")
+    # in quotes, because a column is no flag, even where one has its name
+    columns = ", ".join(repr(name) for name in allowed)
+    raise DataError(f"{table.name}: {what}; columns are {columns}")
 
 
 def mixed_load(
