@@ -64,7 +64,8 @@ def schedule(
         the problem; --gpus is the most at once
     load
         CSV of windows: start (seconds, HH:MM or dates), request_rate [req/s], and optionally
-        input_len and output_len, or a rate for each class; default: the problem's --trace, cut into windows
+        input_len and output_len, or a rate for each class; default: the problem's --trace, cut
+        into windows
     fleet
         instead of a problem a fleet file, as for allocate: several GPU types, models and classes
     window
