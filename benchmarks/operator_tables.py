@@ -37,7 +37,7 @@ from bestserve.models.step.collectives import all_reduce
 from bestserve.models.step.device import Device, Formats, Parallelism, Precision
 from bestserve.models.step.moe import MoeKernel, MoePath, grouped_experts
 from bestserve.models.step.operators import operator_list
-from bestserve.models.step.roofline import gemm
+from bestserve.models.step.roofline import gemm, quantise
 from bestserve.models.step.step_work import StepWork
 
 FLOOR = 30e-6
@@ -78,8 +78,8 @@ EXPECTED = {
     ("gemm.bf16", "b200_sxm"): 13.0,
     ("gemm.bf16", "a100_sxm"): 12.0,
     ("gemm.bf16", "l40s"): 18.0,
-    ("gemm.fp8", "hopper"): 24.0,
-    ("gemm.fp8", "b200_sxm"): 33.0,
+    ("gemm.fp8", "hopper"): 21.0,
+    ("gemm.fp8", "b200_sxm"): 25.0,
     ("attention.prefill d=128", "hopper"): 16.0,
     ("attention.prefill d=128", "b200_sxm"): 34.0,
     ("attention.prefill d=128", "a100_sxm"): 29.0,
@@ -173,7 +173,9 @@ def _gemm(frame: Any, engine: str, device: Device) -> Iterator[Prediction]:
         predicted = np.zeros(len(part))
         for (n, k), index in part.groupby(["n", "k"]).indices.items():
             m = part.m.to_numpy(dtype=float)[index]
-            predicted[index] = gemm(m, n, k, device, precision).time
+            predicted[index] = (
+                quantise(m, k, device, precision).time + gemm(m, n, k, device, precision).time
+            )
         yield f"gemm.{precision}", part, predicted
 
 

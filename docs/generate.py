@@ -13,7 +13,7 @@ from pathlib import Path
 
 import bestserve
 from bestserve.cli import COMMANDS
-from bestserve.models.step.constants import FITTED, ConstantRecord, describe
+from bestserve.models.step.constants import FITTED, QUANTISED, ConstantRecord, describe
 from bestserve.specs.fleet import Deployed, Fleet, FleetClass, FleetModel, GpuGroup, Link
 
 DOCS = Path(__file__).parent
@@ -23,13 +23,13 @@ def constants() -> str:
     """Return the universal constants as a table, in the order of the code."""
     lines = ["| constant | value | unit | kind | source |", "| --- | --- | --- | --- | --- |"]
     lines += [constant_row(record) for record in describe()]
-    return f"**A** = {FITTED}.\n\n" + "\n".join(lines)
+    return f"**A** = {FITTED}. **B** = {QUANTISED}.\n\n" + "\n".join(lines)
 
 
 def constant_row(record: ConstantRecord) -> str:
     """Return one line of the table; times in µs, as people say them."""
     value, unit = record.value, record.unit
-    source = record.source.replace(FITTED, "A")
+    source = record.source.replace(FITTED, "A").replace(QUANTISED, "B")
     if unit == "s":
         value, unit = value * 1e6, "µs"
     elif unit == "B/s/SM":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -24,7 +23,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accuracy_folds import CHUNK, few_shot, group_of, leave_out, source_name, suite_of_row
+from accuracy_folds import (
+    CHUNK,
+    behind_cache,
+    few_shot,
+    group_of,
+    leave_out,
+    source_name,
+    suite_of_row,
+)
 from accuracy_intervals import (
     Cell,
     coverage,
@@ -60,19 +67,14 @@ INTERVAL_ROWS = 3
 """One row in so many has its interval computed, which costs five to eight predictions."""
 
 
-def behind_cache(row: RowComparison) -> bool:
-    """Return whether prompts shared parts that a prefix cache held, of which rows say little."""
-    return re.search(r"shared_prefix|multi-turn", row.workload) is not None
-
-
 CLASSES = {
     "dense, closed loop": lambda r: r.regime == "closed" and not r.moe,
     "MoE, closed loop": lambda r: r.regime == "closed" and r.moe,
-    "open loop": lambda r: r.regime == "open" and not behind_cache(r),
+    "open loop": lambda r: r.regime == "open" and not behind_cache(r.workload),
     "MLPerf Server (at its knee)": lambda r: r.regime == "knee",
     "disaggregated": lambda r: r.regime == "disaggregated",
     "bursts": lambda r: r.regime == "burst",
-    "behind a prefix cache": behind_cache,
+    "behind a prefix cache": lambda r: behind_cache(r.workload),
 }
 
 QUEUED_MS = 2000.0
@@ -80,8 +82,10 @@ QUEUED_MS = 2000.0
 steps, above, for other requests, so that a small error of the capacity is a large one of TTFT."""
 
 OPEN_CLASSES = {
-    "without a queue": lambda r: r.regime == "open" and not behind_cache(r) and not queued(r),
-    "with a queue": lambda r: r.regime == "open" and not behind_cache(r) and queued(r),
+    "without a queue": lambda r: (
+        r.regime == "open" and not behind_cache(r.workload) and not queued(r)
+    ),
+    "with a queue": lambda r: r.regime == "open" and not behind_cache(r.workload) and queued(r),
 }
 
 
@@ -217,7 +221,7 @@ def main(paths: Sequence[Path]) -> None:
     by_group, _ = leave_out(rows, group_of, FOLDS, parts)
     tell("groups left out")
     variance = variances(shipped)
-    sampled = [r for r in by_suite if variance.get(r.id) and not behind_cache(r)]
+    sampled = [r for r in by_suite if variance.get(r.id) and not behind_cache(r.workload)]
     found = residuals(sampled, variance)
     inside = hits(sampled, variance, lambda r: source_name(r.source))
     stretch = stretches(inside)

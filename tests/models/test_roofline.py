@@ -20,6 +20,7 @@ from bestserve.models.step.roofline import (
     gemm_efficiency,
     p_norm,
     peak,
+    quantise,
 )
 
 positive = st.floats(1e-9, 1e3)
@@ -121,3 +122,19 @@ def test_a_replaced_constant_is_listed_as_calibrated() -> None:
     assert kinds["gemm.launch"] == "calibrated"
     assert kinds["gemm.memory"] == "measured"
     assert OperatorConstants() == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("n", "reached"), [(1024, 0.265), (2048, 0.393), (4096, 0.515), (16384, 0.697)]
+)
+def test_quantising_costs_narrow_fp8_matrices_most(h100: Device, n: float, reached: float) -> None:
+    # Shares of the fp8 peak in the table of TensorRT-LLM 1.3 on H100.
+    m, k = 16384.0, 8192.0
+    time = float(quantise(m, k, h100, "fp8").time + gemm(m, n, k, h100, "fp8").time)
+    assert 2 * m * n * k / time / h100.flops_fp8 == pytest.approx(reached, rel=0.1)
+
+
+def test_sixteen_bit_inputs_are_not_quantised(h100: Device) -> None:
+    assert float(quantise(4096.0, 8192.0, h100, "bf16").time) == 0.0
+    assert float(quantise(4096.0, 8192.0, h100, "int4").time) == 0.0
+    assert float(quantise(0.0, 8192.0, h100, "fp8").time) == 0.0

@@ -106,7 +106,7 @@ def read_off(
         if operator.name == "attention.linear":
             per_sequence += count * (time[1] - time[0])
             e += count * compute[2] / input_len
-        elif operator.name == "attention.latent":
+        elif operator.name in ("attention.latent", "attention.kv_up.quantise"):
             e += count * time[2] / input_len
         elif operator.kind == "attention":
             linear, quadratic = _through_origin(time[2], time[3], input_len)

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 FITTED = "fitted to the operator tables of aiconfigurator 0.12.0 over five GPUs, three engines"
 ROOFLINE = f"{FITTED}; rounded by hand"
+QUANTISED = (
+    "fitted to the GEMM tables of aiconfigurator 0.12.0, the pass that quantises activations apart"
+)
 MOE = f"{FITTED}; one set for 33 GPU and kernel-path tables"
 MLA = f"{FITTED}; DeepSeek module and kernel tables"
 
@@ -26,15 +29,24 @@ def _constant(value: float, unit: str, kind: str, source: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmConstants:
-    """t0 + ‖2k(mn + A·S)/(e_c·P), bytes/(e_m·W)‖_p."""
+    """t0 + ‖2k(mn + A·S)/(e_c·P), bytes/(e_m·W)‖_p; before it B·mk/W of 8- and 4-bit formats."""
 
     compute_bf16: float = _constant(0.80, "1", "measured", ROOFLINE)
-    compute_fp8: float = _constant(0.55, "1", "measured", ROOFLINE)
-    compute_int8: float = _constant(0.55, "1", "assumed", "as fp8: same width, same kernels")
-    compute_fp4: float = _constant(0.42, "1", "measured", ROOFLINE)
+    compute_fp8: float = _constant(0.70, "1", "measured", f"{QUANTISED}; 0.58 to 0.75")
+    compute_int8: float = _constant(0.70, "1", "measured", f"{QUANTISED}; A100")
+    compute_fp4: float = _constant(0.48, "1", "measured", f"{QUANTISED}; 0.34 to 0.48")
     compute_weight_only: float = _constant(
         0.60, "1", "assumed", "of the bf16 peak: bf16 kernel that also unpacks its weights"
     )
+    quantise_fp8: float = _constant(
+        8.0,
+        "B",
+        "measured",
+        f"{QUANTISED}, per activation: 7 to 9 in TensorRT-LLM, 10 to 20 in vLLM, 3.5 to 8 by "
+        "block; its launch is not counted: served graphs fuse it with the kernel ahead",
+    )
+    quantise_int8: float = _constant(2.0, "B", "measured", f"{QUANTISED}, per activation; A100")
+    quantise_fp4: float = _constant(5.0, "B", "measured", f"{QUANTISED}, per activation; 3 to 6")
     memory: float = _constant(0.84, "1", "measured", ROOFLINE)
     memory_fp4: float = _constant(0.70, "1", "measured", ROOFLINE)
     launch: float = _constant(3.3e-6, "s", "measured", ROOFLINE)

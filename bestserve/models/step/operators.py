@@ -12,6 +12,7 @@ because a step of a lane passes each of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,6 +33,7 @@ from bestserve.models.step.constants import DEFAULT, OperatorConstants
 from bestserve.models.step.device import Device, Formats, Parallelism, WeightFormat
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.moe import grouped_experts
+from bestserve.models.step.products import products
 from bestserve.models.step.roofline import Cost, Number, elementwise, gemm, present
 from bestserve.models.step.sharding import (
     Matrix,
@@ -149,8 +151,8 @@ class _Context:
             return self.seen[attention]
         matrices = attention_matrices(attention, self.hidden, self.parallel.tp)
         own = self.parts.attention
-        before = [self._matrix("attention", m, own) for m in matrices if m.name != "out"]
-        after = [self._matrix("attention", m, own) for m in matrices if m.name == "out"]
+        before = self._products("attention", [m for m in matrices if m.name != "out"], own)
+        after = self._products("attention", [m for m in matrices if m.name == "out"], own)
         parts = [
             *before,
             *self._kernels(attention),
@@ -181,7 +183,7 @@ class _Context:
         if width:
             prefix = "shared" if moe else "ffn"
             matrices = ffn_matrices(width, ffn.gated, self.hidden, self.parallel.tp)
-            parts += [self._matrix(prefix, m, self.parts.ffn) for m in matrices]
+            parts += self._products(prefix, matrices, self.parts.ffn)
         if ffn.kind != "none":
             parts += self._combine(ffn)
         self.seen[ffn] = parts
@@ -209,17 +211,9 @@ class _Context:
             rest.append(("pipeline.send", "communication", pp - 1, send))
         return rest
 
-    def _matrix(self, prefix: str, matrix: Matrix, form: WeightFormat) -> Part:
-        cost = gemm(
-            self.rows[matrix.rows],
-            matrix.n,
-            matrix.k,
-            self.device,
-            form.precision if matrix.stored else "bf16",
-            self.constants,
-            weight_bytes=form.bytes if matrix.stored else None,
-        )
-        return f"{prefix}.{matrix.name}", "gemm", 1.0, cost
+    def _products(self, prefix: str, matrices: Sequence[Matrix], form: WeightFormat) -> list[Part]:
+        found = products(matrices, self.rows, self.device, form, self.constants)
+        return [(f"{prefix}.{name}", kind, 1.0, cost) for name, kind, cost in found]
 
     def _kernels(self, attention: Attention) -> list[Part]:
         work, device, constants = self.work, self.device, self.constants

@@ -170,6 +170,25 @@ def gemm(
     )
 
 
+def quantise(
+    m: Number,
+    k: float,
+    device: Device,
+    precision: Precision = "bf16",
+    constants: OperatorConstants = DEFAULT,
+) -> Cost:
+    """Return the pass that turns m×k bf16 activations into the format of a GEMM; none for 16 bits.
+
+    Its bytes follow m·k, the multiplications m·n·k, so narrow matrices lose most to it.
+    """
+    g = constants.gemm
+    passed = {"fp8": g.quantise_fp8, "int8": g.quantise_int8, "nvfp4": g.quantise_fp4}
+    width = passed.get(compute_format(device, precision), 0.0)
+    rows = np.asarray(m, dtype=np.float64)
+    traffic = width * rows * k
+    return Cost(memory=traffic / device.memory_bandwidth, traffic=traffic)
+
+
 def elementwise(
     tokens: Number,
     hidden: float,
