@@ -9,6 +9,7 @@ ships: nothing is fitted to these runs, but for the bandwidth of fetches (`FETCH
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,13 @@ HERE = Path(__file__).resolve().parent
 MEASURED = HERE.parent.parent / "shared" / "measured"
 APART = 1.1
 """Ratio of two policies' mean TTFT from which their order is one."""
+
+LINES = 2
+"""Lines of a streamed message, the second of which is empty. inference-perf up to 0.2 notes the time
+of each (`process_response` of its apis/completion.py), so that every other gap between its "tokens"
+is 0, and their mean, "ITL", is TPOT over this."""
+
+GAPS = re.compile(r"ITL mean ([0-9.]+) s")
 
 Pair = tuple[TidyRow, RowComparison]
 
@@ -62,6 +70,18 @@ def median(errors: Sequence[float]) -> str:
     return f"{100 * np.median(np.abs(errors)):.0f} % ({100 * np.median(errors):+.0f} %)"
 
 
+def tpot_errors(pairs: Iterable[Pair]) -> list[float]:
+    """Return the relative errors of mean TPOT, as rows state it or as their gaps tell it [1]."""
+    errors = []
+    for row, found in pairs:
+        gaps = GAPS.search("; ".join(row.notes))
+        measured = LINES * 1e3 * float(gaps[1]) if gaps else row.tpot_mean_ms
+        predicted = found.predicted.get("tpot_mean_ms")
+        if measured and predicted:
+            errors.append(predicted / measured - 1.0)
+    return errors
+
+
 def errors_of(pairs: Iterable[Pair], figure: str) -> list[float]:
     """Return the relative errors of a figure where both sides have it [1]."""
     return [found.errors[figure] for _, found in pairs if figure in found.errors]
@@ -83,19 +103,21 @@ def order(pairs: Iterable[Pair]) -> tuple[int, int]:
     return right, total
 
 
-def page(pairs: Sequence[Pair]) -> str:
-    """Return the tables: sources, then rows."""
+def page(pairs: Sequence[Pair], every: int = 1) -> str:
+    """Return the tables: sources, then rows; every : as in `chosen`."""
     lines = [
         "# Measured runs behind prefix caches",
         "",
-        "Made by `python validation/prefix_rows.py`. Errors of mean TTFT, or P50, and of output",
+        f"Made by `python validation/prefix_rows.py {every}`: each n-th rate of a ladder, n = {every}.",
+        "Errors of mean TTFT, or P50, of TPOT (of rows that state gaps between the lines of a stream,",
+        f"{LINES} of which are a token, from those) and of output",
         "tokens a second: median of sizes, and signed. Stable or not is what the replay says:",
         "where its queue grows, TTFT depends on how long a run is, and throughput is what can be",
         "compared. Engine constants come from other sources.",
         "",
-        "| source | model | rows | not compared | TTFT, stable | TTFT, unstable | TPOT "
-        "| throughput, unstable | order of policies |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| source | model | rows | not compared | TTFT, stable | TTFT, unstable | TPOT, stable "
+        "| TPOT, unstable | throughput, unstable | order of policies |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
@@ -109,7 +131,7 @@ def page(pairs: Sequence[Pair]) -> str:
             f"| {source} | {model} | {len(own)} | {len(own) - len(done)} "
             f"| {median(errors_of(calm, 'ttft_mean_ms') or errors_of(calm, 'ttft_p50_ms'))} "
             f"| {median(errors_of(wild, 'ttft_mean_ms'))} "
-            f"| {median(errors_of(done, 'tpot_mean_ms'))} "
+            f"| {median(tpot_errors(calm))} | {median(tpot_errors(wild))} "
             f"| {median(errors_of(wild, 'out_tok_throughput'))} | {right} of {total} |"
         )
     lines += [
@@ -138,9 +160,10 @@ def main(arguments: Sequence[str]) -> None:
     numbers = [int(a) for a in arguments if a.isdigit()]
     files = [Path(a) for a in arguments if not a.isdigit()]
     files = files or [MEASURED / "measured_dev.csv", MEASURED / "measured_dev2.csv"]
-    rows = chosen([r for f in files for r in read_log(f).rows], numbers[0] if numbers else 1)
+    every = numbers[0] if numbers else 1
+    rows = chosen([r for f in files for r in read_log(f).rows], every)
     pairs = [(row, compare_row(row, with_intervals=False)) for row in rows]
-    text = page(pairs)
+    text = page(pairs, every)
     (HERE / "prefix_rows.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -156,8 +156,8 @@ class ProblemOptions:
         chance that a draft is accepted if all before it are: one number or one per position, or a
         data set's name; default: assumed, by method
     routing
-        random, round_robin, least_outstanding, power_of_two, least_kv, least_ttft; by what prompts
-        share: session_affine, prefix_hash, prefix_aware, prefix_estimated
+        random, round_robin, least_outstanding, power_of_two, least_kv, reported_kv, least_ttft; by
+        what prompts share: session_affine, prefix_hash, prefix_aware, prefix_estimated
     router_lag
         how late a prefix-aware router learns what the engines hold [s]
     tensor_parallel_size

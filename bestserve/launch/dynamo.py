@@ -36,6 +36,7 @@ ROUTER_MODES = {
     "power_of_two": "power-of-two",
     "least_outstanding": "least-loaded",
     "least_kv": "kv",
+    "reported_kv": "kv",
     "least_ttft": "kv",
 }
 TYPES = {"m": "worker", "p": "prefill", "d": "decode"}

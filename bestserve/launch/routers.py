@@ -24,9 +24,10 @@ POLICIES = {
     "power_of_two": "power_of_two",
     "least_outstanding": "power_of_two",
     "least_kv": "power_of_two",
+    "reported_kv": "power_of_two",
     "least_ttft": "power_of_two",
 }
-"""Routing of a plan → policy of vLLM's and SGLang's routers; neither has the three last ones."""
+"""Routing of a plan → policy of vLLM's and SGLang's routers; neither has the four last ones."""
 
 TENSORRT_POLICIES = {
     "random": "round_robin",
@@ -34,6 +35,7 @@ TENSORRT_POLICIES = {
     "power_of_two": "load_balancing",
     "least_outstanding": "load_balancing",
     "least_kv": "load_balancing",
+    "reported_kv": "load_balancing",
     "least_ttft": "load_balancing",
 }
 

@@ -32,7 +32,14 @@ DRAWN = 4_800
 ATOMS = 24
 """Atoms of the prompts that find equally much."""
 
-SPREADING = ("random", "round_robin", "least_outstanding", "power_of_two", "least_kv")
+SPREADING = (
+    "random",
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "least_kv",
+    "reported_kv",
+)
 """Routing that knows nothing of prefixes: a session's turns meet any lane."""
 
 LONG = 1e9

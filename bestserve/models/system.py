@@ -28,6 +28,7 @@ Routing = Literal[
     "least_outstanding",
     "power_of_two",
     "least_kv",
+    "reported_kv",
     "session_affine",
     "prefix_hash",
     "prefix_aware",

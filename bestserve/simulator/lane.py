@@ -42,6 +42,7 @@ from bestserve.simulator.layout import (
     OUTSTANDING,
     PEAK,
     PROMPT_TOKENS,
+    REPORTED,
     RIDING,
     SPLIT,
     STEPPING,
@@ -113,6 +114,7 @@ def advance(
         ended_earlier = ended
         ended = fire_events(lane, pool, times, facts, done, cache, ended)
         ended = join(lane, pool, times, facts, done, cache, ended)
+        s[REPORTED] = s[CONTEXT] + s[PROMPT_TOKENS]
         if s[LEAVING] > 0 and s[DECODING] == 0 and s[SPLIT] < 0 and s[HEAD] < 0:
             let_go(lane, pool, facts, cache)  # idle: no step is formed that counts them
         if ended > ended_earlier and done.size > 0:

@@ -38,12 +38,13 @@ steps so far."""
 SPECULATING_WIDTH = 13
 
 # clock[lane]
-NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME, FORMED = range(9)
+NOW, T_NEXT, T_END, BUSY, PREFILL, BATCH, KV, SAMPLE_TIME, FORMED, ASKED = range(10)
 """NOW: the lane's last step boundary. T_NEXT: when it needs attention again. T_END: end of the
 step under way. BUSY, PREFILL: time in steps, in steps with prompts. BATCH, KV: integrals over time
 of the sequences in the step and of the tokens in the cache. FORMED: when the next step is formed;
-NOW, or with asynchronous scheduling the boundary before it."""
-CLOCK_WIDTH = 9
+NOW, or with asynchronous scheduling the boundary before it. ASKED: when `reported_kv` last sent a
+request here."""
+CLOCK_WIDTH = 10
 
 # state[lane]
 (
@@ -75,7 +76,8 @@ CLOCK_WIDTH = 9
     LEAVING_BLOCKS,
     LEFT,
     MOVED_TOKENS,
-) = range(28)
+    REPORTED,
+) = range(29)
 """STEPPING: a committed step is under way; RIDING: decodes take part in it. ITERATION: decode
 steps so far. DECODING, CONTEXT: running decodes and the sum of their contexts in the next step.
 EVENTS: heap size. HEAD, TAIL: waiting queue. SPLIT, SPLIT_DONE: the prompt that is partly
@@ -84,8 +86,9 @@ the decodes whose KV grows by the step. HELD: KV blocks of all others. PROMPT_TO
 prompts under way. PEAK: most KV tokens seen. LEAVING, LEAVING_BLOCKS: requests whose end the step
 formed next does not know of yet, and their KV blocks (asynchronous scheduling); they stand in
 `joins` behind the first SLOTS entries. LEFT: how many of them have left their blocks to the prefix
-cache. MOVED_TOKENS: those of QUEUED_TOKENS whose KV came from elsewhere."""
-STATE_WIDTH = 28
+cache. MOVED_TOKENS: those of QUEUED_TOKENS whose KV came from elsewhere. REPORTED: KV
+tokens of running requests when a step ended last, which is what an engine's metrics tell."""
+STATE_WIDTH = 29
 
 # limits[i], int64
 SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD, DRAFTS = range(11)

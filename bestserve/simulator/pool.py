@@ -16,6 +16,7 @@ from bestserve.simulator.heap import EVENTS_PER_REQUEST
 from bestserve.simulator.lane import advance
 from bestserve.simulator.layout import (
     ARRIVAL,
+    ASKED,
     CACHED,
     CLOCK_WIDTH,
     GENERATED,
@@ -117,6 +118,7 @@ def new_pool(
     state[:, STRIDE] = 1
     clock = np.zeros((lanes, CLOCK_WIDTH))
     clock[:, T_NEXT] = np.inf
+    clock[:, ASKED] = -np.inf
     length = min(TABLE_LENGTH, max(lane.max_num_batched_tokens, slots) + 1)
     return Pool(
         clock=clock,

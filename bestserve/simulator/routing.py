@@ -1,7 +1,10 @@
 """Which replica an arriving request goes to.
 
 Static rules do not look at the lanes, so that each lane can be simulated on its own; the others
-see the lanes as they are when the request arrives. Routers that know of prefixes:
+see the lanes as they are when the request arrives, but for `reported_kv`, which knows what engines
+told of their caches at the end of their last step: nothing of who waits, so that those who arrive
+within a long step go to one lane, but for requests whose response has not begun (`ANSWERING`).
+Routers that know of prefixes:
 
 * `prefix_aware` looks at what engines report of their caches, `lag` later; `prefix_estimated` at
   its own record of what it sent where, which learns of no eviction. Both take the longest match
@@ -30,6 +33,7 @@ from bestserve.simulator.block_cache import (
 )
 from bestserve.simulator.kv_blocks import growing_blocks
 from bestserve.simulator.layout import (
+    ASKED,
     BLOCK,
     BLOCKS,
     CONTEXT,
@@ -40,7 +44,9 @@ from bestserve.simulator.layout import (
     ITERATION,
     NOW,
     OUTSTANDING,
+    PROMPT_TOKENS,
     QUEUED_TOKENS,
+    REPORTED,
     STEPPING,
     UNLIMITED,
 )
@@ -52,18 +58,20 @@ from bestserve.simulator.step import steps_to, tokens_cost
     LEAST_OUTSTANDING,
     POWER_OF_TWO,
     LEAST_KV,
+    REPORTED_KV,
     SESSION_AFFINE,
     PREFIX_HASH,
     PREFIX_AWARE,
     PREFIX_ESTIMATED,
     LEAST_TTFT,
-) = range(10)
+) = range(11)
 CODES = {
     "random": RANDOM,
     "round_robin": ROUND_ROBIN,
     "least_outstanding": LEAST_OUTSTANDING,
     "power_of_two": POWER_OF_TWO,
     "least_kv": LEAST_KV,
+    "reported_kv": REPORTED_KV,
     "session_affine": SESSION_AFFINE,
     "prefix_hash": PREFIX_HASH,
     "prefix_aware": PREFIX_AWARE,
@@ -75,6 +83,10 @@ OF_PREFIXES = ("session_affine", "prefix_hash", "prefix_aware", "prefix_estimate
 
 BOUND = 1.25
 """Requests at a lane over the mean, up to which routers follow prefixes (KubeAI's default)."""
+
+ANSWERING = 0.02
+"""Time from a request to the head of its response, until which routers count it [s]: what HTTP and
+tokeniser take of vLLM's front end, rounded."""
 
 WORD = 1 << 32
 
@@ -111,6 +123,54 @@ def kv_load(
     if n * first + growth * (0.5 * n * (n - 1)) > gap:
         n -= 1
     return load + n * decoding
+
+
+@njit(cache=True)
+def reported_kv(
+    lane: int,
+    now: float,
+    clock: Floats,
+    state: Ints,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
+) -> int:
+    """Return the KV tokens of who ran at the lane when its last step ended."""
+    decoding = state[lane, DECODING]
+    gap = now - clock[lane, NOW]
+    if decoding == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
+        return state[lane, REPORTED]
+    n, first, growth = steps_begun(lane, gap, state, costs, moe, table)
+    if n * first + growth * (0.5 * n * (n - 1)) > gap:
+        n -= 1
+    if n == 0:
+        return state[lane, REPORTED]
+    return state[lane, CONTEXT] + state[lane, PROMPT_TOKENS] + n * decoding
+
+
+@njit(cache=True)
+def emptiest_as_told(
+    number: int,
+    now: float,
+    clock: Floats,
+    state: Ints,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
+) -> int:
+    """Return the lane that told the least KV in use, of those not sent a request just now."""
+    lanes = clock.shape[0]
+    best = -1
+    least = 0
+    waits = False
+    for i in range(lanes):
+        lane = (number + i) % lanes
+        load = reported_kv(lane, now, clock, state, costs, moe, table)
+        answering = now - clock[lane, ASKED] < ANSWERING
+        if best < 0 or (waits and not answering) or (waits == answering and load < least):
+            best, least, waits = lane, load, answering
+    clock[best, ASKED] = now
+    return best
 
 
 @njit(cache=True)
@@ -191,6 +251,8 @@ def choose(
         return other if state[other, OUTSTANDING] < state[one, OUTSTANDING] else one
     if cache.on and routing >= SESSION_AFFINE:
         return choose_by_prefix(routing, number, now, state, cache, request)
+    if routing == REPORTED_KV:
+        return emptiest_as_told(number, now, clock, state, costs, moe, table)
     best = -1
     least = 0
     for i in range(lanes):

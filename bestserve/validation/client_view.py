@@ -32,7 +32,8 @@ def seen_by_client(run: SimulationResult, system: System, protocol: Protocol) ->
     with the second, after the KV transfer and one decode step. A client that takes the first chunk
     of text for the first token counts a TTFT of 0 for answers that are empty
     (`Protocol.blanks_count_zero`). Requests that ran into the client's time limit do not count
-    (`Protocol.longest_counted`).
+    (`Protocol.longest_counted`). One that runs once in a period (`Protocol.client_period`) connects
+    in one, sends its request at the end of that, and sees the first token at the end of another.
     """
     counted = run.kept & (run.output_len <= protocol.longest_counted)
     first, last = run.first_token, run.last_token
@@ -43,6 +44,8 @@ def seen_by_client(run: SimulationResult, system: System, protocol: Protocol) ->
         step = np.where(gaps > 0, (last - handed) / np.maximum(gaps, 1.0), 0.0)
         first = np.minimum(handed + step, np.maximum(last, handed))
     ttft = first - run.arrival
+    if period := protocol.client_period:
+        ttft = period * (1.0 + np.ceil(ttft / period))
     if protocol.blanks_count_zero:
         ttft = np.where(run.output_len > 1, ttft, 0.0)
     tpot = np.full(len(first), np.nan)

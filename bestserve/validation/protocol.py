@@ -36,6 +36,7 @@ class Protocol:
     rate : offered [req/s], 0 for closed loops; requests : how many it sent, or are simulated
     steady : statistics over the stationary middle, not over the whole run
     blanks_count_zero : the client counts a TTFT of 0 for answers without text (one token: the end)
+    client_period : the client runs once in so long, 0: whenever it has to [s]
     longest_counted : answers beyond this ran into the client's time limit and do not count [tokens]
     notes : the rules that decided what the row left open
     """
@@ -47,6 +48,7 @@ class Protocol:
     routing: Routing
     steady: bool
     blanks_count_zero: bool = False
+    client_period: float = 0.0
     longest_counted: float = math.inf
     notes: tuple[str, ...] = ()
 
@@ -74,9 +76,10 @@ def protocol_of(row: TidyRow, suite: Suite) -> Protocol:
         rate=rate,
         requests=requests,
         lengths=lengths.value,
-        routing=_routing(row),
+        routing=_routing(row, suite),
         steady=steady,
         blanks_count_zero=blank_answers(row, suite),
+        client_period=suite.client_period,
         longest_counted=_longest_counted(row),
         notes=(*lengths.notes, *said),
     )
@@ -134,9 +137,11 @@ def _closed(clients: int, prompts: int) -> Arrivals:
     return Arrivals(kind="closed", concurrency=min(clients, prompts), num_prompts=prompts)
 
 
-def _routing(row: TidyRow) -> Routing:
+def _routing(row: TidyRow, suite: Suite) -> Routing:
     """Return how requests found their replica; round robin is what most balancers do."""
     text = (row.routing or "").lower()
     if "random" in text:
         return "random"
+    if "load" in text and suite.by_load is not None:
+        return suite.by_load
     return "least_outstanding" if "load" in text or "least" in text else "round_robin"

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from bestserve.models.system import System
+from bestserve.models.system import Arrivals, System
 from bestserve.models.token_times import Reader
 from bestserve.simulator import SimulationResult, simulate
 from bestserve.validation.outcome import Outcome, UnpredictableError
@@ -20,6 +20,13 @@ REPEATS = 4
 
 STABLE = 0.9
 """Completed over offered rate below which a run taken as stationary had a growing queue."""
+
+
+def sent_in_periods(arrivals: Arrivals, period: float) -> Arrivals:
+    """Return arrivals of a client that sends at the ends of periods only; 0: whenever due [s]."""
+    if period == 0.0:
+        return arrivals
+    return dataclasses.replace(arrivals, times=period * np.ceil(arrivals.times / period))
 
 
 def runs_of(
@@ -51,6 +58,7 @@ def runs_of(
                 gap = warming_gap(system, rate)
                 counts = before, requests, seed
                 times = behind_warming(system.arrivals, rate, gap, counts)
+                times = sent_in_periods(times, protocol.client_period)
                 asked, rate = dataclasses.replace(system, arrivals=times), None
         runs.append(
             simulate(

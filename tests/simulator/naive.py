@@ -98,6 +98,8 @@ class Server:
     users: dict[Key, int] | None = None  # running requests per cached block; None: no cache
     idle: list[Key] = field(default_factory=list)  # cached blocks without any, oldest first
     tiers: list[Store] = field(default_factory=list)
+    reported: int = 0  # what its metrics tell: resident at the end of the last step
+    asked: float = -math.inf  # when it was sent a request, if by what metrics tell
 
     def decodes(self) -> list[Request]:
         return [r for r in self.running if r.decoding]
@@ -402,6 +404,7 @@ class Server:
         last = {r.number: i for i, (r, _) in enumerate(parts)}
         self.leaving = sorted(ended, key=lambda r: (last.get(r.number, -1), r.number))
         self.running = [r for r in self.running if r.end is None]
+        self.reported = self.resident()
         if not (self.lane.async_scheduling and (self.running or self.waiting)):
             self.let_go()
         return ended
@@ -477,7 +480,9 @@ def by_prefix(
     return best
 
 
-def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray) -> int:
+def choose(
+    routing: str, servers: list[Server], number: int, draws: np.ndarray, now: float
+) -> int:
     n = len(servers)
     if n == 1:
         return 0
@@ -492,6 +497,10 @@ def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray) 
     turn = [(number + i) % n for i in range(n)]
     if routing == "least_kv":
         return min(turn, key=lambda i: servers[i].load())
+    if routing == "reported_kv":
+        best = min(turn, key=lambda i: (now - servers[i].asked < 0.02, servers[i].reported))
+        servers[best].asked = now
+        return best
     return min(turn, key=lambda i: servers[i].outstanding())
 
 
@@ -698,7 +707,7 @@ def run(
         free = [t for t in free if t > now]
         for t, i in sorted(landing):
             if t <= now:
-                lane = choose(system.routing, back, back_number, back_draws)
+                lane = choose(system.routing, back, back_number, back_draws, now)
                 back_number += 1
                 decode_replica[i] = lane
                 back[lane].waiting.append(
@@ -742,7 +751,7 @@ def run(
                 if system.routing == "least_ttft":
                     lane = quickest(back, number, now, tokens)[1]
                 else:
-                    lane = choose(system.routing, back, number, draws)
+                    lane = choose(system.routing, back, number, draws, now)
                 number += 1
                 decode_replica[i] = lane
                 back[lane].waiting.append(r)
@@ -756,7 +765,7 @@ def run(
             elif system.routing == "least_ttft":
                 lane = quickest(front, number, now, tokens)[1]
             else:
-                lane = choose(system.routing, front, number, draws)
+                lane = choose(system.routing, front, number, draws, now)
             number += 1
             replica[i] = lane
             server, ready = front[lane], now

@@ -60,6 +60,7 @@ ROUTINGS = (
     "least_outstanding",
     "power_of_two",
     "least_kv",
+    "reported_kv",
     "least_ttft",
 )
 

@@ -47,6 +47,7 @@ STEP = StepTime(w=6e-3, c=26e-6, e=1e-6, a=0.35e-9, k=49e-9, a_step=0.8e-3, a_se
 ROUTINGS = (
     "random",
     "least_outstanding",
+    "reported_kv",
     "session_affine",
     "prefix_hash",
     "prefix_aware",

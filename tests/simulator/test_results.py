@@ -64,6 +64,29 @@ def tandem(lane: Lane, chat_lengths: Lengths) -> Disaggregated:
     )
 
 
+def test_all_who_come_within_a_long_step_go_to_the_lane_that_told_the_least(lane: Lane) -> None:
+    """Three lanes hold a long context each; prompts of 8,000 tokens come while one is processed."""
+    one = np.ones(1)
+    lengths = Lengths(inputs=one, input_weights=one, outputs=one, output_weights=one)
+    times = np.concatenate([[0.0, 1.0, 2.0], 5.0 + 0.03 * np.arange(4)])
+    work = Requests(input_len=np.array([7000, 7000, 7000] + [8000] * 4), output_len=np.full(7, 900))
+    went = {}
+    for routing in ("reported_kv", "least_kv"):
+        many = Collocated(
+            lane=lane,
+            replicas=4,
+            lengths=lengths,
+            arrivals=Arrivals(kind="trace", times=times),
+            routing=routing,  # type: ignore[arg-type]
+        )
+        went[routing] = simulate(many, None, given=work, warmup=0.0, cooldown=0.0)
+    told = went["reported_kv"]
+    assert told.first_token[3] > times[6]
+    assert told.replica.tolist() == [0, 1, 2, 3, 3, 3, 3]
+    assert told.ttft[3:].max() > 3 * went["least_kv"].ttft[3:].max()
+    assert len(set(went["least_kv"].replica[3:])) > 2
+
+
 @pytest.mark.parametrize("routing", ROUTINGS)
 @pytest.mark.parametrize("policy", policies())
 @pytest.mark.parametrize("kv", [float("inf"), 20_000.0])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bestserve.models.system import Collocated, Disaggregated, Lengths
+from bestserve.models.system import Arrivals, Collocated, Disaggregated, Lengths
 from bestserve.readers.tidy import TidyRow
 from bestserve.simulator import simulate
 from bestserve.validation.client_view import seen_by_client
@@ -20,6 +20,7 @@ from bestserve.validation.replay import (
     prepare,
     system_of,
 )
+from bestserve.validation.runs import sent_in_periods
 
 Make = Callable[..., TidyRow]
 SPLIT: dict[str, Any] = {
@@ -54,6 +55,47 @@ def test_empty_answers_count_as_zero_only_where_the_client_does_so(make: Make) -
     assert np.count_nonzero(seen.ttft == 0.0) == np.count_nonzero(run.output_len == 1)
     plain = dataclasses.replace(prepared.protocol, blanks_count_zero=False)
     assert seen_by_client(run, system, plain).ttft.min() > 0
+
+
+LLMD: dict[str, Any] = {
+    "source": "llm-d KV-cache-aware routing benchmark", "model": "Qwen/Qwen3-32B", "tp": 2,
+    "num_gpus": 16, "replicas": 8, "prefix_caching": True, "prefix_groups": 150,
+    "prefix_len": 6000, "input_len_mean": 7200.0, "output_len_mean": 1000.0,
+    "request_rate": 10.0, "concurrency": None,
+    "dataset_or_lengths": "shared_prefix: 150 groups x5, system 6000 + question 1200",
+}  # fmt: skip
+
+
+def test_a_throttled_client_sends_and_sees_at_the_ends_of_periods(make: Make) -> None:
+    prepared = prepare(make(**LLMD, routing="random-scheduling"))
+    protocol, system = prepared.protocol, system_of(prepared)
+    assert protocol.client_period == 0.1
+    due = Arrivals(kind="trace", times=np.array([0.0, 0.01, 0.1, 0.25]))
+    sent = sent_in_periods(due, protocol.client_period)
+    assert sent.times == pytest.approx([0.0, 0.1, 0.1, 0.3])
+    assert sent_in_periods(due, 0.0) is due
+    run = simulate(system, 10.0, requests=60)
+    seen = seen_by_client(run, system, protocol).ttft
+    own = run.ttft[run.kept]
+    assert seen / 0.1 == pytest.approx(np.round(seen / 0.1))
+    # A period to connect, then up to one until it looks.
+    assert np.all((seen - own > 0.1 - 1e-9) & (seen - own < 0.2 + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("source", "policy", "routing"),
+    [
+        (LLMD["source"], "load-scheduling", "reported_kv"),
+        (LLMD["source"], "random-scheduling", "random"),
+        (LLMD["source"], "precise-scheduling", "prefix_aware"),
+        ("another", "load-scheduling", "least_outstanding"),
+    ],
+)
+def test_what_a_policy_by_load_amounts_to_depends_on_the_router(
+    make: Make, source: str, policy: str, routing: str
+) -> None:
+    row = make(**{**LLMD, "source": source}, routing=policy, num_prompts=200)
+    assert system_of(prepare(row)).routing == routing
 
 
 def test_requests_that_timed_out_do_not_count(make: Make) -> None:

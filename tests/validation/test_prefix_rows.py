@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from types import ModuleType
 
@@ -57,3 +58,14 @@ def test_the_page_names_what_is_not_compared(rows: ModuleType, make: Make) -> No
     text = rows.page([pair(make, "random", 100.0, 150.0), (make(source="s"), refused)])
     assert "| s | meta-llama/Llama-3.1-8B | 2 | 1 | 50 % (+50 %) |" in text
     assert "not stated how" in text
+
+
+def test_gaps_between_lines_of_a_stream_tell_half_of_tpot(rows: ModuleType, make: Make) -> None:
+    """A message is a line and an empty one: 11 ms between lines are 22 ms between tokens."""
+    told, found = pair(make, "random", 1.0, 1.0)
+    told = dataclasses.replace(told, notes=("source ITL mean 0.011 s, p50/p90 0.0000/0.022 s",))
+    found = dataclasses.replace(found, predicted={"tpot_mean_ms": 24.2})
+    stated = dataclasses.replace(told, notes=(), tpot_mean_ms=20.0)
+    silent = dataclasses.replace(told, notes=(), tpot_mean_ms=None)
+    errors = rows.tpot_errors([(told, found), (stated, found), (silent, found)])
+    assert errors == pytest.approx([0.1, 0.21])
