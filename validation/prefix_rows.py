@@ -108,9 +108,9 @@ def page(pairs: Sequence[Pair], every: int = 1) -> str:
     lines = [
         "# Measured runs behind prefix caches",
         "",
-        f"Made by `python validation/prefix_rows.py {every}`: each n-th rate, n = {every}. Errors of",
-        "mean TTFT, or P50, of TPOT (where rows state gaps between lines of a stream, from those:",
-        f"{LINES} lines are a token) and of output",
+        f"Made by `python validation/prefix_rows.py {every}`: each n-th rate, n = {every}. Errors",
+        "of mean TTFT, or P50, of TPOT (where rows state gaps between lines of a stream, from",
+        f"those: {LINES} lines are a token) and of output",
         "tokens a second: median of sizes, and signed. Stable or not is what the replay says:",
         "where its queue grows, TTFT depends on how long a run is, and throughput is what can be",
         "compared. Engine constants come from other sources.",
