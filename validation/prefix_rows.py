@@ -29,9 +29,9 @@ APART = 1.1
 """Ratio of two policies' mean TTFT from which their order is one."""
 
 LINES = 2
-"""Lines of a streamed message, the second of which is empty. inference-perf up to 0.2 notes the time
-of each (`process_response` of its apis/completion.py), so that every other gap between its "tokens"
-is 0, and their mean, "ITL", is TPOT over this."""
+"""Lines of a streamed message, the second of which is empty. inference-perf up to 0.2 notes the
+time of each (`process_response` of its apis/completion.py), so that every other gap between its
+"tokens" is 0, and their mean, "ITL", is TPOT over this."""
 
 GAPS = re.compile(r"ITL mean ([0-9.]+) s")
 
