@@ -29,9 +29,9 @@ def shrunk(system: System) -> tuple[System, float]:
     gaps, thinned at random, keep (scv − 1)/replicas. Taking turns gives a replica every k-th
     request, whose gaps are gamma with k times the shape: one replica stands for all of them again.
     A prefill and a decode pool shrink alike, which leaves out up to `SURPLUS` of one of them.
-    Everything else is returned as it is, with 1: routing by KV too, which sends more requests to one
-    replica before their KV shows there the more replicas there are; and prefix caches, whose number
-    decides what each of them sees again.
+    Everything else is returned as it is, with 1: routing by KV too, which sends more requests to
+    one replica before their KV shows there the more replicas there are; and prefix caches, whose
+    number decides what each of them sees again.
     """
     arrivals = system.arrivals
     whole = system.routing in ("least_kv", "reported_kv") or system.caching is not None

@@ -234,12 +234,12 @@ SUITES: tuple[Suite, ...] = (
         client_period=CFS_PERIOD,
         why=(
             "the same project's later ladder of these sixteen rates states requests and seconds. "
-            "Its policy by load adds up a score of active requests, which streaming then ended with "
+            "Its policy by load adds up a score of active requests, which streams then ended with "
             "the response's headers (llm-d-router issue 317, August 2025), and one of the KV use "
             "that engines report. Its inference-perf kept every core busy (its issue 188 and pull "
             "request 204, August and September 2025), so that a container with a limit on its CPU "
-            "time ran it once in a period of the kernel's scheduler: two thirds of the P90 of TTFT "
-            "are multiples of 100 ms within 3 ms, and gaps between tokens end there"
+            "time runs it once in a period of the kernel's scheduler. That it did is seen in the "
+            "rows: two thirds of the P90 of TTFT are multiples of 100 ms within 3 ms"
         ),
     ),
     Suite(
