@@ -480,9 +480,7 @@ def by_prefix(
     return best
 
 
-def choose(
-    routing: str, servers: list[Server], number: int, draws: np.ndarray, now: float
-) -> int:
+def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray, now: float) -> int:
     n = len(servers)
     if n == 1:
         return 0
