@@ -39,6 +39,7 @@ UNITS: dict[str, str] = {
     "draft_step": "s",
     "draft_pass": "s",
     "launch_time": "s",
+    "quantise_launch": "s",
     "allreduce_ring": "s",
     "allreduce_hopper": "s",
     "allreduce_whole": "B",
@@ -77,6 +78,7 @@ MEMORY = (
 OPTIONAL = (
     *MEMORY,
     "large_gpu_batched_tokens",
+    "quantise_launch",
     "allreduce_ring",
     "allreduce_hopper",
     "allreduce_whole",

@@ -23,7 +23,14 @@ from bestserve.specs.model import Model
 from bestserve.specs.speculation import SpeculativeConfig
 from bestserve.validation.boards import NODE, hardware_of
 from bestserve.validation.drafting import drafted
-from bestserve.validation.engines import EngineChoice, choose_engine, scheduled_ahead
+from bestserve.validation.engines import (
+    MOST_SEQUENCES,
+    TGI_LIMITS,
+    EngineChoice,
+    choose_engine,
+    scheduled_ahead,
+    tensorrt_settings,
+)
 from bestserve.validation.outcome import Noted, Outcome, UnpredictableError
 from bestserve.validation.sources import Suite
 
@@ -37,15 +44,6 @@ between steps [s]; fitted on AccelMark's rows (tp 1, seven GPUs)."""
 
 IN_PROCESS_LIMITS = {"max_num_seqs": 128, "max_num_batched_tokens": 2048}
 """vLLM V1's SchedulerConfig; only the server and the offline class replace them by larger ones."""
-
-MOST_SEQUENCES = 65_536
-"""Running sequences beyond which a stated limit limits nothing."""
-
-TGI_LIMITS = {
-    "max_num_seqs": MOST_SEQUENCES, "max_num_batched_tokens": 4096, "kv_reserve": 1.0,
-}  # fmt: skip
-"""TGI's defaults: sequences limited by memory alone, 4,096 prompt tokens a step, room for the whole
-answer reserved at admission."""
 
 ROCM_2024_REACH = {"vllm": 0.2, "tgi": 0.5}
 """Factor on the GEMM efficiency of CDNA boards under the 16-bit kernels of ROCm 6.1 (2024), which
@@ -196,8 +194,8 @@ def _engine_constants(
         if row.in_process and choice.preset != "vllm-v0":
             changes |= IN_PROCESS_LIMITS
             notes.append("an engine without a server keeps the scheduler's own limits")
-    if choice.family == "tensorrt-llm" and row.chunked_prefill:
-        changes["policy"] = "chunked"
+    if choice.family == "tensorrt-llm":
+        changes |= tensorrt_settings(row, choice)
     if choice.family == "tgi":
         changes = {**TGI_LIMITS, **changes}
     if row.in_process and choice.preset == "vllm-v0":

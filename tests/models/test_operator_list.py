@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bestserve.catalog import load_model
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.breakdown import prefill_factor, step_breakdown
-from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism
+from bestserve.models.step.device import WEIGHT_BYTES, Device, Formats, Parallelism, Precision
 from bestserve.models.step.engine import EngineConstants
 from bestserve.models.step.operators import operator_list
 from bestserve.models.step.parameters import parameter_counts
@@ -250,3 +250,19 @@ def test_a_kernel_has_its_own_factor_on_prompts(h100: Device, vllm: EngineConsta
     assert prefill_factor(gpt.architecture, vllm, gpt.formats(), h100) < vllm.phi_moe
     assert prefill_factor(qwen.architecture, vllm, qwen.formats(), h100) == vllm.phi_moe
     assert prefill_factor(dense.architecture, vllm, dense.formats(), h100) == vllm.phi
+
+
+def test_a_kernel_of_its_own_that_quantises_starts_before_each_fp8_matrix(
+    h100: Device, bare: EngineConstants, llama70b: Architecture
+) -> None:
+    work = StepWork.grid(context=1000, decodes=4)
+    apart = replace(bare, quantise_launch=3e-6)
+
+    def total(weights: Precision, engine: EngineConstants) -> float:
+        formats = Formats(weights=weights)
+        found = step_breakdown(llama70b, h100, Parallelism(tp=4), formats, engine, work)
+        return float(found.total[0])
+
+    # Four matrices in each of 80 layers.
+    assert total("fp8", apart) - total("fp8", bare) == pytest.approx(4 * 80 * 3e-6)
+    assert total("bf16", apart) == total("bf16", bare)

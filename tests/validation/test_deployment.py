@@ -197,3 +197,13 @@ def test_tensorrt_llm_with_chunked_context_cuts_prompts(make: Make) -> None:
     row = make(engine="TensorRT-LLM", chunked_prefill=True, max_num_batched_tokens=2048)
     constants = deployed(row).engine_constants
     assert (constants.policy, constants.max_num_batched_tokens) == ("chunked", 2048)
+
+
+@pytest.mark.parametrize(
+    ("version", "launch"), [("1.0.0rc3", 3e-6), ("1.2.0rc1", 0.0), (None, 0.0)]
+)
+def test_tensorrt_llm_before_fusion_launches_a_quantising_kernel(
+    make: Make, version: str | None, launch: float
+) -> None:
+    row = make(engine="TensorRT-LLM", engine_version=version, precision="fp8")
+    assert deployed(row).engine_constants.quantise_launch == launch

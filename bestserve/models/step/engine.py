@@ -56,6 +56,8 @@ class EngineConstants:
         transfer [s]
     moe_path, moe_kernels : activation-pass path of formats not listed, and listed kernels
     kernel_words : environment variables and flags of this deployment that choose kernels
+    quantise_launch : fixed time of the pass that quantises the input of a per-tensor fp8 GEMM,
+        where it is a kernel of its own and not fused with the one ahead [s]
     allreduce_ring : latency per GPU of the library's ring, which takes over from a one-shot
         all-reduce where it is faster; 0: a two-shot kernel at every size [s]
     allreduce_hopper : latency of its all-reduce kernel on Hopper, for any number of GPUs; None: the
@@ -115,6 +117,7 @@ class EngineConstants:
     handover: float = 0.0
     draft_step: float = 0.0
     draft_pass: float = 0.0
+    quantise_launch: float = 0.0
     allreduce_ring: float = 0.0
     allreduce_hopper: float | None = None
     allreduce_whole: float = 0.0

@@ -212,7 +212,8 @@ class _Context:
         return rest
 
     def _products(self, prefix: str, matrices: Sequence[Matrix], form: WeightFormat) -> list[Part]:
-        found = products(matrices, self.rows, self.device, form, self.constants)
+        launch = self.engine.quantise_launch
+        found = products(matrices, self.rows, self.device, form, self.constants, launch)
         return [(f"{prefix}.{name}", kind, 1.0, cost) for name, kind, cost in found]
 
     def _kernels(self, attention: Attention) -> list[Part]:

@@ -19,17 +19,19 @@ def products(
     device: Device,
     form: WeightFormat,
     constants: OperatorConstants = DEFAULT,
+    launch: float = 0.0,
 ) -> Iterator[tuple[str, Literal["gemm", "elementwise"], Cost]]:
     """Yield name, kind and cost of each GEMM, behind the pass that quantises its input, if any.
 
     rows : by `Matrix.rows`; form : of the stored weights (matrices that re-use others' weights
-    multiply in bf16)
+    multiply in bf16); launch : of the pass that quantises for per-tensor fp8 [s]
     """
     for matrix in matrices:
         precision = form.precision if matrix.stored else "bf16"
         width = form.bytes if matrix.stored else None
         m = rows[matrix.rows]
-        ahead = quantise(m, matrix.k, device, precision, constants)
+        own = launch if precision == "fp8" else 0.0
+        ahead = quantise(m, matrix.k, device, precision, constants, own)
         if np.any(ahead.traffic):
             yield f"{matrix.name}.quantise", "elementwise", ahead
         cost = gemm(m, matrix.n, matrix.k, device, precision, constants, weight_bytes=width)

@@ -176,17 +176,24 @@ def quantise(
     device: Device,
     precision: Precision = "bf16",
     constants: OperatorConstants = DEFAULT,
+    launch: float = 0.0,
 ) -> Cost:
     """Return the pass that turns m×k bf16 activations into the format of a GEMM; none for 16 bits.
 
     Its bytes follow m·k, the multiplications m·n·k, so narrow matrices lose most to it.
+
+    launch : of a kernel of its own; 0: fused with the kernel ahead [s]
     """
     g = constants.gemm
     passed = {"fp8": g.quantise_fp8, "int8": g.quantise_int8, "nvfp4": g.quantise_fp4}
     width = passed.get(compute_format(device, precision), 0.0)
     rows = np.asarray(m, dtype=np.float64)
     traffic = width * rows * k
-    return Cost(memory=traffic / device.memory_bandwidth, traffic=traffic)
+    return Cost(
+        fixed=launch * present(traffic),
+        memory=traffic / device.memory_bandwidth,
+        traffic=traffic,
+    )
 
 
 def elementwise(
