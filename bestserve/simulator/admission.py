@@ -141,6 +141,7 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
             s[HELD] -= in_blocks(s[SPLIT_DONE] if by_chunk else kept, block)
             coming = 0
             s[PROMPT_TOKENS] -= tokens
+            s[QUEUED_TOKENS] -= tokens  # counted until processed; it queues again below
             computed = s[SPLIT_DONE]
         else:
             youngest = -1

@@ -48,7 +48,7 @@ KINDS = 5
 # client[i], float64
 THINK, T_REQ, T_REQ_TOKEN = range(3)
 # link[i], float64
-LATENCY, PER_TOKEN, SHARED = range(3)
+LATENCY, PER_TOKEN, SHARED, FLOWING = range(4)
 
 
 @njit(cache=True, inline=True)
@@ -98,7 +98,8 @@ def run_coupled(
     scheduled : when a request is due [s], ascending; it leaves once fewer than `cap` are in flight
     client : think time, front-end time per request and per prompt token [s]: a place in flight is
         free again that long after the last token
-    link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share
+    link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share, time per
+        token of a decode that moves, which no prefill hides [s]
     cache : of the front pool, with the sessions, or none; uncached : none, for the back pool. With
         sessions, `scheduled` has their first requests, which have the lowest numbers, and `cap`
         counts sessions
@@ -319,7 +320,7 @@ def run_coupled(
                     )
                     if r < 0:
                         break
-                    there = now + link[LATENCY] + link[PER_TOKEN] * tokens
+                    there = now + link[LATENCY] + link[FLOWING] * tokens
                     size = put(keys, values, size, there, KINDS * r + FLOWED)
             for lane in range(clock.shape[0]):
                 while True:
@@ -337,7 +338,7 @@ def run_coupled(
                     )
                     if r < 0:
                         break
-                    there = now + link[LATENCY] + link[PER_TOKEN] * tokens
+                    there = now + link[LATENCY] + link[FLOWING] * tokens
                     size = put(keys, values, size, there, KINDS * r + TRANSFERRED)
 
         for lane in range(clock.shape[0]):

@@ -1,10 +1,10 @@
 """Flowing decode (TaiChi): decodes with slack leave crowded decode lanes and come back in time.
 
-At a boundary at which requests join or leave a decode lane whose KV cache is fuller than the
-watermark, the decode with the most slack moves to a prefill lane, and so on until it no longer is.
-On prefill lanes, where chunks are long, it decodes more slowly; once its TPOT comes near the
+At a boundary of a decode lane whose KV cache is fuller than the watermark, the decode with the
+most slack moves to a prefill lane, and so on until it no longer is. On prefill lanes, where chunks
+are long, it decodes more slowly; at the first boundary at which its TPOT has come near the
 objective it moves back, if a decode lane has room below the watermark. Each move takes the
-transfer of its KV, alone on the link.
+transfer of its KV, alone on the link. Lanes take every step one by one for it.
 
 Shares of the objective at which decodes move are ours: public summaries of "Prefill-Decode
 Aggregation or Disaggregation?" (arXiv 2508.01989) give the rule and no numbers.
@@ -93,7 +93,8 @@ def outermost(
     """Return the decode of a lane with the largest, or least, TPOT so far over the objective.
 
     firsts, others : times of the request, the first of which has its first token if it is there [s]
-    Returns −1 as request where nothing decodes, then when it ends [iteration], and that share [1]
+    Returns −1 as request where nothing decodes, then when it ends [iteration], and that share [1];
+    of equals the one that came first.
     """
     s = pool.state[lane]
     found, ends = -1, 0
@@ -109,7 +110,8 @@ def outermost(
             continue
         first = firsts[r, FIRST] if firsts[r, FIRST] >= 0.0 else others[r, FIRST]
         its = (now - first) / (steps * tpot)
-        if found < 0 or (its > share if slowest else its < share):
+        sooner = its > share if slowest else its < share
+        if found < 0 or sooner or (its == share and r < found):
             found, ends, share = r, finish, its
     return found, ends, share
 
@@ -180,4 +182,6 @@ def flow_back(
     room = free_blocks(emptiest(back), back) - (1.0 - watermark) * back.limits[BLOCKS]
     if room < need:
         return -1, 0
+    if back_times[r, FIRST] < 0.0:
+        back_times[r, FIRST] = times[r, FIRST]
     return r, move(lane, r, finish, front, facts, back_facts, facts[r, OUTPUT])

@@ -12,7 +12,7 @@ from bestserve.models.system import Hybrid
 from bestserve.simulator.block_cache import Cache
 from bestserve.simulator.inputs import POOLS, stratified, stream
 from bestserve.simulator.layout import CACHED, OUTSTANDING, PROMPT, Pool
-from bestserve.simulator.predicted import quickest
+from bestserve.simulator.predicted import EQUAL, quickest
 from bestserve.simulator.routing import LEAST_TTFT, choose
 
 ANY_LENGTH = (1 << 31) - 1
@@ -96,7 +96,7 @@ def place(
     if routing == LEAST_TTFT:
         lane, time = quickest(number, now, tokens, front, facts)
         there, time_there = quickest(number, now, tokens, back, back_facts)
-        if (local or tokens <= mixed.longest) and time_there < time:
+        if (local or tokens <= mixed.longest) and time_there < time - EQUAL:
             return there, True
         return lane, False
     if local:

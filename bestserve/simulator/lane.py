@@ -34,7 +34,6 @@ from bestserve.simulator.layout import (
     AHEAD,
     CONTEXT,
     DECODING,
-    DRAFTS,
     FORMED,
     HEAD,
     LEAVING,
@@ -46,6 +45,7 @@ from bestserve.simulator.layout import (
     RIDING,
     SPLIT,
     STEPPING,
+    STEPWISE,
     T_END,
     T_NEXT,
     Pool,
@@ -105,7 +105,7 @@ def advance(
                 let_go(lane, pool, facts, cache)
                 c[FORMED] = c[NOW]
                 continue
-            if prompts > 0 or evicted or pool.limits[DRAFTS] > 0:
+            if prompts > 0 or evicted or pool.limits[STEPWISE] > 0:
                 start_step(lane, pool, prompts, tokens, pairs, facts, cache)
                 continue
             t_next = jump(lane, until, pool, times, facts, waits, cache)

@@ -91,10 +91,23 @@ tokens of running requests when a step ended last, which is what an engine's met
 STATE_WIDTH = 29
 
 # limits[i], int64
-SPLITS, RIDES, MOST_PROMPTS, ROOM, SLOTS, BUDGET, BLOCK, BLOCKS, STREAM, AHEAD, DRAFTS = range(11)
+(
+    SPLITS,
+    RIDES,
+    MOST_PROMPTS,
+    ROOM,
+    SLOTS,
+    BUDGET,
+    BLOCK,
+    BLOCKS,
+    STREAM,
+    AHEAD,
+    DRAFTS,
+    STEPWISE,
+) = range(12)
 """BLOCKS: KV capacity in blocks, UNLIMITED if it never binds. AHEAD: 1 if steps are formed while
 the one before is under way. DRAFTS: tokens per decode that are speculated at most, for which KV is
-kept too; 0: none."""
+kept too; 0: none. STEPWISE: 1 if no steps are jumped over, because something is decided at each."""
 UNLIMITED = 1 << 60
 
 # costs[i], float64: `StepTime.coefficients()`, then

@@ -87,11 +87,18 @@ def step_widths(lane: Lane) -> Ints:
 
 
 def new_pool(
-    lane: Lane, lanes: int, *, stream: bool = True, journal: int = 0, accept: Floats = NO_CHANCES
+    lane: Lane,
+    lanes: int,
+    *,
+    stream: bool = True,
+    journal: int = 0,
+    accept: Floats = NO_CHANCES,
+    stepwise: bool = False,
 ) -> Pool:
     """Return `lanes` idle lanes; without `stream` the first message is the first token.
 
-    journal : jumps and steps to note per lane; accept : as of `Pool`
+    journal : jumps and steps to note per lane; accept : as of `Pool`; stepwise : whether something
+        is decided at each boundary, as drafts always are
     """
     widths = step_widths(lane)
     slots = len(widths) - 1
@@ -110,6 +117,7 @@ def new_pool(
             lane.stream_interval if stream else 1,
             lane.async_scheduling,
             lane.speculation.most,
+            stepwise or lane.speculation.most > 0,
         ],
         dtype=np.int64,
     )

@@ -34,6 +34,10 @@ from bestserve.simulator.routing import steps_begun
 from bestserve.simulator.step import tokens_cost
 
 
+EQUAL = 1e-9
+"""Predictions no further apart are equal: rounding does not decide between lanes alike [s]."""
+
+
 @njit(cache=True)
 def predicted_ttft(lane: int, now: float, tokens: int, pool: Pool, facts: Ints32) -> float:
     """Return how long a prompt with so many tokens to compute would take at a lane [s].
@@ -75,7 +79,7 @@ def predicted_ttft(lane: int, now: float, tokens: int, pool: Pool, facts: Ints32
 def quickest(number: int, now: float, tokens: int, pool: Pool, facts: Ints32) -> tuple[int, float]:
     """Return the lane of a pool with the least predicted TTFT, and that [s].
 
-    Equals are taken in turn, as in `choose`.
+    Equals (`EQUAL`) are taken in turn, as in `choose`.
     """
     lanes = pool.clock.shape[0]
     best = number % lanes
@@ -83,6 +87,6 @@ def quickest(number: int, now: float, tokens: int, pool: Pool, facts: Ints32) ->
     for i in range(lanes):
         lane = (number + i) % lanes
         time = predicted_ttft(lane, now, tokens, pool, facts)
-        if time < least:
+        if time < least - EQUAL:
             best, least = lane, time
     return best, least

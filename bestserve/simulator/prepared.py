@@ -246,9 +246,16 @@ def execute(
         stream=not tandem or mixed.on,
         journal=journal[0],
         accept=prepared.accept,
+        stepwise=mixed.watermark > 0.0,
     )
     decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
-    back = new_pool(decode_lane, decode_count, journal=journal[1], accept=prepared.accept)
+    back = new_pool(
+        decode_lane,
+        decode_count,
+        journal=journal[1],
+        accept=prepared.accept,
+        stepwise=mixed.watermark > 0.0,
+    )
     seen = NOTHING_SEEN
     if reader is not None:
         if decode_lane.speculation.most:
@@ -278,9 +285,10 @@ def execute(
         mixed = mixed._replace(asked=np.full(n, -1.0))
         cap = cap or n
     if cap > 0:
-        link = [0.0, 0.0, 0.0]
+        link = [0.0, 0.0, 0.0, 0.0]
         if not isinstance(system, Collocated):
-            link = [system.transfer.latency, _link_time(system), float(system.transfer.shared)]
+            t = system.transfer
+            link = [t.latency, _link_time(system), float(t.shared), t.seconds_per_token]
         run_coupled(
             front,
             back,

@@ -24,6 +24,12 @@ def capacity(lane: Lane) -> float:
 
 Key = tuple[str, int, int]
 
+ROUNDING = 1e-9
+"""Predictions no further apart are equal [s]."""
+
+MOVES = {"away": 0, "back": 0}
+"""Decodes that changed pools in the last run."""
+
 
 @dataclass
 class Request:
@@ -214,7 +220,10 @@ class Server:
         return sum(r.prompt + (r.generated if r.decoding else r.before) for r in self.running)
 
     def load(self) -> int:
-        return sum(r.prompt + r.generated for r in self.running + self.waiting)
+        return sum(
+            r.prompt + (r.generated if r.decoding else r.before)
+            for r in self.running + self.waiting
+        )
 
     def outstanding(self) -> int:
         return len(self.running) + len(self.waiting) + self.coming
@@ -238,6 +247,10 @@ class Server:
         last = step(rest + n, tokens * tokens / 2, context, n + 1, True)
         wait = self.step[0] - now if self.step is not None else 0.0
         return wait + full * each + last
+
+    def free(self) -> float:
+        """Blocks that running requests do not hold in the next step."""
+        return self.capacity() - sum(self.blocks(r) for r in self.running)
 
     def event(self) -> float:
         """When something happens next, arrivals apart."""
@@ -315,9 +328,10 @@ class Server:
                     wider = self.width(n + 1) - self.width(n)
                     if rides and left < wider:
                         break
-                    r.decoding, r.generated = True, 1
+                    out = r.generated  # of a decode that comes from another lane
+                    r.decoding, r.generated = True, max(out, 1)
                     if self.held([*self.running, r]) > self.capacity():
-                        r.decoding, r.generated = False, 0
+                        r.decoding, r.generated = False, out
                         break
                     if rides:
                         left -= wider
@@ -504,9 +518,13 @@ def choose(routing: str, servers: list[Server], number: int, draws: np.ndarray, 
 
 def quickest(servers: list[Server], number: int, now: float, tokens: int) -> tuple[float, int]:
     n = len(servers)
-    times = [servers[(number + i) % n].predicted(now, tokens) for i in range(n)]
-    best = min(range(n), key=lambda i: times[i])
-    return times[best], (number + best) % n
+    turn = [(number + i) % n for i in range(n)]
+    best, least = turn[0], math.inf
+    for i in turn:
+        time = servers[i].predicted(now, tokens)
+        if time < least - ROUNDING:
+            best, least = i, time
+    return least, best
 
 
 @dataclass
@@ -560,6 +578,7 @@ def run(
 ) -> Outcome:
     n = len(prompts)
     heads = len(scheduled)
+    MOVES.update(away=0, back=0)
     tandem = not isinstance(system, Collocated)
     if isinstance(system, Collocated):
         front_lane, back_lane = system.lane, system.lane
@@ -630,6 +649,8 @@ def run(
     decode_replica = np.full(n, -1)
     free: list[float] = []
     landing: list[tuple[float, int]] = []
+    flowing: list[tuple[float, int]] = []  # to prefill lanes
+    afloat: dict[int, Request] = {}
     links: list[list[list[float]]] = [[] for _ in front]  # per sender: [work left, number]
     link_now = [0.0 for _ in front]
     following = flying = number = back_number = 0
@@ -648,11 +669,64 @@ def run(
     def shift(i: int) -> float:
         return front_lane.t_req + front_lane.t_req_token * float(prompts[i])
 
+    def progress(r: Request, now: float) -> float:
+        """TPOT so far over the objective of decodes that flow."""
+        assert isinstance(system, Hybrid) and system.flow is not None
+        first = out["first"][r.number]
+        first = r.message if np.isnan(first) else first
+        return float((now - first) / ((r.generated - 1) * system.flow.tpot))
+
+    def whole(r: Request, lane: Lane) -> int:
+        return -(-int(prompts[r.number] + outputs[r.number]) // lane.kv_block)
+
+    def set_afloat(server: Server, r: Request, now: float) -> tuple[float, int]:
+        """Take a decode off its lane with all its tokens; when it comes to another one."""
+        i = r.number
+        server.running.remove(r)
+        came[i] += r.tokens
+        evictions[i] += r.evictions
+        if np.isnan(out["first"][i]):
+            out["start"][i], out["first"][i] = r.start, r.message
+        tokens = int(prompts[i]) + r.generated
+        there = now + system.transfer.latency + system.transfer.seconds_per_token * tokens
+        again = Request(i, int(prompts[i]), int(outputs[i]), 0, True, there, r.generated)
+        again.before = r.generated - 1
+        again.start, again.message = out["start"][i], out["first"][i]
+        afloat[i] = again
+        return there, i
+
+    def flow(now: float) -> None:
+        """TaiChi's flowing decode: away from full decode lanes, back before it is too late."""
+        assert isinstance(system, Hybrid) and system.flow is not None
+        kept_free = 1 - system.flow.watermark
+
+        def candidates(server: Server) -> list[Request]:
+            at_boundary = server.step is None and server.now == now
+            return [r for r in server.decodes() if r.generated > 1] if at_boundary else []
+
+        for server in back:
+            while some := candidates(server):
+                r = min(some, key=lambda r: (progress(r, now), r.number))
+                if server.free() >= kept_free * server.capacity() or progress(r, now) > 0.75:
+                    break
+                if max(s.free() for s in front) < 2 * whole(r, front_lane):
+                    break
+                MOVES["away"] += 1
+                flowing.append(set_afloat(server, r, now))
+        for server in front:
+            while some := candidates(server):
+                r = min(some, key=lambda r: (-progress(r, now), r.number))
+                room = max(s.free() for s in back) - kept_free * back[0].capacity()
+                if progress(r, now) < 0.95 or room < whole(r, back_lane):
+                    break
+                MOVES["back"] += 1
+                landing.append(set_afloat(server, r, now))
+
     while True:
         now = min(
             [s.event() for s in front + back]
             + free
-            + [t for t, _ in landing]
+            + [t for t, _ in landing + flowing]
             + [link_end(i) for i in range(len(links))]
             + [t for t, _ in loading + coming]
             + [max(scheduled[following], 0.0) if following < heads and flying < cap else math.inf]
@@ -705,13 +779,18 @@ def run(
         free = [t for t in free if t > now]
         for t, i in sorted(landing):
             if t <= now:
-                lane = choose(system.routing, back, back_number, back_draws, now)
+                lane = choose(system.routing, back, back_number % n, back_draws, now)
                 back_number += 1
                 decode_replica[i] = lane
                 back[lane].waiting.append(
-                    Request(i, int(prompts[i]), int(outputs[i]), 0, True, t, **drawn(i))
+                    afloat.pop(i, None)
+                    or Request(i, int(prompts[i]), int(outputs[i]), 0, True, t, **drawn(i))
                 )
         landing = [(t, i) for t, i in landing if t > now]
+        for t, i in sorted(flowing):
+            if t <= now:
+                max(front, key=lambda s: s.free()).waiting.append(afloat.pop(i))
+        flowing = [(t, i) for t, i in flowing if t > now]
         for t, i in sorted(loading):
             if t <= now:
                 server = front[int(replica[i])]
@@ -740,9 +819,8 @@ def run(
                 where = pools.place(system, front, back, i, tokens)
             at_back = where == "back"
             if where == "either":
-                at_back = (
-                    quickest(back, number, now, tokens)[0] < quickest(front, number, now, tokens)[0]
-                )
+                here = quickest(front, number, now, tokens)[0]
+                at_back = quickest(back, number, now, tokens)[0] < here - ROUNDING
             if at_back:
                 r = Request(i, int(prompts[i]), int(outputs[i]), int(cached[i]), False, now)
                 r.ready_at_first = False
@@ -786,6 +864,8 @@ def run(
                 server.coming += 1
             else:
                 server.waiting.append(r)
+        if isinstance(system, Hybrid) and system.flow is not None:
+            flow(now)
         for server in front + back:
             if server.step is None and (server.running or server.waiting):
                 server.start(now)

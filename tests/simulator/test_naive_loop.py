@@ -20,6 +20,7 @@ from bestserve.models.system import (
     Arrivals,
     Collocated,
     Disaggregated,
+    Flow,
     Hybrid,
     Lane,
     Lengths,
@@ -367,6 +368,63 @@ def test_disaggregated_equals_naive_loop(case: tuple[System, Any]) -> None:
 @given(hybrid())
 def test_hybrid_equals_naive_loop(case: tuple[System, Any]) -> None:
     assert_equal_to_naive(*case)
+
+
+def flowing(seed: int) -> tuple[System, Any]:
+    """Decode lanes that fill, prefill lanes with room: decodes go there, and come back."""
+    rng = np.random.default_rng(seed)
+    step = (EXACT, *REAL)[seed % 3]
+    n = int(rng.integers(40, 80))
+    times = np.cumsum(rng.integers(0, 6, n)) * (2.0**-7 if step is EXACT else np.pi / 400)
+    policy, ahead = str(rng.choice(POLICIES)), bool(rng.random() < 0.5)
+
+    def lane(least: int, most: int) -> Lane:
+        return Lane(
+            step=step,
+            policy=policy,
+            max_num_batched_tokens=int(rng.choice((16, 64, 8192))),
+            kv_capacity_tokens=float(rng.integers(least, most)),
+            kv_reserve=float(rng.choice((0.0, 0.0, 0.4))),
+            kv_block=int(rng.choice((1, 3, 16))),
+            async_scheduling=ahead,
+        )
+
+    alone = float(step(T=8.0, A=0.0, K=300.0, n=8.0, prefill=False))
+    system = Hybrid(
+        prefill=lane(300, 900),
+        prefill_replicas=int(rng.integers(1, 3)),
+        decode=lane(120, 400),
+        decode_replicas=int(rng.integers(1, 3)),
+        lengths=ANY,
+        local_prefill_share=float(rng.choice((0.0, 0.0, 0.4))),
+        local_decode_share=float(rng.choice((0.0, 0.0, 0.4))),
+        longest_local=int(rng.choice((0, 0, 5))),
+        # a decode lane keeps it, a prefill lane hardly
+        flow=Flow(
+            watermark=float(rng.uniform(0.4, 0.8)), tpot=alone * float(rng.uniform(1.3, 1.8))
+        ),
+        transfer=Transfer(
+            latency=float(rng.choice((0.0, 2.0**-8))),
+            seconds_per_token=float(rng.choice((0.0, 2.0**-14))),
+            overlap=float(rng.choice((0.0, 0.5))),
+        ),
+        arrivals=Arrivals(kind="trace", times=times)
+        if rng.random() < 0.7
+        else Arrivals(kind="closed", concurrency=20, num_prompts=n),
+        routing=str(rng.choice(ROUTINGS)),  # type: ignore[arg-type]
+    )
+    prompts, outputs = rng.integers(1, 31, n), rng.integers(1, 61, n)
+    return system, (times, prompts, outputs, np.zeros(n, dtype=int))
+
+
+def test_flowing_decodes_equal_naive_loop() -> None:
+    away = back = 0
+    for seed in (*range(48), 113, 183):  # the last two evict prompts under way
+        assert_equal_to_naive(*flowing(seed))
+        away += naive.MOVES["away"] > 0
+        back += naive.MOVES["back"] > 0
+    assert away > 35, "decodes must leave in most cases, or they show nothing"
+    assert back > 15, "and come back in many"
 
 
 def test_evictions_equal_naive_loop() -> None:
