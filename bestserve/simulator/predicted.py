@@ -33,7 +33,6 @@ from bestserve.simulator.layout import (
 from bestserve.simulator.routing import steps_begun
 from bestserve.simulator.step import tokens_cost
 
-
 EQUAL = 1e-9
 """Predictions no further apart are equal: rounding does not decide between lanes alike [s]."""
 

@@ -671,7 +671,8 @@ def run(
 
     def progress(r: Request, now: float) -> float:
         """TPOT so far over the objective of decodes that flow."""
-        assert isinstance(system, Hybrid) and system.flow is not None
+        assert isinstance(system, Hybrid)
+        assert system.flow is not None
         first = out["first"][r.number]
         first = r.message if np.isnan(first) else first
         return float((now - first) / ((r.generated - 1) * system.flow.tpot))
@@ -697,7 +698,8 @@ def run(
 
     def flow(now: float) -> None:
         """TaiChi's flowing decode: away from full decode lanes, back before it is too late."""
-        assert isinstance(system, Hybrid) and system.flow is not None
+        assert isinstance(system, Hybrid)
+        assert system.flow is not None
         kept_free = 1 - system.flow.watermark
 
         def candidates(server: Server) -> list[Request]:
