@@ -98,8 +98,8 @@ def run_coupled(
     scheduled : when a request is due [s], ascending; it leaves once fewer than `cap` are in flight
     client : think time, front-end time per request and per prompt token [s]: a place in flight is
         free again that long after the last token
-    link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share, time per
-        token of a decode that moves, which no prefill hides [s]
+    link : transfer latency [s], time per prompt token [s], 1 if concurrent transfers share,
+        time per token of a decode that moves, which no prefill hides [s]
     cache : of the front pool, with the sessions, or none; uncached : none, for the back pool. With
         sessions, `scheduled` has their first requests, which have the lowest numbers, and `cap`
         counts sessions
