@@ -3,7 +3,8 @@
 Replays the public pairs of runs with and without drafts of `../shared/measured/measured_dev2.csv`,
 gpt-oss-120b on one H200 under vLLM 0.22 with EAGLE-3, at the acceptance that each run measured, and
 writes `validation/speculative.md`. `draft_step` and `draft_pass` of the preset were read off the
-two runs of one client; nothing else was fitted.
+two runs of one client; nothing else was fitted: the expert kernel's constants come from operator
+tables (`bestserve/data/engines/vllm.toml`).
 
     python validation/speculative.py
 """

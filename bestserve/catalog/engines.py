@@ -93,6 +93,7 @@ KERNEL_UNITS = {
     "memory": "1",
     "launch": "s",
     "rate": "B/s/SM",
+    "unpack": "B/s/SM",
     "tile": "tokens",
     "prefill": "1",
 }
@@ -318,7 +319,7 @@ def _kernel(
     figures = {
         name: _figure(name, value, KERNEL_UNITS, sources)
         for name, value in entry.items()
-        if name not in ("precision", "generation", "path", "words", "note")
+        if name not in ("precision", "generation", "path", "words", "heights", "note")
     }
     precision = _choice("moe_kernels.precision", entry.get("precision"), get_args(Precision))
     generation = _choice(
@@ -331,7 +332,12 @@ def _kernel(
     words = entry.get("words", [])
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise InputError('moe_kernels.words must be a list of settings, ["NAME=1"]')
+    heights = entry.get("heights", [])
+    whole = isinstance(heights, list) and all(type(h) is int and h > 0 for h in heights)
+    if not whole or heights != sorted(set(heights)):
+        raise InputError("moe_kernels.heights must be whole numbers, ascending, [8, 16, 32]")
     values: dict[str, Any] = {name: figure.value for name, figure in figures.items()}
+    values["heights"] = tuple(heights)
     if "tile" in values:
         if values["tile"] != int(values["tile"]):
             raise InputError(f"moe_kernels.tile = {values['tile']} must be a whole number")

@@ -148,6 +148,8 @@ def _kv_fp8(row: TidyRow, suite: Suite) -> Noted[bool | None]:
     """Return whether the KV cache has 8-bit numbers; None: as the engine does."""
     if row.kv_cache_dtype is not None:
         return Noted("fp8" in row.kv_cache_dtype.lower())
+    if any(note.startswith("cmd: ") for note in row.notes):
+        return Noted(None)  # the whole command, and it says nothing of the cache
     if suite.kv_fp8:
         return Noted(True, (f"fp8 KV cache: {suite.name}",))
     return Noted(None)

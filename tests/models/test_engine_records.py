@@ -66,7 +66,10 @@ def test_the_words_of_a_deployment_choose_its_kernel() -> None:
     vllm = load_engine("vllm")
     assert vllm.moe_kernel("mxfp4", "hopper").prefill < 1
     marlin = replace(vllm, kernel_words=("VLLM_MXFP4_USE_MARLIN=1", "OTHER=2"))
-    assert marlin.moe_kernel("mxfp4", "hopper").prefill > 1
+    unpacking = marlin.moe_kernel("mxfp4", "hopper")
+    assert unpacking.unpack == 19.1e9
+    assert unpacking.heights == (8, 16, 32, 48, 64)
+    assert vllm.moe_kernel("mxfp4", "hopper").unpack is None
     assert marlin.moe_kernel("mxfp4", "blackwell") == vllm.moe_kernel("mxfp4", "blackwell")
 
 
@@ -78,7 +81,7 @@ def test_a_record_may_state_kernels_by_words_and_tile(tmp_path: Path) -> None:
     found = load_engine(path)
     assert found.moe_kernel("fp8", "hopper").tile == 0
     assert replace(found, kernel_words=("A=1",)).moe_kernel("fp8", "hopper").tile == 64
-    for wrong in ('words = "A=1"\n', tile % 0.5):
+    for wrong in ('words = "A=1"\n', tile % 0.5, "heights = [16, 8]\n", "heights = [0.5]\n"):
         path.write_text(f'extends = "vllm"\n{kernel}{wrong}', encoding="utf-8")
         with pytest.raises(DataError):
             load_engine(path)

@@ -169,6 +169,13 @@ def test_kernels_follow_the_words_of_notes_and_suites(make: Make) -> None:
     assert other.engine_constants.kernel_words == ()
 
 
+def test_a_whole_command_that_names_no_cache_format_has_the_engines_own(make: Make) -> None:
+    fork = {"source": "someone's inferencex fork", "model": "openai/gpt-oss-120b"}
+    assert deployed(make(**fork)).kv_fp8 is True
+    command = ("cmd: vllm serve openai/gpt-oss-120b --max-num-seqs 256",)
+    assert deployed(make(**fork, notes=command)).kv_fp8 is None
+
+
 def test_asynchronous_scheduling_takes_the_host_of_later_versions(make: Make) -> None:
     assert deployed(make()).engine.preset == "vllm-0.11"
     assert deployed(make(async_scheduling=True)).engine.preset == "vllm"

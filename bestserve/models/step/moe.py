@@ -6,6 +6,9 @@ with m matrices per expert (3 gated, 2 not) and I per rank. Gathering, quantisin
 scattering the rows overlaps with nothing, so it is added; R is bound by the multiprocessors, not
 by memory, and scales with their number. `rows` are this rank's (path "L") or all routed rows of
 the expert group (path "G", kernels that keep masked rows). Everything is of the most loaded rank.
+
+Kernels that unpack narrow weights for 16-bit tensor cores (Marlin) do so at a rate of their own, a
+third term of the norm: it is the multiprocessors', the same on H100 and H200.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ from bestserve.models.step.roofline import Cost, Number, compute_format, peak, p
 
 MoePath = Literal["L", "G"]
 
+FILLED = 0.9
+"""Of a tile that a kernel with several chooses by rows per expert (vLLM's `fused_marlin_moe`) [1]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoeKernel:
@@ -31,8 +37,11 @@ class MoeKernel:
     path : "L" only this rank's rows, "G" all routed rows pass through the activation pass
     compute, memory : reached share of peak FLOP/s and of memory bandwidth [1]
     launch : fixed time of a layer's expert part [s]; rate : of the activation pass [B/s/SM]
+    unpack : rate at which packed weights are unpacked [B/s/SM]; None: on the way
     tile : rows to whose next multiple EVERY expert is padded, those without rows too, so that all
         weights are read and small batches cost as much as large ones; 0: only experts that are hit
+    heights : of the tiles that the kernel chooses from, ascending: the lowest of which an expert's
+        rows on average fill less than `FILLED` [rows]; none: `MoeConstants.tile`
     prefill : factor on the engine's φ of steps with prompt tokens [1]
     """
 
@@ -41,7 +50,9 @@ class MoeKernel:
     memory: float | None = None
     launch: float | None = None
     rate: float | None = None
+    unpack: float | None = None
     tile: int = 0
+    heights: tuple[int, ...] = ()
     prefill: float = 1.0
 
 
@@ -101,19 +112,28 @@ def expert_efficiency(
 
 
 def _tiles(
-    apart: Floats, rows: Floats, experts: float, every: int, tile: float
+    apart: Floats, rows: Floats, experts: float, kernel: MoeKernel, height: float
 ) -> tuple[Floats, Floats]:
     """Return (experts whose weights are read, rows with padding) of one rank.
 
     apart : rows that choose their experts each for itself, as many as touch what all of them do
-    every : `MoeKernel.tile`; tile : of kernels that pad only experts that are hit [rows]
+    height : of the tiles of kernels that pad only experts that are hit [rows]
     """
+    every = kernel.tile
     if not every:
         active = active_experts(apart, experts)
+        tile = _chosen(rows / experts, kernel.heights) if kernel.heights else height
         return active, rows + tile * active / (1.0 + rows / (experts * tile))
     # A tile each, or half a tile lost each where every expert has many rows.
     padded = np.maximum(experts * every, rows + 0.5 * experts * every) * present(rows)
     return experts * present(rows), padded
+
+
+def _chosen(each: Floats, heights: tuple[int, ...]) -> Floats:
+    """Return the height of the tiles that a kernel takes with `each` rows per expert [rows]."""
+    tiles = np.array(heights, dtype=np.float64)
+    lowest = np.searchsorted(FILLED * tiles, each, side="right")
+    return np.asarray(tiles[np.minimum(lowest, tiles.size - 1)])
 
 
 def grouped_experts(
@@ -149,7 +169,7 @@ def grouped_experts(
     factor = imbalance(rows, ranks, constants) if skew is None else np.asarray(skew)
     own = np.minimum(rows, factor * rows / ranks)
     local = num_experts / ranks
-    active, padded = _tiles(own * c.apart, own, local, used.tile, c.tile)
+    active, padded = _tiles(own * c.apart, own, local, used, c.tile)
     rate = (
         used.rate * c.rate_listed
         if used.rate is not None
@@ -160,9 +180,13 @@ def grouped_experts(
     weights = matrices * hidden * intermediate * stored * active
     per_row = 2.0 * matrices * hidden * intermediate
     launch = c.launch if used.launch is None else used.launch
+    computing = per_row * padded / (e_c * peak(device, precision))
+    if used.unpack is not None:
+        unpacking = weights / (used.unpack * device.sms)
+        computing = (computing**c.exponent + unpacking**c.exponent) ** (1.0 / c.exponent)
     return Cost(
         fixed=gamma * launch * present(rows),
-        compute=per_row * padded / (e_c * peak(device, precision)),
+        compute=computing,
         memory=weights / (e_m * device.memory_bandwidth),
         activation=passed / (rate * device.sms),
         flops=per_row * own,
