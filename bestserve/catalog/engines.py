@@ -336,8 +336,7 @@ def _kernel(
     whole = isinstance(heights, list) and all(type(h) is int and h > 0 for h in heights)
     if not whole or heights != sorted(set(heights)):
         raise InputError("moe_kernels.heights must be whole numbers, ascending, [8, 16, 32]")
-    values: dict[str, Any] = {name: figure.value for name, figure in figures.items()}
-    values["heights"] = tuple(heights)
+    values: dict[str, Any] = {"heights": tuple(heights)} | {n: f.value for n, f in figures.items()}
     if "tile" in values:
         if values["tile"] != int(values["tile"]):
             raise InputError(f"moe_kernels.tile = {values['tile']} must be a whole number")
