@@ -27,7 +27,7 @@ from bestserve.models.step.roofline import Cost, Number, compute_format, peak, p
 MoePath = Literal["L", "G"]
 
 FILLED = 0.9
-"""Of a tile that a kernel with several chooses by rows per expert: vLLM's `fused_marlin_moe` [1]."""
+"""Of a tile which a kernel with several chooses by rows per expert: vLLM's `fused_marlin_moe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
