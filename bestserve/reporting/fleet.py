@@ -40,6 +40,35 @@ class Diagram:
     nodes: tuple[Node, ...]
     streams: tuple[Stream, ...]
 
+    def passing(self, node: int) -> float:
+        """Return what passes a node: what comes in, or goes out where that is more [req/s]."""
+        into = sum(s.rate for s in self.streams if s.target == node)
+        return max(into, sum(s.rate for s in self.streams if s.source == node))
+
+    @property
+    def summary(self) -> str:
+        """The plan in a sentence for each class: where its requests go first."""
+        told = [
+            f"{s.request_class}: {s.rate:.4g} req/s to {self.nodes[s.target].label}"
+            for s in self.streams
+            if self.nodes[s.source].column == 0
+        ]
+        return "; ".join(told)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """A row a stream."""
+        return [
+            {
+                "from": self.nodes[s.source].label,
+                "to": self.nodes[s.target].label,
+                "request_class": s.request_class,
+                "rate": s.rate,
+                **({"bandwidth": s.bandwidth} if s.bandwidth else {}),
+            }
+            for s in self.streams
+        ]
+
 
 def fleet_diagram(allocation: Allocation) -> Diagram:
     """Return the graph of a plan.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    from bestserve.reporting.fleet import Diagram
+
 
 @cache
 def environment() -> Environment:
@@ -27,7 +29,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    found.filters |= {"cell": cell, "heading": heading, "svg": picture}
+    found.filters |= {"cell": cell, "heading": heading, "svg": picture, "flow_svg": flow_picture}
     found.tests["numeric_in"] = lambda name, records: numeric(records, name)
     return found
 
@@ -44,6 +46,15 @@ def picture(chart: Chart, width: int = 0) -> Markup:
     from bestserve.reporting.svg import WIDE, svg
 
     return Markup(svg(chart, width or WIDE))
+
+
+def flow_picture(diagram: Diagram, width: int = 0) -> Markup:
+    """Return a fleet's flows as an SVG element, whose texts are escaped."""
+    from markupsafe import Markup
+
+    from bestserve.reporting.svg import WIDE, flow_svg
+
+    return Markup(flow_svg(diagram, width or WIDE))
 
 
 def pictures_page(charts: Sequence[Chart]) -> str:

@@ -35,7 +35,7 @@ from bestserve.specs.problem import Problem
 from bestserve.web.copies import problem_file, python_call, shell_command, to_flags
 from bestserve.web.fields import OPEN, grouped
 from bestserve.web.longer import LONGER, OBJECTIVES
-from bestserve.web.panels import wrapped
+from bestserve.web.panels import PANELS, wrapped
 from bestserve.web.query import Asked, look_up, query_of, read_query
 from bestserve.web.safety import Guard, is_local, known_names
 from bestserve.web.workers import Crew, Job, Message
@@ -52,8 +52,6 @@ PIECE = 1 << 20
 QUICK, LONG = 60.0, 900.0
 """Seconds after which a question is given up: those after every change, and the others."""
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-PANELS = ("answer", "ranking", "tradeoffs", "load", "memory", "why")
-"""Parts of the page that follow every change, as they stand below each other."""
 LEADERS, LEADERS_TEXT = 4, 400
 """Strategies of the former answer that are looked at first, and characters of their names."""
 EXAMPLE = {

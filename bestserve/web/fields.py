@@ -42,6 +42,20 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "enable_prefix_caching",
         "kv_offloading_size",
         "kv_offloading_bandwidth",
+        "kv_peer_bandwidth",
+    ),
+    "Speculation and images": (
+        "speculative_config",
+        "acceptance",
+        "images_per_request",
+        "image_size",
+    ),
+    "A trace or a benchmark": (
+        "trace",
+        "trace_columns",
+        "trace_unit",
+        "max_concurrency",
+        "num_prompts",
     ),
     "Engine and cluster": (
         "max_num_seqs",
@@ -80,6 +94,8 @@ UNITS = {
     "percentile": "%",
     "kv_offloading_size": "GiB",
     "kv_offloading_bandwidth": "B/s",
+    "kv_peer_bandwidth": "B/s",
+    "image_size": "pixels",
     "network_bandwidth": "B/s",
     "price_per_hour": "USD/h",
 }

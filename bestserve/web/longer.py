@@ -18,6 +18,7 @@ from bestserve.errors import InfeasibleError, InputError
 from bestserve.readers.mappings import read_mapping
 from bestserve.reporting.chart import Chart
 from bestserve.reporting.content import FAMILIES, MAP_CANDIDATES, default_axes
+from bestserve.reporting.fleet import Diagram
 from bestserve.reporting.templates import environment
 from bestserve.specs.fleet import Fleet
 from bestserve.specs.problem import LAYOUTS, Problem
@@ -49,10 +50,12 @@ def result(
     rows: Sequence[Mapping[str, Any]] = (),
     caption: str = "",
     told: str = "",
+    diagram: Diagram | None = None,
 ) -> str:
     """Return the part that answers a long question: pictures, a table, and what explains it."""
     template = environment().get_template("web/result.html.j2")
-    markup = template.render(name=name, charts=charts, rows=rows, caption=caption, told=told)
+    given = {"charts": charts, "rows": rows, "caption": caption, "told": told}
+    markup = template.render(name=name, diagram=diagram, **given)
     return wrapped(f"result-{name}", markup)
 
 
@@ -178,7 +181,7 @@ def day_of(peak: float, low: float) -> str:
 def fleet(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[str]:
     """Which GPUs of several types run the model, in which role."""
     from bestserve.fleet.allocate import allocate
-    from bestserve.reporting.fleet import comparison_chart
+    from bestserve.reporting.fleet import comparison_chart, fleet_diagram
 
     if arguments.get("file"):
         asked = Fleet(**read_mapping(str(arguments["file"]), "fleet", "toml"))
@@ -189,6 +192,7 @@ def fleet(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator
     yield result(
         "fleet",
         charts=(comparison_chart(found),) if compared else (),
+        diagram=fleet_diagram(found) if found.pools else None,
         rows=found.records(),
         caption="Pools of the plan",
         told=found.explain(),

@@ -33,6 +33,16 @@ Stage = Literal["glance", "formulas", "simulated"]
 """How far an answer is: former leaders only, all by formulas, leaders held to runs."""
 Question = Callable[[Mapping[str, Any], Arguments, Say], Iterator[str]]
 
+PANELS = {
+    "answer": "Answer",
+    "ranking": "Ranked strategies",
+    "tradeoffs": "Trade-offs",
+    "load": "Latency over the rate",
+    "memory": "Memory",
+    "why": "What binds, what would help",
+}
+"""Parts that follow every change, as they stand below each other on the page, with headings."""
+
 SHOWN = 12
 """Layouts in the ranked table; the others are folded away below it."""
 CURVES = 4
@@ -58,7 +68,7 @@ COLUMNS = (
 def part(name: str, **context: Any) -> str:
     """Return a panel as it replaces the one of the same name on the page."""
     template = environment().get_template(f"web/panels/{name}.html.j2")
-    return wrapped(name, template.render(**context))
+    return wrapped(name, template.render(title=PANELS[name], **context))
 
 
 def answered(stage: Stage, ranking: Ranking | None, nothing: str = "") -> Iterator[str]:
@@ -128,10 +138,10 @@ def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
     yield from ranked(ranking, "formulas")
     if not ranking.table:
         return
+    yield memory(problem, ranking.best.strategy)
     leading = leaders(lowered, ranking)
     if leading:
         yield part("load", charts=latency_charts(lowered, leading))
-    yield memory(problem, ranking.best.strategy)
 
 
 def confirmed(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:

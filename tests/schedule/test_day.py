@@ -36,8 +36,8 @@ def daily(seed, windows, least):
     weights = rng.uniform(10, 90, windows)
     others = np.sort(rng.uniform(0.6, 1, (windows, 3)), axis=1)
     floors = (
-        Floor(((0, shares),), weights, least * float(weights.sum())),
-        Floor(((0, others),), weights, 0.8 * float(weights.sum())),
+        Floor(0, "ttft", ((0, shares),), weights, least * float(weights.sum())),
+        Floor(0, "tpot", ((0, others),), weights, 0.8 * float(weights.sum())),
     )
     return Daily(choices, floors)
 
@@ -120,6 +120,17 @@ def test_the_answer_says_that_the_day_holds_and_which_windows_would_not(tmp_path
     assert missed
     out = asked("--slo-over", "day")
     assert f"the day holds, though {len(missed)} of 4 windows would miss" in out
+
+
+def test_a_day_that_misses_when_played_is_planned_again(monkeypatch):
+    options = bs.ScheduleOptions(slo_over="day", start_time=60)
+    asked = problem("ttft:1000 tpot:25")
+    hopeful = case_of(asked, ROWS, "1m-tp1", options)
+    monkeypatch.setattr("bestserve.fleet.schedule.attained.SURE", -2.5)  # plans for 65 %
+    before = plan(case_of(asked, ROWS, "1m-tp1", options)).objective
+    found = bs.schedule(asked, ROWS, strategy="1m-tp1", options=options)
+    assert found.held is True
+    assert before < found.gpu_hours <= 1.1 * plan(hopeful).objective
 
 
 def test_what_is_not_planned_over_the_day_is_said():

@@ -66,6 +66,8 @@ def test_a_fleet_of_two_kinds_is_planned(client: TestClient, question: dict[str,
     text = asked(client, "fleet", question, gpus="h100-sxm:1 a100-80gb-sxm:1", rate="2")
     assert "no plan beats" in text
     assert "Pools of the plan" in text
+    assert "Requests and pools" in text
+    assert text.count("req/s</title></path>") >= 2
 
 
 def test_a_log_is_compared(client: TestClient, question: dict[str, str]) -> None:

@@ -48,6 +48,22 @@ def streamed(client: TestClient, question) -> list[tuple[str, str]]:
     return events(answer.text)
 
 
+def test_panels_are_headed_while_they_wait_for_their_first_answer(client: TestClient) -> None:
+    outline = Outline(client.get("/").text)
+    sections = {a["id"]: a.get("aria-labelledby") for a in outline.of("section") if a.get("id")}
+    headings = {a.get("id") for a in outline.of("h2")}
+    for panel in ("answer", "ranking", "tradeoffs", "load", "memory", "why"):
+        assert sections[panel] == f"h-{panel}"
+        assert f"h-{panel}" in headings
+
+
+def test_fields_of_speculation_and_images_have_a_group(client: TestClient) -> None:
+    text = client.get("/").text
+    for flag in ("speculative-config", "acceptance", "images-per-request", "layout"):
+        assert f'id="f-{flag}"' in text, flag
+    assert "Speculation and images" in text
+
+
 def test_formulas_answer_first_then_simulation(streamed: list[tuple[str, str]]) -> None:
     assert [data for name, data in streamed if name == "found"] == ["first", "confirmed"]
     assert streamed[-1][0] == "done"

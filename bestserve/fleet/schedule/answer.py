@@ -12,6 +12,7 @@ import numpy as np
 from bestserve.arrays import Floats, Ints
 from bestserve.errors import InfeasibleError
 from bestserve.fleet.schedule.accounts import bill, gpu_hours, started, stopped
+from bestserve.fleet.schedule.attained import raised
 from bestserve.fleet.schedule.demand import Stream, streams_of
 from bestserve.fleet.schedule.failures import at_least
 from bestserve.fleet.schedule.forecasts import SHARE, ForecastValue, forecasts, worth
@@ -44,6 +45,9 @@ from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
 
 DAY = 86_400.0
+
+AGAIN = 3
+"""How often a day that misses its objectives when played is planned again for what it missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +132,21 @@ def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> 
     began = time.perf_counter()
     planned = plan(case)
     seconds = time.perf_counter() - began
-    say("other policies")
-    others, worths = _others(case, planned)
     played = None
     if options.simulated:
         say("simulation")
         played = refereed(case.streams, case.offers, terms, planned.counts, options)
+    for _ in range(AGAIN):
+        if played is None or terms.daily is None or played.held:
+            break
+        say("schedule, held to the simulation")
+        case = replace(case, terms=replace(terms, daily=raised(terms.daily, played.missing)))
+        terms, began = case.terms, time.perf_counter()
+        planned = plan(case)
+        seconds += time.perf_counter() - began
+        played = refereed(case.streams, case.offers, terms, planned.counts, options)
+    say("other policies")
+    others, worths = _others(case, planned)
     is_fleet = isinstance(case.asked, Fleet)
     return Schedule(
         problem=None if is_fleet else case.asked,  # type: ignore[arg-type]

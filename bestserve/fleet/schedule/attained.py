@@ -7,7 +7,8 @@ classes have objectives of their own; and of a trace's own arrivals from these, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ AROUND = np.array([0.3, 0.5, 0.65, 0.78, 0.87, 0.94, 1.0, 1.04, 1.08, 1.13, 1.2,
 may choose among as many numbers of instances."""
 
 SURE = 0.05
-"""Part of the requests that may miss an objective which a plan leaves unused: formulas are off by
-up to 0.3 points of a share of 90 % (validation/schedule.md)."""
+"""Part of the requests that may miss an objective which a plan leaves unused: shares by formula
+are off by up to a point of 90 %, and what is played is planned again where it falls short."""
 
 WORTH = 0.5
 """Share of a window's requests below which so few instances are not considered [1]: windows near
@@ -54,7 +55,7 @@ def daily_terms(
         return None
     choices: list[Ints] = []
     floors: list[Floor] = []
-    for stream, deployment in zip(streams, deployments, strict=True):
+    for number, (stream, deployment) in enumerate(zip(streams, deployments, strict=True)):
         _check(deployment)
         first, shares = len(choices), []
         for instances in deployment.pools:
@@ -62,8 +63,20 @@ def daily_terms(
             counts, met = pool.shares(capacity[len(choices)])
             choices.append(counts)
             shares.append(met)
-        floors += _floors(deployment.target, stream.load, first, shares)
+        floors += _floors(deployment.target, stream.load, (number, first), shares)
     return Daily(np.array(choices), tuple(floors))
+
+
+def raised(daily: Daily, missing: Callable[[int, str], float]) -> Daily:
+    """Return what must be met for a plan to lose what was missing when it was played.
+
+    missing : share of a stream's requests by which an objective was missed [1]
+    """
+    floors = tuple(
+        replace(f, least=f.least + missing(f.stream, f.name) * float(f.weights.sum()))
+        for f in daily.floors
+    )
+    return replace(daily, floors=floors)
 
 
 def _check(deployment: Deployment) -> None:
@@ -81,19 +94,26 @@ def _check(deployment: Deployment) -> None:
         )
 
 
-def _floors(target: Target, load: Load, first: int, shares: list[dict[str, Floats]]) -> list[Floor]:
-    """Return the objectives of a stream; shares : by name, of each of its pools from the first."""
+def _floors(
+    target: Target, load: Load, place: tuple[int, int], shares: list[dict[str, Floats]]
+) -> list[Floor]:
+    """Return the objectives of a stream.
+
+    place : the stream's number, and that of its first pool; shares : by name, of each of its pools
+    """
+    stream, first = place
     requests = load.rates * load.durations
     if target.joint and len(shares) == 2:
         # who misses either objective is at most who misses one plus who misses the other
         parts = tuple((first + i, next(iter(met.values()))) for i, met in enumerate(shares))
-        return [Floor(parts, requests, (_surely(target.attainment) + 1.0) * float(requests.sum()))]
+        least = (_surely(target.attainment) + 1.0) * float(requests.sum())
+        return [Floor(stream, "joint", parts, requests, least)]
     found = []
     for i, met in enumerate(shares):
         for name, share in met.items():
             weights = requests * _of_class(load, name.rpartition(".")[0])
             least = _surely(target.required(name)) * float(weights.sum())
-            found.append(Floor(((first + i, share),), weights, least))
+            found.append(Floor(stream, name, ((first + i, share),), weights, least))
     return found
 
 

@@ -56,6 +56,12 @@ class Refereed:
             for n in [max(int(played.counted[name].sum()), 1)]
         )
 
+    def missing(self, stream: int, name: str) -> float:
+        """Return by which share of its requests a stream missed an objective [1]; 0: met."""
+        return max(
+            self.targets[stream].required(name) - self._over_all(self.played[stream], name), 0.0
+        )
+
     @staticmethod
     def _over_all(played: Played, name: str) -> float:
         counted = played.counted[name]

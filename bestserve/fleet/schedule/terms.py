@@ -96,13 +96,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Requests of the day that must meet an objective.
+    """Requests of the day that must meet an objective, which is `name` of a stream.
 
     parts : pools whose shares add up to that of the requests, and the share of each window's
     requests that meets it with each choice of instances [window, choice; 1]
     weights : requests [window]; least : what the weighted sum of all parts must be
     """
 
+    stream: int
+    name: str
     parts: tuple[tuple[int, Floats], ...]
     weights: Floats
     least: float
