@@ -51,6 +51,8 @@ UNITS: dict[str, str] = {
     "small_gpu_batched_tokens": "tokens",
     "large_gpu_batched_tokens": "tokens",
     "gpu_memory_utilization": "1",
+    "memory_kept": "B",
+    "memory_kept_token": "B",
     "memory_reserve": "B",
     "memory_sharded": "B",
     "memory_sharded_older": "B",
@@ -74,6 +76,7 @@ the host nothing."""
 MEMORY = (
     *("memory_sharded", "sampler_bytes", "expert_rows", "rocm_expert_multiple", "memory_graphs"),
     *("memory_sharded_older", "mxfp4_hidden_multiple", "mxfp4_width_multiple"),
+    *("memory_kept", "memory_kept_token"),
 )
 OPTIONAL = (
     *MEMORY,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bestserve.catalog import list_models, load_engine, load_model
+from bestserve.catalog import list_models, load_engine, load_hardware, load_model
 from bestserve.models.step.architecture import Architecture
 from bestserve.models.step.device import Device, Formats, Parallelism
 from bestserve.models.step.engine import EngineConstants
@@ -106,7 +106,7 @@ def test_rules_of_the_engines(h100: Device, llama8b: Architecture) -> None:
     )
     static = memory_plan(llama8b, h100, parallel, formats, sgl)
     assert static.kv_bytes == pytest.approx(
-        0.87 * (h100.visible_bytes - static.reserve) - static.weights
+        sgl.gpu_memory_utilization * (h100.visible_bytes - static.reserve) - static.weights
     )
     for plan in (free, static):
         assert plan.explain().startswith("per GPU 0.")
@@ -137,3 +137,20 @@ def test_more_batched_tokens_leave_less_for_the_cache(
     after = memory_plan(llama8b, h100, Parallelism(), Formats(), large)
     assert after.activations > before.activations
     assert after.kv_capacity_tokens < before.kv_capacity_tokens
+
+
+def test_sglang_keeps_room_for_the_activations_of_a_step(h100: Device) -> None:
+    engine = load_engine("sglang")
+    # 8,192 tokens of 1.5 MiB, and 1.2 GB; what six runs of Qwen3-32B on one H100 hold.
+    assert engine.for_device(h100).gpu_memory_utilization == pytest.approx(0.80, abs=0.01)
+    smaller = replace(engine, max_num_batched_tokens=2048).for_device(h100)
+    assert smaller.gpu_memory_utilization == pytest.approx(0.92, abs=0.01)
+    settled = smaller.for_device(h100)
+    assert settled == smaller
+    assert load_engine("vllm").for_device(h100).gpu_memory_utilization == 0.9
+
+
+def test_an_a100_counts_as_small_for_vllm_alone() -> None:
+    a100 = load_hardware("a100-80gb-sxm").device()
+    assert load_engine("sglang").for_device(a100).max_num_batched_tokens == 8192
+    assert load_engine("vllm").for_device(a100).max_num_batched_tokens == 2048

@@ -13,10 +13,14 @@ from bestserve.models.system import Role
 MemoryRule = Literal["total", "static", "free"]
 
 SMALL_GPU_BYTES = 70 * 2**30
-"""Below this vLLM lowers its scheduler defaults; the A100 counts as small too (its PR 17885)."""
+"""Below this engines lower their scheduler defaults; for vLLM, which limits sequences there, too,
+the A100 counts as small (its PR 17885)."""
 
 LARGE_GPU_BYTES = 160 * 2**30
 """From this on vLLM 0.28 and later raise the tokens of a step."""
+
+LEAST_SHARE = 0.5
+"""Of a GPU's memory for weights and cache, whatever a rule would leave [1]; an assumption."""
 
 PCIE = 64e9
 """What PCIe 5.0 x16 carries one way [B/s]; faster links are NVLink and its like."""
@@ -71,6 +75,8 @@ class EngineConstants:
     memory_rule : "total": KV = u·memory − weights − activations − reserve (vLLM); "static":
         KV = u·(memory − reserve) − weights (SGLang); "free": KV = u·(memory − weights −
         activations − reserve) (TensorRT-LLM), with u = gpu_memory_utilization
+    memory_kept, memory_kept_token : what it takes off gpu_memory_utilization by its own rule, in
+        all and for each token of a step [B]
     memory_reserve : CUDA context, graphs, communication buffers of one GPU [B]
     memory_sharded : what is added to it where tensor parallelism needs communication buffers over
         NVLink or its like, `memory_sharded_older` on generations before Hopper; over PCIe alone
@@ -133,6 +139,8 @@ class EngineConstants:
     large_gpu_batched_tokens: int = 0
     gpu_memory_utilization: float = 0.9
     memory_rule: MemoryRule = "total"
+    memory_kept: float = 0.0
+    memory_kept_token: float = 0.0
     memory_reserve: float = 3e9
     memory_sharded: float = 0.0
     memory_sharded_older: float = 0.0
@@ -160,17 +168,27 @@ class EngineConstants:
         return MoeKernel(path=self.moe_path)
 
     def for_device(self, device: Device) -> EngineConstants:
-        """Return the engine with the scheduler limits that it takes by default on this GPU.
+        """Return the engine with the limits and the share of memory that it takes by default here.
 
-        The limits are settled then: asked again, the engine keeps what it has.
+        They are settled then: asked again, the engine keeps what it has.
         """
+        limited = self._limited(device)
+        kept = limited.memory_kept + limited.memory_kept_token * limited.max_num_batched_tokens
+        if kept == 0.0:
+            return limited
+        share = max(self.gpu_memory_utilization - kept / device.visible_bytes, LEAST_SHARE)
+        settled = replace(limited, memory_kept=0.0, memory_kept_token=0.0)
+        return replace(settled, gpu_memory_utilization=round(share, 3))
+
+    def _limited(self, device: Device) -> EngineConstants:
         if device.memory_bytes >= LARGE_GPU_BYTES and self.large_gpu_batched_tokens:
             return replace(
                 self,
                 max_num_batched_tokens=self.large_gpu_batched_tokens,
                 large_gpu_batched_tokens=0,
             )
-        if device.memory_bytes >= SMALL_GPU_BYTES and device.generation != "ampere":
+        counts_as_small = device.generation == "ampere" and self.small_gpu_num_seqs
+        if device.memory_bytes >= SMALL_GPU_BYTES and not counts_as_small:
             return self
         return replace(
             self,
