@@ -21,6 +21,7 @@ from bestserve.catalog import load_engine, load_hardware, load_model
 from bestserve.catalog.engines import preset_for
 from bestserve.models.step.device import Parallelism
 from bestserve.models.step.memory import MemoryPlan, memory_plan
+from bestserve.specs.model import Model
 
 HERE = Path(__file__).parent
 GOAL = (0.02, 0.06, 0.15)
@@ -32,10 +33,11 @@ GIB = float(2**30)
 class Start:
     """One start-up: what was printed, predicted now and by the first version.
 
-    measured, before : tokens, or GiB of cache where the start-up names no tokens
+    kind : of model; measured, before : tokens, or GiB of cache where the start-up names no tokens
     """
 
     row: Mapping[str, str]
+    kind: str
     plan: MemoryPlan
     measured: float
     before: float = float("nan")
@@ -53,6 +55,12 @@ class Start:
         return self.predicted / self.measured - 1
 
     @property
+    def of_memory(self) -> float:
+        """Size of that error as a share of the GPU's memory [1]."""
+        wrong = abs(self.error) / (1 + self.error) * self.plan.kv_bytes
+        return wrong / self.plan.memory
+
+    @property
     def error_before(self) -> float:
         """Signed error of the first version [1]."""
         return self.before / self.measured - 1
@@ -63,6 +71,7 @@ def starts() -> list[Start]:
     return [
         Start(
             row=row,
+            kind=_kind(row),
             plan=_plan(row),
             measured=float(row["measured_kv_tokens"]),
             before=float(row["kv_tokens_predicted_when_found"]),
@@ -76,11 +85,27 @@ def checked() -> list[Start]:
     return [
         Start(
             row=row,
+            kind=_kind(row),
             plan=_plan(row),
             measured=float(row["measured_kv_tokens"] or row["measured_kv_gib"]),
         )
         for row in _rows("start_ups/checked.csv")
     ]
+
+
+def _kind(row: Mapping[str, str]) -> str:
+    """Return of which kind a start-up's model is, by what decides its cache."""
+    groups = _model(row).architecture.groups
+    attention = {group.attention.kind for group in groups}
+    experts = any(group.ffn.kind == "moe" for group in groups)
+    if "sliding" in attention or "chunked" in attention:
+        return "windows, mixture of experts" if experts else "windows, dense"
+    return "mixture of experts" if experts else "dense"
+
+
+def _model(row: Mapping[str, str]) -> Model:
+    folder = HERE / row["model"]
+    return load_model(folder if folder.is_dir() else row["model"])
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -89,8 +114,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _plan(row: Mapping[str, str]) -> MemoryPlan:
-    folder = HERE / row["model"]
-    model = load_model(folder if folder.is_dir() else row["model"])
+    model = _model(row)
     device = load_hardware(row["hardware"]).device()
     engine = load_engine(preset_for("vllm", row["engine_version"])).for_device(device)
     stated = {
@@ -137,6 +161,8 @@ def table(found: list[Start], later: list[Start]) -> str:
         _summary("found afterwards, nothing taken from them", np.abs([s.error for s in unseen])),
         f"| goal | | {GOAL[0]:.0%} | {GOAL[1]:.0%} | {GOAL[2]:.0%} |",
         "",
+        *_by_kind([*found, *later]),
+        "",
         "| model | GPU | tp | vLLM | length | measured | predicted | error | before | kind |",
         "| --- | --- | --: | --- | --: | --: | --: | --: | --: | --- |",
     ]
@@ -168,6 +194,29 @@ def table(found: list[Start], later: list[Start]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _by_kind(all_of_them: list[Start]) -> list[str]:
+    """Return the table by kind of model, and of all."""
+    kinds = sorted({start.kind for start in all_of_them})
+    lines = [
+        "All start-ups by kind of model; the first version knew the fitted ones only. The last",
+        "column is the largest error as a share of the GPU's memory: where little is left for the",
+        "cache, little is missing from it.",
+        "",
+        "| kind | start-ups | first version, median | median | 90th percentile | largest | memory |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for kind in [*kinds, "all"]:
+        of_kind = [start for start in all_of_them if kind in (start.kind, "all")]
+        errors = np.abs([start.error for start in of_kind])
+        before = np.nanmedian(np.abs([start.error_before for start in of_kind]))
+        lines.append(
+            f"| {kind} | {len(errors)} | {before:.0%} | {np.median(errors):.1%} "
+            f"| {np.percentile(errors, 90):.1%} | {errors.max():.1%} "
+            f"| {max(start.of_memory for start in of_kind):.1%} |"
+        )
+    return lines
 
 
 def _summary(label: str, errors: np.ndarray) -> str:
