@@ -30,6 +30,10 @@ from bestserve.arrays import Bools, Floats, Ints, Ints32
 from bestserve.host.compiled import njit
 FIRST, SECOND = range(2)
 HALF = 1 / 2
+BEGIN = 8
+EIGHTH, TENTH, TWELFTH = range(BEGIN, 13, 2)
+ONE, TWO = 1, 2.5
+THIRD, FOURTH = range(len("ab"), 4)
 """
 
 LOOPS = """
@@ -102,6 +106,10 @@ def nested(n: int) -> float:
     return total
 
 @njit(cache=True)
+def constants() -> tuple[int, int, int, float]:
+    return EIGHTH, TENTH, TWELFTH, ONE + TWO
+
+@njit(cache=True)
 def beyond(x: Floats, i: int) -> float:
     return x[i]
 """
@@ -151,6 +159,7 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("scaled", ((3.0, np.arange(6.0).reshape(2, 3)), np.array([0.0, 1.0, 4.0]))),
     ("scaled", ((3.0, np.arange(12.0).reshape(3, 4)[:2, ::2].T), np.array([0.0, 1.0, 9.0]))),
     ("nested", (np.int64(9),)),
+    ("constants", ()),
 ]
 
 
@@ -251,6 +260,7 @@ def test_an_array_that_cannot_be_written_is_left_alone(both):
     ("for v in x:\n        pass", "not in the subset"),
     ("x[1:] = 0.0", "assigns arrays; write the loop out"),
     ("return unknown", "what is unknown"),
+    ("return x[THIRD]", "what is THIRD"),
     ("return x[0.5]", "must be an integer"),
     ("return x[::2]", "no such view"),
 ])  # fmt: skip

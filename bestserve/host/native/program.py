@@ -7,6 +7,7 @@ import graphlib
 import math
 import operator
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -179,10 +180,9 @@ def _constants(module: Module, node: ast.Assign) -> None:
     """Note the numbers that a module-level assignment defines, and names of what it computes."""
     for target in node.targets:
         if isinstance(target, ast.Tuple):
-            value = node.value
-            if isinstance(value, ast.Call) and ast.unparse(value.func) == "range":
-                for number, name in enumerate(target.elts):
-                    module.constants[ast.unparse(name)] = number
+            with suppress(LookupError):
+                for name, value in zip(target.elts, _numbers(module, node.value), strict=True):
+                    module.constants[ast.unparse(name)] = value
         elif isinstance(target, ast.Name):
             try:
                 module.constants[target.id] = _number(module, node.value)
@@ -195,6 +195,16 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Div: operator.truediv, ast.LShift: operator.lshift, ast.Pow: operator.pow,
     ast.USub: operator.neg, ast.FloorDiv: operator.floordiv,
 }  # fmt: skip
+
+
+def _numbers(module: Module, node: ast.expr) -> list[float | int]:
+    """Return the numbers that a constant range or tuple holds; LookupError if it is none."""
+    match node:
+        case ast.Call(func=ast.Name(id="range"), args=limits, keywords=[]):
+            return list(range(*(int(_number(module, limit)) for limit in limits)))
+        case ast.Tuple(elts=parts):
+            return [_number(module, part) for part in parts]
+    raise LookupError(ast.unparse(node))
 
 
 def _number(module: Module, node: ast.expr) -> float | int:
