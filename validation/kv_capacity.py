@@ -204,7 +204,7 @@ def _by_kind(all_of_them: list[Start]) -> list[str]:
         "column is the largest error as a share of the GPU's memory: where little is left for the",
         "cache, little is missing from it.",
         "",
-        "| kind | start-ups | first version, median | median | 90th percentile | largest | memory |",
+        "| kind | start-ups | median, first | median now | 90th percentile | largest | memory |",
         "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for kind in [*kinds, "all"]:
