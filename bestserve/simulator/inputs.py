@@ -12,6 +12,7 @@ whatever the arrivals.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,8 +112,12 @@ def _whole(values: Floats, rng: np.random.Generator) -> Ints32:
     return np.maximum(floor, 1.0).astype(np.int32)
 
 
+@lru_cache(maxsize=8)
 def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
-    """Draw n requests from weighted atoms; atoms between integers are rounded at random."""
+    """Draw n requests from weighted atoms; atoms between integers are rounded at random.
+
+    The last ones drawn are kept, for systems under one workload: their arrays cannot be written.
+    """
     rows = _pick(lengths.inputs, lengths.input_weights, stratified(stream(seed, INPUTS), n))
     columns = (
         rows
@@ -125,6 +130,8 @@ def sample_lengths(lengths: Lengths, n: int, seed: int) -> Requests:
     cached = None
     if lengths.cached.size:
         cached = np.clip(np.rint(lengths.cached[rows]), 0, prompt - 1).astype(np.int32)
+        cached.flags.writeable = False
+    prompt.flags.writeable = output.flags.writeable = False
     return Requests(
         input_len=prompt,
         output_len=output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -100,9 +101,34 @@ def new_pool(
     journal : jumps and steps to note per lane; accept : as of `Pool`; stepwise : whether something
         is decided at each boundary, as drafts always are
     """
+    known = _tables(lane, stream)
+    slots = len(known["widths"]) - 1
+    state = np.zeros((lanes, STATE_WIDTH), dtype=np.int64)
+    state[:, [HEAD, TAIL, SPLIT]] = -1
+    state[:, STRIDE] = 1
+    clock = np.zeros((lanes, CLOCK_WIDTH))
+    clock[:, T_NEXT] = np.inf
+    clock[:, ASKED] = -np.inf
+    return Pool(
+        clock=clock,
+        state=state,
+        heaps=np.empty((lanes, EVENTS_PER_REQUEST * slots + 1), dtype=np.int64),
+        phases=np.zeros((lanes, lane.kv_block), dtype=np.int64),
+        joins=np.empty((lanes, 2 * slots), dtype=np.int64),
+        series=np.empty((lanes, SERIES_LENGTH, 3)),
+        journals=np.empty((lanes, journal, 4)),
+        seen=np.empty((0, SEEN_WIDTH)),
+        gaps=np.empty((0, BINS)),
+        accept=accept,
+        **known,
+    )
+
+
+@lru_cache(maxsize=64)
+def _tables(lane: Lane, stream: bool) -> dict[str, Any]:
+    """Return the fields of `Pool` that runs of a lane share: they only read them."""
     widths = step_widths(lane)
     slots = len(widths) - 1
-    blocks = kv_blocks(lane)
     policy = lane.scheduling
     limits = np.array(
         [
@@ -113,7 +139,7 @@ def new_pool(
             slots,
             lane.max_num_batched_tokens,
             lane.kv_block,
-            blocks,
+            kv_blocks(lane),
             lane.stream_interval if stream else 1,
             lane.async_scheduling,
             lane.speculation.most,
@@ -121,31 +147,17 @@ def new_pool(
         ],
         dtype=np.int64,
     )
-    state = np.zeros((lanes, STATE_WIDTH), dtype=np.int64)
-    state[:, [HEAD, TAIL, SPLIT]] = -1
-    state[:, STRIDE] = 1
-    clock = np.zeros((lanes, CLOCK_WIDTH))
-    clock[:, T_NEXT] = np.inf
-    clock[:, ASKED] = -np.inf
     length = min(TABLE_LENGTH, max(lane.max_num_batched_tokens, slots) + 1)
-    return Pool(
-        clock=clock,
-        state=state,
-        heaps=np.empty((lanes, EVENTS_PER_REQUEST * slots + 1), dtype=np.int64),
-        phases=np.zeros((lanes, lane.kv_block), dtype=np.int64),
-        joins=np.empty((lanes, 2 * slots), dtype=np.int64),
-        series=np.empty((lanes, SERIES_LENGTH, 3)),
-        journals=np.empty((lanes, journal, 4)),
-        limits=limits,
-        costs=np.append(lane.step.coefficients(), [lane.kv_reserve, lane.speculation.draft_token]),
-        moe=lane.step.moe_table(),
-        table=_table(lane.step, length),
-        seen=np.empty((0, SEEN_WIDTH)),
-        gaps=np.empty((0, BINS)),
-        widths=widths,
-        beside=_beside(lane, slots),
-        accept=accept,
-    )
+    return {
+        "limits": limits,
+        "costs": np.append(
+            lane.step.coefficients(), [lane.kv_reserve, lane.speculation.draft_token]
+        ),
+        "moe": lane.step.moe_table(),
+        "table": _table(lane.step, length),
+        "widths": widths,
+        "beside": _beside(lane, slots),
+    }
 
 
 def _beside(lane: Lane, slots: int) -> Floats:

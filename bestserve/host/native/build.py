@@ -12,7 +12,10 @@ from pathlib import Path
 
 from bestserve.host.native.stamp import HERE, PACKAGE, stamp
 
-FLAGS = ["-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off"]
+FLAGS = [
+    "-O2", "-fvect-cost-model=dynamic",
+    "-fPIC", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off",
+]  # fmt: skip
 """Floating-point results are those of Python's: nothing is contracted or reordered."""
 
 

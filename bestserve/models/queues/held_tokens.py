@@ -132,11 +132,13 @@ class HeldTokens:
 
     def _crowding(self) -> float:
         """Return how much denser than on average sums of held tokens lie at the capacity, ≥ 1."""
-        n = np.maximum(np.rint(self.capacity / self.mean) + np.arange(-8.0, 9.0), 1.0)
-        deviation = np.sqrt(np.unique(n) * max(self.variance, 1.0))
-        z = (self.capacity - np.unique(n) * self.mean) / deviation
-        density = np.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
-        return max(self.mean * float(density.sum()), 1.0)
+        near = round(self.capacity / self.mean)
+        density = 0.0
+        for n in range(max(near - 8, 1), max(near + 8, 1) + 1):
+            deviation = math.sqrt(n * max(self.variance, 1.0))
+            z = (self.capacity - n * self.mean) / deviation
+            density += math.exp(-(z**2) / 2) / (deviation * math.sqrt(2 * math.pi))
+        return max(self.mean * density, 1.0)
 
     def _beyond(self, tokens: float, running: Floats) -> Floats:
         """Return the chance that so many sequences hold more than `tokens` [n, 1]."""

@@ -10,10 +10,12 @@ from functools import lru_cache
 import numpy as np
 
 from bestserve.arrays import Floats
+from bestserve.host.compiled import njit
 from bestserve.models.queues.bulk.packing import packed_tokens
 from bestserve.models.queues.bulk.wait import Prompts
 from bestserve.models.queues.stability import shared_limit
 from bestserve.models.schedulers.engine import Engine
+from bestserve.models.schedulers.steps import MeanRequest, alone_times, decode_steps
 
 LEAST_ADDED = 1e-9
 """What a prompt adds to decode-only steps at least [s], even where larger steps are faster."""
@@ -109,20 +111,37 @@ class SharedLane:
         return room if self.split else np.array([self.room(float(n))[1] for n in counts])
 
 
+@njit(cache=True)
+def _costs(law: Floats, knots: Floats, rooms: Floats, split: bool, mean: MeanRequest) -> Floats:
+    """Return `SharedLane.table` without its last row.
+
+    law : prompts, what the cache has of them [tokens], shares [3, m]; rooms : of steps [g, tokens]
+    """
+    table = np.zeros((4, knots.size))
+    plain = decode_steps(knots, mean)
+    for g in range(knots.size):
+        times = alone_times(law[0], law[1], knots[g], split, rooms[g], mean)
+        for i in range(times.size):
+            chunks = max(math.ceil(law[0, i] / rooms[g]), 1) if split else 1
+            added = max(times[i] - chunks * plain[g], LEAST_ADDED)
+            part = law[2, i] * added
+            table[0, g] += part
+            table[1, g] += part * added
+            table[2, g] += part * added * added
+    return table
+
+
 @lru_cache(maxsize=512)
 def shared_lane(engine: Engine, split: bool) -> SharedLane:
     """Return the rate-independent tables of an engine."""
     r, budget = engine.requests, engine.budget
     slots = max(min(float(engine.slots), budget / engine.width - 1.0), 1.0)
     knots = np.unique(np.geomspace(1.0, slots, 10))
-    cost, packed = [], []
-    for n in knots:
-        room = engine.room(n)
-        packed.append(room if split else packed_tokens(r.prompt, r.weight, room))
-        chunks = np.maximum(np.ceil(r.prompt / room), 1.0) if split else 1.0
-        added = engine.prompt_times(n, split, room) - chunks * engine.decode(n)
-        added = np.maximum(added, LEAST_ADDED)
-        cost.append([float(r.weight @ added**p) for p in (1, 2, 3)])
+    rooms = [engine.room(n) for n in knots]
+    packed = rooms if split else [packed_tokens(r.prompt, r.weight, room) for room in rooms]
+    law = np.stack((r.prompt, r.cached, r.weight))
+    table = _costs(law, knots, np.array(rooms), split, engine.mean)
+    table[3] = packed
 
     def packed_beside(decodes: float) -> float:
         return float(engine.room(decodes) if split else np.interp(decodes, knots, packed))
@@ -132,7 +151,6 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
             return engine.decode(decodes)
         return engine.prompt_step(tokens, decodes, split)
 
-    table, logs = np.column_stack((cost, packed)).T, np.log(knots)
     steps = engine.decodes_per_prompt * r.d1
     limit, saturated_decodes = shared_limit(slots, r.p1, steps, packed_beside, step)
     evictions = engine.decodes_per_prompt * engine.evictions(saturated_decodes)
@@ -145,7 +163,7 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         split=split,
         capacity=limit,
         saturated_decodes=max(saturated_decodes, 1.0),
-        knots=tuple(logs),
+        knots=tuple(np.log(knots)),
         table=table,
         service=engine.prompt_times(0.0, split, budget),
         work=Prompts.of(engine.work_tokens(packed[0]), r.weight),
