@@ -101,7 +101,7 @@ def new_pool(
     journal : jumps and steps to note per lane; accept : as of `Pool`; stepwise : whether something
         is decided at each boundary, as drafts always are
     """
-    known = _tables(lane, stream)
+    known = _tables(lane, stream, stepwise)
     slots = len(known["widths"]) - 1
     state = np.zeros((lanes, STATE_WIDTH), dtype=np.int64)
     state[:, [HEAD, TAIL, SPLIT]] = -1
@@ -125,7 +125,7 @@ def new_pool(
 
 
 @lru_cache(maxsize=64)
-def _tables(lane: Lane, stream: bool) -> dict[str, Any]:
+def _tables(lane: Lane, stream: bool, stepwise: bool) -> dict[str, Any]:
     """Return the fields of `Pool` that runs of a lane share: they only read them."""
     widths = step_widths(lane)
     slots = len(widths) - 1
