@@ -16,7 +16,7 @@ from bestserve.models.latencies import unstable
 from bestserve.models.status import LatencyStatus
 from bestserve.models.trust import TRUSTED
 from bestserve.results.document import AnswerStatus
-from bestserve.results.ranking import pareto_front
+from bestserve.results.ranking import best_of_layouts, layout_of, pareto_front
 from bestserve.solvers.enumerate import maximal_pairs
 from bestserve.solvers.ranking import contained
 
@@ -233,3 +233,19 @@ def test_a_numerical_failure_is_a_row_and_ends_no_ranking():
     for kind in (InputError, InfeasibleError, KeyError):
         with pytest.raises(kind):
             contained("2m-tp4", fails, kind)
+
+
+def test_the_best_row_of_each_layout_once_with_its_place():
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B", hardware="h100-sxm", gpus=2, slo="ttft:1000 tpot:50",
+        workload=bs.Workload(input_len=1000, output_len=100),
+    )  # fmt: skip
+    ranking = bs.rank(problem, verify=False)
+    best = best_of_layouts(ranking.table)
+    layouts = [layout_of(s) for _, s in best]
+    assert len(set(layouts)) == len(layouts) < len(ranking.table)
+    assert set(layouts) == {layout_of(s) for s in ranking.table}
+    for place, s in best:
+        assert ranking.table[place] is s
+        assert layout_of(s) not in {layout_of(other) for other in ranking.table[:place]}
+    assert best_of_layouts(ranking.table, [ranking.best])[0][1] is best[1][1]

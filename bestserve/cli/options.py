@@ -19,28 +19,6 @@ from bestserve.specs.slo import SLO, checked_table
 from bestserve.specs.speculation import with_acceptance
 from bestserve.specs.workload import Workload
 
-WORKLOAD_FIELDS = (
-    "input_len",
-    "output_len",
-    "burstiness",
-    "prefix_cache_hit",
-    "images_per_request",
-    "image_size",
-    "prefix_groups",
-    "prefix_len",
-    "prefix_questions",
-    "prefix_skew",
-    "turns",
-    "think_time",
-    "first_input_len",
-    "trace",
-    "trace_columns",
-    "trace_unit",
-    "max_concurrency",
-    "num_prompts",
-)
-SLO_FIELDS = ("percentile", "joint", "attainment")
-
 DEFAULT_LENGTHS = {"input_len": "lognormal:1000,1", "output_len": "lognormal:250,1"}
 DEFAULT_GOODPUT = "ttft:1000 tpot:50"
 """A chat workload and interactive objectives, used (and said) where a command line states none."""
@@ -246,8 +224,9 @@ class ProblemOptions:
         values = dict(stated)
         flags = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {k: v for k, v in flags.items() if v is not None and k != "problem"}
-        workload = {k: given.pop(k) for k in WORKLOAD_FIELDS if k in given}
-        slo = {k: given.pop(k) for k in SLO_FIELDS if k in given}
+        requests = {**Workload.model_fields, **WORDS}
+        workload = {k: given.pop(k) for k in [*given] if k in requests}
+        slo = {k: given.pop(k) for k in [*given] if k in SLO.model_fields}
         goodput = given.pop("goodput", None)
         size, bandwidth = (given.pop(f"kv_offloading_{k}", None) for k in ("size", "bandwidth"))
         peers = given.pop("kv_peer_bandwidth", None)

@@ -14,7 +14,6 @@ from bestserve.cli.talk import progress, talk
 from bestserve.errors import InputError
 
 if TYPE_CHECKING:
-    from bestserve.results.ranking import Ranking
     from bestserve.specs.problem import Problem
 
 GIB = 1.073741824
@@ -79,6 +78,7 @@ def rank(
             raise InputError("--plot draws one ranking: give one --hardware")
         return _across(options, format, verify)
     from bestserve import api
+    from bestserve.results.ranking import best_of_layouts
 
     problem = options.build()
     with progress("ranking") as say:
@@ -87,7 +87,9 @@ def rank(
         talk(ranking.explain())
         return 3
     if format in ("table", "md"):
-        rows = ranking.records() if limits else _layouts(ranking)
+        rows = ranking.records()
+        if not limits:
+            rows = [rows[place] for place, _ in best_of_layouts(ranking.table)]
         shown = rows[:top]
         what = "strategies" if limits else "layouts, each with its best limits"
         title = f"{len(ranking.table)} strategies ranked, {len(shown)} of {len(rows)} {what}"
@@ -103,20 +105,6 @@ def rank(
         best = ranking.best.strategy
         talk(f"next, with the same flags: bestserve explain {best}, launch {best}, report")
     return 0 if ranking.table else 3
-
-
-def _layouts(ranking: Ranking) -> list[dict[str, Any]]:
-    """Return the rows of the best limits of each layout (pools, replicas, parallelism)."""
-    from bestserve.results.ranking import layout_of
-
-    seen: set[object] = set()
-    rows = []
-    for row, strategy in zip(ranking.records(), ranking.table, strict=True):
-        layout = layout_of(strategy)
-        if layout not in seen:
-            seen.add(layout)
-            rows.append(row)
-    return rows
 
 
 def _across(options: ProblemOptions, format: Format, verify: bool) -> int:

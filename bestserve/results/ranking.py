@@ -236,10 +236,10 @@ def explain_ranking(ranking: Ranking, losers: int) -> str:
     rivals = _rivals(ranking)
     for title, rival in rivals:
         lines.append(f"  {title}: {_against(rival, best, ranking)}")
-    others = _families(ranking, [best, *(r for _, r in rivals)])
+    others = best_of_layouts(ranking.table, [best, *(r for _, r in rivals)])
     if others and losers:
         lines.append("Why others lose:")
-        lines += [f"  {_against(s, best, ranking)}" for s in others[:losers]]
+        lines += [f"  {_against(s, best, ranking)}" for _, s in others[:losers]]
     rejected = _rejections(ranking)
     if rejected:
         lines.append("Rejected:")
@@ -327,14 +327,21 @@ def _rivals(ranking: Ranking) -> list[tuple[str, RankedStrategy]]:
     return found
 
 
-def _families(ranking: Ranking, told: list[RankedStrategy]) -> list[RankedStrategy]:
-    """The best strategy of each family (pools up to their batch limits) not told of yet."""
+def best_of_layouts(
+    table: Sequence[RankedStrategy], told: Sequence[RankedStrategy] = ()
+) -> list[tuple[int, RankedStrategy]]:
+    """Return the best row of each layout with its place in the table, best first.
+
+    A layout is pools, replicas and parallelism, whatever the batch limits; told : rows whose
+    layouts are left out
+    """
     seen = {layout_of(s) for s in told}
     found = []
-    for s in ranking.table:
-        if layout_of(s) not in seen:
-            seen.add(layout_of(s))
-            found.append(s)
+    for place, s in enumerate(table):
+        layout = layout_of(s)
+        if layout not in seen:
+            seen.add(layout)
+            found.append((place, s))
     return found
 
 

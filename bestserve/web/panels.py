@@ -22,7 +22,7 @@ from bestserve.reporting.chart import Chart
 from bestserve.reporting.data import latency_charts, pareto_chart, speed_chart
 from bestserve.reporting.memory import memory_chart
 from bestserve.reporting.templates import environment, headline
-from bestserve.results.ranking import RankedStrategy, Ranking, layout_of
+from bestserve.results.ranking import RankedStrategy, Ranking, best_of_layouts
 from bestserve.solvers.ranking import best_first
 from bestserve.specs.problem import Problem
 from bestserve.specs.strategy import Strategy
@@ -192,15 +192,15 @@ def ranked(ranking: Ranking, stage: Stage) -> Iterator[str]:
 
 def layouts(ranking: Ranking) -> list[dict[str, Any]]:
     """Return the rows of the best limits of each layout, with marks for what runs confirm."""
-    seen: set[object] = set()
-    rows = []
-    for row, strategy in zip(ranking.records(), ranking.table, strict=True):
-        layout = layout_of(strategy)
-        if layout not in seen:
-            seen.add(layout)
-            binding = str(row["binding"]).partition(":")[0]
-            rows.append({**row, "confirmed": evidence(strategy), "binding": binding})
-    return rows
+    records = ranking.records()
+    return [
+        {
+            **records[place],
+            "confirmed": evidence(strategy),
+            "binding": str(records[place]["binding"]).partition(":")[0],
+        }
+        for place, strategy in best_of_layouts(ranking.table)
+    ]
 
 
 def shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
