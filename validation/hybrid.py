@@ -6,15 +6,20 @@ objectives, from tight TTFT to very tight TPOT; every layout with its best budge
 under the routing by least predicted TTFT. Writes `validation/hybrid.md`.
 
     python validation/hybrid.py --agreement 16 --requests 4000
+
+With `--keep FILE` what is done is not done again, so that the study can be made in parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -180,29 +185,43 @@ class Contest:
         return float(np.mean(ratios)), float(np.std(ratios, ddof=1) / math.sqrt(len(ratios)))
 
 
-def crossovers(
-    instances: Sequence[int], models: Sequence[str], requests: int
-) -> Iterator[tuple[int, float, str]]:
-    """Yield point of the path, hybrid over best pure and row of the crossover table."""
-    for name in models:
-        model, tp = MODELS[name]
-        for n in instances:
-            contest = Contest(model, tp, n, requests)
-            hybrid = contest.lowered.system(contest.family("hybrid")[0])
-            assert isinstance(hybrid, Hybrid)
-            near = 0.5 * fluid_bound(hybrid)
-            for point, (ttft, tpot) in enumerate(PATH):
-                target = contest.target(ttft, tpot)
-                found = {
-                    layout: contest.best(layout, target, near)
-                    for layout in ("collocated", "disaggregated", "hybrid")
-                }
-                pure = max(found["collocated"], found["disaggregated"], key=lambda b: b.rate)
-                ratio, error = contest.ratio(
-                    found["hybrid"].strategy, pure.strategy, target, pure.rate
-                )
-                near = pure.rate
-                yield point, ratio, row(name, n, target, found, ratio, error)
+Row = tuple[int, float, str]
+"""Point of the path, hybrid over best pure and row of the crossover table."""
+
+
+class Kept:
+    """Parts of the study that are done, as JSON in a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.parts = json.loads(path.read_text("utf-8")) if path and path.exists() else {}
+
+    def get(self, key: str, make: Callable[[], Sequence[object]]) -> Any:
+        """Return a part, made now if it is not there."""
+        if key not in self.parts:
+            self.parts[key] = make()
+            if self.path is not None:
+                self.path.write_text(json.dumps(self.parts, indent=0), encoding="utf-8")
+        return self.parts[key]
+
+
+def crossovers(name: str, instances: int, requests: int) -> Iterator[Row]:
+    """Yield the rows of a model on so many instances."""
+    model, tp = MODELS[name]
+    contest = Contest(model, tp, instances, requests)
+    hybrid = contest.lowered.system(contest.family("hybrid")[0])
+    assert isinstance(hybrid, Hybrid)
+    near = 0.5 * fluid_bound(hybrid)
+    for point, (ttft, tpot) in enumerate(PATH):
+        target = contest.target(ttft, tpot)
+        found = {
+            layout: contest.best(layout, target, near)
+            for layout in ("collocated", "disaggregated", "hybrid")
+        }
+        pure = max(found["collocated"], found["disaggregated"], key=lambda b: b.rate)
+        ratio, error = contest.ratio(found["hybrid"].strategy, pure.strategy, target, pure.rate)
+        near = pure.rate
+        yield point, ratio, row(name, instances, target, found, ratio, error)
 
 
 def row(
@@ -266,16 +285,23 @@ def main() -> None:
     parser.add_argument("--instances", type=int, nargs="*", default=INSTANCES)
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    parser.add_argument("--keep", type=Path, help="JSON file of the parts that are done")
     asked = parser.parse_args()
+    kept = Kept(asked.keep)
     lines = [TITLE.format(**vars(asked))]
-    rows = [agree(system, load, 40_000) for system, load in settings(asked.agreement, asked.seed)]
+    drawn = settings(asked.agreement, asked.seed)
+    rows = [
+        Agreement(*kept.get(f"agreement {i}", lambda s=s, u=u: astuple(agree(s, u, 40_000))))
+        for i, (s, u) in enumerate(drawn)
+    ]
     lines += [*agreement_lines(rows), "", CROSSOVERS.format(**vars(asked))]
     ratios: list[tuple[int, float]] = []
-    for point, ratio, text in crossovers(asked.instances, asked.models, asked.requests):
-        lines.append(text)
-        ratios.append((point, ratio))
-        page = [*lines, "", *summary(ratios), ""]
-        asked.out.write_text("\n".join(page), encoding="utf-8")
+    for name, n in itertools.product(asked.models, asked.instances):
+        found = kept.get(f"{name}, {n}", lambda a=name, b=n: [*crossovers(a, b, asked.requests)])
+        lines += [text for *_, text in found]
+        ratios += [(point, ratio) for point, ratio, _ in found]
+    page = [*lines, "", *summary(ratios), ""]
+    asked.out.write_text("\n".join(page), encoding="utf-8")
 
 
 TITLE = """# Hybrids: agreement and crossovers

@@ -279,8 +279,10 @@ def _verdict(found: Latencies, target: Target, binding: Binding, width: float) -
     p = target.required(binding.key)
     both = found.reading.discrepancy(p) if found.reading is not None else 0.0
     sight = Sight(width=width, discrepancy=both)
-    names = deciders(found, target, binding)
-    return found.structural & Trust.of(*(doubt(n, found.situation, sight) for n in names))
+    doubts = [doubt(n, found.situation, sight) for n in deciders(found, target, binding)]
+    if target.tokens is not None:
+        doubts.append(target.tokens.doubt)
+    return found.structural & Trust.of(*doubts)
 
 
 def _met_just(

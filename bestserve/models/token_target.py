@@ -92,6 +92,13 @@ class TokenTarget:
         return tuple(name for name in self.asked if name != "deadline")
 
     @property
+    def doubt(self) -> str | None:
+        """What is known of the formula for deadlines, in a sentence; None: none are asked for."""
+        if self.slack is None:
+            return None
+        return "the formula for token deadlines comes out 3 % low to 12 % high against runs"
+
+    @property
     def reader(self) -> Reader:
         """Whose deadlines runs must watch."""
         limit = np.inf if self.itl is None else self.itl
