@@ -65,6 +65,11 @@ class Deployment:
         """The engine whose commands are printed. Raises InputError for what it does not run."""
         found = engine_family(self.lowered.engine.name)
         hybrid.refuse(self.strategy, found)
+        if self.lowered.lengths.prioritised and found != "vllm":
+            raise InputError(
+                f"{found}: priorities are printed for vllm, whose queue and evictions the plan has; "
+                "take it, or leave the classes' priority out"
+            )
         return found
 
     @cached_property
@@ -132,6 +137,11 @@ class Deployment:
         said += [_checkpoint_remark(self.family, self.lowered.problem.precision)]
         said += [policy(self.lowered)[1]] if self.router is not None else []
         said += hybrid.remarks(self.lowered, self.strategy, self.family)
+        law = self.lowered.lengths
+        if law.prioritised:
+            each = zip(law.kind_names, law.priorities, strict=True)
+            fields = ", ".join(f"{name} {priority}" for name, priority in each)
+            said.append(f'clients send each request\'s "priority" with it: {fields}')
         return tuple(s for s in said if s)
 
 

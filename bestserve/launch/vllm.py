@@ -61,6 +61,7 @@ def unsplit_arguments(lowered: Lowered, pool: Pool, limits: Limits, nodes: int =
     words += ["--gpu-memory-utilization", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += _formats(lowered)
     words += vllm_words(lowered, pool)
+    words += ["--scheduling-policy", "priority"] if lowered.lengths.prioritised else []
     words += ["--enable-prefix-caching"] if lowered.problem.workload.prefix_cache_hit else []
     return [*words, *([] if lowered.engine.cuda_graphs else ["--enforce-eager"])]
 

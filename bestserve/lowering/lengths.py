@@ -34,6 +34,7 @@ def lower_lengths(workload: Workload) -> Lengths:
             mixed,
             kinds=np.repeat(np.arange(len(parts)), sizes),
             kind_names=tuple(c.name for c in workload.classes),
+            priorities=tuple(c.priority for c in workload.classes),
         )
     assert workload.input_len is not None
     assert workload.output_len is not None

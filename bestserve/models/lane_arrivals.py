@@ -9,10 +9,11 @@ simulated: `validation/wing.md` has the comparison that its formulas lost.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from bestserve.errors import InputError
 from bestserve.models.policies import nearest_with_formula
-from bestserve.models.system import Arrivals, Collocated, Hybrid, Lane, System, Target
+from bestserve.models.system import Arrivals, Collocated, Hybrid, Lane, Lengths, System, Target
 
 
 def uncovered(system: System) -> str:
@@ -31,6 +32,8 @@ def uncovered(system: System) -> str:
     for lane in kinds:
         if not lane.scheduling.has_formula:
             return f"policy {lane.policy!r}"
+    if system.lengths.prioritised:
+        return "priorities"
     if isinstance(system, Hybrid) and (unknown := _of_hybrid(system)):
         return unknown
     if system.caching is not None and system.caching.tiers and not system.caching.routed:
@@ -106,11 +109,18 @@ def known_part(system: System) -> System:
                 prefill_queue=0,
                 flow=None,
             )
+    if system.lengths.prioritised:
+        known = replace(known, lengths=_alike(system.lengths))
     caching = system.caching
     if caching is not None:
         # without a tree of requests there is nothing that a formula could count hits of
         caching = replace(caching, routed=system.routing) if caching.sharing else None
     return replace(known, arrivals=Arrivals(), routing="random", caching=caching)
+
+
+@lru_cache(maxsize=64)
+def _alike(lengths: Lengths) -> Lengths:
+    return replace(lengths, priorities=())
 
 
 def _with_formula(lane: Lane) -> Lane:

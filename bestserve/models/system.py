@@ -87,7 +87,8 @@ class Lengths:
     With `joint`, `inputs` and `outputs` have equal length and row i is one request.
     Lengths are ≥ 1 token; cached prompt tokens (`cached`, float64[m], 0 if empty) skip prefill
     compute but still occupy KV and count as decode context. `kinds` (int[m], empty if there is one)
-    says which of `kind_names` a row is of.
+    says which of `kind_names` a row is of; `priorities` which of these engines take first, the
+    least one (vLLM's `priority`); empty or alike: in order of arrival.
     """
 
     inputs: Floats
@@ -98,6 +99,12 @@ class Lengths:
     cached: Floats = field(default_factory=lambda: np.zeros(0))
     kinds: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     kind_names: tuple[str, ...] = ()
+    priorities: tuple[int, ...] = ()
+
+    @property
+    def prioritised(self) -> bool:
+        """Whether some kinds go before others."""
+        return len(set(self.priorities)) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,6 @@ from bestserve.simulator.heap import (
     FINISH,
     FIRST_MESSAGE,
     GROW,
-    ITERATION_SHIFT,
-    KIND_MASK,
-    REQUEST_MASK,
-    REQUEST_SHIFT,
     forget,
     pack,
     push,
@@ -74,6 +70,7 @@ from bestserve.simulator.layout import (
     UNLIMITED,
     Pool,
 )
+from bestserve.simulator.ranks import goes_first, insert, last_decode
 
 
 @njit(cache=True, inline=True)
@@ -132,7 +129,8 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
         > usable
     ):
         evicted = True
-        if s[SPLIT] >= 0:
+        youngest, finish = last_decode(lane, pool, facts)
+        if s[SPLIT] >= 0 and (youngest < 0 or goes_first(s[SPLIT], youngest, pool, facts)):
             youngest = s[SPLIT]
             s[SPLIT] = -1
             prompt, generated = facts[youngest, PROMPT], facts[youngest, GENERATED]
@@ -144,14 +142,6 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
             s[QUEUED_TOKENS] -= tokens  # counted until processed; it queues again below
             computed = s[SPLIT_DONE]
         else:
-            youngest = -1
-            finish = 0
-            for i in range(s[EVENTS]):
-                if pool.heaps[lane, i] & KIND_MASK == FINISH:
-                    r = (pool.heaps[lane, i] >> REQUEST_SHIFT) & REQUEST_MASK
-                    if youngest < 0 or facts[r, ADMITTED] > facts[youngest, ADMITTED]:
-                        youngest = r
-                        finish = pool.heaps[lane, i] >> ITERATION_SHIFT
             leaver = -1
             for i in range(s[LEAVING]):
                 r = pool.joins[lane, limits[SLOTS] + i]
@@ -176,10 +166,13 @@ def evict(lane: int, pool: Pool, facts: Ints32, coming: int, cache: Cache) -> bo
             s[HELD] += detach(cache, lane, youngest, computed // block, c[NOW])
         facts[youngest, EVICTIONS] += 1
         facts[youngest, READY] = 0
-        facts[youngest, NEXT] = s[HEAD]
-        if s[HEAD] < 0:
-            s[TAIL] = youngest
-        s[HEAD] = youngest
+        if pool.ranks.shape[0] > 0:
+            insert(lane, youngest, pool, facts)
+        else:
+            facts[youngest, NEXT] = s[HEAD]
+            if s[HEAD] < 0:
+                s[TAIL] = youngest
+            s[HEAD] = youngest
         s[QUEUED_TOKENS] += tokens
         s[EVICTED] += 1
     return evicted

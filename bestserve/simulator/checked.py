@@ -66,6 +66,8 @@ def check(system: System) -> None:
         t = system.transfer
         if not (t.latency >= 0 and t.seconds_per_token >= 0 and 0 <= t.overlap <= 1):
             raise InputError("transfer: latency and seconds_per_token ≥ 0, overlap in 0 … 1")
+    if system.lengths.prioritised and any(lane.async_scheduling for lane, _ in lanes_of(system)):
+        raise InputError("priorities with asynchronous scheduling are not modelled: leave one out")
     if isinstance(system, Hybrid):
         _check_hybrid(system)
 

@@ -33,7 +33,7 @@ from bestserve.simulator.layout import (
     T_NEXT,
     Pool,
 )
-from bestserve.simulator.pool import append
+from bestserve.simulator.pool import enqueue
 from bestserve.simulator.predicted import quickest
 from bestserve.simulator.reading import DUE
 from bestserve.simulator.routing import LEAST_TTFT, choose, settle
@@ -210,13 +210,13 @@ def run_coupled(
                     times[r, ARRIVAL] = now
                     lane = lanes[r]
                     state[lane, OUTSTANDING] -= 1
-                    append(lane, r, state, facts)
+                    enqueue(lane, r, front, facts)
                     clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
                     continue
             if kind == FLOWED:
                 times[r, ARRIVAL] = now
                 lane = emptiest(front)
-                append(lane, r, state, facts)
+                enqueue(lane, r, front, facts)
                 clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
                 continue
             back_times[r, ARRIVAL] = now
@@ -236,7 +236,7 @@ def run_coupled(
             )
             back_number += 1
             back_lanes[r] = lane
-            append(lane, r, b_state, back_facts)
+            enqueue(lane, r, back, back_facts)
             b_clock[lane, T_NEXT] = min(b_clock[lane, T_NEXT], now)
         arrived = 0
         while True:
@@ -271,7 +271,7 @@ def run_coupled(
                     back_times[r, ARRIVAL] = now
                     back_facts[r, READY] = 0
                     back_facts[r, CACHED] = facts[r, CACHED]
-                    append(lane, r, b_state, back_facts)
+                    enqueue(lane, r, back, back_facts)
                     b_clock[lane, T_NEXT] = min(b_clock[lane, T_NEXT], now)
                     continue
             elif routing == LEAST_TTFT:
@@ -300,7 +300,7 @@ def run_coupled(
                     state[lane, OUTSTANDING] += 1
                     size = put(keys, values, size, ready, KINDS * r + LOADED)
                     continue
-            append(lane, r, state, facts)
+            enqueue(lane, r, front, facts)
             clock[lane, T_NEXT] = min(clock[lane, T_NEXT], now)
 
         if mixed.watermark > 0.0:

@@ -133,6 +133,7 @@ class Pool(NamedTuple):
     """The arrays of the lanes of one pool; see `layout` for what is where.
 
     seen, gaps : what readers meet, see `reading`; seen has no rows where nobody asks
+    ranks : of each request, whom lanes take first, the least one; empty: in order of arrival
     widths, beside : tokens that so many decodes take of a step [slots + 1], and what drafting does
     to its time [slots + 1, 3]; accept : chances that at least 1, 2, … drafts are accepted, by class
     of requests
@@ -151,6 +152,7 @@ class Pool(NamedTuple):
     table: Floats
     seen: Floats
     gaps: Floats
+    ranks: Ints
     widths: Ints
     beside: Floats
     accept: Floats

@@ -43,6 +43,7 @@ from bestserve.simulator.layout import (
     Pool,
 )
 from bestserve.simulator.predicted import quickest
+from bestserve.simulator.ranks import insert
 from bestserve.simulator.reading import BINS, SEEN_WIDTH
 from bestserve.simulator.routing import LEAST_TTFT, choose, settle
 
@@ -95,11 +96,12 @@ def new_pool(
     journal: int = 0,
     accept: Floats = NO_CHANCES,
     stepwise: bool = False,
+    ranks: Ints = NOBODY,
 ) -> Pool:
     """Return `lanes` idle lanes; without `stream` the first message is the first token.
 
     journal : jumps and steps to note per lane; accept : as of `Pool`; stepwise : whether something
-        is decided at each boundary, as drafts always are
+        is decided at each boundary, as drafts always are; ranks : as of `Pool`
     """
     known = _tables(lane, stream, stepwise)
     slots = len(known["widths"]) - 1
@@ -119,6 +121,7 @@ def new_pool(
         journals=np.empty((lanes, journal, 4)),
         seen=np.empty((0, SEEN_WIDTH)),
         gaps=np.empty((0, BINS)),
+        ranks=ranks,
         accept=accept,
         **known,
     )
@@ -190,6 +193,20 @@ def append(lane: int, request: int, state: Ints, facts: Ints32) -> None:
     state[lane, QUEUED_TOKENS] += tokens
     if facts[request, READY] != 0:
         state[lane, MOVED_TOKENS] += tokens
+
+
+@njit(cache=True)
+def enqueue(lane: int, request: int, pool: Pool, facts: Ints32) -> None:
+    """Put a request into a lane's queue where its rank places it."""
+    if pool.ranks.shape[0] == 0:
+        append(lane, request, pool.state, facts)
+        return
+    pool.state[lane, OUTSTANDING] += 1
+    tokens = facts[request, PROMPT] + facts[request, GENERATED]
+    pool.state[lane, QUEUED_TOKENS] += tokens
+    if facts[request, READY] != 0:
+        pool.state[lane, MOVED_TOKENS] += tokens
+    insert(lane, request, pool, facts)
 
 
 @njit(cache=True)

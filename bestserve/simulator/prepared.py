@@ -55,6 +55,7 @@ from bestserve.simulator.pool import (
     run_assigned,
     run_routed,
 )
+from bestserve.simulator.ranks import ranked
 from bestserve.simulator.reading import DUE, TOKENS
 from bestserve.simulator.readings import EVERYBODY, NOTHING_SEEN, new_seen, note_alone, read_by
 from bestserve.simulator.transfer import share_link
@@ -69,7 +70,7 @@ class Prepared:
     tree : what prompts share, where there is a prefix cache
     mixed : how a hybrid shares out prompts; kinds, kind_names : as of `Requests`
     draws, decode_draws : uniforms for routing
-    accept : of the pool that decodes, as of `Pool`
+    accept : of the pool that decodes, as of `Pool`; ranks : as of `Pool`
     """
 
     system: System
@@ -84,6 +85,7 @@ class Prepared:
     tree: PrefixTree | None = None
     mixed: Mixed = NOT_MIXED
     accept: Floats
+    ranks: Ints
     kinds: Ints | None = None
     kind_names: tuple[str, ...] = ()
 
@@ -180,6 +182,7 @@ def prepare(system: System, requests: int, seed: int, given: Requests | None) ->
         tree=tree,
         mixed=mixed,
         accept=accept,
+        ranks=ranked(system.lengths, given.kinds),
         kinds=given.kinds,
         kind_names=given.kind_names,
     )
@@ -247,6 +250,7 @@ def execute(
         journal=journal[0],
         accept=prepared.accept,
         stepwise=mixed.watermark > 0.0,
+        ranks=prepared.ranks,
     )
     decode_lane, decode_count = rest[0] if rest else (first_lane, 0)
     back = new_pool(
@@ -255,6 +259,7 @@ def execute(
         journal=journal[1],
         accept=prepared.accept,
         stepwise=mixed.watermark > 0.0,
+        ranks=prepared.ranks,
     )
     seen = NOTHING_SEEN
     if reader is not None:
@@ -283,6 +288,7 @@ def execute(
         cap = n
     if mixed.on:
         mixed = mixed._replace(asked=np.full(n, -1.0))
+    if mixed.on or prepared.ranks.size:
         cap = cap or n
     if cap > 0:
         link = [0.0, 0.0, 0.0, 0.0]

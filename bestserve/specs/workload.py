@@ -18,12 +18,17 @@ PIXELS = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
 
 
 class RequestClass(Spec):
-    """One kind of request in a mixed workload; `share` of the requests are of it."""
+    """One kind of request in a mixed workload; `share` of the requests are of it.
+
+    priority : engines take the least one first (vLLM's `--scheduling-policy priority`); where all
+        classes have the same, in order of arrival
+    """
 
     name: Name
     share: float = Field(gt=0, le=1)
     input_len: LengthLaw
     output_len: LengthLaw
+    priority: int = Field(default=0, ge=-1000, le=1000)
 
 
 class Workload(Spec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -99,3 +100,39 @@ def test_rank_tells_classes_apart():
     best = bs.rank(asked).best
     assert best.method == "simulated"
     assert best.goodput == pytest.approx(bs.goodput(asked, best.strategy).goodput, rel=0.05)
+
+
+def prioritised(batch: int) -> bs.Problem:
+    chat, long = CLASSES
+    return problem("chat.ttft:150 batch.e2el:8s").replaced(
+        workload=bs.Workload(classes=(chat, long | {"priority": batch})), kv_capacity_tokens=60_000
+    )
+
+
+def test_whom_a_priority_passes_waits_longer():
+    def ttft(batch: int) -> list[float]:
+        run = simulate(Lowered(prioritised(batch)).system("1m"), 18.0, requests=4000)
+        return [float(np.quantile(run.ttft[run.kept & (run.kinds == k)], 0.9)) for k in (0, 1)]
+
+    (alike, behind), (first, last), (passed, ahead) = ttft(0), ttft(1), ttft(-1)
+    assert first < 0.8 * alike < 0.65 * passed
+    assert ahead < behind < last
+
+
+def test_priorities_are_worth_goodput_and_simulated():
+    alike, first = (bs.goodput(prioritised(p), "1m") for p in (0, 1))
+    assert first.goodput > 1.1 * alike.goodput
+    assert first.method == "simulated"
+    without = prioritised(1).replaced(slo="ttft:1000")
+    with pytest.raises(InputError, match="no formula knows priorities"):
+        bs.goodput(without, "1m", method="analytic")
+    assert bs.goodput(prioritised(0).replaced(slo="ttft:1000"), "1m", method="analytic").goodput > 1
+
+
+def test_priorities_need_steps_that_know_who_waits():
+    system = Lowered(prioritised(1)).system("1m")
+    ahead = dataclasses.replace(
+        system, lane=dataclasses.replace(system.lane, async_scheduling=True)
+    )
+    with pytest.raises(InputError, match="asynchronous scheduling"):
+        simulate(ahead, 1.0, requests=10)

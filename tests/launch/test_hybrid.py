@@ -76,3 +76,22 @@ def test_tensorrt_llm_has_the_threshold_in_its_router(printed):
 def test_what_no_engine_runs_is_refused(printed, engine, plan, why):
     with pytest.raises(InputError, match=why):
         _ = printed.deployment(engine, plan).family
+
+
+def test_priorities_are_vllms(printed):
+    import bestserve as bs
+
+    classes = [
+        {"name": name, "share": 0.5, "input_len": 500, "output_len": 100, "priority": priority}
+        for name, priority in (("chat", 0), ("batch", 2))
+    ]
+    workload = bs.Workload(classes=classes)
+    deployment = printed.deployment("vllm", "1m-tp4", workload=workload)
+    (process,) = started(deployment)
+    assert flag(process.words, "--scheduling-policy") == "priority"
+    assert any("chat 0, batch 2" in remark for remark in deployment.remarks)
+    alike = bs.Workload(classes=[c | {"priority": 1} for c in classes])
+    (process,) = started(printed.deployment("vllm", "1m-tp4", workload=alike))
+    assert "--scheduling-policy" not in process.words
+    with pytest.raises(InputError, match="priorities are printed for vllm"):
+        _ = printed.deployment("sglang", "1m-tp4", workload=workload).family

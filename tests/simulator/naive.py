@@ -58,6 +58,7 @@ class Request:
     tokens: list[float] = field(default_factory=list)  # when each came
     draw: int = 0  # what its draws start from
     chances: list[float] = field(default_factory=list)  # that at least 1, 2, … drafts are accepted
+    rank: int = -1  # among all requests, by priority; −1: in order of arrival
 
 
 @dataclass
@@ -106,6 +107,11 @@ class Server:
     tiers: list[Store] = field(default_factory=list)
     reported: int = 0  # what its metrics tell: resident at the end of the last step
     asked: float = -math.inf  # when it was sent a request, if by what metrics tell
+
+    def take(self, r: Request) -> None:
+        """Let a request wait, before all that its priority passes."""
+        self.waiting.append(r)
+        self.waiting.sort(key=lambda r: r.rank)
 
     def decodes(self) -> list[Request]:
         return [r for r in self.running if r.decoding]
@@ -294,7 +300,10 @@ class Server:
                 self.leave(last, last.prompt + last.output - 1)
                 self.late.append(last.number)
                 continue
-            youngest = self.running.pop()
+            youngest = max(self.running, key=lambda r: r.rank)
+            if youngest.rank < 0:
+                youngest = self.running[-1]
+            self.running.remove(youngest)
             computed = youngest.prompt + youngest.generated - 1
             self.leave(youngest, computed if youngest.decoding else youngest.processed)
             youngest.decoding = False
@@ -303,6 +312,7 @@ class Server:
             youngest.before = youngest.generated
             youngest.evictions += 1
             self.waiting.insert(0, youngest)
+            self.waiting.sort(key=lambda r: r.rank)
         parts: list[tuple[Request, int]] = []
         if not evicted:
             for r in self.running:
@@ -575,6 +585,7 @@ def run(
     pools: Pools | None = None,
     starts: np.ndarray | None = None,
     chances: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
 ) -> Outcome:
     n = len(prompts)
     heads = len(scheduled)
@@ -638,9 +649,10 @@ def run(
         return -(-tokens // lane.kv_block) <= capacity(lane)
 
     def drawn(i: int) -> dict[str, Any]:
+        facts = {} if ranks is None else {"rank": int(ranks[i])}
         if starts is None or chances is None:
-            return {}
-        return {"draw": int(starts[i]), "chances": list(chances[i])}
+            return facts
+        return facts | {"draw": int(starts[i]), "chances": list(chances[i])}
 
     out = {k: np.full(n, np.nan) for k in ("arrival", "start", "first", "last")}
     came: list[list[float]] = [[] for _ in range(n)]
@@ -690,7 +702,9 @@ def run(
             out["start"][i], out["first"][i] = r.start, r.message
         tokens = int(prompts[i]) + r.generated
         there = now + system.transfer.latency + system.transfer.seconds_per_token * tokens
-        again = Request(i, int(prompts[i]), int(outputs[i]), 0, True, there, r.generated)
+        again = Request(
+            i, int(prompts[i]), int(outputs[i]), 0, True, there, r.generated, **drawn(i)
+        )
         again.before = r.generated - 1
         again.start, again.message = out["start"][i], out["first"][i]
         afloat[i] = again
@@ -784,21 +798,21 @@ def run(
                 lane = choose(system.routing, back, back_number % n, back_draws, now)
                 back_number += 1
                 decode_replica[i] = lane
-                back[lane].waiting.append(
+                back[lane].take(
                     afloat.pop(i, None)
                     or Request(i, int(prompts[i]), int(outputs[i]), 0, True, t, **drawn(i))
                 )
         landing = [(t, i) for t, i in landing if t > now]
         for t, i in sorted(flowing):
             if t <= now:
-                max(front, key=lambda s: s.free()).waiting.append(afloat.pop(i))
+                max(front, key=lambda s: s.free()).take(afloat.pop(i))
         flowing = [(t, i) for t, i in flowing if t > now]
         for t, i in sorted(loading):
             if t <= now:
                 server = front[int(replica[i])]
                 server.coming -= 1
                 held[i].arrival = t  # at the lane
-                server.waiting.append(held[i])
+                server.take(held[i])
         loading = [(t, i) for t, i in loading if t > now]
         due = [i for t, i in sorted(coming) if t <= now]
         coming = [(t, i) for t, i in coming if t > now]
@@ -824,7 +838,9 @@ def run(
                 here = quickest(front, number, now, tokens)[0]
                 at_back = quickest(back, number, now, tokens)[0] < here - ROUNDING
             if at_back:
-                r = Request(i, int(prompts[i]), int(outputs[i]), int(cached[i]), False, now)
+                r = Request(
+                    i, int(prompts[i]), int(outputs[i]), int(cached[i]), False, now, **drawn(i)
+                )
                 r.ready_at_first = False
                 if system.routing == "least_ttft":
                     lane = quickest(back, number, now, tokens)[1]
@@ -832,7 +848,7 @@ def run(
                     lane = choose(system.routing, back, number, draws, now)
                 number += 1
                 decode_replica[i] = lane
-                back[lane].waiting.append(r)
+                back[lane].take(r)
                 continue
             r = Request(i, int(prompts[i]), output, int(cached[i]), False, now, **drawn(i))
             if sessions is not None:
@@ -865,7 +881,7 @@ def run(
                 loading.append((ready, i))
                 server.coming += 1
             else:
-                server.waiting.append(r)
+                server.take(r)
         if isinstance(system, Hybrid) and system.flow is not None:
             flow(now)
         for server in front + back:

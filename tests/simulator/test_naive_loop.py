@@ -234,7 +234,7 @@ def _pools(system: System, n: int, seed: int) -> Any:
     return naive.Pools(local < system.local_prefill_share, stays < system.local_decode_share)
 
 
-def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
+def assert_equal_to_naive(system: System, work: Any, seed: int = 3, kinds: Any = None) -> int:
     """Compare everything; return the number of evictions."""
     _, prompts, outputs, cached = work
     n = len(prompts)
@@ -249,7 +249,13 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
     got = simulate(
         system,
         seed=seed,
-        given=Requests(input_len=prompts, output_len=outputs, cached=cached),
+        given=Requests(
+            input_len=prompts,
+            output_len=outputs,
+            cached=cached,
+            kinds=kinds,
+            kind_names=system.lengths.kind_names,
+        ),
         reader=READERS[len(prompts) % len(READERS)] if read else None,
     )
     scheduled = np.zeros(n)
@@ -258,6 +264,9 @@ def assert_equal_to_naive(system: System, work: Any, seed: int = 3) -> int:
     if drafting.most:
         facts, chances = draw_acceptance(drafting, n, seed, None)
         drawn = {"starts": facts[:, 0], "chances": chances[facts[:, 1]]}
+    if kinds is not None:
+        order = sorted(range(n), key=lambda i: (PRIORITIES[kinds[i]], i))
+        drawn["ranks"] = np.argsort(order)
     want = naive.run(
         system,
         prompts,
@@ -368,6 +377,47 @@ def test_disaggregated_equals_naive_loop(case: tuple[System, Any]) -> None:
 @given(hybrid())
 def test_hybrid_equals_naive_loop(case: tuple[System, Any]) -> None:
     assert_equal_to_naive(*case)
+
+
+PRIORITIES = (3, 0, 3, -5)
+
+
+def prioritised(seed: int) -> tuple[System, Any, Any]:
+    """Crowded lanes of any layout whose requests have priorities; also of which kind each is."""
+    rng = np.random.default_rng(seed)
+    system, work = flowing(seed)
+    assert isinstance(system, Hybrid)
+    lengths = dataclasses.replace(
+        ANY, kind_names=tuple("abcd"), priorities=PRIORITIES, kinds=np.zeros(1, dtype=int)
+    )
+    lanes = [
+        dataclasses.replace(lane, async_scheduling=False)
+        for lane in (system.prefill, system.decode)
+    ]
+    small = dataclasses.replace(lanes[1], kv_capacity_tokens=float(rng.integers(90, 200)))
+    kinds = rng.integers(0, len(PRIORITIES), len(work[1]))
+    found: System = dataclasses.replace(system, prefill=lanes[0], decode=small, lengths=lengths)
+    if seed % 3 == 0:
+        found = Collocated(
+            lane=small,
+            replicas=2,
+            lengths=lengths,
+            arrivals=system.arrivals,
+            routing=system.routing,
+        )
+    elif seed % 3 == 1:
+        found = Disaggregated(
+            **{f.name: getattr(found, f.name) for f in dataclasses.fields(Disaggregated)}
+        )
+    return found, work, kinds
+
+
+def test_priorities_equal_naive_loop() -> None:
+    evicting = 0
+    for seed in range(45):
+        system, work, kinds = prioritised(seed)
+        evicting += assert_equal_to_naive(system, work, kinds=kinds) > 0
+    assert evicting > 25, "the cases must evict, or they do not show whom"
 
 
 def flowing(seed: int) -> tuple[System, Any]:
