@@ -67,7 +67,7 @@ class Deployment:
         hybrid.refuse(self.strategy, found)
         if self.lowered.lengths.prioritised and found != "vllm":
             raise InputError(
-                f"{found}: priorities are printed for vllm, whose queue and evictions the plan has; "
+                f"{found}: priorities are printed for vllm, whose queue the plan has; "
                 "take it, or leave the classes' priority out"
             )
         return found
