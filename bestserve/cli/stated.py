@@ -57,6 +57,8 @@ class StatedOptions:
         requests in flight at most
     num_prompts
         prompts the client sent
+    input_len_std, output_len_std
+        standard deviation of the lengths of prompts, or answers; without, they are alike [tokens]
     """
 
     gpu: Annotated[str | None, Parameter(name=["--gpu", "--hardware"])] = None
@@ -75,6 +77,8 @@ class StatedOptions:
     request_rate: float | None = None
     max_concurrency: Annotated[int | None, Whole] = None
     num_prompts: Annotated[int | None, Whole] = None
+    input_len_std: float | None = None
+    output_len_std: float | None = None
 
     def stated(self) -> dict[str, Any]:
         """Return the flags that were given, by field of the tidy row."""

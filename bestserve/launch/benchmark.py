@@ -14,6 +14,7 @@ import numpy as np
 
 from bestserve.host.writing import write_text
 from bestserve.launch.process import model_argument
+from bestserve.launch.prompts import BLOCK, alike_prompts, shared_prompts
 from bestserve.lowering import Lowered
 from bestserve.lowering.images import image_tokens
 from bestserve.models.token_target import TOKEN_OBJECTIVES
@@ -25,9 +26,6 @@ from bestserve.specs.workload import Workload
 FEWEST_PROMPTS = 100
 MINUTES = 5.0
 """How long the run lasts."""
-
-BLOCK = 64
-"""Tokens of a prompt that share one hash in a written trace."""
 
 TRACE = "requests.jsonl"
 """Where the command looks for the trace if none is named."""
@@ -47,8 +45,20 @@ def prompts(lowered: Lowered, request_rate: float | None) -> int:
 def needs_trace(lowered: Lowered) -> bool:
     """Whether the client's own data sets cannot draw this workload."""
     workload = lowered.problem.workload
+    if workload.shares:
+        return not repeats_prefixes(workload)
     laws = (workload.input_len, workload.output_len)
     return workload.trace is not None or not all(isinstance(law, Fixed | Uniform) for law in laws)
+
+
+def repeats_prefixes(workload: Workload) -> bool:
+    """Whether it is what the client's data set of repeated prefixes draws: groups, all alike."""
+    groups = workload.prefixes
+    if groups is None or workload.conversation is not None:
+        return False
+    laws = (workload.input_len, workload.output_len, groups.prefix_len)
+    plain = groups.skew == 0 and groups.questions is None
+    return plain and all(isinstance(law, Fixed) for law in laws)
 
 
 def bench_command(
@@ -66,7 +76,10 @@ def bench_command(
     """
     workload = lowered.problem.workload
     words = ["vllm", "bench", "serve", "--base-url", url, "--model", model_argument(model)]
-    words += _trace_words(trace) if needs_trace(lowered) else _random_words(lowered)
+    if needs_trace(lowered):
+        words += _trace_words(trace)
+    else:
+        words += _group_words(workload) if workload.shares else _random_words(lowered)
     words += ["--ignore-eos", "--num-prompts", str(prompts(lowered, request_rate))]
     if lowered.arrivals.kind == "closed":
         words += ["--max-concurrency", str(lowered.arrivals.concurrency)]
@@ -121,6 +134,20 @@ def _random_words(lowered: Lowered) -> list[str]:
     return [*words, "--random-range-ratio", both]
 
 
+def _group_words(workload: Workload) -> list[str]:
+    groups = workload.prefixes
+    assert groups is not None
+    words = ["--dataset-name", "prefix_repetition"]
+    for name, tokens in (
+        ("num-prefixes", groups.groups),
+        ("prefix-len", groups.prefix_len.mean_tokens),
+        ("suffix-len", workload.input_len.mean_tokens),
+        ("output-len", workload.output_len.mean_tokens),
+    ):
+        words += [f"--prefix-repetition-{name}", str(round(tokens))]
+    return words
+
+
 def _image_words(workload: Workload) -> list[str]:
     width, height = workload.pixels
     most = json.dumps({"image": workload.images_per_request, "video": 0})
@@ -148,31 +175,33 @@ def write_trace(path: Path, lowered: Lowered, request_rate: float | None, *, see
     """Write the run's requests as a Mooncake trace and return how many there are.
 
     One JSON object a line: timestamp [ms], input_length, output_length [tokens] and hash_ids,
-    one a block of `BLOCK` tokens; equal leading hashes are a shared prefix, as long as the
-    workload's cache hits. Without a rate (a closed loop) all are there at once.
+    one a block of `BLOCK` tokens; equal leading hashes are a shared prefix: what the workload's
+    prompts share, or as long as its cache hits. Without a rate (a closed loop) all are there at
+    once. A session's next request comes its pause after the one before, as if answers took no time.
     """
-    from bestserve.simulator.inputs import arrival_stream, sample_lengths
+    from bestserve.simulator.inputs import arrival_stream
 
     count = prompts(lowered, request_rate)
-    requests = sample_lengths(lowered.lengths, count, seed)
+    drawn = shared_prompts if lowered.problem.workload.shares else alike_prompts
+    requests = drawn(lowered, count, seed)
     times = np.zeros(count)
     if request_rate is not None and lowered.arrivals.kind != "closed":
-        times = arrival_stream(lowered.arrivals, count, seed).at(request_rate)
-        times = times - times[0]
-    lines, fresh = [], 1 << 20  # above the ids of any shared prefix
-    cached = requests.cached if requests.cached is not None else np.zeros(count)
-    for at, inputs, outputs, hit in zip(
-        times, requests.input_len, requests.output_len, cached, strict=True
-    ):
-        blocks, shared = -(-int(inputs) // BLOCK), int(hit) // BLOCK
-        own = blocks - shared
-        record = {
-            "timestamp": round(float(at) * 1e3, 3),
-            "input_length": int(inputs),
-            "output_length": int(outputs),
-            "hash_ids": [*range(shared), *range(fresh, fresh + own)],
-        }
-        fresh += own
-        lines.append(json.dumps(record))
+        heads = int((requests.follows < 0).sum())
+        begins = arrival_stream(lowered.arrivals, heads, seed).at(request_rate * heads / count)
+        times[:heads] = begins - begins[0]
+    for i, before in enumerate(requests.follows):
+        if before >= 0:
+            times[i] = times[before] + requests.pause[i]
+    lines = [
+        json.dumps(
+            {
+                "timestamp": round(float(times[i]) * 1e3, 3),
+                "input_length": int(requests.inputs[i]),
+                "output_length": int(requests.outputs[i]),
+                "hash_ids": requests.hashes[i],
+            }
+        )
+        for i in np.argsort(times, kind="stable")
+    ]
     write_text(path, "\n".join(lines) + "\n")
     return count

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bestserve.errors import InputError
-from bestserve.launch import hybrid, sglang, tensorrt_llm, vllm
+from bestserve.launch import caching, hybrid, sglang, tensorrt_llm, vllm
 from bestserve.launch.limits import Limits, pool_limits
 from bestserve.launch.placement import Instance, nodes_of, place
 from bestserve.launch.process import Process
@@ -116,7 +116,7 @@ class Deployment:
     @cached_property
     def router(self) -> Process | None:
         """The router in front of the instances, on the first machine; None if none is needed."""
-        return router(self.lowered, self.strategy, self.family, self.instances)
+        return router(self.lowered, self.strategy, self.family, self.instances, self.model)
 
     @property
     def url(self) -> str:
@@ -135,7 +135,10 @@ class Deployment:
                     f"{limits.lowered_from}: the KV cache holds no more mean requests"
                 )
         said += [_checkpoint_remark(self.family, self.lowered.problem.precision)]
-        said += [policy(self.lowered)[1]] if self.router is not None else []
+        if self.router is not None:
+            apart = self.strategy.disaggregated
+            said += [policy(self.lowered, self.family, disaggregated=apart)[1]]
+        said += caching.remarks(self.lowered, self.strategy, self.family)
         said += hybrid.remarks(self.lowered, self.strategy, self.family)
         law = self.lowered.lengths
         if law.prioritised:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from bestserve.launch import sglang, tensorrt_llm, vllm
+from bestserve.launch.caching import TOLD
 from bestserve.launch.deployment import Deployment
 from bestserve.launch.hybrid import DYNAMO as HYBRIDS
 from bestserve.launch.hybrid import EVENTS, dynamo_words
@@ -38,6 +39,10 @@ ROUTER_MODES = {
     "least_kv": "kv",
     "reported_kv": "kv",
     "least_ttft": "kv",
+    "session_affine": "kv",
+    "prefix_hash": "kv",
+    "prefix_aware": "kv",
+    "prefix_estimated": "kv",
 }
 TYPES = {"m": "worker", "p": "prefill", "d": "decode"}
 
@@ -107,12 +112,13 @@ def _process(deployment: Deployment, pool: Pool) -> Process:
     limits = deployment.limits[deployment.strategy.pools.index(pool)]
     nodes, role = deployment.nodes(pool), ROLE_NAMES[pool.role]
     split = ["--disaggregation-mode", role] if pool.role != "m" else []
+    told = deployment.strategy.hybrid or lowered.problem.routing == TOLD
     if deployment.family == "vllm":
         words = ["python3", "-m", "dynamo.vllm", "--model", model]
         words += vllm.arguments(lowered, pool, limits, nodes)
         # its frontend fills in the transfer of either side, so both take both roles
         words += ["--kv-transfer-config", vllm.transfer("kv_both")] if split else []
-        words += ["--kv-events-config", json.dumps(EVENTS)] if deployment.strategy.hybrid else []
+        words += ["--kv-events-config", json.dumps(EVENTS)] if told else []
         return Process((*words, *split))
     if deployment.family == "sglang":
         words = ["python3", "-m", "dynamo.sglang", "--model-path", model]
@@ -121,6 +127,6 @@ def _process(deployment: Deployment, pool: Pool) -> Process:
     name = f"{role}.yaml"
     words = ["python3", "-m", "dynamo.trtllm", "--model-path", model]
     words += ["--served-model-name", model, "--extra-engine-args", file_path(name), *split]
-    words += ["--publish-kv-events"] if deployment.strategy.hybrid else []
+    words += ["--publish-kv-events"] if told else []
     content = tensorrt_llm.as_text(tensorrt_llm.engine_arguments(lowered, pool, limits))
     return Process(tuple(words), files={name: content})

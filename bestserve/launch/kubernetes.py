@@ -45,7 +45,7 @@ def manifest(deployment: Deployment) -> str:
         documents += (
             [workload] if deployment.nodes(pool) > 1 else [workload, _headless(_name(pool))]
         )
-    front = router(lowered, deployment.strategy, family, _instances(deployment))
+    front = router(lowered, deployment.strategy, family, _instances(deployment), deployment.model)
     if front is None:
         documents.append(_service(_name(deployment.strategy.pools[0]), HTTP_PORT))
     else:

@@ -15,6 +15,8 @@ SIDE_CHANNEL_PORT = 5600
 """vLLM's first port of NIXL's handshake; each data-parallel rank takes one."""
 BOOTSTRAP_PORT = 8998
 """Where an SGLang prefill instance is asked for its KV cache."""
+EVENTS_PORT = 5557
+"""vLLM's first port of news of its KV cache; each data-parallel rank takes one."""
 RENDEZVOUS_PORT = 25000
 """Where the nodes of one instance find each other."""
 
@@ -27,6 +29,7 @@ class Ports:
     side_channel: int = SIDE_CHANNEL_PORT
     bootstrap: int = BOOTSTRAP_PORT
     rendezvous: int = RENDEZVOUS_PORT
+    events: int = EVENTS_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ def place(strategy: Strategy, gpus_per_node: int, hosts: tuple[str, ...]) -> tup
             side_channel=SIDE_CHANNEL_PORT + ranks[leader],
             bootstrap=BOOTSTRAP_PORT + k,
             rendezvous=RENDEZVOUS_PORT + PORT_STEP * k,
+            events=EVENTS_PORT + ranks[leader],
         )
         led[leader] += 1
         ranks[leader] += pool.dp

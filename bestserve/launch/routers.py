@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bestserve.launch.caching import event_sources
 from bestserve.launch.hybrid import tensorrt_config
 from bestserve.launch.placement import Instance
 from bestserve.launch.process import Process, file_path
@@ -26,8 +27,26 @@ POLICIES = {
     "least_kv": "power_of_two",
     "reported_kv": "power_of_two",
     "least_ttft": "power_of_two",
+    "session_affine": "cache_aware",
+    "prefix_hash": "cache_aware",
+    "prefix_aware": "cache_aware",
+    "prefix_estimated": "cache_aware",
 }
-"""Routing of a plan → policy of vLLM's and SGLang's routers; neither has the four last ones."""
+"""Routing of a plan → the nearest policy of vLLM's and SGLang's routers."""
+
+OWN = {
+    "vllm": {"session_affine": "consistent_hash", "prefix_aware": "kv_aware"},
+    "sglang": {"session_affine": "manual"},
+}
+"""Policies that one of them has."""
+
+SAME = ("random", "round_robin", "power_of_two", "prefix_estimated")
+"""Routing that both have; `cache_aware` goes by the router's own record of what it sent where."""
+
+SESSIONS = {
+    "vllm": "consistent_hash keeps together what clients name by one session or user",
+    "sglang": "manual keeps together what clients send with one x-smg-routing-key",
+}
 
 TENSORRT_POLICIES = {
     "random": "round_robin",
@@ -37,10 +56,14 @@ TENSORRT_POLICIES = {
     "least_kv": "load_balancing",
     "reported_kv": "load_balancing",
     "least_ttft": "load_balancing",
+    "session_affine": "kv_cache_aware",
+    "prefix_hash": "kv_cache_aware",
+    "prefix_aware": "kv_cache_aware",
+    "prefix_estimated": "kv_cache_aware",
 }
 
 
-def policy(lowered: Lowered) -> tuple[str, str]:
+def policy(lowered: Lowered, family: str, *, disaggregated: bool) -> tuple[str, str]:
     """Return the routers' policy for a plan, and what to say if it is not the plan's own.
 
     A plan that counts on cached prefixes needs requests to find the instance that holds theirs.
@@ -48,14 +71,21 @@ def policy(lowered: Lowered) -> tuple[str, str]:
     routing = lowered.problem.routing
     if lowered.problem.workload.prefix_cache_hit:
         return "cache_aware", ""
-    chosen = POLICIES[routing]
-    if chosen == routing:
+    own = {} if disaggregated else OWN.get(family, {})
+    chosen = own.get(routing, POLICIES[routing])
+    if routing in own and routing == "session_affine":
+        return chosen, SESSIONS[family]
+    if routing in own or routing in SAME:
         return chosen, ""
     return chosen, f"the router knows no {routing}, {chosen} is nearest"
 
 
 def router(
-    lowered: Lowered, strategy: Strategy, family: str, instances: tuple[Instance, ...]
+    lowered: Lowered,
+    strategy: Strategy,
+    family: str,
+    instances: tuple[Instance, ...],
+    model: str,
 ) -> Process | None:
     """Return the router's process; None where one collocated instance needs none."""
     if len(instances) == 1:
@@ -65,6 +95,8 @@ def router(
         return _tensorrt(lowered, strategy, instances)
     words = router_words(lowered, family, disaggregated=bool(prefill))
     if not prefill:
+        if policy(lowered, family, disaggregated=False)[0] == "kv_aware":
+            words += tuple(event_sources(instances, model))
         return Process((*words, "--worker-urls", *(i.url for i in instances)))
     for instance in prefill:
         port = [str(instance.ports.bootstrap)] if family == "sglang" else []
@@ -78,7 +110,8 @@ def router_words(lowered: Lowered, family: str, *, disaggregated: bool) -> tuple
     """Return the router's command without its workers."""
     sglang = family == "sglang"
     words = ["python3", "-m", "sglang_router.launch_router"] if sglang else ["vllm-router"]
-    words += ["--host", "0.0.0.0", "--port", str(ROUTER_PORT), "--policy", policy(lowered)[0]]
+    words += ["--host", "0.0.0.0", "--port", str(ROUTER_PORT)]
+    words += ["--policy", policy(lowered, family, disaggregated=disaggregated)[0]]
     words += ["--worker-startup-timeout-secs", str(STARTUP)]
     if disaggregated and sglang:
         words += ["--pd-disaggregation"]

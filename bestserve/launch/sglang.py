@@ -6,6 +6,7 @@ them by the ranks; a plan's are those of one rank.
 
 from __future__ import annotations
 
+from bestserve.launch import caching
 from bestserve.launch.limits import Limits
 from bestserve.launch.process import Process, model_argument
 from bestserve.launch.site import Site
@@ -53,6 +54,7 @@ def arguments(lowered: Lowered, pool: Pool, limits: Limits, nodes: int = 1) -> l
     words += ["--mem-fraction-static", f"{lowered.engine.gpu_memory_utilization:g}"]
     words += _formats(lowered)
     words += sglang_words(lowered, pool)
+    words += caching.sglang_words(lowered, pool)
     words += [] if lowered.engine.cuda_graphs else EAGER
     if pool.role != "m":
         words += ["--disaggregation-mode", ROLE_NAMES[pool.role]]

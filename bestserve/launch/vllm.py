@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from bestserve.launch import caching
 from bestserve.launch.limits import Limits
 from bestserve.launch.process import Process, model_argument
 from bestserve.launch.site import Site
@@ -31,6 +32,7 @@ def process(lowered: Lowered, pool: Pool, limits: Limits, site: Site, model: str
     words = ["vllm", "serve", model_argument(model)]
     words += ["--host", "0.0.0.0", "--port", str(site.ports.http)] if site.leads else []
     words += [*_nodes(site), *arguments(lowered, pool, limits, site.nodes)]
+    words += caching.told_at(site, lowered, pool)
     env = site.visible(lowered.hardware.vendor)
     if pool.role in KV_ROLES:
         # instances that do the other pool's work, too, send and receive
@@ -62,7 +64,7 @@ def unsplit_arguments(lowered: Lowered, pool: Pool, limits: Limits, nodes: int =
     words += _formats(lowered)
     words += vllm_words(lowered, pool)
     words += ["--scheduling-policy", "priority"] if lowered.lengths.prioritised else []
-    words += ["--enable-prefix-caching"] if lowered.problem.workload.prefix_cache_hit else []
+    words += caching.vllm_words(lowered, pool)
     return [*words, *([] if lowered.engine.cuda_graphs else ["--enforce-eager"])]
 
 

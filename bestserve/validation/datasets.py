@@ -87,7 +87,23 @@ def lengths_of(row: TidyRow, suite: Suite) -> Noted[Lengths]:
         outputs=outputs.value[0],
         output_weights=outputs.value[1],
     )
-    return Noted(law, (*inputs.notes, *outputs.notes))
+    return Noted(law, (*inputs.notes, *outputs.notes, *_in_step(row, law)))
+
+
+def _in_step(row: TidyRow, law: Lengths) -> tuple[str, ...]:
+    """Return what to say where nobody stated a data set, and lengths are taken as alike.
+
+    Clients that wait for answers of one length all send at once, again and again.
+    """
+    known = row.dataset_or_lengths or row.input_len_asked or row.output_len_asked
+    alike = max(len(set(np.floor(x))) for x in (law.inputs, law.outputs)) <= 2
+    stated = row.input_len_std is not None or row.output_len_std is not None
+    if known or stated or not alike or (row.concurrency or 1) == 1:
+        return ()
+    return (
+        "lengths taken as all alike, so that clients send in step, in bursts, which decide TTFT: "
+        "state the spread with --input-len-std, --output-len-std",
+    )
 
 
 def _table_of(row: TidyRow, data: str, suite: Suite) -> Law | None:

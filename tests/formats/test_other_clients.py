@@ -47,6 +47,19 @@ def test_evalscopes_percentiles_and_settings_lie_beside(tmp_path):
         read_log(tmp_path / "benchmark_percentile.json")
 
 
+def test_evalscopes_random_prompts_have_the_lengths_of_its_settings(tmp_path):
+    shutil.copy(FIXTURES / "evalscope/summary_2025.json", tmp_path / "benchmark_summary.json")
+    asked = {"dataset": "random", "min_prompt_length": 300, "max_prompt_length": 700}
+    for settings, expected in (
+        (asked, (300, 700)),
+        (asked | {"dataset": "openqa"}, None),
+        (asked | {"max_prompt_length": 131072}, None),
+    ):
+        (tmp_path / "benchmark_args.json").write_text(json.dumps(settings))
+        (row,) = read_log(tmp_path / "benchmark_summary.json").rows
+        assert row.input_len_range == expected
+
+
 def test_trtllm_bench_says_what_it_ran():
     (row,) = rows("trtllm-bench/streaming.json")
     assert (row.engine, row.engine_version, row.gpu) == ("TensorRT-LLM", "1.2.0", "NVIDIA H200")

@@ -72,5 +72,18 @@ def deployments() -> tuple[Deployment, ...]:
             (EXPERTS, "1m-tp8-ep8-spec1", {"method": "mtp"}),
         )
     ]
+    groups = bs.Workload(
+        prefixes=bs.PrefixGroups(groups=20, prefix_len=1500), input_len=200, output_len=100
+    )
+    host = {"gigabytes": 200, "bandwidth": 5e10}
+    found += [
+        deployment(engine, strategy, workload=groups, routing=routing, kv_tiers=[host])
+        for engine in ("vllm", "sglang", "tensorrt-llm")
+        for strategy, routing in (
+            ("2m-tp4", "prefix_aware"),
+            ("2m-tp4", "session_affine"),
+            ("1p1d-tp4", "prefix_aware"),
+        )
+    ]
     found.append(deployment("vllm-eager", "1m-tp8"))
     return tuple(found)

@@ -14,10 +14,11 @@ import yaml
 
 import bestserve as bs
 from bestserve.errors import InputError
-from bestserve.launch.benchmark import BLOCK, bench_command, needs_trace, uncounted, write_trace
+from bestserve.launch.benchmark import bench_command, needs_trace, uncounted, write_trace
 from bestserve.launch.deployment import engine_family
 from bestserve.launch.formats import written
 from bestserve.launch.process import host_argument
+from bestserve.launch.prompts import BLOCK
 from bestserve.lowering import lower
 from bestserve.readers.traces import read_trace
 from bestserve.specs.strategy import Strategy
@@ -398,3 +399,117 @@ def test_objectives_that_the_client_cannot_count_are_said():
     assert "validate --goodput reads stall, itl off its log" in said
     alone = uncounted(bs.SLO("ttft:1000 chat.tpot:50"))
     assert alone == "the benchmark counts no objectives of single classes"
+
+
+GROUPS = bs.Workload(
+    prefixes=bs.PrefixGroups(groups=20, prefix_len=1500), input_len=200, output_len=100
+)
+
+
+def router_words(deployment) -> tuple[str, ...]:
+    assert deployment.router is not None
+    return deployment.router.words
+
+
+@pytest.mark.parametrize(
+    ("engine", "routing", "policy", "said"),
+    [
+        ("vllm", "prefix_aware", "kv_aware", ""),
+        ("vllm", "prefix_estimated", "cache_aware", ""),
+        ("vllm", "prefix_hash", "cache_aware", "no prefix_hash, cache_aware is nearest"),
+        ("vllm", "session_affine", "consistent_hash", "one session or user"),
+        ("vllm", "reported_kv", "power_of_two", "no reported_kv, power_of_two is nearest"),
+        ("sglang", "prefix_aware", "cache_aware", "no prefix_aware, cache_aware is nearest"),
+        ("sglang", "session_affine", "manual", "x-smg-routing-key"),
+    ],
+)
+def test_routers_that_go_by_prefixes(printed, engine, routing, policy, said):
+    one = printed.deployment(engine, "2m-tp4", workload=GROUPS, routing=routing)
+    assert flag(router_words(one), "--policy") == policy
+    told = [r for r in one.remarks if "rout" in r or "keeps together" in r]
+    assert said in " ".join(told)
+    assert bool(told) == bool(said)
+
+
+def test_a_router_that_knows_the_caches_is_told_where_they_speak(printed):
+    one = printed.deployment("vllm", "2m-tp2-dp2", workload=GROUPS, routing="prefix_aware")
+    spoken = [
+        json.loads(flag(p.words, "--kv-events-config"))["endpoint"].removeprefix("tcp://*:")
+        for _, p in started(one)
+    ]
+    assert spoken == ["5557", "5559"]  # two ranks each
+    words = router_words(one)
+    assert [words[i + 1] for i, w in enumerate(words) if w == "--kv-event-source"] == [
+        "http://127.0.0.1:8000=tcp://127.0.0.1:5557,tcp://127.0.0.1:5558",
+        "http://127.0.0.1:8100=tcp://127.0.0.1:5559,tcp://127.0.0.1:5560",
+    ]
+    assert flag(words, "--kv-event-model") == one.model
+    plain = printed.deployment("vllm", "2m-tp4", workload=GROUPS)
+    assert "--kv-events-config" not in started(plain)[0][1].words
+    assert "--enable-prefix-caching" in started(plain)[0][1].words
+
+
+def test_host_memory_that_the_plan_counts_on_is_asked_for(printed):
+    host = {"gigabytes": 100 * 1.073741824, "bandwidth": 5e10}
+    tiers = {"workload": GROUPS, "kv_tiers": [host]}
+    words = started(printed.deployment("vllm", **tiers))[0][1].words
+    assert flag(words, "--kv-offloading-size") == "100"
+    # SGLang's is each GPU's, in 10⁹ bytes: a quarter of 107 GB
+    words = started(printed.deployment("sglang", "2m-tp4", **tiers))[0][1].words
+    assert flag(words, "--hicache-size") == "27"
+    split = printed.deployment("vllm", "1p1d-tp4", **tiers)
+    assert all("--kv-offloading-size" not in p.words for _, p in started(split))
+    assert any("left out" in r for r in split.remarks)
+    store = printed.deployment("vllm", kv_tiers=[host | {"shared": True}], workload=GROUPS)
+    assert any("yours to configure" in r for r in store.remarks)
+
+
+def test_the_benchmark_repeats_the_plans_prefixes(printed):
+    one = printed.deployment(workload=GROUPS)
+    words = bench_command(one.lowered, one.strategy, one.url, one.model, 2.0)
+    assert flag(words, "--dataset-name") == "prefix_repetition"
+    assert [flag(words, f"--prefix-repetition-{n}") for n in ("num-prefixes", "prefix-len")] == [
+        "20", "1500",
+    ]  # fmt: skip
+    assert flag(words, "--prefix-repetition-suffix-len") == "200"
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        bs.Workload(
+            prefixes=bs.PrefixGroups(groups=3, prefix_len=1000, questions=2),
+            input_len=200,
+            output_len=100,
+        ),
+        bs.Workload(
+            conversation=bs.Conversation(turns=4, think_time=30.0, think_fixed=True),
+            input_len=200,
+            output_len=100,
+        ),
+    ],
+)
+def test_prompts_that_the_client_cannot_repeat_are_a_trace(printed, tmp_path, workload):
+    one = printed.deployment(workload=workload)
+    assert needs_trace(one.lowered)
+    path = tmp_path / "requests.jsonl"
+    count = write_trace(path, one.lowered, 2.0)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == count
+    assert [r["timestamp"] for r in lines] == sorted(r["timestamp"] for r in lines)
+    shared = 0.0
+    seen: set[int] = set()
+    for r in lines:
+        assert len(r["hash_ids"]) == -(-r["input_length"] // BLOCK)
+        shared += len(seen & set(r["hash_ids"]))
+        seen |= set(r["hash_ids"])
+    share = shared / sum(len(r["hash_ids"]) for r in lines)
+    if workload.conversation is None:
+        # three groups of 15 full blocks and two questions each, with 4 blocks of their own
+        assert len(seen) == 3 * (1000 // BLOCK) + 6 * (19 - 1000 // BLOCK)
+        assert share > 0.9
+    else:
+        # turns of 200, 500, 800 and 1,100 tokens, each of which repeats the blocks of that before
+        lengths = sorted({r["input_length"] for r in lines})
+        assert lengths == [200, 500, 800, 1100]
+        assert share == pytest.approx((4 + 8 + 13) / (4 + 8 + 13 + 18), abs=1e-3)

@@ -148,13 +148,16 @@ def test_vllm_takes_every_benchmark(printed):
         bs.Workload(input_len=bs.Uniform(500, 1500), output_len=100, prefix_cache_hit=0.3),
         bs.Workload(input_len=bs.LogNormal(1000, cv=1), output_len=100),
         bs.Workload(input_len=1000, output_len=100, max_concurrency=16),
+        bs.Workload(
+            prefixes=bs.PrefixGroups(groups=20, prefix_len=1500), input_len=200, output_len=100
+        ),
     ]
     found = set()
     for workload in workloads:
         one = printed.deployment(workload=workload)
         rate = None if workload.closed else 2.0
         found.add(bench_command(one.lowered, one.strategy, one.url, one.model, rate))
-    assert len(found) == 4
+    assert len(found) == 5
     assert {w: v for w, v in ask("vllm", found).items() if v} == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from bestserve.validation import length_tables
 from bestserve.validation.datasets import EARLY, cut_atoms, early_or_full_atoms, table_lengths
 from bestserve.validation.deployment import Deployment, deployment_of
 from bestserve.validation.protocol import Protocol, protocol_of
-from bestserve.validation.replay import prepare, system_of
+from bestserve.validation.replay import predict_row, prepare, system_of
 from bestserve.validation.sources import suite_of
 
 Make = Callable[..., TidyRow]
@@ -190,3 +191,17 @@ def test_tables_are_what_the_script_writes(
     for name in LAWS:
         assert written[name] == getattr(length_tables, name)
     assert written["ACCELMARK_PROMPTS"] == length_tables.ACCELMARK_PROMPTS
+
+
+def test_clients_in_step_are_named_where_nobody_says_how_lengths_spread(make: Make) -> None:
+    """Mean lengths alone: 16 clients with one length send in bursts, five times the TTFT."""
+    bare = make(dataset_or_lengths=None, input_len_asked=None, output_len_asked=None)
+    said = [n for n in prepare(bare).notes if "in step" in n]
+    assert len(said) == 1
+    assert "--input-len-std" in said[0]
+    spread = dataclasses.replace(bare, input_len_std=300.0, output_len_std=60.0)
+    stated = dataclasses.replace(bare, dataset_or_lengths="random 1024/128")
+    for row in (spread, stated, dataclasses.replace(bare, concurrency=1)):
+        assert not any("in step" in n for n in prepare(row).notes)
+    one, other = (predict_row(prepare(r))[0]["ttft_p50_ms"] for r in (bare, spread))
+    assert one > 1.5 * other

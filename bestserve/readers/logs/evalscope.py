@@ -121,10 +121,26 @@ def read(source: Source) -> list[TidyRow]:
                 "out_tok_throughput": figure("out_tok_throughput"),
                 "input_len_mean": figure("inputs"),
                 "output_len_mean": figure("outputs"),
+                "input_len_range": _range(args),
                 "speculative_decoding": True if decoded and decoded > SPECULATIVE else None,
             },
         )
     ]
+
+
+UNLIMITED = 100_000.0
+"""From which on EvalScope's longest prompt is its default, which limits nothing [tokens]."""
+
+
+def _range(args: Record) -> tuple[float, float] | None:
+    """Return between which lengths the random data set draws its prompts, if stated [tokens].
+
+    Of other data sets the two limits leave prompts out.
+    """
+    if not (args.text("dataset") or "").startswith("random"):
+        return None
+    low, high = args.number("min_prompt_length"), args.number("max_prompt_length")
+    return (low, high) if low and high and low < high < UNLIMITED else None
 
 
 def _split(key: str) -> tuple[str, str]:
