@@ -137,6 +137,8 @@ def _random_words(lowered: Lowered) -> list[str]:
 def _group_words(workload: Workload) -> list[str]:
     groups = workload.prefixes
     assert groups is not None
+    assert workload.input_len is not None
+    assert workload.output_len is not None
     words = ["--dataset-name", "prefix_repetition"]
     for name, tokens in (
         ("num-prefixes", groups.groups),
