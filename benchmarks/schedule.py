@@ -36,6 +36,12 @@ def terms(windows: int, pools: Pools, streams: int = 1, **changes: object) -> Te
 def cases() -> dict[str, tuple[Pools, int, dict[str, object]]]:
     split, both = Pools.alone(1, 1), np.array
     mixed = Pools(both([1, 2, 1, 2]), np.arange(4), both([0, 0, 1, 1]), both([0, 1, 0, 1]))
+    four = Pools(  # collocated, and split, on each of two types, for each of two streams
+        both([1, 1, 1, 2, 2, 2] * 2),
+        both([0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 7]),
+        both([0] * 4 + [1] * 4),
+        both([0, 0, 0, 1, 1, 1] * 2),
+    )
     reserves = Prices(both([4.0]), both([2.0]))
     return {
         "one pool": (Pools.alone(1), 1, {}),
@@ -46,6 +52,7 @@ def cases() -> dict[str, tuple[Pools, int, dict[str, object]]]:
         ),
         "spares": (split, 1, {"reliability": Reliability(both([0.99, 0.99]), 0.999)}),
         "two streams on two types": (mixed, 2, {}),
+        "the same with two layouts on each": (four, 2, {}),
     }  # fmt: skip
 
 

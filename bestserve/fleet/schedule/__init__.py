@@ -8,6 +8,7 @@ bursts     the same of a trace's own arrivals, window by window
 attained   which share of a window's requests so many instances serve in time: an SLO over the day
 terms      what a schedule must do, as numbers; failures: spares; accounts: what counts come to
 programme  the cheapest schedule, or most load on given GPUs (mixed-integer, with its bound)
+patterns   near it at once where streams may be served in several ways: cheapest patterns by window
 splits     the best split of N GPUs into prefill and decode (dynamic programming)
 policies   what others would do on the same load; forecasts and their worth; DOPD's ratio
 playing    the simulator follows a schedule: stints of instances that start, drain, move, fail

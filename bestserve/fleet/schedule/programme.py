@@ -25,12 +25,17 @@ from bestserve.arrays import Floats, Ints
 from bestserve.errors import InfeasibleError
 from bestserve.fleet.schedule.accounts import bill, broken, free_of_reserves, overlaps
 from bestserve.fleet.schedule.failures import totals
+from bestserve.fleet.schedule.patterns import chosen
 from bestserve.fleet.schedule.terms import Daily, Terms
 from bestserve.host.stdout import nothing_printed
 
 GAP = 1e-3
 SECONDS = 20.0
 """Relative gap at which the search for a schedule ends, and the longest it takes [s]."""
+
+LARGE, CLOSE = 400, 0.02
+"""Pools times windows beyond which the windows' cheapest patterns are taken where they are this
+near to their bound: a programme of that size is farther from it when its time is over."""
 
 SAME = 1e-6
 """Of schedules that carry as much, up to this share of the load, the cheapest is taken [1]."""
@@ -82,9 +87,43 @@ def cheapest(terms: Terms, *, constant: bool = False) -> Planned:
 
     Raises InfeasibleError where a window needs more GPUs than there are, or nothing was found.
     """
+    _check_windows(terms)
+    near = None if constant else _of_patterns(terms)
+    if near is not None and near.gap <= (CLOSE if terms.capacity.size > LARGE else GAP):
+        return near
+    try:
+        found = _programmed(terms, constant=constant)
+    except InfeasibleError:
+        if near is None:
+            raise
+        return near
+    if near is None:
+        return found
+    best, bound = min(near, found, key=lambda p: p.objective), max(near.bound, found.bound)
+    return replace(best, bound=min(bound, best.objective))
+
+
+def _of_patterns(terms: Terms) -> Planned | None:
+    """Return the schedule of the windows' cheapest patterns, None where it breaks the terms.
+
+    Where streams have one option each the programme is quick; reserved GPUs, and objectives over
+    the day, are about all windows at once.
+    """
+    if terms.pools.single or terms.daily is not None:
+        return None
+    if terms.prices is not None and np.isfinite(terms.prices.reserved).any():
+        return None
+    found = chosen(terms)
+    if broken(terms, found.counts):
+        return None
+    none = np.zeros(terms.pools.types, dtype=np.int64)
+    return Planned(found.counts, found.objective, found.bound, none)
+
+
+def _programmed(terms: Terms, *, constant: bool) -> Planned:
+    """Return the schedule of the mixed-integer programme. Raises InfeasibleError without one."""
     import cvxpy as cp
 
-    _check_windows(terms)
     v, rules = _variables(terms, spares=not terms.pools.single)
     rules += _gpus_at_once(terms, v)
     if terms.daily is not None:
