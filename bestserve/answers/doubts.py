@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from bestserve.catalog import list_hardware
+from bestserve.catalog.acceptance import acceptance_of
 from bestserve.lowering import Lowered, lower
 from bestserve.lowering.speculation import speculates
 from bestserve.models.trust import Trust
@@ -79,13 +80,20 @@ def image_doubts(problem: Problem) -> tuple[str, ...]:
 
 
 def acceptance_doubts(problem: Problem, strategy: Strategy) -> tuple[str, ...]:
-    """Return that a strategy's drafts are accepted as assumed, in a sentence, where nobody says."""
+    """Return what is not known of how many of a strategy's drafts are accepted, in a sentence."""
     config = problem.speculative_config
-    if config is None or config.acceptance is not None:
+    if config is None:
         return ()
     if not any(speculates(config, pool.drafts) for pool in strategy.pools if pool.role != "p"):
         return ()
-    return ("acceptance of drafts is assumed: state it with --acceptance",)
+    if config.acceptance is None:
+        return ("acceptance of drafts is assumed: state it with --acceptance",)
+    if acceptance_of(config).by_length:
+        return (
+            f"on {config.acceptance} acceptance of drafts follows the length of answers: load and "
+            "TPOT need different means of it",
+        )
+    return ()
 
 
 def splitting_doubts(problem: Problem) -> tuple[str, ...]:

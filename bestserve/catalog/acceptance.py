@@ -22,6 +22,7 @@ class Acceptance(Spec):
     low, high : bounds of the first where it is assumed [1]
     spread : coefficient of variation, between requests, of decode steps per token with `spread_at`
         drafts [1]
+    by_length : whether long answers are accepted otherwise than short ones
     """
 
     method: Method
@@ -31,6 +32,7 @@ class Acceptance(Spec):
     high: Chance | None = None
     spread: float = Field(ge=0, le=1)
     spread_at: int = Field(ge=1)
+    by_length: bool = False
     kind: FigureKind
     source: str
 

@@ -18,7 +18,7 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
 from bestserve.models.token_target import Seen
 from bestserve.models.tpot_law import TpotLaw
-from bestserve.models.trust import TRUSTED, Limits, Sight, Situation, Trust, doubt
+from bestserve.models.trust import SHORT, TRUSTED, Limits, Sight, Situation, Trust, doubt
 
 ONE_MESSAGE = 1e-6
 """Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has
@@ -193,6 +193,10 @@ def compose(
             )
             tpot = replace(tpot, mean=tpot.read_mean)
             structural = structural & untold
+        if requests.drafting.drafts and not situation.decodes_apart and situation.steps < SHORT:
+            structural = structural & Trust.of(
+                "drafts leave answers few steps: how single prompts stall them has no reading"
+            )
         classes = OutputClasses(
             steps=d,
             weight=requests.class_weight,

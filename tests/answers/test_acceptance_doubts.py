@@ -35,6 +35,13 @@ def test_stated_acceptance_and_no_drafts_have_no_such_doubt():
         assert not any("--acceptance" in reason for reason in found.trust.reasons)
 
 
+@pytest.mark.parametrize(("dataset", "high"), [("sharegpt", False), ("gsm8k", True)])
+def test_acceptance_that_follows_the_length_of_answers_is_not_trusted(dataset, high):
+    trust = predicted(method="eagle", acceptance=dataset).trust
+    assert trust.high == high
+    assert any("follows the length of answers" in reason for reason in trust.reasons) != high
+
+
 def stated(**speculative: object) -> bs.Problem:
     return bs.Problem(
         model="meta-llama/Llama-3.1-8B", hardware="h100-sxm", gpus=1,

@@ -72,6 +72,50 @@ def test_trtllm_bench_says_what_it_ran():
     assert (plain.e2el_mean_ms, plain.precision, plain.speculative_decoding) == (1100, "bf16", True)
 
 
+DECODING = {
+    "mode": "Eagle3",
+    "draft_acceptance_rate_percentiles": {"average": 0.51, "p50": 0.5},
+    "acceptance_length_percentiles": {"average": 2.52, "p50": 2.5},
+}
+
+
+def test_trtllm_bench_says_what_was_drafted_and_accepted(tmp_path):
+    report = json.loads((FIXTURES / "trtllm-bench/streaming.json").read_text())
+    place = tmp_path / "report.json"
+    place.write_text(json.dumps({**report, "decoding_stats": DECODING}))
+    (row,) = read_log(place).rows
+    assert (row.draft_method, row.draft_tokens, row.accept_length) == ("eagle3", 3, 2.52)
+    open_ = {**DECODING, "draft_acceptance_rate_percentiles": {"average": 0.43}}
+    place.write_text(json.dumps({**report, "decoding_stats": open_}))  # 3.53 drafts a step
+    (row,) = read_log(place).rows
+    assert (row.draft_tokens, row.accept_length, row.speculative_decoding) == (None, 2.52, True)
+
+
+def test_aiperf_counts_steps_by_what_they_accepted(tmp_path):
+    summary = json.loads((FIXTURES / "aiperf/phases.json").read_text())
+    place = tmp_path / "profile_export_aiperf.json"
+    steps = {"0": 50, "1": 30, "2": 12, "3": 8}
+    place.write_text(json.dumps({**summary, "pooled_spec_decode_acceptance_histogram": steps}))
+    (row,) = read_log(place).rows
+    assert (row.draft_tokens, row.speculative_decoding) == (3, True)
+    assert row.accepted_by_position == pytest.approx((0.5, 0.2, 0.08))
+    assert row.accept_length == pytest.approx(1.78)
+    place.write_text(json.dumps({**summary, "pooled_spec_decode_acceptance_histogram": {"a": 1}}))
+    assert read_log(place).rows[0].speculative_decoding is None
+
+
+def test_aiperfs_requests_add_their_steps_up(tmp_path):
+    lines = (FIXTURES / "aiperf-requests/records.jsonl").read_text().splitlines()
+    place = tmp_path / "profile_export.jsonl"
+    own = {"num_spec_tokens": 4, "acceptance_histogram": {"0": 6, "1": 3, "3": 1}}
+    place.write_text(
+        "\n".join(json.dumps(json.loads(line) | {"spec_decode_acceptance": own}) for line in lines)
+    )
+    (row,) = read_log(place).rows
+    assert row.draft_tokens == 4
+    assert row.accepted_by_position == pytest.approx((0.4, 0.1, 0.1, 0.0))
+
+
 def test_sglangs_one_batch_is_a_burst():
     first, second = rows("sglang-one-batch/steps.jsonl")
     assert (first.regime, first.num_prompts, first.in_process) == (Regime.BURST, 16, True)

@@ -1,7 +1,8 @@
 """What logs say of speculative decoding, as `TidyRow` keywords.
 
-Clients count accepted tokens per draft (vLLM: by position as well, out of all drafts), servers
-state a mean length per step (SGLang, TensorRT-LLM), commands the method and the number of drafts.
+Clients count accepted tokens per draft (vLLM: by position as well, out of all drafts; AIPerf:
+steps by how many were accepted), servers state a mean length per step (SGLang, TensorRT-LLM),
+commands the method and the number of drafts.
 Trees of drafts (SGLang's top-k above 1) have no single number of drafts: none is taken.
 """
 
@@ -20,6 +21,7 @@ METHODS = {
     "standalone": "draft_model",
     "draft_model": "draft_model",
     "draft_target": "draft_model",
+    "drafttarget": "draft_model",
     "ngram": "ngram",
     "suffix": "suffix",
 }
@@ -52,6 +54,33 @@ def drafts(
     if shares and len(shares) == len(by_position or ()) <= MOST:
         out["accepted_by_position"] = tuple(shares)
     return {**out, "speculative_decoding": True} if out else {}
+
+
+def drafts_of_steps(steps: Mapping[str, object], tokens: float | None = None) -> dict[str, Any]:
+    """Return what counts of steps by accepted drafts say; nothing where they are no counts.
+
+    tokens : drafts per step, default the most that a step accepted
+
+    >>> drafts_of_steps({"0": 5, "1": 3, "2": 2})["accepted_by_position"]
+    (0.5, 0.2)
+    """
+    counts = {}
+    for accepted, count in list(steps.items())[: 2 * MOST]:
+        if not re.fullmatch(r"\d{1,2}", str(accepted)) or isinstance(count, bool):
+            return {}
+        if not isinstance(count, int | float) or not 0 <= count < 1e15:
+            return {}
+        counts[int(accepted)] = float(count)
+    whole = sum(counts.values())
+    if whole <= 0:
+        return {}
+    most = max(accepted for accepted, count in counts.items() if count)
+    drafted = max(round(tokens or 0), most)
+    shares = [
+        sum(count for accepted, count in counts.items() if accepted >= position) / whole
+        for position in range(1, drafted + 1)
+    ]
+    return drafts(tokens=drafted, length=1.0 + sum(shares), by_position=shares)
 
 
 def drafts_of_flags(flags: Mapping[str, Any]) -> dict[str, Any]:

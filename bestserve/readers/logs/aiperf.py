@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bestserve.readers.logs._build import arrivals_of, built
+from bestserve.readers.logs._drafts import drafts_of_steps
 from bestserve.readers.logs._hits import percent
 from bestserve.readers.logs._ramps import longest_ramp, ramped
 from bestserve.readers.logs._record import Record
@@ -37,6 +38,7 @@ def read(source: Source) -> list[TidyRow]:
         fields={
             "source": f"AIPerf {record.text('aiperf_version')}",
             "date": record.text("start_time"),
+            **drafts_of_steps(record.child("pooled_spec_decode_acceptance_histogram").data),
             "prefix_hit": percent(record, "overall_usage_prompt_cache_read_pct", "avg"),
             **fields,
         },

@@ -9,6 +9,7 @@ import numpy as np
 
 from bestserve.arrays import Floats, Ints
 from bestserve.readers.logs._build import built, log_figures, log_lengths
+from bestserve.readers.logs._drafts import MOST, drafts_of_steps
 from bestserve.readers.logs._record import Record, per_token
 from bestserve.readers.logs._triton import seconds_in
 from bestserve.readers.tidy import RequestLog, TidyRow
@@ -34,6 +35,8 @@ def read(source: Source) -> list[TidyRow]:
         k: [] for k in ("in", "out", "ttft", "e2el", "start", "end", "cached")
     }
     warmup = failed = cancelled = 0
+    steps: dict[str, float] = {}
+    drafted = 0.0
     for line, value in source.records():
         record = Record.of(value, f"{source.name} line {line}", source)
         meta = record.child("metadata")
@@ -46,6 +49,11 @@ def read(source: Source) -> list[TidyRow]:
         else:
             for name, found in _request(record, meta).items():
                 columns[name].append(found)
+            accepted = record.child("spec_decode_acceptance")
+            drafted = max(drafted, accepted.number("num_spec_tokens") or 0.0)
+            histogram = accepted.child("acceptance_histogram")
+            for name in list(histogram.data)[: 2 * MOST]:
+                steps[name] = steps.get(name, 0.0) + (histogram.number(name) or 0.0)
     values = {name: np.array(column) for name, column in columns.items()}
     done = len(columns["e2el"])
     out = values["out"]
@@ -78,6 +86,7 @@ def read(source: Source) -> list[TidyRow]:
                 "out_tok_throughput": float(out.sum()) / duration if duration and whole else None,
                 "requests": log if done else None,
                 "prefix_hit": hit,
+                **drafts_of_steps(steps, drafted),
                 **log_lengths(log),
             },
             notes=(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bestserve.readers.logs._build import built
+from bestserve.readers.logs._drafts import drafts
 from bestserve.readers.logs._record import Record
 from bestserve.readers.logs._settings import stated_settings
 from bestserve.readers.tidy import TidyRow
@@ -68,7 +69,7 @@ def read(source: Source) -> list[TidyRow]:
                 "output_len_mean": requests.positive("avg_output_length")
                 or dataset.positive("avg_osl"),
                 "in_process": True,
-                "speculative_decoding": True if "decoding_stats" in report else None,
+                **_drafted(report),
                 **_deployed(report),
             },
         )
@@ -77,6 +78,28 @@ def read(source: Source) -> list[TidyRow]:
 
 def _shares(metric: str, section: Record) -> dict[str, float | None]:
     return {f"{metric}_{share}_ms": section.number(share) for share in _SHARES}
+
+
+NEAR_WHOLE = 0.1
+"""How far from a whole number the drafts per step may come out, of means over requests."""
+
+
+def _drafted(report: Record) -> dict[str, Any]:
+    """Return what was drafted and accepted.
+
+    A step accepts length − 1 tokens, which is the rate of acceptance times the drafts; both are
+    means over requests.
+    """
+    if "decoding_stats" not in report:
+        return {}
+    stats = report.child("decoding_stats")
+    length = stats.child("acceptance_length_percentiles").positive("average")
+    rate = stats.child("draft_acceptance_rate_percentiles").positive("average")
+    tokens = None
+    if length is not None and rate is not None:
+        tokens = (length - 1.0) / rate
+        tokens = float(round(tokens)) if abs(tokens - round(tokens)) < NEAR_WHOLE else None
+    return {"speculative_decoding": True, **drafts(stats.text("mode"), tokens, length)}
 
 
 def _deployed(report: Record) -> dict[str, Any]:
