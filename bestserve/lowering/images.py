@@ -51,8 +51,15 @@ def with_images(text: Lengths, tokens: int) -> Lengths:
 def with_tower(step: StepTime, resolved: Resolved, parallelism: Parallelism) -> StepTime:
     """Return the step time with the tower's in its prompts' attention pairs."""
     vision = vision_of(resolved)
-    patches = vision.patches(*resolved.problem.workload.pixels)
-    one = tower_time(vision, patches, resolved.device, parallelism.tp, resolved.constants)
+    pixels = resolved.problem.workload.pixels
+    one = tower_time(
+        vision,
+        vision.patches(*pixels),
+        resolved.device,
+        parallelism.tp,
+        resolved.constants,
+        vision.pieces(*pixels),
+    )
     lengths = resolved.lengths
     pairs = float((lengths.inputs * (lengths.inputs + 1) / 2) @ lengths.input_weights)
     return dataclasses.replace(step, a=step.a + resolved.images * one / pairs / step.phi)

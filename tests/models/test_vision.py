@@ -28,6 +28,12 @@ PIXTRAL = {"model_type": "pixtral", "hidden_size": 1024, "num_hidden_layers": 24
            "intermediate_size": 4096, "patch_size": 14, "image_size": 1540}  # fmt: skip
 GEMMA = {"model_type": "siglip_vision_model", "hidden_size": 1152, "num_hidden_layers": 27,
          "intermediate_size": 4304, "patch_size": 14, "image_size": 896}  # fmt: skip
+LLAMA4 = {"model_type": "llama4_vision_model", "patch_size": 14, "image_size": 336,
+          "pixel_shuffle_ratio": 0.5}  # fmt: skip
+INTERN = {"model_type": "intern_vit_6b", "hidden_size": 1024, "num_hidden_layers": 24,
+          "intermediate_size": 4096, "patch_size": 14, "image_size": 448}  # fmt: skip
+DYNAMIC = {"downsample_ratio": 0.5, "dynamic_image_size": True, "use_thumbnail": True,
+           "max_dynamic_patch": 12, "force_image_size": 448}  # fmt: skip
 CLIP = {"model_type": "clip_vision_model", "patch_size": 14, "image_size": 336}
 
 
@@ -52,6 +58,21 @@ def vision(kind: str, tower: dict[str, object], **more: object) -> Vision | None
     ("mistral3", PIXTRAL, {"spatial_merge_size": 2}, (3080, 1540), 55 * 28 + 28),
     # Gemma 3: 256 whatever the size, a token before and one after
     ("gemma3", GEMMA, {}, (300, 200), 258),
+    # Llama 4: a small image is one tile of 144 and three marks; 900 × 500 is a grid of 3 × 2 and
+    # the whole once more, 1008 of the image and a separator after each tile; 768 × 768 is 3 × 3
+    ("llama4", LLAMA4, {}, (64, 64), 144 + 3),
+    ("llama4", LLAMA4, {}, (900, 500), 1008 + 6 + 3),
+    ("llama4", LLAMA4, {}, (640, 536), 5 * 144 + 4 + 3),
+    ("llama4", LLAMA4, {}, (768, 768), 10 * 144 + 9 + 3),
+    # larger than any canvas: shrunk as little as may be, 4 × 4 tiles
+    ("llama4", LLAMA4, {}, (4000, 4000), 17 * 144 + 16 + 3),
+    # InternVL: 256 a tile, the closest ratio, the larger grid where the pixels fill half of it
+    ("internvl_chat", INTERN, DYNAMIC, (448, 448), 256 + 2),
+    ("internvl_chat", INTERN, DYNAMIC, (800, 400), 3 * 256 + 2),
+    ("internvl_chat", INTERN, DYNAMIC, (1024, 1024), 10 * 256 + 2),
+    ("internvl_chat", INTERN, {**DYNAMIC, "max_dynamic_patch": 6}, (1024, 1024), 5 * 256 + 2),
+    ("internvl_chat", INTERN, {**DYNAMIC, "use_thumbnail": False}, (800, 400), 2 * 256 + 2),
+    ("internvl_chat", INTERN, {"downsample_ratio": 0.5}, (1024, 1024), 256 + 2),
     # LLaVA 1.5: a grid of 24 × 24
     ("llava", CLIP, {}, (1000, 1000), 576),
 ])  # fmt: skip
@@ -72,6 +93,17 @@ def test_a_tower_takes_at_least_its_products_at_the_peak() -> None:
     assert least < tower_time(found, patches, device) < 4 * least
     half = tower_time(found, patches, device, tp=2)
     assert 0.5 < half / tower_time(found, patches, device) < 1
+
+
+def test_tiles_attend_to_themselves_only() -> None:
+    found = vision("llama4", LLAMA4)
+    assert found is not None
+    assert (found.pieces(64, 64), found.pieces(900, 500)) == (1, 7)
+    assert found.patches(900, 500) == 7 * 576
+    device = load_hardware("h100-sxm").device()
+    whole, tiled = (tower_time(found, 7 * 576, device, pieces=n) for n in (1, 7))
+    one = tower_time(found, 576, device)
+    assert one < tiled < min(whole, 7 * one * 1.01)
 
 
 @pytest.fixture

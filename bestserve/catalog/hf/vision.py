@@ -2,7 +2,8 @@
 
 Rules are those of the families' image processors in Hugging Face Transformers 5 (smart_resize of
 Qwen-VL; longest edge and row breaks of Pixtral; `mm_tokens_per_image` of Gemma 3;
-`vision_soft_tokens_per_image` of Gemma 4; one grid of CLIP's in LLaVA 1.5).
+`vision_soft_tokens_per_image` of Gemma 4; one grid of CLIP's in LLaVA 1.5; tiles of Llama 4), and
+of InternVL's own code as vLLM 0.11 has it, whose limits stand in config.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ QWEN_TOKENS = 16384
 PIXTRAL_SIDE = 1540
 """Longest side that Mistral Small 3 keeps [pixels]."""
 GEMMA3_TOKENS, GEMMA3_SIDE = 256, 896
+LLAMA4_TILE, LLAMA4_TILES = 336, 16
+"""Side [pixels] and number of tiles (`max_patches`) of Llama 4's image processor."""
+INTERNVL_TILE, INTERNVL_TILES = 448, 12
+"""Those of InternVL 2 to 3.5, where config.json leaves them out."""
 
 
 def read_vision(values: Mapping[str, Any], where: str) -> Vision | None:
@@ -50,7 +55,41 @@ def read_vision(values: Mapping[str, Any], where: str) -> Vision | None:
         side = part.integer("image_size", default=336)
         grid = (side // patch) ** 2
         return _vision(tower, patch, fixed_tokens=grid, fixed_side=side)
+    if kind == "llama4":
+        side = part.integer("image_size", default=LLAMA4_TILE, maximum=10_000)
+        return _vision(
+            tower,
+            patch,
+            cut="canvas",
+            tile=side,
+            tile_tokens=_shrunk(part, "pixel_shuffle_ratio", side // patch),
+            most_tiles=LLAMA4_TILES,
+            overview=True,
+            around=3,
+        )
+    if kind == "internvl_chat":
+        side = part.integer("image_size", default=INTERNVL_TILE, maximum=10_000)
+        side = config.integer("force_image_size", default=side, maximum=10_000)
+        most = config.integer("max_dynamic_patch", default=INTERNVL_TILES, maximum=100)
+        return _vision(
+            tower,
+            patch,
+            cut="ratio",
+            tile=side,
+            tile_tokens=_shrunk(config, "downsample_ratio", side // patch),
+            most_tiles=most if config.flag("dynamic_image_size", False) else 1,
+            overview=config.flag("use_thumbnail", False),
+            around=2,
+        )
     return None
+
+
+def _shrunk(config: Config, key: str, patches: int) -> int:
+    """Return the tokens of a tile of so many patches along a side, which `key` says to merge."""
+    share = config.number(key) if key in config.values else 0.5
+    if not 0 < share <= 1:
+        raise config.error(key, f"is {share:g}, expected a share up to 1")
+    return round((patches * share) ** 2)
 
 
 def _vision(tower: Tower, patch: int, **rule: Any) -> Vision:

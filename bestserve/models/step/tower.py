@@ -14,8 +14,11 @@ def tower_time(
     device: Device,
     tp: int = 1,
     constants: OperatorConstants = DEFAULT,
+    pieces: int = 1,
 ) -> float:
     """Return the time of the tower for an image of `patches`, split over `tp` GPUs [s].
+
+    pieces : parts of the image, each of which attends to itself only
 
     Attention over all pairs of patches is charged at the rate of the products (an upper bound for
     towers that attend within windows). All-reduces are left out.
@@ -24,5 +27,5 @@ def tower_time(
     shapes = [(3 * width, width), (width, width), (inner, width), (width, inner)]
     shapes += [(inner, width)] * vision.gated
     products = [gemm(patches, n / tp, k, device, constants=constants) for n, k in shapes]
-    pairs = gemm(patches, patches / tp, width, device, constants=constants)
+    pairs = gemm(patches, patches / pieces / tp, width, device, constants=constants)
     return vision.num_layers * (sum(float(p.time) for p in products) + 2.0 * float(pairs.time))

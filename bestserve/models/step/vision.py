@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+from bestserve.models.step.tiles import closest_ratio, least_canvas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,9 @@ class Vision:
     fixed_tokens : tokens of an image of any size, which is brought to `fixed_side` [pixels]; 0:
         tokens follow the size
     around : tokens that begin and end an image; row_breaks : whether one more ends each row
+    cut : how a grid of tiles is chosen, "ratio" or "canvas" (see `tiles`); None: not cut
+    tile : side of a tile [pixels]; tile_tokens : that each becomes; most_tiles : of a grid
+    overview : whether the whole image is one tile more, where it is cut into several
     """
 
     hidden_size: int
@@ -31,6 +37,24 @@ class Vision:
     fixed_side: int = 0
     around: int = 0
     row_breaks: bool = False
+    cut: Literal["ratio", "canvas"] | None = None
+    tile: int = 0
+    tile_tokens: int = 0
+    most_tiles: int = 1
+    overview: bool = False
+
+    def pieces(self, width: int, height: int) -> int:
+        """Return the parts of one image [pixels] that the tower sees each by itself."""
+        inside = self._tiles(width, height)
+        return inside + (self.overview and inside > 1)
+
+    def _tiles(self, width: int, height: int) -> int:
+        """Return the tiles of the grid, without the overview."""
+        if self.cut is None:
+            return 1
+        choose = closest_ratio if self.cut == "ratio" else least_canvas
+        columns, rows = choose(width, height, self.tile, self.most_tiles)
+        return columns * rows
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """Return the tokens along an image's width and height [pixels], of sizes that vary."""
@@ -49,6 +73,11 @@ class Vision:
 
     def tokens(self, width: int, height: int) -> int:
         """Return the prompt tokens of one image of these pixels."""
+        if self.cut is not None:
+            inside = self._tiles(width, height)
+            # a token ends each tile of a canvas that has several
+            ends = inside if self.cut == "canvas" and inside > 1 else 0
+            return self.pieces(width, height) * self.tile_tokens + ends + self.around
         if self.fixed_tokens:
             return self.fixed_tokens + self.around
         columns, rows = self.grid(width, height)
@@ -56,6 +85,8 @@ class Vision:
 
     def patches(self, width: int, height: int) -> int:
         """Return the patches that the tower sees of one image of these pixels."""
+        if self.cut is not None:
+            return self.pieces(width, height) * (self.tile // self.patch_size) ** 2
         if self.fixed_tokens:
             return (self.fixed_side // self.patch_size) ** 2
         columns, rows = self.grid(width, height)
