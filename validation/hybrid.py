@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -288,13 +289,17 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="JSON file of the parts that are done")
     asked = parser.parse_args()
     kept = Kept(asked.keep)
-    lines = [TITLE.format(**vars(asked))]
+    lines = [TITLE.format(**vars(asked), today=date.today())]
     drawn = settings(asked.agreement, asked.seed)
     rows = [
         Agreement(*kept.get(f"agreement {i}", lambda s=s, u=u: astuple(agree(s, u, 40_000))))
         for i, (s, u) in enumerate(drawn)
     ]
-    lines += [*agreement_lines(rows), "", CROSSOVERS.format(**vars(asked))]
+    lines += [
+        *agreement_lines(rows),
+        "",
+        CROSSOVERS.format(**vars(asked), seeds=", ".join(map(str, SEEDS))),
+    ]
     ratios: list[tuple[int, float]] = []
     for name, n in itertools.product(asked.models, asked.instances):
         found = kept.get(f"{name}, {n}", lambda a=name, b=n: [*crossovers(a, b, asked.requests)])
@@ -306,7 +311,7 @@ def main() -> None:
 
 TITLE = """# Hybrids: agreement and crossovers
 
-Written by `validation/hybrid.py --agreement {agreement} --seed {seed} --requests {requests}`.
+Written by `validation/hybrid.py --agreement {agreement} --seed {seed} --requests {requests}` on {today}.
 
 ## Formulas against runs, random routing
 
@@ -323,6 +328,7 @@ Prompts lognormal 2000 (cv 0.8), answers lognormal 300 (cv 1), H100 SXM, joint a
 over four token budgets (M), disaggregated over counts and two budgets, hybrids over counts, these
 two and four budgets of their decode instances. The last column compares the best hybrid with the
 better of the two others by five further seeds, mean ± standard error: those saw no choosing.
+Seeds {seeds}, the first of which chose.
 
 | instances | TTFT, TPOT | collocated | disaggregated | hybrid | hybrid / best pure |
 | --- | --- | --- | --- | --- | --- |"""
