@@ -311,7 +311,8 @@ def main() -> None:
 
 TITLE = """# Hybrids: agreement and crossovers
 
-Written by `validation/hybrid.py --agreement {agreement} --seed {seed} --requests {requests}` on {today}.
+Written on {today} by
+`validation/hybrid.py --agreement {agreement} --seed {seed} --requests {requests}`.
 
 ## Formulas against runs, random routing
 
