@@ -137,7 +137,7 @@ def uncertainty(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[s
 def day(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[str]:
     """How many instances serve a day's load, window by window."""
     from bestserve.fleet.schedule.answer import schedule
-    from bestserve.fleet.schedule.options import ScheduleOptions
+    from bestserve.fleet.schedule.options import Over, ScheduleOptions
     from bestserve.reporting.schedule import schedule_charts
 
     problem = Problem(**stated)
@@ -145,6 +145,7 @@ def day(stated: Mapping[str, Any], arguments: Arguments, say: Say) -> Iterator[s
     options = ScheduleOptions(
         objective=cast("Objective", objective),
         headroom=number(arguments, "headroom", 0.0) / 100,
+        slo_over=cast("Over", text(arguments, "over") or "window"),
         simulated=text(arguments, "simulate") == "yes",
     )
     with tempfile.TemporaryDirectory() as folder:

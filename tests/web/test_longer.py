@@ -56,6 +56,19 @@ def test_a_day_is_planned(client: TestClient, question: dict[str, str]) -> None:
     assert text.count("00:20") >= 1
 
 
+def test_a_day_may_hold_as_a_whole_and_have_room(client: TestClient, question) -> None:
+    load = ("load.csv", b"start,request_rate\n0,10\n600,120\n1200,20\n")
+    hours = {}
+    for over, headroom in (("window", "0"), ("day", "0"), ("window", "60")):
+        more = {"strategy": "1m-tp1", "over": over, "headroom": headroom, "file": load}
+        text = asked(client, "day", {**question, "gpus": "8"}, **more)
+        hours[over, headroom] = float(re.search(r"1m-tp1: ([0-9.]+) GPU-hours", text)[1])
+    assert hours["day", "0"] <= hours["window", "0"] < hours["window", "60"]
+    text = asked(client, "day", question, over="<b>month", strategy="1m-tp1")
+    assert "is none of window and day" in text
+    assert "<b>" not in text
+
+
 def test_a_day_of_its_own_rises_and_falls() -> None:
     rates = [float(line.partition(",")[2]) for line in day_of(10.0, 0.2).splitlines()[1:]]
     assert max(rates) == rates[15] == 10.0
