@@ -48,7 +48,7 @@ class Fine:
         slo = lowered.problem.slo
         assert slo is not None
         self.lowered, self.court = lowered, Court(slo.target(), seed=SEED)
-        self.looks = 0
+        self.looks, self.out = 0, set[bs.Strategy]()
         self.best, self.rate = strategy, self.measured(strategy, near)
 
     def measured(self, strategy: bs.Strategy, near: float) -> float:
@@ -58,15 +58,22 @@ class Fine:
         return 0.0 if ends is None else ends.rate
 
     def consider(self, strategy: bs.Strategy) -> bool:
-        """Take a strategy that holds beyond the best rate so far; say whether it was taken."""
+        """Take a strategy that holds beyond the best rate so far; say whether it was taken.
+
+        One that is out at a lower rate stays out; a short run says first what is clearly out.
+        """
         asked = self.rate * (1 + GAIN)
+        if strategy in self.out:
+            return False
         self.looks += 1
+        self.out.add(strategy)
         try:
             system = self.lowered.system(strategy)
-            if not self.court.reaches(system, asked) or sustained(system, None) < asked:
+            if not self.court.reaches(system, asked, near=0.0) or sustained(system, None) < asked:
                 return False
         except BestserveError:
             return False
+        self.out.remove(strategy)
         self.best, self.rate = strategy, max(self.measured(strategy, asked), asked)
         return True
 
