@@ -246,7 +246,7 @@ def _latencies(system: Hybrid, shares: _Shares, rate: float, limit: float) -> La
             utilisation=busy,
             structural=Trust.of(*reasons),
             situation=prompts.situation(
-                rate / limit, shared=shares.local > 0.0 or shares.kept > 0.0
+                rate / limit, decoding, shared=shares.local > 0.0 or shares.kept > 0.0
             ),
         )
 

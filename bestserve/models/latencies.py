@@ -18,7 +18,16 @@ from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Lane, Target
 from bestserve.models.token_target import Seen
 from bestserve.models.tpot_law import TpotLaw
-from bestserve.models.trust import SHORT, TRUSTED, Limits, Sight, Situation, Trust, doubt
+from bestserve.models.trust import (
+    QUEUED,
+    SHORT,
+    TRUSTED,
+    Limits,
+    Sight,
+    Situation,
+    Trust,
+    doubt,
+)
 
 ONE_MESSAGE = 1e-6
 """Share of its TPOT that an answer keeps which leaves in one message: in place of 0, whose law has
@@ -243,6 +252,8 @@ def judged(found: Latencies) -> Latencies:
         [doubt(name, s, Sight(discrepancy=law.discrepancy(p) if law else 0.0)) for name in names]
         for p in (0.9, 0.99)
     )
+    waits = s.queued > QUEUED
+    body.append("requests wait for a slot or for KV memory" if waits else None)
     trust = found.trust & Trust.of(*body)
     said = [f"99th percentiles: {why}" for why in tail if why and trust.high]
     return replace(found, trust=Trust(trust.high, (*trust.reasons, *said[:1])))

@@ -211,7 +211,7 @@ def _collocated(system: Collocated, decodes: float, rate: float) -> Latencies:
         limit=decoding.capacity * system.replicas,
         utilisation=decoding.busy,
         structural=Trust.of(*decoding.reasons),
-        situation=engine.situation(rate / limit, shared=True),
+        situation=engine.situation(rate / limit, decoding, shared=True),
     )
 
 
@@ -241,7 +241,7 @@ def _disaggregated(system: Disaggregated, decodes: float, rate: float, limit: fl
         limit=limit,
         utilisation=max(first.busy, rest.busy),
         structural=Trust.of(*rest.reasons, *first.reasons),
-        situation=prefill.situation(rate / limit),
+        situation=prefill.situation(rate / limit, rest),
     )
 
 
@@ -285,5 +285,5 @@ def decode_alone(engine: Engine, rate: float, transfer: Transfer) -> Latencies:
         limit=limit,
         utilisation=found.busy,
         structural=Trust.of(*found.reasons),
-        situation=engine.situation(rate / limit),
+        situation=engine.situation(rate / limit, found),
     )

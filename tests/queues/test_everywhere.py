@@ -186,6 +186,33 @@ def test_capacity_where_decodes_fill_most_of_the_budget(prompt: float, answer: f
     assert stability_rate(system) == pytest.approx(simulated, rel=0.05)
 
 
+SLOTTED = {
+    "ten tokens": np.eye(11)[10],
+    "one to five": np.array([0, 0.2, 0.2, 0.2, 0.2, 0.2]),
+    "mostly one": np.array([0, 0.7, 0.1, 0.1, 0.1]),
+}
+
+
+@pytest.mark.parametrize("policy", ["chunked", "mixed", "prefill_priority"])
+@pytest.mark.parametrize("answers", list(SLOTTED))
+@pytest.mark.parametrize("slots", [8, 64])
+def test_capacity_of_few_slots_and_short_answers(policy: str, answers: str, slots: int) -> None:
+    """Prompts hold slots in their own steps; answers of one token leave theirs to more prompts."""
+    law = SLOTTED[answers]
+    lengths = Lengths(
+        inputs=np.array([20.0]),
+        input_weights=np.ones(1),
+        outputs=np.flatnonzero(law).astype(float),
+        output_weights=law[law > 0],
+    )
+    step = StepTime(w=0.01, c=2e-5, e=0.0, a=1e-10, k=3e-8, a_step=3e-4, a_seq=2e-5)
+    lane = Lane(step=step, policy=policy, max_num_seqs=slots, max_num_batched_tokens=8192)
+    system = Collocated(lane=lane, replicas=1, lengths=lengths)
+    # answers of one length stay in step as they began: many beginnings
+    seen = [saturation_rate(system, requests=4000, seed=seed) for seed in range(12)]
+    assert stability_rate(system) == pytest.approx(np.mean(seen), rel=0.05)
+
+
 def test_dear_mixed_steps_have_the_mode_that_is_visited() -> None:
     """Steps of φ = 1.4: the law of running sequences has no second mode at the slot limit."""
     lengths = Lengths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import ModuleType
 
@@ -12,8 +13,10 @@ from bestserve.models.binding import Binding
 from bestserve.models.goodput import goodput
 from bestserve.models.latency import latency, stability_rate
 from bestserve.models.status import LatencyStatus
+from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Target
 from bestserve.models.trust import (
+    BENT,
     CAUSES,
     DOUBTED,
     ODDS,
@@ -53,6 +56,32 @@ def test_chance_grows_with_what_makes_formulas_worse(
     weight, value = ODDS[objective][cause], terms(situation, sight)[cause]
     assert weight * value > 0
     assert found in CAUSES.values()
+
+
+def test_bent_steps_are_doubted_for_what_tpot_decides() -> None:
+    bent = replace(PLAIN, bend=0.04)
+    assert doubt("tpot", bent, Sight()) == "steps grow unevenly with the sequences that run"
+    assert doubt("ttft", bent, Sight()) is None
+    assert doubt("tpot at a rate", bent, Sight()) is None
+
+
+def test_few_sequences_of_experts_bend_steps(cases: ModuleType) -> None:
+    table = tuple(30e-3 * (1 - math.exp(-(2.0 ** (i / 2)) / 8)) for i in range(29))
+    dense = StepTime(w=3e-3, c=1e-5, e=0.0, a=1e-10, k=2e-8, a_seq=1e-5)
+    experts = replace(dense, moe=table)
+    for policy in ("chunked", "prefill_priority"):
+        few, many, plain = (
+            latency(system, share * stability_rate(system)).situation
+            for system, share in (
+                (cases.collocated(policy, step=experts), 0.02),
+                (cases.collocated(policy, step=experts), 0.8),
+                (cases.collocated(policy, step=dense), 0.02),
+            )
+        )
+        assert few is not None
+        assert many is not None
+        assert plain is not None
+        assert few.bend > BENT > max(many.bend, plain.bend)
 
 
 def test_a_doubt_names_the_largest_contribution() -> None:

@@ -15,10 +15,6 @@ WAITING = 1e-4
 LIMITED = 1e-3
 """Share of requests that wait for a slot from which slots limit how the number running varies."""
 
-TOO_MANY = 0.02
-TOO_LONG = 0.05
-"""Share of requests that wait for a slot, and part of mean TTFT in it, from which waits matter."""
-
 _EXPONENTIAL_ATOMS = -np.log(1.0 - (np.arange(12) + 0.5) / 12)
 _EXPONENTIAL_ATOMS /= _EXPONENTIAL_ATOMS.mean()
 
@@ -55,8 +51,9 @@ def limited(variance: Floats, state: Occupancy, damping: float) -> Floats:
     return variance * min(1.0, state.variance * damping / max(state.mean, 1e-9))
 
 
-def slot_reason(state: Occupancy, mean: float, ttft: float) -> tuple[str, ...]:
-    """Return the warning for waits for a slot that matter; mean : as of `mean_wait`."""
-    if state.wait > TOO_MANY or state.wait * mean > TOO_LONG * ttft:
-        return ("requests wait for a slot or for KV memory",)
-    return ()
+def queued(state: Occupancy, mean: float, ttft: float) -> float:
+    """Return the part of mean TTFT that is a wait for a slot [1]; mean : as of `mean_wait`.
+
+    ttft : mean without that wait [s]
+    """
+    return state.wait * mean / (ttft + state.wait * mean)

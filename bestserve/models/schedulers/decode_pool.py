@@ -14,15 +14,12 @@ from bestserve.models.distribution import Distribution
 from bestserve.models.queues.occupancy import occupancy
 from bestserve.models.queues.slots import limited
 from bestserve.models.queues.stability import decode_limit, prefill_first_limit
-from bestserve.models.queues.tpot.noise import damping, variance_of_mean
+from bestserve.models.queues.tpot.noise import bend, damping, variance_of_mean
 from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 
 ANY_WAIT = 1e-6
 """Share of requests that wait for a slot from which their wait is added."""
-
-OFTEN_WAITING = 0.02
-"""Share of requests that wait for a slot from which the spread of TPOT is off."""
 
 
 @lru_cache(maxsize=512)
@@ -58,21 +55,20 @@ def evaluate(
     joins = 1.0 - state.idle
     delay = joins * tau / 2 + transfer[0]
     delay_variance = joins * tau**2 / 3 - (joins * tau / 2) ** 2 + transfer[1]
-    delay_third = 0.0
+    delay_third = waiting = 0.0
     if engine.lane.async_scheduling:  # the next step is formed already
         delay += joins * tau
         delay_variance += joins * (1 - joins) * tau**2
     if state.wait > ANY_WAIT:
         wait = r.d2 / r.d1**2 / 2 / (limit - rate)
         p = state.wait
-        delay += p * wait
+        waiting = p * wait
+        delay += waiting
         delay_variance += (2 * p - p * p) * wait**2
         delay_third = p * (6 - 6 * p + 2 * p * p) * wait**3
     mean = tau + response.k * (r.class_prompt - r.kv1) + delay / d
     variance = variance + delay_variance / d**2
     reasons = engine.kv_reasons(state.probability, rate / limit)
-    if state.wait > OFTEN_WAITING:
-        reasons = (f"{100 * state.wait:.2g} % of the requests wait for a slot", *reasons)
     return LaneLatency(
         ttft=Distribution.point(0.0),
         mean=mean,
@@ -85,5 +81,7 @@ def evaluate(
         busy=1.0 - state.idle,
         capacity=limit,
         wait=state.wait,
+        bend=bend(engine.decode_times, state, r, variance, own),
+        queued=waiting / float(r.class_weight @ (d * mean)) if d.size else 0.0,
         reasons=reasons,
     )

@@ -234,10 +234,13 @@ class Engine:
             return ()
         return ("the rare longest prompts, of very many token budgets, decide the wait",)
 
-    def situation(self, load: float, *, shared: bool = False) -> Situation:
+    def situation(
+        self, load: float, decoding: LaneLatency | None = None, *, shared: bool = False
+    ) -> Situation:
         """Return what trust in an answer depends on, of the engine that takes its prompts.
 
-        load : share of the stability limit; shared : whether decodes are on its lanes
+        load : share of the stability limit; decoding : the lane that decodes, as far as any does;
+        shared : whether decodes are on lanes of the engine
         """
         r = self.requests
         prompt = float(r.weight @ r.prompt)
@@ -248,6 +251,8 @@ class Engine:
             spread=float(r.weight @ r.prompt**2) / prompt**2 - 1.0,
             steps=r.d1,
             chunks=prompt / self.budget,
+            queued=0.0 if decoding is None else decoding.queued,
+            bend=0.0 if decoding is None else decoding.bend,
         )
 
     def front_end(self) -> float:
@@ -286,9 +291,10 @@ class LaneLatency:
     `Requests.classes`), central moments [c; s, s², s³]; unstalled : the part of each class
     whose decodes meet no prompt; low, high : bounds of TPOT [s]
     running : mean sequences; busy : share of the time that steps run; capacity : saturated rate
-    of the lane [1/s]; wait : share of requests that wait for a slot; stall_atoms : atoms of what
-    one prompt adds to a decode [m, s], None where decodes meet none; reasons : why no law is known
-    to hold
+    of the lane [1/s]; wait : share of requests that wait for a slot; queued : part of mean latency
+    that is this wait; bend : of steps over the sequences that decodes meet [1]; stall_atoms : atoms
+    of what one prompt adds to a decode [m, s], None where decodes meet none; reasons : why no law
+    is known to hold
     """
 
     ttft: Distribution
@@ -304,3 +310,5 @@ class LaneLatency:
     wait: float
     reasons: tuple[str, ...]
     stall_atoms: Floats | None = None
+    queued: float = 0.0
+    bend: float = 0.0

@@ -7,6 +7,7 @@ their own tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,11 +26,12 @@ from bestserve.models.queues.bulk.wait import (
 from bestserve.models.queues.busy_period import busy_period
 from bestserve.models.queues.gig1 import gig1_wait
 from bestserve.models.queues.occupancy import Occupancy, occupancy
-from bestserve.models.queues.slots import limited, mean_wait, slot_reason, with_wait
-from bestserve.models.queues.stability import decode_limit, prefill_first_limit
+from bestserve.models.queues.slots import limited, mean_wait, queued, with_wait
+from bestserve.models.queues.stability import any_ends, decode_limit, prefill_first_limit
 from bestserve.models.queues.tpot.noise import (
     Response,
     at_classes,
+    bend,
     damping,
     overlap_steps,
     size_bias,
@@ -46,6 +48,12 @@ the decodes of the first chain, which tells the share."""
 
 MOST_PROMPTS = 0.99
 """Share of the time that prompts may take at most: with more, none is left to decode in."""
+
+TOGETHER = 1.5
+"""Prompts that fit a step from which they share it; below it each is taken to have its own."""
+
+NONE_FREE = 0.01
+"""Slots, on average, up to which none is left for a prompt."""
 
 UNHINDERED = 0.98
 """Share of the stalls that arrivals make and free slots allow, below which slots matter."""
@@ -110,12 +118,30 @@ def _capacity(engine: Engine, packed: float, service: Floats) -> float:
     if engine.slots < 1:
         return 0.0
     decode = decode_limit(engine.slots, r.d1, float(engine.decode_times[-1]))
-    group = min(engine.slots / r.d1, packed / r.p1)
-    if group > 1.5:
-        per = engine.prompt_step(group * r.p1, 0.0, False) / group
-    else:
-        per = float(r.weight @ service)
+    per = _per_prompt(engine, packed / r.p1, float(r.weight @ service))
     return prefill_first_limit(decode, per + engine.recomputing(engine.slots, False))
+
+
+def _per_prompt(engine: Engine, most: float, alone: float) -> float:
+    """Return the time of a prompt when all slots that a decode step frees are filled again [s].
+
+    Some steps free none, as many as if ages were even. Answers of one token leave their slots to
+    more prompts, in further steps, before decodes go on.
+    most : prompts in a full step; alone : time of a prompt by itself [s]
+    """
+    if most < TOGETHER:
+        return alone
+    r = engine.requests
+    decodes = 1.0 - r.no_decode
+    free, chance = engine.slots * decodes / r.d1, any_ends(engine.slots, r.d1 / decodes)
+    time = served = 0.0
+    while free > NONE_FREE:
+        together = max(min(free / chance, most), 1.0)
+        time += chance * engine.prompt_step(together * r.p1, 0.0, False)
+        served += chance * together
+        free -= chance * together * decodes
+        chance = -math.expm1(-free)
+    return time / served
 
 
 def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
@@ -139,7 +165,7 @@ def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
         return None
     times = _stretched(engine, lane, wait)
     state = occupancy(rate, r.d1, times)
-    return _assemble(engine, rate, state, wait)
+    return _assemble(engine, rate, state, wait, times)
 
 
 def _stretched(engine: Engine, lane: PrefillFirst, wait: BulkWait) -> Floats:
@@ -226,7 +252,9 @@ def _one_at_a_time(
     )
 
 
-def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> LaneLatency:
+def _assemble(
+    engine: Engine, rate: float, state: Occupancy, wait: BulkWait, times: Floats
+) -> LaneLatency:
     """Compose TPOT per class from the occupancy, the noise and the stalls."""
     assert wait.stalls is not None
     r, d, limit = engine.requests, engine.requests.classes, tables(engine).capacity
@@ -270,11 +298,9 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
     prompts = engine.prompt_step(wait.batch_tokens, 0.0, False)
     step = 1.0 / ((1.0 - sigma) / pause + sigma / prompts)
     ttft = behind_next_step(engine.lane, ttft, busy, step)
-    waits = slot_reason(state, slot_wait, wait.ttft.mean)
-    if scale < UNHINDERED:
-        waits = (*waits, "prompts hold decodes up until no slot is free")
+    hindered = "prompts hold decodes up until no slot is free"
     reasons = (
-        *waits,
+        *((hindered,) if scale < UNHINDERED else ()),
         *engine.kv_reasons(state.probability, rate / limit),
         *engine.longest_prompts(wait.cut_off),
     )
@@ -294,6 +320,8 @@ def _assemble(engine: Engine, rate: float, state: Occupancy, wait: BulkWait) -> 
         busy=busy,
         capacity=limit,
         wait=state.wait,
+        bend=bend(times, state, r, variance, own),
+        queued=queued(state, slot_wait, wait.ttft.mean),
         stall_atoms=tables(engine).service,
         reasons=reasons,
     )

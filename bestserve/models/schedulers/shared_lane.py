@@ -152,11 +152,12 @@ def shared_lane(engine: Engine, split: bool) -> SharedLane:
         return engine.prompt_step(tokens, decodes, split)
 
     steps = engine.decodes_per_prompt * r.d1
-    limit, saturated_decodes = shared_limit(slots, r.p1, steps, packed_beside, step)
+    chunks = float(r.weight @ np.maximum(np.ceil(r.prompt / budget), 1.0)) if split else 1.0
+    limit, saturated_decodes = shared_limit(slots, r.p1, steps, packed_beside, step, chunks)
     evictions = engine.decodes_per_prompt * engine.evictions(saturated_decodes)
     if evictions > 0.0:
         limit, saturated_decodes = shared_limit(
-            slots, r.p1 * (1 + evictions), steps, packed_beside, step
+            slots, r.p1 * (1 + evictions), steps, packed_beside, step, chunks
         )
     return SharedLane(
         engine=engine,

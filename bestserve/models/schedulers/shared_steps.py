@@ -29,10 +29,11 @@ from bestserve.models.queues.bulk.wait import (
     bulk_wait,
 )
 from bestserve.models.queues.occupancy import Occupancy, occupancy
-from bestserve.models.queues.slots import limited, mean_wait, slot_reason, with_wait
+from bestserve.models.queues.slots import limited, mean_wait, queued, with_wait
 from bestserve.models.queues.tpot.noise import (
     Response,
     at_classes,
+    bend,
     damping,
     overlap_steps,
     size_bias,
@@ -42,10 +43,6 @@ from bestserve.models.queues.tpot.pearson import Unstalled
 from bestserve.models.schedulers.ahead import behind_next_step
 from bestserve.models.schedulers.engine import Engine, LaneLatency
 from bestserve.models.schedulers.shared_lane import SharedLane, shared_lane
-
-CORRELATED = 0.12
-"""Share of a decode in what the chain says of the steps after a first token, from which decodes
-and prompts move together: mean TPOT is then 4 % low or more (at 0.17, 6 %; at 0.24, 15 %)."""
 
 FIRST_GUESS = 0.9
 """Bound of shares and slopes in first guesses, which only place the decodes of the next chain."""
@@ -231,11 +228,8 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
     busy = 1.0 - state.idle * (1 - sigma)
     ttft = with_wait(wait.ttft.shift(engine.front_end()), state.wait, slot_wait)
     ttft = behind_next_step(engine.lane, ttft, busy, tau)
-    behind = float(r.class_weight @ steps.excess_of(d)) / float(r.class_weight @ d * tau or 1.0)
     waits = (
-        *slot_reason(state, slot_wait, wait.ttft.mean),
         *mode_reason(state),
-        *correlation_reason(behind),
         *(("mean TPOT leaves the range of the steps",) if outside else ()),
         *engine.kv_reasons(state.probability, rate / lane.capacity),
         *engine.longest_prompts(wait.cut_off),
@@ -256,6 +250,8 @@ def _assemble(lane: SharedLane, rate: float, settled: Settled) -> LaneLatency:
         busy=busy,
         capacity=lane.capacity,
         wait=state.wait,
+        queued=queued(state, slot_wait, wait.ttft.mean),
+        bend=bend(times, state, r, variance / d**2, own / (1 - sigma)),
         stall_atoms=lane.stall_atoms(decodes),
         reasons=waits,
     )
@@ -265,16 +261,6 @@ def mode_reason(state: Occupancy) -> tuple[str, ...]:
     """Return the warning for lanes that may settle at one of two numbers of sequences."""
     if state.second > TWO_MODES:
         return ("running sequences may settle at either of two numbers",)
-    return ()
-
-
-def correlation_reason(behind: float) -> tuple[str, ...]:
-    """Return the warning for answers that begin, and end, while prompts queue.
-
-    behind : share of a decode in steps longer than the mean because of when it began [1]
-    """
-    if behind > CORRELATED:
-        return ("answers begin and end while prompts queue: both move together",)
     return ()
 
 

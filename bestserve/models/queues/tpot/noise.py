@@ -19,6 +19,7 @@ import numpy as np
 
 from bestserve.arrays import Floats
 from bestserve.host.compiled import njit
+from bestserve.models.queues.occupancy import Occupancy
 from bestserve.models.queues.requests import Requests
 
 LEAST_DAMPING = 0.05
@@ -176,3 +177,19 @@ def _line(values: Floats, at: Floats) -> tuple[Floats, Floats]:
         slope[c] = values[i + 1] - values[i]
         value[c] = values[i] + slope[c] * (at[c] - i)
     return value, slope
+
+
+def bend(
+    times: Floats, state: Occupancy, requests: Requests, variance: Floats, slope: float
+) -> float:
+    """Return how far steps are from a line over the numbers of sequences that decodes meet [1].
+
+    times : with 1 … B sequences [B, s]; variance : of TPOT [c, s²]; slope : of steps [s/sequence]
+    """
+    spread = max(state.variance, 0.0) ** 0.5
+    if slope > 0:
+        tpot = float(requests.class_weight @ np.sqrt(np.maximum(variance, 0.0)))
+        spread = min(spread, tpot / slope)
+    at = state.mean + 1.0 + 2 * spread * np.array([-1.0, 0.0, 1.0])
+    low, middle, high = np.interp(at, np.arange(1, times.size + 1), times)
+    return float(abs(low + high - 2 * middle) / (2 * middle))
