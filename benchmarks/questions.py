@@ -164,7 +164,7 @@ def questions() -> list[Question]:
     """Return all questions; goals per answer, or per row of a log."""
     times = [0.25 * 16 ** (i / 19) for i in range(20)]
     axes = {
-        f"workload.{name}.mean": [round(t * mean) for t in times]
+        f"workload.{name}": [round(t * mean) for t in times]
         for name, mean in (("input_len", 2000), ("output_len", 300))
     }
     keep = ["4m-tp4-tokens768", "3p-tp4-tokens2048+1d-tp4-seqs183", "4m-tp4", "2m-tp8"]

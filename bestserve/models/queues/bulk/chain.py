@@ -208,19 +208,21 @@ class Chain:
             self.cells(0.0),
             ended,
         )
+        # state 0 is reached now and then whatever happens: else visits between could overflow
+        factors = elimination.transient(matrix, RESTART, self.low)
         # visits to states 1 … top between prompt-free states: after a vacation, after an idle
         # time, and after the first prompt that ended one (when decoding starts again)
-        sources = np.stack((matrix[0], self.pmf[: top + 1], ended @ matrix), axis=1)
-        sources[top, 1] += max(1.0 - float(sources[:, 1].sum()), 0.0)
-        factors = -matrix[1:, 1:]
-        # state 0 is reached now and then whatever happens: else visits between could overflow
-        factors.flat[:: top + 1] += 1.0 + RESTART
-        elimination.eliminate(factors, self.low)
+        after_idle = self.pmf[: top + 1].copy()
+        after_idle[top] += max(1.0 - float(after_idle.sum()), 0.0)
+        sources = {1: after_idle}
         # nothing follows a vacation of no time, nor restarts where nothing decodes
-        needed = np.array((float(self.f[0]) > 0.0, True, server.shared))
+        if float(self.f[0]) > 0.0:
+            sources[0] = matrix[0]
+        if server.shared:
+            sources[2] = ended @ matrix
+        found = elimination.solve_rows(factors, self.low, np.stack([*sources.values()], 1)[1:])
         visits = np.zeros((top, 3))
-        found = elimination.solve_rows(factors, self.low, sources[1:, needed])
-        visits[:, needed] = np.maximum(found, 0.0)
+        visits[:, [*sources]] = np.maximum(found, 0.0)
         # a request that decodes sees vacations and what follows them, but no idle time
         after = visits[:, 0]
         count = 1.0 + float(after.sum())

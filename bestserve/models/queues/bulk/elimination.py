@@ -52,6 +52,22 @@ def eliminate(a: Floats, low: int) -> None:
         n -= 1
 
 
+@njit(cache=True)
+def transient(matrix: Floats, restart: float, low: int) -> Floats:
+    """Return I − P without state 0, factored by `eliminate`.
+
+    matrix : P; restart : chance of a step to end in state 0 by force
+    """
+    n = matrix.shape[0] - 1
+    a = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            a[i, j] = -matrix[i + 1, j + 1]
+        a[i, i] += 1.0 + restart
+    eliminate(a, low)
+    return a
+
+
 @njit(cache=True, fastmath={"contract"})
 def solve_rows(a: Floats, low: int, s: Floats) -> Floats:
     """Return x with xᵀ (U L) = sᵀ from the factors of `eliminate`; s, x : [n, k]."""
