@@ -8,7 +8,8 @@ through joblib: inside `joblib.parallel_config(...)` they run on that backend.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +33,21 @@ LEADERS = 3
 
 MOST_POINTS = 10_000
 
+Place = tuple[int, ...]
+"""A point by its place on each axis."""
+
 TIE = 0.02
 """Candidates this close to the best are told apart; the rest only lose [1]."""
 
 ROW = 5
 """Neighbouring points of a one-figure sweep that share a worker."""
+
+EVERY, FEW = 5, 8
+"""Steps at most between points of a long axis at which all candidates are looked at, and points up
+to which it is short: in between only those that come near the best at one of the ends around."""
+
+NEAR = 0.15
+"""How far below the best they may be there [1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,19 @@ class Axis:
             return [float(t) if t[-1:] in "0123456789." else parse_duration(t) for t in texts]
         except (ValueError, InputError):
             return None
+
+    def ends(self) -> list[int]:
+        """Return the points at which all candidates are looked at: all of a short axis.
+
+        So they are where values do not go one way.
+        """
+        count = len(self.values)
+        numbers = self.numbers() or []
+        rising = numbers in (sorted(numbers), sorted(numbers, reverse=True)) and bool(numbers)
+        if count <= FEW or not rising:
+            return list(range(count))
+        parts = math.ceil((count - 1) / EVERY)
+        return [round(i * (count - 1) / parts) for i in range(parts + 1)]
 
     @property
     def factors(self) -> bool:
@@ -175,17 +199,61 @@ def sweep(
 
     if progress is not None:
         progress(f"{len(points)} points, {len(names)} strategies")
-    # Neighbours share a worker: each point starts from the goodput of the one before.
-    size = len(found[1].values) if len(found) == 2 else ROW
-    rows = [problems[i : i + size] for i in range(0, count, size)]
-    # One process hands back row after row, so that the work can say how far it is, and be stopped.
-    parallel = Parallel(n_jobs=jobs, return_as="generator" if jobs == 1 else "list")
-    solved = []
-    for row in parallel(delayed(along)(each, names) for each in rows):
-        solved.append(row)
-        if progress is not None:
-            progress(f"{len(solved)} of {len(rows)} rows of {size} points")
-    return Sweep(problem, found, names, tuple(point for row in solved for point in row))
+    solved: dict[Place, dict[str, float | None]] = {}
+
+    def solve(places: Sequence[Place], within: float) -> None:
+        # Neighbours share a worker: each point starts from the goodput of the one before.
+        rows = list(_rows(places, count if len(sizes) == 2 else ROW))
+        work = (
+            delayed(along)(
+                [problems[int(np.ravel_multi_index(place, sizes))] for place in row],
+                [_contenders(names, place, ends, solved) for place in row],
+                within,
+            )
+            for row in rows
+        )
+        # One process hands back row after row, so that it can say how far it is, and be stopped.
+        parallel = Parallel(n_jobs=jobs, return_as="generator" if jobs == 1 else "list")
+        for number, (row, answers) in enumerate(zip(rows, parallel(work), strict=True), start=1):
+            solved.update(zip(row, answers, strict=True))
+            if progress is not None:
+                progress(f"{number} of {len(rows)} rows")
+
+    sizes = tuple(len(a.values) for a in found)
+    ends = tuple(a.ends() for a in found)
+    every = list(itertools.product(*map(range, sizes)))
+    framed = [*itertools.product(*ends)]
+    solve(framed, TIE if len(framed) == count else NEAR)
+    solve([place for place in every if place not in solved], TIE)
+    goodputs = tuple(tuple(solved[place].get(name) for name in names) for place in every)
+    return Sweep(problem, found, names, goodputs)
+
+
+def _rows(places: Iterable[Place], most: int) -> Iterator[list[Place]]:
+    """Yield neighbouring points, at most so many at a time."""
+    for _, group in itertools.groupby(places, key=lambda place: place[:-1]):
+        row = list(group)
+        yield from (row[i : i + most] for i in range(0, len(row), most))
+
+
+def _contenders(
+    names: Sequence[str],
+    place: Place,
+    ends: Sequence[Sequence[int]],
+    solved: Mapping[Place, Mapping[str, float | None]],
+) -> list[str]:
+    """Return the candidates that are looked at in a point: all, or those near at the ends around.
+
+    ends : of each axis; solved : goodputs at points that are ends on all axes [req/s]
+    """
+    around = [{max(e for e in own if e <= i), min(e for e in own if e >= i)}
+              for i, own in zip(place, ends, strict=True)]  # fmt: skip
+    known = [solved[corner] for corner in itertools.product(*around) if corner in solved]
+    near: set[str] = set()
+    for goodputs in known:
+        best = max(rate or 0.0 for rate in goodputs.values())
+        near |= {name for name, rate in goodputs.items() if rate and rate >= best * (1 - NEAR)}
+    return [name for name in names if name in near] or list(names)
 
 
 def _extremes(axes: tuple[Axis, ...], problems: list[Problem]) -> list[Problem]:
@@ -242,25 +310,33 @@ def variants(table: Sequence[Any], each: int, most: int) -> list[str]:
     return list(dict.fromkeys([*leading, *others]))[:most]
 
 
-def along(problems: Sequence[Problem], strategies: Sequence[str]) -> list[tuple[float | None, ...]]:
-    """Return goodputs of the candidates along neighbouring problems (see `Sweep.goodput`)."""
+def along(
+    problems: Sequence[Problem], contenders: Sequence[Sequence[str]], within: float
+) -> list[dict[str, float | None]]:
+    """Return goodputs of the candidates along neighbouring problems, by name (see `Sweep.goodput`).
+
+    contenders : of each problem; within : how far below the best no goodput is told any more [1]
+    """
     from bestserve.host.threads import one_blas_thread
 
-    order = list(strategies)
+    order: list[str] = []
     guess = 0.0
     rows = []
     with one_blas_thread():
-        for problem in problems:
-            found = _point(problem, order, guess)
+        for problem, names in zip(problems, contenders, strict=True):
+            # The winner goes first at the next point: most others then lose at the first look.
+            order = [*(n for n in order if n in names), *(n for n in names if n not in order)]
+            found = _point(problem, order, guess, within)
             best = max(order, key=lambda name: found[name] or 0.0)
             guess = found[best] or 0.0
-            # The winner goes first at the next point: most others then lose at the first look.
             order.sort(key=lambda name: name != best)
-            rows.append(tuple(found[name] for name in strategies))
+            rows.append(found)
     return rows
 
 
-def _point(problem: Problem, order: Sequence[str], guess: float) -> dict[str, float | None]:
+def _point(
+    problem: Problem, order: Sequence[str], guess: float, within: float
+) -> dict[str, float | None]:
     lowered = lower(problem)
     slo = problem.slo
     assert slo is not None
@@ -273,7 +349,7 @@ def _point(problem: Problem, order: Sequence[str], guess: float) -> dict[str, fl
         except InfeasibleError:
             found[name] = 0.0
             continue
-        if best > 0 and margin(evaluator(system)(best * (1 - TIE)), target)[0] < 0:
+        if best > 0 and margin(evaluator(system)(best * (1 - within)), target)[0] < 0:
             found[name] = None
             continue
         start = best or guess

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import bestserve as bs
+from bestserve.analysis import sweep as sweeps
 from bestserve.analysis.parameters import changed
-from bestserve.analysis.sweep import TIE, families, variants
+from bestserve.analysis.sweep import TIE, Axis, families, variants
 from bestserve.cli import run
 from bestserve.cli.whatif import axis, scenario
 from bestserve.errors import InputError
@@ -74,6 +75,33 @@ def test_winners_of_the_map_are_those_of_full_searches(own, swept):
         for name, found in zip(swept.strategies, row, strict=True):
             if found is None:
                 assert exact[name] <= best * (1 - TIE) * 1.005
+
+
+def test_long_axes_have_the_winners_of_looking_at_all_candidates_everywhere(own, monkeypatch):
+    asked = {"workload.input_len": [300, 400, 530, 700, 930, 1240, 1650, 2200, 2900, 3900, 5200]}
+    names = ["4m-tp1", "2p2d-tp1", "1p3d-tp1", "3p1d-tp1"]
+    looked_at, point = [], sweeps._point
+
+    def counted(problem, order, *rest):
+        looked_at.append(len(order))
+        return point(problem, order, *rest)
+
+    monkeypatch.setattr(sweeps, "_point", counted)
+    some = bs.sweep(own, asked, strategies=names)
+    assert len(looked_at) == 11
+    assert sum(looked_at) < 11 * len(names)
+    monkeypatch.setattr(sweeps, "FEW", 100)
+    every = bs.sweep(own, asked, strategies=names)
+    assert some.winners() == every.winners()
+    assert some.tied() == every.tied()
+    assert some.best() == pytest.approx(every.best(), rel=5e-3)
+
+
+def test_all_candidates_are_looked_at_on_short_axes_and_at_the_ends_of_long_ones():
+    assert Axis("gpus", (1, 2, 4, 8)).ends() == [0, 1, 2, 3]
+    assert Axis("gpus", tuple(range(1, 21))).ends() == [0, 5, 10, 14, 19]
+    unsorted = Axis("gpus", (3, 1, 2, 4, 8, 5, 9, 7, 6, 10))
+    assert unsorted.ends() == list(range(10))
 
 
 def test_map_has_rows_and_says_where_the_winner_changes(swept):
