@@ -41,15 +41,10 @@ def push(heaps: Ints, lane: int, size: int, event: int) -> int:
     return size + 1
 
 
-@njit(cache=True)
-def remove(heaps: Ints, lane: int, size: int, at: int) -> int:
-    """Delete the event at position `at` (0: the earliest); return the new size."""
-    size -= 1
-    event = heaps[lane, size]
+@njit(cache=True, inline=True)
+def sink(heaps: Ints, lane: int, size: int, at: int, event: int) -> None:
+    """Put an event at position `at` or below it, where no earlier one is under it."""
     i = at
-    while i > 0 and heaps[lane, (i - 1) >> 1] > event:
-        heaps[lane, i] = heaps[lane, (i - 1) >> 1]
-        i = (i - 1) >> 1
     while True:
         child = 2 * i + 1
         if child >= size:
@@ -61,6 +56,18 @@ def remove(heaps: Ints, lane: int, size: int, at: int) -> int:
         heaps[lane, i] = heaps[lane, child]
         i = child
     heaps[lane, i] = event
+
+
+@njit(cache=True)
+def remove(heaps: Ints, lane: int, size: int, at: int) -> int:
+    """Delete the event at position `at` (0: the earliest); return the new size."""
+    size -= 1
+    event = heaps[lane, size]
+    i = at
+    while i > 0 and heaps[lane, (i - 1) >> 1] > event:
+        heaps[lane, i] = heaps[lane, (i - 1) >> 1]
+        i = (i - 1) >> 1
+    sink(heaps, lane, size, i, event)
     return size
 
 
@@ -69,18 +76,7 @@ def rebuild(heaps: Ints, lane: int, size: int) -> None:
     """Put a lane's events into the order of a heap, whatever they are in (Floyd 1964)."""
     for start in range(size // 2):
         i = size // 2 - 1 - start
-        event = heaps[lane, i]
-        while True:
-            child = 2 * i + 1
-            if child >= size:
-                break
-            if child + 1 < size and heaps[lane, child + 1] < heaps[lane, child]:
-                child += 1
-            if heaps[lane, child] >= event:
-                break
-            heaps[lane, i] = heaps[lane, child]
-            i = child
-        heaps[lane, i] = event
+        sink(heaps, lane, size, i, heaps[lane, i])
 
 
 @njit(cache=True)

@@ -15,7 +15,8 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from bestserve.catalog.hf.config import QUANTISATION, Config
-from bestserve.catalog.hf.defaults import DEFAULTS, NESTED, RENAMED, TEXT_TYPES
+from bestserve.catalog.hf.defaults import DEFAULTS
+from bestserve.catalog.hf.names import NESTED, RENAMED, TEXT_TYPES
 from bestserve.errors import DataError, nearest_names
 from bestserve.models.step.architecture import Architecture
 
