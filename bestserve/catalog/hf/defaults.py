@@ -7,6 +7,17 @@ Source: the configuration classes of Transformers 5.24 under the same names.
 
 from __future__ import annotations
 
+_QWEN2_VL = {
+    "vocab_size": 152064,
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 32768,
+    "use_sliding_window": False,
+}
+
 DEFAULTS: dict[str, dict[str, int | bool]] = {
     "llama": {
         "vocab_size": 32000,

@@ -56,17 +56,6 @@ TEXT_TYPES = {
 }
 """Type of the nested section where it names none, by the type of the whole."""
 
-_QWEN2_VL = {
-    "vocab_size": 152064,
-    "hidden_size": 8192,
-    "intermediate_size": 29568,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 32768,
-    "use_sliding_window": False,
-}
-
 _GPT2 = {
     "n_embd": "hidden_size",
     "n_layer": "num_hidden_layers",
