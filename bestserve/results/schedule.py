@@ -336,7 +336,11 @@ class Schedule(Drawn):
         few = f"{len(missed)} of {len(self.windows)} windows"
         if self.asked["slo_over"] == "day":
             alone = f", though {few} would miss an objective alone" if missed else ""
-            return f"the day holds{alone}" if self.held else "the day misses: raise --headroom"
+            return (
+                f"the day holds{alone}"
+                if self.held
+                else "the day misses: raise --headroom or --gpus"
+            )
         if not missed:
             return "every window holds"
         return f"{few} miss an objective, the first at {missed[0].clock()}: raise --headroom" + (

@@ -133,6 +133,16 @@ def test_a_day_that_misses_when_played_is_planned_again(monkeypatch):
     assert before < found.gpu_hours <= 1.1 * plan(hopeful).objective
 
 
+def test_a_day_for_which_there_are_too_few_gpus_is_said_to_miss(monkeypatch):
+    options = bs.ScheduleOptions(slo_over="day", start_time=0)
+    monkeypatch.setattr("bestserve.fleet.schedule.attained.SURE", -2.5)
+    asked = problem("ttft:1000 tpot:25")
+    few = plan(case_of(asked, ROWS, "1m-tp1", options)).counts.max()
+    found = bs.schedule(asked.replaced(gpus=int(few)), ROWS, strategy="1m-tp1", options=options)
+    assert found.held is False
+    assert "the day misses: raise --headroom or --gpus" in found.explain()
+
+
 def test_what_is_not_planned_over_the_day_is_said():
     with pytest.raises(InputError, match="objective load"):
         bs.ScheduleOptions(slo_over="day", objective="load")

@@ -140,10 +140,14 @@ def answer(case: Case, load: Path | Rows | None, say: Callable[[str], None]) -> 
         if played is None or terms.daily is None or played.held:
             break
         say("schedule, held to the simulation")
-        case = replace(case, terms=replace(terms, daily=raised(terms.daily, played.missing)))
-        terms, began = case.terms, time.perf_counter()
-        planned = plan(case)
+        more = replace(case, terms=replace(terms, daily=raised(terms.daily, played.missing)))
+        began = time.perf_counter()
+        try:
+            planned = plan(more)
+        except InfeasibleError:  # there are no GPUs for it: the answer says that the day misses
+            break
         seconds += time.perf_counter() - began
+        case, terms = more, more.terms
         played = refereed(case.streams, case.offers, terms, planned.counts, options)
     say("other policies")
     others, worths = _others(case, planned)
