@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from bestserve.analysis.whatif import WhatIf
 from bestserve.answers.evaluate import evaluator
 from bestserve.lowering import Lowered
 from bestserve.models.binding import Binding
+from bestserve.models.latencies import Latencies
 from bestserve.models.status import LatencyStatus
 from bestserve.reporting.chart import Chart, Limit, Series, figure_text, rows
 from bestserve.results.ranking import RankedStrategy, Ranking
@@ -182,17 +184,29 @@ def rates_up_to(limit: float, points: int) -> list[float]:
     return [float(rate) for rate in limit * (1 - np.geomspace(1 - LOWEST, LOWEST, points))]
 
 
-def latency_charts(lowered: Lowered, table: Sequence[RankedStrategy]) -> tuple[Chart, ...]:
+Drawn = Callable[[str, float], Sequence[tuple[float, Latencies]]]
+"""(strategy, saturated rate [req/s]) → rates up to it, and what requests see there."""
+
+
+def latencies_up_to(lowered: Lowered, strategy: str, limit: float) -> list[tuple[float, Latencies]]:
+    """Return what requests see of a strategy at rates up to a saturated one [req/s]."""
+    evaluate = evaluator(lowered.system(strategy))
+    return [(rate, evaluate(rate)) for rate in rates_up_to(limit, CURVE_POINTS)]
+
+
+def latency_charts(
+    lowered: Lowered, table: Sequence[RankedStrategy], drawn: Drawn | None = None
+) -> tuple[Chart, ...]:
     """TTFT and TPOT at the objectives' percentiles over the request rate, one line a strategy.
 
     table : the strategies' rows, whose saturated rate and goodput are what is said of them
+    drawn : what is known of their latencies; default: evaluated here
     """
     slo = lowered.problem.slo
+    read = drawn or partial(latencies_up_to, lowered)
     found: dict[str, list[tuple[str, float, float]]] = {m: [] for m in METRICS}
     for row in table:
-        evaluate = evaluator(lowered.system(row.strategy))
-        for rate in rates_up_to(row.goodput / row.utilisation, CURVE_POINTS):
-            at = evaluate(rate)
+        for rate, at in read(row.strategy, row.goodput / row.utilisation):
             if at.status is LatencyStatus.OK:
                 for metric in METRICS:
                     value = getattr(at, metric).quantile(_share(slo, metric))

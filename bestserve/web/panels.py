@@ -6,7 +6,9 @@ it yields parts of the page as they are found. Workers run it (`bestserve.web.wo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from typing import Any, Literal
 
@@ -17,9 +19,16 @@ from bestserve.answers.hearing import claimed
 from bestserve.errors import BestserveError, InputError
 from bestserve.lowering import Lowered, lower
 from bestserve.models.lane_arrivals import uncovered
+from bestserve.models.latencies import Latencies
 from bestserve.reporting.bands import banded
 from bestserve.reporting.chart import Chart
-from bestserve.reporting.data import latency_charts, pareto_chart, speed_chart
+from bestserve.reporting.data import (
+    Drawn,
+    latencies_up_to,
+    latency_charts,
+    pareto_chart,
+    speed_chart,
+)
 from bestserve.reporting.memory import memory_chart
 from bestserve.reporting.templates import environment, headline
 from bestserve.results.ranking import RankedStrategy, Ranking, best_of_layouts
@@ -141,7 +150,19 @@ def first(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:
     yield memory(problem, ranking.best.strategy)
     leading = leaders(lowered, ranking)
     if leading:
-        yield part("load", charts=latency_charts(lowered, leading))
+        yield part("load", charts=latency_charts(lowered, leading, curves_of(problem)))
+
+
+def curves_of(problem: Problem) -> Drawn:
+    """Return the latencies that are drawn; objectives, which a slider moves, do not change them."""
+    stated = problem.model_dump_json(exclude={"slo"}, exclude_none=True)
+    return lambda strategy, limit: known_curve(stated, strategy, float(f"{limit:.5g}"))
+
+
+@lru_cache(maxsize=8 * CURVES)
+def known_curve(stated: str, strategy: str, limit: float) -> list[tuple[float, Latencies]]:
+    """Return what requests see of a strategy at rates up to `limit` [req/s], found once."""
+    return latencies_up_to(lower(Problem(**json.loads(stated))), strategy, limit)
 
 
 def confirmed(stated: Mapping[str, Any], _: Arguments, say: Say) -> Iterator[str]:

@@ -9,6 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from starlette.testclient import TestClient
 
+import bestserve as bs
+from bestserve.lowering import lower
+from bestserve.reporting.data import latency_charts
+from bestserve.web import panels
 from bestserve.web.safety import host_of, is_local
 
 EVIL = "<script>alert('x')</script>"
@@ -62,6 +66,28 @@ def test_fields_of_speculation_and_images_have_a_group(client: TestClient) -> No
     for flag in ("speculative-config", "acceptance", "images-per-request", "layout"):
         assert f'id="f-{flag}"' in text, flag
     assert "Speculation and images" in text
+
+
+def test_curves_are_evaluated_once_while_objectives_move() -> None:
+    given = {
+        "model": "meta-llama/Llama-3.1-8B",
+        "hardware": "h100-sxm",
+        "gpus": 1,
+        "workload": bs.Workload(input_len=500, output_len=100),
+    }
+    loose, tight = (bs.Problem(**given, slo=f"ttft:500 tpot:{ms}") for ms in (30, 20))
+    row = bs.rank(loose, verify=False).best
+    panels.known_curve.cache_clear()
+    charts = [
+        latency_charts(lower(problem), [row], panels.curves_of(problem))
+        for problem in (loose, tight)
+    ]
+    assert panels.known_curve.cache_info().misses == 1
+    assert panels.known_curve.cache_info().hits == 1
+    alone = latency_charts(lower(tight), [row])
+    for chart, plain in zip(charts[1], alone, strict=True):
+        assert chart.limits == plain.limits != charts[0][1].limits
+        assert chart.series[0].y == pytest.approx(plain.series[0].y, rel=1e-3)
 
 
 def test_formulas_answer_first_then_simulation(streamed: list[tuple[str, str]]) -> None:
