@@ -32,6 +32,7 @@ _WHERE = {
     "predict": "bestserve.api",
     "goodput": "bestserve.api",
     "rank": "bestserve.api",
+    "rank_smooth": "bestserve.api",
     "headroom": "bestserve.api",
     "hit_needed": "bestserve.api",
     "cache_plans": "bestserve.api",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from bestserve.api import memory as memory
     from bestserve.api import predict as predict
     from bestserve.api import rank as rank
+    from bestserve.api import rank_smooth as rank_smooth
     from bestserve.api import sensitivity as sensitivity
     from bestserve.api import simulate as simulate
     from bestserve.api import size as size

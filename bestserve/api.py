@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bestserve.results.caching import CachePlans, HitNeeded
     from bestserve.results.capacity import Headroom, Size
     from bestserve.results.memory import Memory
+    from bestserve.results.smooth import SmoothRanking
     from bestserve.simulator import SimulationResult
 
 P = ParamSpec("P")
@@ -66,6 +67,26 @@ def rank(problem: Problem, *, verify: bool = True, progress: Progress | None = N
     from bestserve.answers.ranking import ranking
 
     return ranking(problem, verify=verify, progress=progress)
+
+
+@single_threaded
+def rank_smooth(
+    problem: Problem, *, wait_cost: float | None = None, progress: Progress | None = None
+) -> SmoothRanking:
+    """Rank the strategies that lead by goodput by smooth goodput, from runs.
+
+    Tokens a second less `wait_cost` for each second that a reader waits in all who starts when the
+    first token is due and reads at the objectives' pace (arXiv 2410.14257); each strategy at the
+    rate at which that is highest.
+
+    wait_cost : [tokens/s]; default: one over the pace, what could have been read meanwhile
+
+    Raises InputError where the objectives state no start and pace, InfeasibleError where no
+    strategy is feasible.
+    """
+    from bestserve.answers.smooth import smooth_ranking
+
+    return smooth_ranking(problem, wait_cost, progress)
 
 
 def memory(

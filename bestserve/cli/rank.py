@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from bestserve.cli.flags import Count, Format, Many
 from bestserve.cli.options import ProblemOptions
@@ -47,6 +47,8 @@ def rank(
     verify: bool = True,
     compare_routing: Annotated[list[str] | None, Many] = None,
     compare_offloading: Annotated[list[float] | None, Many] = None,
+    by: Literal["goodput", "smooth"] = "goodput",
+    wait_cost: float | None = None,
     plot: Plots = None,
 ) -> int:
     """Rank all strategies that fit the GPUs by goodput, best first.
@@ -65,15 +67,28 @@ def rank(
         rank under each of these routings and say what they bring: random prefix_aware
     compare_offloading
         rank with each of these sizes of host memory for KV blocks, of each instance [GiB]: 0 200
+    by
+        goodput, or smooth: the tokens that readers get less the cost of their waiting
+    wait_cost
+        of smooth goodput: tokens that a second of waiting is worth; default: those read in it
     """
     check_plots(plot)
     options = options or ProblemOptions()
+    if by == "smooth":
+        if plot or compare_routing or compare_offloading or _several(options):
+            raise InputError(
+                "--by smooth ranks on one GPU: leave out --plot, --compare-… and all "
+                "--hardware but one"
+            )
+        return _by_smooth(options, wait_cost, format)
+    if wait_cost is not None:
+        raise InputError("--wait-cost is of smooth goodput: add --by smooth")
     if compare_routing or compare_offloading:
         if plot:
             raise InputError("--plot draws one ranking: leave out --compare-…")
         compared = compare_routing or [], compare_offloading or []
         return _over_caches(options, compared, format)
-    if isinstance(options, ProblemOptions) and "," in (options.hardware or ""):
+    if _several(options):
         if plot:
             raise InputError("--plot draws one ranking: give one --hardware")
         return _across(options, format, verify)
@@ -107,6 +122,10 @@ def rank(
     return 0 if ranking.table else 3
 
 
+def _several(options: ProblemOptions) -> bool:
+    return isinstance(options, ProblemOptions) and "," in (options.hardware or "")
+
+
 def _across(options: ProblemOptions, format: Format, verify: bool) -> int:
     """Rank several GPUs and print the best strategy of each, cheapest tokens first."""
     from bestserve import api
@@ -133,6 +152,19 @@ def _across(options: ProblemOptions, format: Format, verify: bool) -> int:
     emit_records(rows, format, "Best strategy of each GPU", COLUMNS)
     if unpriced:
         talk(f"no price known of {', '.join(unpriced)}: see bestserve catalog prices")
+    return 0
+
+
+def _by_smooth(options: ProblemOptions, wait_cost: float | None, format: Format) -> int:
+    """Rank by the tokens that readers get, less their waiting."""
+    from bestserve import api
+
+    problem = options.build()
+    with progress("ranking") as say:
+        found = api.rank_smooth(problem, wait_cost=wait_cost, progress=say)
+    asked = {"by": "smooth", "wait_cost": wait_cost}
+    title = f"{len(found.table)} strategies by smooth goodput"
+    emit_explained(found, format, title, question=Question("rank", problem, asked))
     return 0
 
 
