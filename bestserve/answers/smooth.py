@@ -63,7 +63,8 @@ def smooth_ranking(
     assert problem.slo is not None
     reader = reader_of(problem.slo.target())
     assert reader.first is not None
-    cost = 1.0 / reader.pace if wait_cost is None else wait_cost
+    first, pace = float(reader.first), float(reader.pace)
+    cost = 1.0 / pace if wait_cost is None else wait_cost
     if not cost >= 0:
         raise InputError(f"wait cost = {cost} must be ≥ 0 tokens/s")
     say = progress or (lambda _: None)
@@ -83,8 +84,8 @@ def smooth_ranking(
     return SmoothRanking(
         problem=lowered.problem,
         table=tuple(rows),
-        first=reader.first,
-        pace=reader.pace,
+        first=first,
+        pace=pace,
         cost=cost,
         requests=LONG,
     )
