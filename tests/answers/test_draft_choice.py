@@ -10,6 +10,7 @@ import pytest
 import bestserve as bs
 from bestserve.analysis.waterfall import explanation
 from bestserve.answers.draft_choice import draft_choice
+from bestserve.errors import InputError
 from bestserve.lowering import lower
 from bestserve.models.latency import latency, stability_rate
 
@@ -100,3 +101,22 @@ def test_one_draft_and_losses_read_well():
     said = replace(found, told=slow).explain()
     assert "1 token per decode" in said
     assert "0.50 times the speed" in said
+
+
+def test_drafts_and_conversations_go_together():
+    """Prefixes found in the cache shorten prompts, drafts answers: formulas and a run agree."""
+    talks = bs.Workload(input_len=300, output_len=200, turns=5, think_time=10)
+    law, run = (
+        bs.predict(problem(workload=talks), "1m-tp1-spec3", 8.0, method=method)
+        for method in ("analytic", "simulated")
+    )
+    assert law.tpot.mean == pytest.approx(run.tpot.mean, rel=0.02)
+    assert law.tpot.p90 == pytest.approx(run.tpot.p90, rel=0.03)
+    assert law.ttft.p90 == pytest.approx(run.ttft.p90, rel=0.05)
+    assert law.speculation.tokens_per_step == pytest.approx(2.53, rel=0.02)
+
+
+@pytest.mark.parametrize("objectives", ["ttft:1000 itl:50", "ttft:1000 deadline:5"])
+def test_objectives_on_single_tokens_of_drafts_are_refused(objectives):
+    with pytest.raises(InputError, match="single tokens of answers that are speculated"):
+        bs.goodput(problem(slo=objectives), "1m-tp1-spec3")

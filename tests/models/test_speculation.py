@@ -15,7 +15,7 @@ from bestserve.models.acceptance import (
     tokens_per_step,
     widest_spread,
 )
-from bestserve.models.latency import latency, stability_rate
+from bestserve.models.latency import lane_engine, latency, stability_rate
 from bestserve.models.speculation import Speculation
 from bestserve.models.speculation_table import best_schedule, pays_until, token_times
 from bestserve.models.step.step_time import StepTime
@@ -136,6 +136,29 @@ def test_a_table_follows_the_batch() -> None:
         rate = load * stability_rate(system)
         run = simulate(system, rate, requests=20_000, seed=2)
         assert latency(system, rate).tpot.mean == pytest.approx(run.summary("tpot").mean, rel=0.03)
+
+
+def test_prompts_take_part_in_steps_as_they_are_whatever_requests_are_counted_with() -> None:
+    """Steps beside 40 decodes draft two, whether the lane is counted with five drafts or two."""
+    table = dataclasses.replace(THREE, schedule=((1, 5), (20, 2)))
+    two = dataclasses.replace(THREE, schedule=((1, 2),))
+    lanes = [_systems(s)["chunked"].lane for s in (table, two)]
+    counted, own = (lane_engine(lane, LENGTHS, decodes=5.0) for lane in lanes)
+    assert (counted.width, own.width) == (6, 3)
+    more = float(tokens_per_step(np.full(5, 0.7)) / tokens_per_step(np.full(2, 0.7)))
+    beside, room = np.array([40.0]), np.array([2048.0 - 120.0])
+    for rate in (0.5, 5.0, 12.0):
+        steps = (engine.mean_steps(rate, beside, room, True) for engine in (counted, own))
+        assert next(steps) == pytest.approx(more * next(steps), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["chunked", "mixed"])
+def test_a_table_beside_prompts_agrees_with_runs(name: str) -> None:
+    table = dataclasses.replace(THREE, schedule=((1, 5), (20, 2), (60, 0)))
+    system = _systems(table)[name]
+    rate = 0.6 * stability_rate(system)
+    run = simulate(system, rate, requests=20_000, seed=2)
+    assert latency(system, rate).tpot.mean == pytest.approx(run.summary("tpot").mean, rel=0.06)
 
 
 def test_the_best_table_falls_with_the_batch_and_ends_where_drafts_cost() -> None:

@@ -107,7 +107,8 @@ class SharedLane:
 
     def rooms(self, counts: Floats) -> Floats:
         """Return the prompt tokens of a full step beside numbers of decodes [g, tokens]."""
-        room = np.maximum(self.engine.budget - self.engine.width * counts, 1.0)
+        widths = self.engine.lane.speculation.drafts(counts) + 1.0
+        room = np.maximum(self.engine.budget - widths * counts, 1.0)
         return room if self.split else np.array([self.room(float(n))[1] for n in counts])
 
 

@@ -130,20 +130,26 @@ def mean_steps(
     A step brings a = λτ prompts on average, none with e^{−a}: τ is the least solution of
     τ = plain + p (t(aE[l]/p) − plain), p the share of steps with prompts, more of them where
     prompts do not fit into `room`. So several prompts of a step share what the first one costs.
-    plain : of steps without prompts [m, s]; room : prompt tokens of a step at most [m]
+    Steps that draft more or fewer than requests are counted with take prompts as they are, and
+    count as more or fewer then.
+    plain : of steps without prompts, as counted [m, s]; room : prompt tokens of a step at most [m]
     """
-    prompt, _, _, _, _, _, _, _, _ = mean
+    prompt, _, _, _, _, _, schedule, _, _ = mean
     times = plain.copy()
     for i in range(decodes.size):
+        counted = schedule[entry(decodes[i], schedule), COUNTED]
+        alone = plain[i] / counted
+        times[i] = alone
         for _ in range(60):
             arrived = rate * times[i]
             taken = min(arrived * prompt, room[i])
             share = max(-math.expm1(-arrived), taken / room[i])
             full = prompt_step(taken / share, decodes[i], split, mean)
-            found = plain[i] + share * max(full - plain[i], 0.0)
+            found = alone + share * max(full - alone, 0.0)
             last, times[i] = times[i], found
             if found - last <= 1e-4 * found:
                 break
+        times[i] *= counted
     return times
 
 
