@@ -134,6 +134,7 @@ class Deployment:
                     f"{ROLE_NAMES[pool.role]}: {limits.seqs} sequences instead of the engine's "
                     f"{limits.lowered_from}: the KV cache holds no more mean requests"
                 )
+        said += [_file_remark(self.lowered.model.name) if self.on_disk else ""]
         said += [_checkpoint_remark(self.family, self.lowered.problem.precision)]
         if self.router is not None:
             apart = self.strategy.disaggregated
@@ -146,6 +147,17 @@ class Deployment:
             fields = ", ".join(f"{name} {priority}" for name, priority in each)
             said.append(f'clients send each request\'s "priority" with it: {fields}')
         return tuple(s for s in said if s)
+
+
+def _file_remark(name: str) -> str:
+    """Return what to say of a model read from a file that no engine looks for, or nothing."""
+    file = Path(name)
+    if file.name == "config.json":
+        return ""
+    return (
+        f"engines look for {file.parent / 'config.json'}, and {file.name} was read: the folder "
+        "must hold that checkpoint"
+    )
 
 
 def _checkpoint_remark(family: str, precision: Precision | None) -> str:

@@ -304,8 +304,12 @@ def test_a_model_on_disk_is_served_from_its_folder(printed, tmp_path):
     deployment = printed.deployment("vllm", "1m-tp1", model=model)
     ((_, process),) = started(deployment)
     assert process.words[2] == str(tmp_path)
+    assert not any("engines look for" in said for said in deployment.remarks)
     with pytest.raises(InputError, match="containers do not see"):
         written(deployment, "kubernetes")
+    other = shutil.copy(source, tmp_path / "llama_config.json")
+    said = printed.deployment("vllm", "1m-tp1", model=str(other)).remarks
+    assert any(s.startswith(f"engines look for {tmp_path / 'config.json'}") for s in said)
 
 
 @pytest.mark.parametrize("host", ["-x", "a b", "$(x)", "a;b", "fe80::1", ""])
