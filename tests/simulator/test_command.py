@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_disaggregated_names_both_pools(capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert "prefill" in out
     assert "decode" in out
+
+
+@pytest.mark.parametrize("rule", ["-prefill-upto800", "-prefill-upto800-queue2", "-prefill-flow50"])
+def test_hybrids_keep_short_prompts_local(rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """TaiChi's length-aware prefill and flowing decode, Dynamo's conditional disaggregation."""
+    plan, asked = f"1p-tp1-tokens4096+1d-tp1-tokens256{rule}", replace(CHAT, goodput=["tpot:40"])
+    assert simulate(plan, asked, request_rate=8.0, requests=300, format="csv") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    local = [int(row["input_len"]) for row in rows if int(row["replica"]) < 0]
+    away = [int(row["input_len"]) for row in rows if int(row["replica"]) >= 0]
+    assert local
+    assert away
+    if rule == "-prefill-upto800":
+        assert max(local) <= 800 < min(away)
+    elif "queue" in rule:
+        assert max(local) > 800 < min(away)
 
 
 def test_csv_lists_requests(capsys: pytest.CaptureFixture[str]) -> None:
