@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from bestserve.answers.crossing import CLOSE, HALFWAY, Crossing, bracket, closed_in, lowest
 from bestserve.answers.errors import MODEL
 from bestserve.answers.intervals import Z90
-from bestserve.answers.referee import as_latencies
+from bestserve.answers.referee import as_latencies, mean_batch
 from bestserve.answers.simulated import Look, Simulated
 from bestserve.errors import InputError
 from bestserve.models.binding import Binding
@@ -29,6 +29,7 @@ from bestserve.models.system import Collocated, System, Target
 from bestserve.models.trust import TRUSTED, Trust
 from bestserve.simulator import Requests
 from bestserve.simulator.prepared import sample_requests
+from bestserve.simulator.run_length import TURNOVERS, replicas
 
 AGREEMENT = 0.03
 """Relative difference of formula and simulation up to which the formula's goodput stands."""
@@ -277,6 +278,10 @@ class Court:
         wanted = times * (half / PRECISE) ** 2 if half > PRECISE else times
         if ends.evicts:
             wanted = max(wanted, FULL)
+        if ends.below.result is not None and not self.target.tpot:
+            # no objective bounds how many run at a time, which a run is to replace many times
+            running = mean_batch(ends.below.result) * replicas(runs.smaller[0])
+            wanted = max(wanted, times * TURNOVERS * running / runs.size)
         if wanted <= times:
             return None
         # Rather more than needed, so that the next length is the last one.

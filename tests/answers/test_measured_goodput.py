@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import bestserve as bs
+from bestserve.answers.crossing import Crossing
 from bestserve.answers.goodput import _capped
-from bestserve.answers.referee import saturation
+from bestserve.answers.referee import mean_batch, saturation
 from bestserve.answers.simulated import Simulated, growth
 from bestserve.answers.witness import (
     CONFIRMED,
@@ -31,6 +33,7 @@ from bestserve.models.latency import stability_rate
 from bestserve.models.step.step_time import StepTime
 from bestserve.models.system import Arrivals, Collocated, Lane, System, Target
 from bestserve.models.trust import Trust
+from bestserve.simulator.run_length import TURNOVERS
 
 
 def system(strategy: str = "4m-tp1", burstiness: float = 1.0, **changes) -> System:
@@ -92,6 +95,33 @@ def test_a_vague_run_grows_until_it_tells():
     assert settled.half < 0.7 * usual.half
     # 8 runs of 700,000 and more: 9.03, standard deviation 0.07
     assert settled.rate == pytest.approx(9.03, rel=0.025)
+
+
+def test_a_run_replaces_what_runs_at_a_time_without_a_tpot_objective(monkeypatch):
+    """Thousands may decode at once, and hold prompts up only when they do."""
+    problem = bs.Problem(
+        model="meta-llama/Llama-3.1-8B",
+        hardware="h100-sxm",
+        gpus=1,
+        engine="sglang",
+        max_num_seqs=4096,
+        workload=bs.Workload(input_len=20, output_len="lognormal:400,0.3"),
+        slo="ttft:900@p90",
+    )
+    # precise as it is
+    monkeypatch.setattr("bestserve.answers.witness.PRECISE", math.inf)
+    whole, first = lower(problem).system("1m-tp1"), problem.slo.target()
+    longer = []
+    for target in (first, replace(first, tpot=1.0)):
+        court = Court(target)
+        runs = replace(court.runs(whole, 1.0, SCREENED), running=0.0)
+        ends = Crossing(*(runs.look(share * stability_rate(whole), first) for share in (0.9, 0.95)))
+        assert ends.below.result is not None
+        longer.append(court._longer(runs, ends, 1))
+    batch = mean_batch(ends.below.result)
+    assert TURNOVERS * batch > 1.5 * runs.size
+    assert longer[0] * runs.size > TURNOVERS * batch
+    assert longer[1] is None
 
 
 def test_a_row_far_behind_is_out_after_a_short_run():
