@@ -174,8 +174,11 @@ def _over_caches(
     """Rank under several routings and sizes of host memory, and say what each brings."""
     from bestserve.answers.caching import cache_plans
 
-    problem = options.build()
     routings, gibibytes = compared
+    if options.kv_offloading_bandwidth is not None and options.kv_offloading_size is None:
+        # the bandwidth alone says how host memory is read, the sizes compared how large it is
+        options = replace(options, kv_offloading_size=max([*gibibytes, 0.0]) or None)
+    problem = options.build()
     sizes = [GIB * size for size in gibibytes]
     with progress("ranking") as say:
         plans = cache_plans(problem, routings or [problem.routing], sizes, say)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import bestserve as bs
+from bestserve.answers.caching import found_share
 from bestserve.errors import InputError
+from bestserve.lowering import lower
+from bestserve.models.prefix_hits import hits
 from bestserve.results.caching import HitNeeded
 
 GROUPS = bs.Workload(
@@ -152,3 +156,18 @@ def test_goodput_falls_with_the_number_of_prefixes() -> None:
         problem(), "4m-tp1", figures=["workload.prefix_groups"], method="analytic"
     )
     assert report.rows[0].goodput < -0.05
+
+
+def test_what_a_router_that_bounds_load_finds_is_simulated() -> None:
+    """The formula takes it for affine; passing on what comes to a busy lane costs hits."""
+    groups = bs.Workload(
+        input_len=500, output_len=200, prefixes=bs.PrefixGroups(groups=150, prefix_len=6000)
+    )
+    system = lower(problem(groups, routing="prefix_hash", kv_capacity_tokens=200_000)).system("4m")
+    affine = replace(system, routing="session_affine")
+    formula = hits(system, 8.0).share
+    assert formula == pytest.approx(hits(affine, 8.0).share)
+    assert found_share(system, 8.0) < formula - 0.1
+    assert found_share(affine, 8.0) == pytest.approx(formula, abs=0.03)
+    spread = replace(system, routing="reported_kv")
+    assert found_share(spread, 8.0) == hits(spread, 8.0).share

@@ -48,3 +48,14 @@ def test_what_routers_bring_is_asked_of_prompts_that_share(
     assert "prompts that share something" in capsys.readouterr().err
     assert run(["rank", *SHARED, "--compare-offloading", "0", "100"]) == 2
     assert "--kv-offloading-bandwidth" in capsys.readouterr().err
+
+
+def test_sizes_that_are_compared_need_no_size_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["rank", *SHARED, "--compare-offloading", "0", "100", "--compare-routing", "precise"]
+    assert run([*asked, "--kv-offloading-bandwidth", "25e9"]) == 2
+    assert "routing 'precise'" in capsys.readouterr().err  # the bandwidth was enough
+    asked = ["rank", *SHARED, "--compare-routing", "random", "--kv-offloading-bandwidth", "25e9"]
+    assert run(asked) == 2
+    assert "--kv-offloading-size" in capsys.readouterr().err
