@@ -1,7 +1,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-ENGINES := .venv-engines
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
@@ -9,7 +8,7 @@ MINUTES ?= 60
 SEED ?= 1
 
 .PHONY: rank quick test slow coverage bounds properties check format fuzz oldest bench accuracy \
-  scheduler real-engine parsers docs clean
+  scheduler real-engine docs clean
 
 rank: $(VENV)/.installed ## rank the strategies of Llama-3.1-70B on 16 H100s for a chat workload
 	$(BIN)/bestserve rank --model meta-llama/Llama-3.1-70B --hardware h100-sxm --gpus 16 \
@@ -69,14 +68,6 @@ scheduler: $(VENV)/.tests ## hold the simulator to the scheduler of a vLLM: BEST
 real-engine: $(VENV)/.tests ## serve and measure a vLLM on this CPU, left alone meanwhile, and predict it
 	$(BIN)/python validation/real_engine.py
 	$(BIN)/python validation/real_engine_report.py
-
-parsers: $(VENV)/.tests $(ENGINES)/.installed ## ask vLLM's and SGLang's own parsers for every printed command
-	BESTSERVE_VLLM_PYTHON=$(ENGINES)/bin/python BESTSERVE_SGLANG_PYTHON=$(ENGINES)/bin/python \
-	  $(BIN)/python -m pytest -q tests/launch/test_parsers.py
-
-$(ENGINES)/.installed: tests/launch/install_engines.py
-	$(PYTHON) tests/launch/install_engines.py $(ENGINES)
-	touch $@
 
 docs: $(VENV)/.dev ## build the documentation strictly
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
