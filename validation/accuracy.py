@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -25,7 +26,6 @@ from typing import Any
 
 from accuracy_folds import (
     CHUNK,
-    behind_cache,
     few_shot,
     group_of,
     leave_out,
@@ -65,6 +65,11 @@ SPECULATIVE = frozenset({"m02627", "m02628", "m02629", "m02649", "m02650"})
 
 INTERVAL_ROWS = 3
 """One row in so many has its interval computed, which costs five to eight predictions."""
+
+
+def behind_cache(workload: str) -> bool:
+    """Return whether prompts shared parts that a prefix cache held, of which rows say little."""
+    return re.search(r"shared_prefix|multi-turn", workload) is not None
 
 
 CLASSES = {

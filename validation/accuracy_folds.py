@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,22 +103,16 @@ def training_rows(rows: list[Prepared]) -> list[Prepared]:
     return out[:: max(1, len(out) // FIT_ROWS)]
 
 
-def behind_cache(workload: str) -> bool:
-    """Return whether prompts shared parts that a prefix cache held, of which rows say little."""
-    return re.search(r"shared_prefix|multi-turn", workload) is not None
-
-
 def teaching(rows: list[Prepared]) -> list[Prepared]:
     """Return the rows that say what load the engine's steps had: those of closed loops.
 
-    Open loops count only where they are most of what there is: near saturation a small error of
-    the capacity is a large one of their figures, which no constant of the host explains.
+    Open loops count only where closed ones are fewer than half of them: near saturation a small
+    error of the capacity is a large one of their figures, which no constant of the host explains.
     """
-    named = [(r, labels(r)) for r in rows]
-    closed = [r for r, known in named if known["regime"] == "closed"]
-    opened = [r for r, known in named if known["regime"] == "open"
-              and not behind_cache(known["workload"])]  # fmt: skip
-    return closed if len(closed) >= len(opened) else closed + opened
+    regimes = [labels(r)["regime"] for r in rows]
+    closed = [r for r, regime in zip(rows, regimes, strict=True) if regime == "closed"]
+    opened = [r for r, regime in zip(rows, regimes, strict=True) if regime == "open"]
+    return closed if 2 * len(closed) >= len(opened) else closed + opened
 
 
 def informative(prepared: Prepared) -> bool:

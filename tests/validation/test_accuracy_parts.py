@@ -57,18 +57,10 @@ def test_no_row_is_in_the_fit_of_its_own_suite(folds: ModuleType, make: Make) ->
         assert fold.training_rows == 6
 
 
-def test_open_loops_teach_only_where_they_are_most(folds: ModuleType, make: Make) -> None:
-    closed = [prepare(make(source="a", concurrency=n + 1, id=f"c{n}")) for n in range(3)]
-    opened = [prepare(open_row(make, f"o{n}")) for n in range(4)]
-    assert folds.teaching(closed + opened[:2]) == closed
+def test_open_loops_teach_only_where_closed_ones_are_few(folds: ModuleType, make: Make) -> None:
+    closed = [prepare(make(source="a", concurrency=n + 1, id=f"c{n}")) for n in range(2)]
+    opened = [
+        prepare(make(source="a", id=f"o{n}", concurrency=None, request_rate=1.0)) for n in range(5)
+    ]
+    assert folds.teaching(closed + opened[:4]) == closed
     assert folds.teaching(closed + opened) == closed + opened
-    shared = [prepare(open_row(make, f"s{n}", "shared_prefix")) for n in range(9)]
-    assert folds.teaching(closed + shared) == closed
-
-
-def open_row(make: Make, name: str, workload: str = "random") -> TidyRow:
-    """Return a row at a steady rate."""
-    return make(
-        source="a", id=name, concurrency=None, request_rate=1.0,
-        dataset_or_lengths=workload,
-    )  # fmt: skip
