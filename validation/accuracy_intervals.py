@@ -145,7 +145,7 @@ def _stretch(found: list[Hit]) -> float:
         middle = math.sqrt(low * high)
         inside = np.mean([e <= reach(known, middle * w) for _, _, e, known, w in found])
         low, high = (low, middle) if inside >= 0.9 else (middle, high)
-    return low
+    return high
 
 
 def coverage(
