@@ -47,7 +47,7 @@ from accuracy_report import headline, report
 
 from bestserve.answers.intervals import FAMILIES, KINDS
 from bestserve.readers.logs import read_log
-from bestserve.validation.compare import compare_row
+from bestserve.validation.compare import compare_row, kind_of
 from bestserve.validation.comparison import RowComparison
 from bestserve.validation.errors import summarise
 from bestserve.validation.floor import impossible
@@ -65,6 +65,9 @@ SPECULATIVE = frozenset({"m02627", "m02628", "m02629", "m02649", "m02650"})
 
 INTERVAL_ROWS = 3
 """One row in so many has its interval computed, which costs five to eight predictions."""
+
+FEW_ROWS = 100
+"""Rows of a kind below which each one has its interval computed."""
 
 
 def behind_cache(workload: str) -> bool:
@@ -125,10 +128,14 @@ def prepare_all(
 
 
 def compared_rows(rows: list[Prepared], first: int) -> list[RowComparison]:
-    """Return the comparisons with shipped constants, of rows numbered from `first` on."""
+    """Return the comparisons with shipped constants, of the next `CHUNK` rows from `first` on."""
+    of_kind = Counter(map(kind_of, rows))
     return [
-        compare_row(row.row, with_intervals=n % INTERVAL_ROWS == 0)
-        for n, row in enumerate(rows, first)
+        compare_row(
+            row.row,
+            with_intervals=n % INTERVAL_ROWS == 0 or of_kind[kind_of(row)] < FEW_ROWS,
+        )
+        for n, row in enumerate(rows[first : first + CHUNK], first)
     ]
 
 
@@ -214,7 +221,7 @@ def main(paths: Sequence[Path]) -> None:
     tell(f"{len(rows)} rows prepared")
     parts = Parts.beside(HERE / ".parts", [*sources(), *paths])
     chunks = Parallel(n_jobs=os.cpu_count() or 1)(
-        delayed(parts.kept)(f"shipped-{n}", compared_rows, rows[n : n + CHUNK], n)
+        delayed(parts.kept)(f"shipped-{n}", compared_rows, rows, n)
         for n in range(0, len(rows), CHUNK)
     )
     shipped = [row for chunk in chunks for row in chunk]

@@ -22,10 +22,7 @@ def percent(value: float | None, sign: bool = False) -> str:
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """Return the table that the README shows.
-
-    summary["earlier"] : a sentence on figures of an earlier run, where a run was not whole
-    """
+    """Return the table that the README shows."""
     lines = [
         "| measured runs | rows | TTFT / TPOT, suites left out | groups left out | a peer |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -46,7 +43,6 @@ def headline(summary: dict[str, Any]) -> str:
         "tables, replayed by us on the rows they cover. "
         f"{summary['predicted']} of {summary['rows']} measured rows can be predicted; 90 % "
         f"intervals hold {percent(summary['coverage']['all'])} of the figures of left-out suites. "
-        f"{summary.get('earlier', '')}"
         "Method, exclusions and what remains unexplained: validation/report.md.",
         "",
     ]
