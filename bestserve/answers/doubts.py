@@ -8,6 +8,7 @@ from dataclasses import replace
 from bestserve.catalog import list_hardware
 from bestserve.catalog.acceptance import acceptance_of
 from bestserve.lowering import Lowered, lower
+from bestserve.lowering.prefixes import caching
 from bestserve.lowering.speculation import speculates
 from bestserve.models.trust import Trust
 from bestserve.results.ranking import RankedStrategy
@@ -22,7 +23,7 @@ def trust_in(problem: Problem, strategy: str, trust: Trust) -> Trust:
     """
     parsed = Strategy.parse(strategy)
     foreign = calibration_doubts(problem, {pool.tp for pool in parsed.pools})
-    foreign += image_doubts(problem) + acceptance_doubts(problem, parsed)
+    foreign += image_doubts(problem) + strategy_doubts(problem, parsed)
     return _doubted(trust, foreign, splitting_doubts(problem) if parsed.disaggregated else ())
 
 
@@ -42,7 +43,7 @@ def trusted(problem: Problem, table: tuple[RankedStrategy, ...]) -> tuple[Ranked
             r,
             trust=_doubted(
                 r.trust,
-                foreign[tps] + acceptance_doubts(problem, s),
+                foreign[tps] + strategy_doubts(problem, s),
                 splitting if s.disaggregated else (),
             ),
         )
@@ -77,6 +78,23 @@ def image_doubts(problem: Problem) -> tuple[str, ...]:
     if not problem.workload.images_per_request:
         return ()
     return ("images: their tower's time follows from its shapes, no measured run confirms it",)
+
+
+def strategy_doubts(problem: Problem, strategy: Strategy) -> tuple[str, ...]:
+    """Return what is not known of a strategy's drafts and caches, one sentence each."""
+    return acceptance_doubts(problem, strategy) + cache_doubts(problem, strategy)
+
+
+def cache_doubts(problem: Problem, strategy: Strategy) -> tuple[str, ...]:
+    """Return what is not known of the prefix caches of pipelines, in a sentence."""
+    if all(pool.pp == 1 for pool in strategy.pools) or problem.step_time is not None:
+        return ()
+    if caching(lower(problem), None, gpus=1) is None:
+        return ()
+    return (
+        "a pipeline is taken as lanes that are routed to and keep prefixes apart; engines "
+        "schedule them together, over one cache",
+    )
 
 
 def acceptance_doubts(problem: Problem, strategy: Strategy) -> tuple[str, ...]:

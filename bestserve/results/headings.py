@@ -25,6 +25,7 @@ HEADINGS = {
     "wanted_rate": "wanted rate [req/s]",
     "goodput_without_hits": "without hits [req/s]",
     "worth": "worth [req/s]",
+    "offloading_gb": "host memory [GB]",
     "former_best": "former best [req/s]",
 }
 """Columns whose unit is not in their name."""

@@ -171,3 +171,15 @@ def test_what_a_router_that_bounds_load_finds_is_simulated() -> None:
     assert found_share(affine, 8.0) == pytest.approx(formula, abs=0.03)
     spread = replace(system, routing="reported_kv")
     assert found_share(spread, 8.0) == hits(spread, 8.0).share
+
+
+def test_pipelines_that_cache_are_doubted() -> None:
+    apart = "a pipeline is taken as lanes"
+    trusted = bs.predict(real(), "4m-tp1", request_rate=1.0, method="analytic").trust
+    assert not any(apart in reason for reason in trusted.reasons)
+    doubted = bs.predict(real(), "2m-tp1-pp2", request_rate=1.0, method="analytic").trust
+    assert not doubted.high
+    assert any(apart in reason for reason in doubted.reasons)
+    forgetful = real(enable_prefix_caching=False)
+    plain = bs.predict(forgetful, "2m-tp1-pp2", request_rate=1.0, method="analytic").trust
+    assert not any(apart in reason for reason in plain.reasons)
