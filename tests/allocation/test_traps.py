@@ -185,10 +185,15 @@ def test_ctrl_c_in_the_solver_is_a_stop_not_a_traceback(
         began.wait()
         signal.pthread_kill(main.ident, signal.SIGINT)
 
-    presser = threading.Thread(target=press)
-    presser.start()
-    found = search(tables, required, Options(gap=0.0), tell=lambda progress: began.set())
-    presser.join()
+    # A suite that a shell runs in the background inherits an ignored interrupt.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        presser = threading.Thread(target=press)
+        presser.start()
+        found = search(tables, required, Options(gap=0.0), tell=lambda progress: began.set())
+        presser.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert found.interrupted
     assert found.status in (PlanStatus.STOPPED, PlanStatus.NO_PLAN)
 

@@ -16,7 +16,7 @@ from bestserve.answers.witness import REFUSED, measured_goodput
 from bestserve.errors import InfeasibleError
 from bestserve.models.attainment import attainment
 from bestserve.models.goodput import goodput
-from bestserve.models.latency import latency
+from bestserve.models.latency import latency, stability_rate
 from bestserve.models.refused import refused
 from bestserve.models.status import LatencyStatus
 from bestserve.models.system import Target
@@ -60,6 +60,12 @@ def test_less_memory_never_raises_goodput(
         return goodput(cases.collocated(kind, law, **memory), TARGET).rate
 
     assert at(1100 * requests) <= at(1100 * requests * factor) * 1.03
+
+
+def test_one_slot_that_long_answers_hold_has_a_saturated_rate(cases: ModuleType) -> None:
+    law = cases.lengths(1000, 200, 0.8, 0.8)
+    one = cases.collocated("prefill_priority", law, kv_capacity_tokens=2200.0)
+    assert stability_rate(one) > 0.0
 
 
 @pytest.mark.parametrize("routing", ["random", "round_robin", "least_outstanding"])

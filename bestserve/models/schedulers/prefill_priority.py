@@ -126,7 +126,8 @@ def _per_prompt(engine: Engine, most: float, alone: float) -> float:
     """Return the time of a prompt when all slots that a decode step frees are filled again [s].
 
     Some steps free none, as many as if ages were even. Answers of one token leave their slots to
-    more prompts, in further steps, before decodes go on.
+    more prompts, in further steps, before decodes go on. Few slots and long answers never free two
+    at a time: then it is that of a prompt by itself.
     most : prompts in a full step; alone : time of a prompt by itself [s]
     """
     if most < TOGETHER:
@@ -141,7 +142,7 @@ def _per_prompt(engine: Engine, most: float, alone: float) -> float:
         served += chance * together
         free -= chance * together * decodes
         chance = -math.expm1(-free)
-    return time / served
+    return time / served if served > 0.0 else alone
 
 
 def evaluate(engine: Engine, rate: float) -> LaneLatency | None:
