@@ -113,16 +113,9 @@ def kv_load(
     table: Floats,
 ) -> int:
     """Return prompt plus generated tokens of all requests at the lane, waiting ones included."""
-    decoding = state[lane, DECODING]
+    ended = steps_ended(lane, now, clock, state, costs, moe, table)
     load = state[lane, CONTEXT] + state[lane, QUEUED_TOKENS]
-    gap = now - clock[lane, NOW]
-    if decoding == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
-        return load
-    # A jump over decode steps is under way: count the steps that ended by now.
-    n, first, growth = steps_begun(lane, gap, state, costs, moe, table)
-    if n * first + growth * (0.5 * n * (n - 1)) > gap:
-        n -= 1
-    return load + n * decoding
+    return load + ended * state[lane, DECODING]
 
 
 @njit(cache=True)
@@ -136,16 +129,11 @@ def reported_kv(
     table: Floats,
 ) -> int:
     """Return the KV tokens of who ran at the lane when its last step ended."""
-    decoding = state[lane, DECODING]
-    gap = now - clock[lane, NOW]
-    if decoding == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
+    ended = steps_ended(lane, now, clock, state, costs, moe, table)
+    if ended == 0:
         return state[lane, REPORTED]
-    n, first, growth = steps_begun(lane, gap, state, costs, moe, table)
-    if n * first + growth * (0.5 * n * (n - 1)) > gap:
-        n -= 1
-    if n == 0:
-        return state[lane, REPORTED]
-    return state[lane, CONTEXT] + state[lane, PROMPT_TOKENS] + n * decoding
+    load = state[lane, CONTEXT] + state[lane, PROMPT_TOKENS]
+    return load + ended * state[lane, DECODING]
 
 
 @njit(cache=True)
@@ -171,6 +159,26 @@ def emptiest_as_told(
             best, least, waits = lane, load, answering
     clock[best, ASKED] = now
     return best
+
+
+@njit(cache=True)
+def steps_ended(
+    lane: int,
+    now: float,
+    clock: Floats,
+    state: Ints,
+    costs: Floats,
+    moe: Floats,
+    table: Floats,
+) -> int:
+    """Return the decode steps of a jump under way that ended by now; 0 where there is none."""
+    gap = now - clock[lane, NOW]
+    if state[lane, DECODING] == 0 or state[lane, STEPPING] != 0 or gap <= 0.0:
+        return 0
+    n, first, growth = steps_begun(lane, gap, state, costs, moe, table)
+    if n * first + growth * (0.5 * n * (n - 1)) > gap:
+        n -= 1
+    return n
 
 
 @njit(cache=True)
